@@ -1,0 +1,129 @@
+"""All a node can do, in the imperative. The shell (daemon or simulator) carries them out."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lowcomm_node.core.messages import Answer, Close, Message, Offer
+from lowcomm_node.units import MeetingId, PeerId, Stream
+
+__all__ = [
+    "ApplyClose",
+    "CloseLink",
+    "Command",
+    "DropMeeting",
+    "EncodeAnswer",
+    "EncodeClose",
+    "EncodeOffer",
+    "OpenLink",
+    "ReportMeeting",
+    "Role",
+    "Send",
+    "SettleMeeting",
+]
+
+
+class Role(StrEnum):
+    """Which end of a meeting this node is."""
+
+    INITIATOR = "initiator"
+    ANSWERER = "answerer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeOffer:
+    """Trainer: encode an offer for these streams; answers OfferEncoded or EncodingRefused."""
+
+    meeting_id: MeetingId
+    streams: tuple[Stream, ...]
+    is_dense: bool = False
+    """Ignore the byte budget and send whole tensors (the last phase of a run)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeAnswer:
+    """Trainer: encode the answer; answers AnswerEncoded or EncodingRefused."""
+
+    offer: Offer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeClose:
+    """Trainer, on the initiator: compute and hold the correction; answers CloseEncoded or EncodingRefused."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyClose:
+    """Trainer, on the answerer: compute and apply the correction; answers CorrectionApplied or EncodingRefused."""
+
+    close: Close
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleMeeting:
+    """Trainer, on the initiator: apply the held correction; answers CorrectionApplied."""
+
+    meeting_id: MeetingId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropMeeting:
+    """Trainer: forget a meeting without applying anything. No answer."""
+
+    meeting_id: MeetingId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenLink:
+    """Link: dial a partner for this meeting and send its first message."""
+
+    meeting_id: MeetingId
+    peer: PeerId
+    grpc_address: str
+    message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """Link: send over the meeting's newest connection; silently nothing when there is none (a retry will ask again)."""
+
+    meeting_id: MeetingId
+    message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseLink:
+    """Link: the meeting needs its connection no more."""
+
+    meeting_id: MeetingId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportMeeting:
+    """Telemetry: a meeting is over for this node."""
+
+    meeting_id: MeetingId
+    peer: PeerId
+    role: Role
+    streams: tuple[Stream, ...]
+    outcome: str
+    """completed, failed, or half: one end applied the correction and the other cannot be known to have done so."""
+    reason: str
+    """Empty when completed; else busy, unreachable, disconnect, timeout, trainer or a refusal reason."""
+    duration_s: float
+    norms: tuple[tuple[Stream, float], ...] = ()
+
+
+Command = (
+    EncodeOffer
+    | EncodeAnswer
+    | EncodeClose
+    | ApplyClose
+    | SettleMeeting
+    | DropMeeting
+    | OpenLink
+    | Send
+    | CloseLink
+    | ReportMeeting
+)

@@ -1,0 +1,143 @@
+"""All that can happen to a node, in the past tense. ``core.node`` turns each into commands."""
+
+from dataclasses import dataclass
+
+from lowcomm_node.core.messages import Message, StreamPlan
+from lowcomm_node.errors import RefusalReason
+from lowcomm_node.units import MeetingId, PeerId, Stream
+
+__all__ = [
+    "AnswerEncoded",
+    "CloseEncoded",
+    "CorrectionApplied",
+    "DrainRequested",
+    "EncodingRefused",
+    "Event",
+    "LinkFailed",
+    "Member",
+    "MembersSeen",
+    "MessageReceived",
+    "OfferEncoded",
+    "StepsTaken",
+    "Ticked",
+    "TrainerLost",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A verified member record of another node."""
+
+    peer: PeerId
+    grpc_address: str
+    progress_steps: float
+    has_state: bool
+    expires_at: float
+    """DHT time, Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticked:
+    """Some time has passed; deadlines are looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepsTaken:
+    """The trainer has finished own inner steps."""
+
+    steps: int
+    """Own steps in total, since the node's first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferEncoded:
+    """The trainer has encoded an offer from the live weights."""
+
+    meeting_id: MeetingId
+    plans: tuple[StreamPlan, ...]
+    parts: tuple[bytes, ...]
+    progress_steps: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerEncoded:
+    """The trainer has encoded the answer to a received offer."""
+
+    meeting_id: MeetingId
+    parts: tuple[bytes, ...]
+    progress_steps: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseEncoded:
+    """The trainer knows the correction, holds it back, and has encoded what the partner needs."""
+
+    meeting_id: MeetingId
+    parts: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorrectionApplied:
+    """The trainer has applied the correction of a meeting, between two steps."""
+
+    meeting_id: MeetingId
+    norms: tuple[tuple[Stream, float], ...]
+    """Frobenius norm |C| of the estimated difference, per stream."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodingRefused:
+    """The trainer cannot or will not go on with a meeting; it has forgotten it."""
+
+    meeting_id: MeetingId
+    reason: RefusalReason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainerLost:
+    """The trainer process ended; whatever it held of meetings is gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageReceived:
+    """A complete and verified message came in."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkFailed:
+    """The connection a meeting ran over ended or could not be made."""
+
+    meeting_id: MeetingId
+    reason: str
+    """unreachable, disconnect, timeout, or the refusal reason of what the partner sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembersSeen:
+    """The directory was read, or an offer brought its sender's record. Records are verified and not expired."""
+
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainRequested:
+    """The node is about to leave: finish or abort the meeting, start no other."""
+
+
+Event = (
+    Ticked
+    | StepsTaken
+    | OfferEncoded
+    | AnswerEncoded
+    | CloseEncoded
+    | CorrectionApplied
+    | EncodingRefused
+    | TrainerLost
+    | MessageReceived
+    | LinkFailed
+    | MembersSeen
+    | DrainRequested
+)

@@ -1,0 +1,184 @@
+"""The run manifest: everything that must be equal on all nodes of a run, and nothing else.
+
+A manifest is immutable; the SHA-256 of its canonical form is the run id. ``check`` in each
+section only refuses values, it never changes them; derived numbers are properties.
+The docstring under a field is its documentation in ``lowcomm-node init`` and in the error texts.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from lowcomm_node.settings.rules import Between, OneOf, fail
+
+__all__ = [
+    "DataConfig",
+    "Manifest",
+    "MeetingConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "OuterConfig",
+    "SecurityConfig",
+    "TrainingConfig",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """The network every node trains."""
+
+    kind: Annotated[str, OneOf("gpt")] = "gpt"
+    """Architecture: gpt is a decoder with RMSNorm, rotary positions and SwiGLU."""
+    vocab_size: Annotated[int, Between(2, 1_000_000)] = 256
+    """Number of tokens; the byte tokenizer needs at least 256."""
+    num_layers: Annotated[int, Between(1, 512)] = 3
+    """Transformer blocks."""
+    num_heads: Annotated[int, Between(1, 512)] = 4
+    """Attention heads; must divide d_model, and d_model / num_heads must be even."""
+    d_model: Annotated[int, Between(8, 65536)] = 96
+    """Width of the residual stream."""
+    d_ff: Annotated[int, Between(8, 262144)] = 256
+    """Width of the SwiGLU hidden layer."""
+    context_length: Annotated[int, Between(8, 1_048_576)] = 96
+    """Tokens a sequence is long."""
+    tie_embeddings: bool = False
+    """Use the token embedding as output head too."""
+    qk_norm: bool = True
+    """RMS-normalise queries and keys."""
+    rope_base: Annotated[float, Between(10.0, 1e9)] = 10000.0
+    """Base of the rotary frequencies."""
+
+    def check(self) -> None:
+        if self.d_model % self.num_heads or (self.d_model // self.num_heads) % 2:
+            fail("model.num_heads", self.num_heads, f"an even head width that divides model.d_model = {self.d_model}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """How text becomes tokens. Where the text lies is each node's own setting (data.paths)."""
+
+    kind: Annotated[str, OneOf("text")] = "text"
+    """Data kind: text reads files, folders and globs."""
+    tokenizer: Annotated[str, OneOf("byte")] = "byte"
+    """byte: each UTF-8 byte is a token, vocabulary 256."""
+    validation_ratio: Annotated[float, Between(0.001, 0.5)] = 0.05
+    """Share of files held out for validation, chosen by a hash of the file's relative name; no node trains on them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """The inner loop."""
+
+    batch_size: Annotated[int, Between(1, 65536)] = 8
+    """Sequences per inner step and node."""
+    total_steps: Annotated[int, Between(1, 1_000_000_000)] = 2000
+    """Length of the run, counted in inner steps of the average node (swarm progress)."""
+    warmup_steps: Annotated[int, Between(0, 1_000_000_000)] = 50
+    """Steps of linear learning-rate warm-up."""
+    min_lr_ratio: Annotated[float, Between(0.0, 1.0)] = 0.1
+    """Learning rate at the end of the cosine, as a share of optimizer.lr."""
+    grad_clip: Annotated[float, Between(1e-6, 1e6)] = 1.0
+    """Global gradient norm above which gradients are scaled down."""
+
+    def check(self) -> None:
+        if self.warmup_steps >= self.total_steps:
+            fail("training.warmup_steps", self.warmup_steps, f"less than training.total_steps = {self.total_steps}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerConfig:
+    """The inner optimizer."""
+
+    kind: Annotated[str, OneOf("adamw")] = "adamw"
+    """Inner optimizer."""
+    lr: Annotated[float, Between(1e-8, 10.0)] = 3e-3
+    """Peak learning rate."""
+    beta1: Annotated[float, Between(0.0, 0.99999)] = 0.9
+    """Decay of the first moment."""
+    beta2: Annotated[float, Between(0.0, 0.999999)] = 0.99
+    """Decay of the second moment."""
+    eps: Annotated[float, Between(1e-12, 1e-2)] = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: Annotated[float, Between(0.0, 10.0)] = 0.1
+    """Decoupled weight decay of matrices; vectors have none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OuterConfig:
+    """The local outer step (NoLoCo's heavy ball), every H own inner steps; nobody else is asked."""
+
+    every_steps: Annotated[int, Between(0, 1_000_000)] = 50
+    """H, own inner steps per outer step; 0 switches the outer step off."""
+    momentum: Annotated[float, Between(0.0, 0.9999)] = 0.5
+    """a, outer momentum (paper alpha)."""
+    lr: Annotated[float, Between(1e-6, 10.0)] = 0.7
+    """b, outer learning rate (paper beta)."""
+    mixing_gain: Annotated[float, Between(1e-6, 1.999)] = 1.0
+    """g, mixing strength (paper gamma): a meeting moves each end by g/2 of the difference; 1 is the pair average."""
+    mixing: Annotated[str, OneOf("direct", "momentum")] = "direct"
+    """direct: corrections stay outside the outer momentum; momentum: they also enter it, as in the paper."""
+
+    def check(self) -> None:
+        bound = 2 * (1 - self.momentum**2)
+        if self.mixing == "momentum" and self.mixing_gain >= bound:
+            fail(
+                "outer.mixing_gain",
+                self.mixing_gain,
+                f"g < 2 (1 - a^2) = {bound:.4g} with a = outer.momentum = {self.momentum:g}: mixing through the momentum "
+                "lets replicas drift apart beyond it; lower it, lower the momentum, or use mixing = \"direct\"",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeetingConfig:
+    """What two nodes exchange, and how often (DES-LOC: each stream has its own period)."""
+
+    codec: Annotated[str, OneOf("ab", "dense")] = "ab"
+    """ab: low-rank factors of the pair's difference; dense: the whole tensors."""
+    dtype: Annotated[str, OneOf("bf16", "fp32")] = "bf16"
+    """Number format of payloads on the wire."""
+    budget_bytes: Annotated[int, Between(1024, 1 << 40)] = 32768
+    """Most payload bytes a node sends for one stream in one meeting; ranks per tensor are chosen to fit."""
+    params_every_steps: Annotated[int, Between(1, 1_000_000)] = 10
+    """K of the parameters, in own steps; due times are drawn around it so that nodes do not fall into step."""
+    exp_avg_every_steps: Annotated[int, Between(0, 1_000_000)] = 0
+    """K of the first moment; 0 is never (worth little at beta1 <= 0.95: forgotten before the next meeting)."""
+    exp_avg_sq_every_steps: Annotated[int, Between(0, 1_000_000)] = 60
+    """K of the second moment; 0 is never."""
+    exp_avg_sq_codec: Annotated[str, OneOf("rank1", "dense")] = "rank1"
+    """rank1: row and column means, a multiplicative correction; dense: the whole second moment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityConfig:
+    """Who may take part."""
+
+    admission: Annotated[str, OneOf("open")] = "open"
+    """open: anybody who knows an address."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """One run."""
+
+    name: str = "my-run"
+    """What people call the run; part of the run id."""
+    seed: Annotated[int, Between(0, 2**63 - 1)] = 0
+    """Seed of the initial weights and of everything else that is drawn in common."""
+    protocol_version: Annotated[int, Between(1, 1_000_000)] = 1
+    """Version of the wire contract the run was started with."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    outer: OuterConfig = field(default_factory=OuterConfig)
+    meeting: MeetingConfig = field(default_factory=MeetingConfig)
+    security: SecurityConfig = field(default_factory=SecurityConfig)
+
+    def check(self) -> None:
+        if self.data.tokenizer == "byte" and self.model.vocab_size < 256:
+            fail("model.vocab_size", self.model.vocab_size, "at least 256 with data.tokenizer = \"byte\"")
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens one node trains on in one inner step."""
+        return self.training.batch_size * self.model.context_length

@@ -1,0 +1,48 @@
+"""Allowed values of one key, stated in the schema as ``Annotated`` metadata and checked by ``settings.load``."""
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+from lowcomm_node.errors import ConfigError
+
+__all__ = ["Between", "OneOf", "ValueRefusedError", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """A number from ``low`` to ``high``, both allowed."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}"
+
+    def allows(self, value: object) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
+
+
+class OneOf:
+    """One of a few words."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def __str__(self) -> str:
+        return ", ".join(f'"{word}"' for word in self.words)
+
+    def allows(self, value: object) -> bool:
+        return value in self.words
+
+
+class ValueRefusedError(ConfigError):
+    """A value outside what its key allows. ``settings.load`` adds the file's name."""
+
+    def __init__(self, key: str, value: object, allowed: str) -> None:
+        super().__init__(f"{key} = {value!r} is not allowed; allowed: {allowed}")
+        self.key = key
+
+
+def fail(key: str, value: object, allowed: str) -> NoReturn:
+    """Refuse ``value`` for ``key``, saying what would be allowed."""
+    raise ValueRefusedError(key, value, allowed)

@@ -1,0 +1,174 @@
+"""What the daemon and its trainer process say to each other besides meetings (those are core's own commands and events).
+
+The pipe is between a process and its own child; nothing from the network is ever unpickled.
+"""
+
+from dataclasses import dataclass, field
+
+from lowcomm_node.core.commands import ApplyClose, DropMeeting, EncodeAnswer, EncodeClose, EncodeOffer, SettleMeeting
+from lowcomm_node.core.events import (
+    AnswerEncoded,
+    CloseEncoded,
+    CorrectionApplied,
+    EncodingRefused,
+    OfferEncoded,
+)
+from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.settings.node import NodeSettings
+from lowcomm_node.units import PeerId, RunId
+
+__all__ = [
+    "Configure",
+    "Failed",
+    "FromTrainer",
+    "LoadState",
+    "Ready",
+    "Report",
+    "Run",
+    "SnapshotWritten",
+    "StateLoaded",
+    "Stop",
+    "Stopped",
+    "ToTrainer",
+    "WriteSnapshot",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configure:
+    """First message: build model, optimizer and data. Answered by Ready or Failed."""
+
+    manifest: Manifest
+    settings: NodeSettings
+    run_id: RunId
+    peer_id: PeerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """Everything is built; weights are the manifest's initial ones."""
+
+    parameters: int
+    shapes: tuple[tuple[int, ...], ...]
+    """Shape of each parameter tensor, in the order that plans refer to."""
+    snapshot_bytes_max: int
+    """Upper bound of the size of a state file of this manifest; a download over it is refused."""
+    train_tokens: int
+    validation_tokens: int
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadState:
+    """Load a state file written by WriteSnapshot or Stop. Answered by StateLoaded or Failed(is_fatal=False)."""
+
+    path: str
+    is_own: bool
+    """True: own checkpoint, counters and data cursor continue. False: a donor's, they start at zero."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateLoaded:
+    """The state file was verified (names, shapes, finite) and is in place."""
+
+    progress_steps: float
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Train until Stop, or until the manifest's total steps are reached; then serve meetings only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Where training stands; sent after each step while nothing older waits, at most ten times a second."""
+
+    steps: int
+    tokens: int
+    loss: float
+    """Mean training loss since the report before (nats per token)."""
+    validation_loss: float
+    """Newest held-out loss, NaN before the first."""
+    learning_rate: float
+    gradient_norm: float
+    progress_steps: float
+    step_seconds: float
+    """Mean duration of a step since the report before, meetings not counted."""
+    tokens_per_second: float
+    blocked_seconds: dict[str, float] = field(default_factory=dict)
+    """Cumulative seconds in which the trainer wanted to train and waited, by cause: meeting, data, sync."""
+    exchange_seconds: float = 0.0
+    """Cumulative seconds of own compute for encoding and applying."""
+    nonfinite_steps: int = 0
+    outer_steps: int = 0
+    sketch: tuple[float, ...] = ()
+    """Count sketch of the parameters, renewed with each validation."""
+    is_finished: bool = False
+    """The run's total steps are reached."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteSnapshot:
+    """Write the whole state to a safetensors file at the next step boundary. Answered by SnapshotWritten or Failed."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotWritten:
+    path: str
+    progress_steps: float
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Write a last state file (empty path: none) and end. Answered by Stopped."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """Something went wrong in the trainer."""
+
+    code: str
+    """The error's stable code, e.g. config, data, store, trainer."""
+    detail: str
+    is_fatal: bool
+    """The process ends after this message."""
+
+
+ToTrainer = (
+    Configure
+    | LoadState
+    | Run
+    | WriteSnapshot
+    | Stop
+    | EncodeOffer
+    | EncodeAnswer
+    | EncodeClose
+    | ApplyClose
+    | SettleMeeting
+    | DropMeeting
+)
+FromTrainer = (
+    Ready
+    | StateLoaded
+    | Report
+    | SnapshotWritten
+    | Stopped
+    | Failed
+    | OfferEncoded
+    | AnswerEncoded
+    | CloseEncoded
+    | CorrectionApplied
+    | EncodingRefused
+)
+

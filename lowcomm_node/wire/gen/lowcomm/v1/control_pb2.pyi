@@ -1,0 +1,155 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class StatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Status(_message.Message):
+    __slots__ = ("peer_id", "run_id", "run_name", "state", "version", "uptime_seconds", "join_address", "grpc_address", "training", "meetings", "peers_known", "detail")
+    PEER_ID_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    RUN_NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    JOIN_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    GRPC_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_FIELD_NUMBER: _ClassVar[int]
+    MEETINGS_FIELD_NUMBER: _ClassVar[int]
+    PEERS_KNOWN_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    peer_id: str
+    run_id: str
+    run_name: str
+    state: str
+    version: str
+    uptime_seconds: float
+    join_address: str
+    grpc_address: str
+    training: TrainingStatus
+    meetings: MeetingStatus
+    peers_known: int
+    detail: str
+    def __init__(self, peer_id: _Optional[str] = ..., run_id: _Optional[str] = ..., run_name: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., join_address: _Optional[str] = ..., grpc_address: _Optional[str] = ..., training: _Optional[_Union[TrainingStatus, _Mapping]] = ..., meetings: _Optional[_Union[MeetingStatus, _Mapping]] = ..., peers_known: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class TrainingStatus(_message.Message):
+    __slots__ = ("steps", "tokens", "loss", "validation_loss", "learning_rate", "gradient_norm", "progress_steps", "total_steps", "tokens_per_second", "step_seconds", "blocked_seconds", "exchange_seconds", "parameters", "sketch", "started_loss", "restarts")
+    class BlockedSecondsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_LOSS_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    GRADIENT_NORM_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_STEPS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_STEPS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    STEP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    BLOCKED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    EXCHANGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    SKETCH_FIELD_NUMBER: _ClassVar[int]
+    STARTED_LOSS_FIELD_NUMBER: _ClassVar[int]
+    RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    steps: int
+    tokens: int
+    loss: float
+    validation_loss: float
+    learning_rate: float
+    gradient_norm: float
+    progress_steps: float
+    total_steps: int
+    tokens_per_second: float
+    step_seconds: float
+    blocked_seconds: _containers.ScalarMap[str, float]
+    exchange_seconds: float
+    parameters: int
+    sketch: _containers.RepeatedScalarFieldContainer[float]
+    started_loss: float
+    restarts: int
+    def __init__(self, steps: _Optional[int] = ..., tokens: _Optional[int] = ..., loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., progress_steps: _Optional[float] = ..., total_steps: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., step_seconds: _Optional[float] = ..., blocked_seconds: _Optional[_Mapping[str, float]] = ..., exchange_seconds: _Optional[float] = ..., parameters: _Optional[int] = ..., sketch: _Optional[_Iterable[float]] = ..., started_loss: _Optional[float] = ..., restarts: _Optional[int] = ...) -> None: ...
+
+class MeetingStatus(_message.Message):
+    __slots__ = ("completed", "half", "failed", "last_partner", "last_meeting_ago_seconds", "bytes", "current", "mean_duration_seconds")
+    class FailedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    COMPLETED_FIELD_NUMBER: _ClassVar[int]
+    HALF_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    LAST_PARTNER_FIELD_NUMBER: _ClassVar[int]
+    LAST_MEETING_AGO_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_FIELD_NUMBER: _ClassVar[int]
+    MEAN_DURATION_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    completed: int
+    half: int
+    failed: _containers.ScalarMap[str, int]
+    last_partner: str
+    last_meeting_ago_seconds: float
+    bytes: _containers.RepeatedCompositeFieldContainer[WireBytes]
+    current: str
+    mean_duration_seconds: float
+    def __init__(self, completed: _Optional[int] = ..., half: _Optional[int] = ..., failed: _Optional[_Mapping[str, int]] = ..., last_partner: _Optional[str] = ..., last_meeting_ago_seconds: _Optional[float] = ..., bytes: _Optional[_Iterable[_Union[WireBytes, _Mapping]]] = ..., current: _Optional[str] = ..., mean_duration_seconds: _Optional[float] = ...) -> None: ...
+
+class WireBytes(_message.Message):
+    __slots__ = ("direction", "stream", "codec", "bytes")
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    direction: str
+    stream: str
+    codec: str
+    bytes: int
+    def __init__(self, direction: _Optional[str] = ..., stream: _Optional[str] = ..., codec: _Optional[str] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class PeersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Peers(_message.Message):
+    __slots__ = ("peers",)
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    peers: _containers.RepeatedCompositeFieldContainer[Peer]
+    def __init__(self, peers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ...) -> None: ...
+
+class Peer(_message.Message):
+    __slots__ = ("peer_id", "grpc_address", "progress_steps", "state", "seen_ago_seconds", "meetings")
+    PEER_ID_FIELD_NUMBER: _ClassVar[int]
+    GRPC_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_STEPS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    SEEN_AGO_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MEETINGS_FIELD_NUMBER: _ClassVar[int]
+    peer_id: str
+    grpc_address: str
+    progress_steps: float
+    state: str
+    seen_ago_seconds: float
+    meetings: int
+    def __init__(self, peer_id: _Optional[str] = ..., grpc_address: _Optional[str] = ..., progress_steps: _Optional[float] = ..., state: _Optional[str] = ..., seen_ago_seconds: _Optional[float] = ..., meetings: _Optional[int] = ...) -> None: ...
+
+class LeaveRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class LeaveResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

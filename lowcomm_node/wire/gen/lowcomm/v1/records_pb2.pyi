@@ -1,0 +1,54 @@
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class MemberRecord(_message.Message):
+    __slots__ = ("run_id", "peer_id", "grpc_address", "protocol_version", "progress_steps", "has_state", "expires_at")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    PEER_ID_FIELD_NUMBER: _ClassVar[int]
+    GRPC_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_STEPS_FIELD_NUMBER: _ClassVar[int]
+    HAS_STATE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    run_id: bytes
+    peer_id: bytes
+    grpc_address: str
+    protocol_version: int
+    progress_steps: float
+    has_state: bool
+    expires_at: float
+    def __init__(self, run_id: _Optional[bytes] = ..., peer_id: _Optional[bytes] = ..., grpc_address: _Optional[str] = ..., protocol_version: _Optional[int] = ..., progress_steps: _Optional[float] = ..., has_state: _Optional[bool] = ..., expires_at: _Optional[float] = ...) -> None: ...
+
+class SignedRecord(_message.Message):
+    __slots__ = ("record", "signature")
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    record: bytes
+    signature: bytes
+    def __init__(self, record: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class HelloRequest(_message.Message):
+    __slots__ = ("protocol_version", "run_id")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    run_id: bytes
+    def __init__(self, protocol_version: _Optional[int] = ..., run_id: _Optional[bytes] = ...) -> None: ...
+
+class HelloResponse(_message.Message):
+    __slots__ = ("protocol_version", "run_id", "manifest", "member", "now")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    run_id: bytes
+    manifest: bytes
+    member: SignedRecord
+    now: float
+    def __init__(self, protocol_version: _Optional[int] = ..., run_id: _Optional[bytes] = ..., manifest: _Optional[bytes] = ..., member: _Optional[_Union[SignedRecord, _Mapping]] = ..., now: _Optional[float] = ...) -> None: ...

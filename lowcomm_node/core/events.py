@@ -47,6 +47,8 @@ class StepsTaken:
 
     steps: int
     """Own steps in total, since the node's first."""
+    is_cooldown: bool = False
+    """The run is in its last phase, in which meetings are dense."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +119,10 @@ class LinkFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MembersSeen:
-    """The directory was read, or an offer brought its sender's record. Records are verified and not expired."""
+    """The directory was read, or an offer brought its sender's record.
+
+    Records are verified; ``expires_at`` has been translated to the clock of ``now``.
+    """
 
     members: tuple[Member, ...]
 

@@ -1,0 +1,326 @@
+"""The initiating end of meetings: encode an offer, find somebody free, hold the correction until the verdict.
+
+Before the close is out, giving up is free: nobody has applied anything. After it, only the answerer's verdict
+counts: the held correction waits for it, over as many connections as it takes, while the node goes on with other
+meetings. Corrections add up in any order and however late, so the wait harms nothing.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from lowcomm_node.core.chance import Chance
+from lowcomm_node.core.commands import (
+    CloseLink,
+    Command,
+    DropMeeting,
+    EncodeClose,
+    EncodeOffer,
+    OpenLink,
+    ReportMeeting,
+    Role,
+    Send,
+    SettleMeeting,
+)
+from lowcomm_node.core.events import CloseEncoded, CorrectionApplied, EncodingRefused, OfferEncoded
+from lowcomm_node.core.messages import Answer, Close, Confirm, Offer, Verdict
+from lowcomm_node.core.partners import Partners
+from lowcomm_node.units import MeetingId, PeerId, RunId, Stream
+
+__all__ = ["InitiatingEnd"]
+
+_MAX_PARTNERS_TRIED = 3
+_MAX_OFFER_ATTEMPTS = 2
+_FIRST_RETRY_S = 0.5
+_LONGEST_RETRY_S = 10.0
+_MAX_UNSETTLED = 8
+
+
+class _Phase(Enum):
+    ENCODING = auto()  # the trainer encodes the offer
+    OFFERED = auto()  # the offer is out
+    CLOSING = auto()  # the trainer computes the correction and encodes the close
+    CLOSED = auto()  # the close is out; only a verdict ends this
+    SETTLING = auto()  # the verdict is "applied"; the trainer follows it
+
+
+@dataclass(slots=True)
+class _Initiated:
+    meeting_id: MeetingId
+    streams: tuple[Stream, ...]
+    started_at: float
+    changed_at: float
+    phase: _Phase = _Phase.ENCODING
+    peer: PeerId = PeerId("")
+    grpc_address: str = ""
+    tried: set[PeerId] = field(default_factory=set)
+    attempts: int = 0
+    encoded: OfferEncoded | None = None
+    close: Close | None = None
+    has_link: bool = False
+    retry_at: float = 0.0
+
+
+class InitiatingEnd:
+    """All meetings this node has started; at most one is ``active``, a few more may wait for their verdict."""
+
+    def __init__(
+        self,
+        *,
+        own: PeerId,
+        run_id: RunId,
+        protocol_version: int,
+        deadline_s: float,
+        verdict_keep_s: float,
+        partners: Partners,
+        chance: Chance,
+    ) -> None:
+        self._own = own
+        self._run_id = run_id
+        self._protocol_version = protocol_version
+        self._deadline_s = deadline_s
+        self._verdict_keep_s = verdict_keep_s
+        self._partners = partners
+        self._chance = chance
+        self._meetings: dict[MeetingId, _Initiated] = {}
+        self.active: MeetingId | None = None
+        self.member = b""
+        """This node's own signed record, carried by offers."""
+
+    def phase(self) -> str:
+        """What the active meeting is doing, for people; empty when there is none."""
+        return self._meetings[self.active].phase.name.lower() if self.active is not None else ""
+
+    def knows(self, meeting_id: MeetingId) -> bool:
+        return meeting_id in self._meetings
+
+    def is_settled(self) -> bool:
+        """Nothing is under way and no correction waits for a verdict."""
+        return not self._meetings
+
+    def peer_of(self, meeting_id: MeetingId) -> PeerId | None:
+        meeting = self._meetings.get(meeting_id)
+        return meeting.peer if meeting else None
+
+    def start(self, streams: tuple[Stream, ...], is_dense: bool, now: float) -> list[Command]:
+        """Start a meeting for the streams that are due. Nothing when there is nobody to meet."""
+        if self._partners.choose(now, frozenset()) is None or len(self._meetings) >= _MAX_UNSETTLED:
+            return []
+        meeting_id = MeetingId(self._chance.token().hex())
+        self._meetings[meeting_id] = _Initiated(
+            meeting_id=meeting_id, streams=streams, started_at=now, changed_at=now
+        )
+        self.active = meeting_id
+        return [EncodeOffer(meeting_id=meeting_id, streams=streams, is_dense=is_dense)]
+
+    def yields_to(self, peer: PeerId) -> bool:
+        """May an offer from ``peer`` push our own active meeting aside?
+
+        While ours is still being encoded nobody else knows of it, so yes. When both have offered to each other at
+        the same time, the smaller peer id's offer stands and the other end answers it.
+        """
+        if self.active is None:
+            return True
+        meeting = self._meetings[self.active]
+        if meeting.phase is _Phase.ENCODING:
+            return True
+        return meeting.phase is _Phase.OFFERED and meeting.peer == peer and peer < self._own
+
+    def yield_active(self, now: float) -> list[Command]:
+        """Give up the active meeting for the partner's; see ``yields_to``."""
+        if self.active is None:
+            return []
+        meeting = self._meetings[self.active]
+        if meeting.phase is _Phase.ENCODING:
+            # Not a failure: nothing was asked of anybody. The trainer's offer is dropped when it arrives.
+            self._forget(meeting.meeting_id)
+            return []
+        return self._give_up(meeting, "yielded", now)
+
+    def offer_encoded(self, event: OfferEncoded, now: float) -> list[Command]:
+        meeting = self._meetings.get(event.meeting_id)
+        if meeting is None or meeting.phase is not _Phase.ENCODING:
+            return [DropMeeting(meeting_id=event.meeting_id)]
+        meeting.encoded = event
+        return self._ask_somebody(meeting, now, "no_partner")
+
+    def busy(self, meeting_id: MeetingId, now: float) -> list[Command]:
+        """Ask somebody else, with the same offer: a busy peer has kept nothing of it."""
+        meeting = self._meetings.get(meeting_id)
+        if meeting is None or meeting.phase is not _Phase.OFFERED:
+            return []
+        return [CloseLink(meeting_id=meeting_id), *self._ask_somebody(meeting, now, "busy")]
+
+    def refused(self, meeting_id: MeetingId, reason: str, now: float) -> list[Command]:
+        """The partner will never answer this offer."""
+        meeting = self._meetings.get(meeting_id)
+        if meeting is None or meeting.phase is not _Phase.OFFERED:
+            return []
+        self._partners.failed(meeting.peer, now)
+        return self._give_up(meeting, reason, now)
+
+    def answered(self, answer: Answer, now: float) -> list[Command]:
+        meeting = self._meetings.get(answer.meeting_id)
+        if meeting is None or meeting.phase is not _Phase.OFFERED:
+            return []  # a late answer to a meeting that was given up, or a duplicate
+        meeting.phase, meeting.changed_at = _Phase.CLOSING, now
+        meeting.encoded = None
+        return [EncodeClose(answer=answer)]
+
+    def close_encoded(self, event: CloseEncoded, now: float) -> list[Command]:
+        meeting = self._meetings.get(event.meeting_id)
+        if meeting is None or meeting.phase is not _Phase.CLOSING:
+            return [DropMeeting(meeting_id=event.meeting_id)]
+        meeting.close = Close(meeting_id=event.meeting_id, parts=event.parts)
+        meeting.phase, meeting.changed_at = _Phase.CLOSED, now
+        if meeting.has_link:
+            return [Send(meeting_id=event.meeting_id, message=meeting.close)]
+        return self._wait_aside(meeting, now)
+
+    def encoding_refused(self, event: EncodingRefused, now: float) -> list[Command]:
+        """Our own trainer cannot make the offer, or refuses the partner's answer."""
+        meeting = self._meetings[event.meeting_id]
+        if meeting.phase is _Phase.CLOSING:
+            self._partners.failed(meeting.peer, now)
+        return self._give_up(meeting, event.reason.value, now)
+
+    def verdict_received(self, verdict: Verdict, now: float) -> list[Command]:
+        meeting = self._meetings.get(verdict.meeting_id)
+        if meeting is None or meeting.phase is not _Phase.CLOSED:
+            # A verdict can only be repeated when our confirmation was lost.
+            return [Send(meeting_id=verdict.meeting_id, message=Confirm(meeting_id=verdict.meeting_id))]
+        confirm = Send(meeting_id=verdict.meeting_id, message=Confirm(meeting_id=verdict.meeting_id))
+        if verdict.applied:
+            meeting.phase, meeting.changed_at, meeting.close = _Phase.SETTLING, now, None
+            return [SettleMeeting(meeting_id=verdict.meeting_id), confirm, CloseLink(meeting_id=verdict.meeting_id)]
+        reason = verdict.reason.value if verdict.reason else "refused"
+        return [confirm, *self._give_up(meeting, reason, now)]
+
+    def settled(self, event: CorrectionApplied, now: float) -> list[Command]:
+        meeting = self._meetings[event.meeting_id]
+        self._partners.met(meeting.peer)
+        return self._end(meeting, "completed", "", now, event.norms)
+
+    def link_failed(self, meeting_id: MeetingId, reason: str, now: float) -> list[Command]:
+        meeting = self._meetings.get(meeting_id)
+        if meeting is None:
+            return []
+        meeting.has_link = False
+        if meeting.phase is _Phase.OFFERED:
+            if reason == "disconnect" and meeting.attempts < _MAX_OFFER_ATTEMPTS:
+                return self._offer(meeting, now)  # the same meeting: an answer already made is sent again
+            self._partners.failed(meeting.peer, now)
+            if reason == "unreachable":
+                return self._ask_somebody(meeting, now, reason)
+            return self._give_up(meeting, reason, now)
+        if meeting.phase is _Phase.CLOSED:
+            return self._wait_aside(meeting, now)
+        return []  # CLOSING: the close will find another way; ENCODING and SETTLING need no link
+
+    def trainer_lost(self, now: float) -> list[Command]:
+        """Held corrections are gone. Where the close was out, the partner may have applied its half."""
+        commands: list[Command] = []
+        for meeting in list(self._meetings.values()):
+            is_open = meeting.phase in (_Phase.CLOSED, _Phase.SETTLING)
+            commands += self._end(meeting, "half" if is_open else "failed", "trainer", now)
+        return commands
+
+    def ticked(self, now: float) -> list[Command]:
+        commands: list[Command] = []
+        for meeting in list(self._meetings.values()):
+            age_s = now - meeting.changed_at
+            if meeting.phase is _Phase.OFFERED and age_s > self._deadline_s:
+                self._partners.failed(meeting.peer, now)
+                commands += self._give_up(meeting, "timeout", now)
+            elif meeting.phase is _Phase.CLOSED and age_s > self._verdict_keep_s:
+                commands.append(DropMeeting(meeting_id=meeting.meeting_id))
+                commands += self._end(meeting, "half", "no_verdict", now)
+            elif meeting.phase is _Phase.CLOSED and meeting.has_link and age_s > self._deadline_s:
+                commands.append(CloseLink(meeting_id=meeting.meeting_id))
+                commands += self._wait_aside(meeting, now)
+            elif meeting.phase is _Phase.CLOSED and not meeting.has_link and now >= meeting.retry_at:
+                commands += self._ask_for_verdict(meeting, now)
+        return commands
+
+    def _ask_somebody(self, meeting: _Initiated, now: float, reason: str) -> list[Command]:
+        member = None
+        if len(meeting.tried) < _MAX_PARTNERS_TRIED:
+            member = self._partners.choose(now, frozenset(meeting.tried))
+        if member is None:
+            return self._give_up(meeting, reason, now)
+        meeting.peer, meeting.grpc_address, meeting.attempts = member.peer, member.grpc_address, 0
+        meeting.tried.add(member.peer)
+        return self._offer(meeting, now)
+
+    def _offer(self, meeting: _Initiated, now: float) -> list[Command]:
+        encoded = meeting.encoded
+        if encoded is None:
+            return self._give_up(meeting, "disconnect", now)
+        meeting.phase, meeting.changed_at, meeting.has_link = _Phase.OFFERED, now, True
+        meeting.attempts += 1
+        offer = Offer(
+            meeting_id=meeting.meeting_id,
+            run_id=self._run_id,
+            protocol_version=self._protocol_version,
+            sender=self._own,
+            receiver=meeting.peer,
+            plans=encoded.plans,
+            parts=encoded.parts,
+            progress_steps=encoded.progress_steps,
+            member=self.member,
+        )
+        return [self._open(meeting, offer)]
+
+    def _ask_for_verdict(self, meeting: _Initiated, now: float) -> list[Command]:
+        if meeting.close is None:
+            return []
+        meeting.has_link = True
+        meeting.attempts += 1
+        meeting.retry_at = now + min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2**meeting.attempts)
+        return [self._open(meeting, meeting.close)]
+
+    def _wait_aside(self, meeting: _Initiated, now: float) -> list[Command]:
+        """Keep the correction, free the node for other meetings, ask for the verdict again and again."""
+        meeting.has_link = False
+        meeting.retry_at = max(meeting.retry_at, now + _FIRST_RETRY_S)
+        if self.active == meeting.meeting_id:
+            self.active = None
+        return []
+
+    def _open(self, meeting: _Initiated, message: Offer | Close) -> OpenLink:
+        return OpenLink(
+            meeting_id=meeting.meeting_id, peer=meeting.peer, grpc_address=meeting.grpc_address, message=message
+        )
+
+    def _give_up(self, meeting: _Initiated, reason: str, now: float) -> list[Command]:
+        commands: list[Command] = [
+            DropMeeting(meeting_id=meeting.meeting_id),
+            CloseLink(meeting_id=meeting.meeting_id),
+        ]
+        return commands + self._end(meeting, "failed", reason, now)
+
+    def _end(
+        self,
+        meeting: _Initiated,
+        outcome: str,
+        reason: str,
+        now: float,
+        norms: tuple[tuple[Stream, float], ...] = (),
+    ) -> list[Command]:
+        self._forget(meeting.meeting_id)
+        return [
+            ReportMeeting(
+                meeting_id=meeting.meeting_id,
+                peer=meeting.peer,
+                role=Role.INITIATOR,
+                streams=meeting.streams,
+                outcome=outcome,
+                reason=reason,
+                duration_s=now - meeting.started_at,
+                norms=norms,
+            )
+        ]
+
+    def _forget(self, meeting_id: MeetingId) -> None:
+        self._meetings.pop(meeting_id, None)
+        if self.active == meeting_id:
+            self.active = None

@@ -1,0 +1,176 @@
+"""The node's decisions: one method, ``handle(event, now) -> commands``. State changes nowhere else.
+
+``now`` is in seconds on any clock that does not go back; member expiries in events are on the same clock.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lowcomm_node.core.answerer import AnsweringEnd
+from lowcomm_node.core.chance import Chance
+from lowcomm_node.core.commands import CloseLink, Command, Send
+from lowcomm_node.core.events import (
+    AnswerEncoded,
+    CloseEncoded,
+    CorrectionApplied,
+    DrainRequested,
+    EncodingRefused,
+    Event,
+    LinkFailed,
+    MembersSeen,
+    MessageReceived,
+    OfferEncoded,
+    StepsTaken,
+    Ticked,
+    TrainerLost,
+)
+from lowcomm_node.core.initiator import InitiatingEnd
+from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, Refusal, Verdict
+from lowcomm_node.core.partners import Partners
+from lowcomm_node.core.schedule import ExchangeSchedule
+from lowcomm_node.errors import RefusalReason
+from lowcomm_node.units import PeerId, RunId, Stream
+
+__all__ = ["NodeCore", "NodeRules"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRules:
+    """What the core needs to know of manifest and settings."""
+
+    own: PeerId
+    run_id: RunId
+    protocol_version: int
+    periods: Mapping[Stream, int]
+    """K per stream in own steps; 0 is never."""
+    deadline_s: float
+    verdict_keep_s: float
+    max_peers: int
+    seed: bytes
+    """Of this life of this node: meeting ids must not repeat after a restart."""
+
+
+class NodeCore:
+    """One node. Invariants: at most one meeting has its attention; each meeting id gets one verdict."""
+
+    def __init__(self, rules: NodeRules) -> None:
+        self._own = rules.own
+        self.partners = Partners(rules.own, rules.max_peers, Chance(rules.seed + b"partners"))
+        self._schedule = ExchangeSchedule(rules.periods, Chance(rules.seed + b"schedule"))
+        self._initiator = InitiatingEnd(
+            own=rules.own,
+            run_id=rules.run_id,
+            protocol_version=rules.protocol_version,
+            deadline_s=rules.deadline_s,
+            verdict_keep_s=rules.verdict_keep_s,
+            partners=self.partners,
+            chance=Chance(rules.seed + b"meetings"),
+        )
+        self._answerer = AnsweringEnd(deadline_s=rules.deadline_s, verdict_keep_s=rules.verdict_keep_s)
+        self._is_draining = False
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Take in what happened; say what to do. Never raises on anything a peer can cause."""
+        match event:
+            case Ticked():
+                self.partners.expire(now)
+                return self._initiator.ticked(now) + self._answerer.ticked(now)
+            case StepsTaken():
+                return self._steps_taken(event, now)
+            case MembersSeen():
+                for member in event.members:
+                    self.partners.see(member, now)
+                return []
+            case MessageReceived():
+                return self._received(event.message, now)
+            case LinkFailed():
+                if self._answerer.knows(event.meeting_id):
+                    return self._answerer.link_failed(event.meeting_id)
+                return self._initiator.link_failed(event.meeting_id, event.reason, now)
+            case OfferEncoded():
+                return self._initiator.offer_encoded(event, now)
+            case AnswerEncoded():
+                return self._answerer.answer_encoded(event, now)
+            case CloseEncoded():
+                return self._initiator.close_encoded(event, now)
+            case CorrectionApplied():
+                return self._corrected(event, now)
+            case EncodingRefused():
+                return self._encoding_refused(event, now)
+            case TrainerLost():
+                return self._initiator.trainer_lost(now) + self._answerer.trainer_lost(now)
+            case DrainRequested():
+                self._is_draining = True
+                return []
+
+    def carry_record(self, member: bytes) -> None:
+        """Offers carry this signed record of ours from now on."""
+        self._initiator.member = member
+
+    def is_settled(self) -> bool:
+        """No meeting is under way at either end."""
+        return self._initiator.is_settled() and self._answerer.is_settled()
+
+    def phase(self) -> str:
+        """What the active meeting is doing, for people; empty when there is none."""
+        return self._initiator.phase() or self._answerer.phase()
+
+    def _is_free(self) -> bool:
+        return self._initiator.active is None and self._answerer.active is None
+
+    def _steps_taken(self, event: StepsTaken, now: float) -> list[Command]:
+        due = self._schedule.due(event.steps)
+        if not due or self._is_draining or not self._is_free():
+            return []  # what is due stays due
+        self._schedule.met(due, event.steps)
+        return self._initiator.start(due, event.is_cooldown, now)
+
+    def _received(self, message: Message, now: float) -> list[Command]:
+        meeting_id = message.meeting_id
+        peer = self._initiator.peer_of(meeting_id) or self._answerer.peer_of(meeting_id)
+        if peer is not None:
+            self.partners.heard_from(peer, now)
+        match message:
+            case Offer():
+                return self._offered(message, now)
+            case Answer():
+                return self._initiator.answered(message, now)
+            case Close():
+                return self._answerer.close_received(message, now)
+            case Verdict():
+                return self._initiator.verdict_received(message, now)
+            case Confirm():
+                return self._answerer.confirmed(meeting_id, now)
+            case Busy():
+                return self._initiator.busy(meeting_id, now)
+            case Refusal():
+                return self._initiator.refused(meeting_id, message.reason.value, now)
+
+    def _offered(self, offer: Offer, now: float) -> list[Command]:
+        if self._answerer.knows(offer.meeting_id):
+            return self._answerer.offered_again(offer.meeting_id)
+        if self._is_draining:
+            return self._turn_away(Refusal(meeting_id=offer.meeting_id, reason=RefusalReason.LEAVING))
+        is_ours = self._initiator.knows(offer.meeting_id)  # a meeting id somebody has copied from us
+        if is_ours or self._answerer.active is not None or not self._initiator.yields_to(offer.sender):
+            return self._turn_away(Busy(meeting_id=offer.meeting_id))
+        yielded = self._initiator.yield_active(now)
+        self.partners.heard_from(offer.sender, now)
+        return yielded + self._answerer.offered(offer, now)
+
+    def _turn_away(self, message: Busy | Refusal) -> list[Command]:
+        return [Send(meeting_id=message.meeting_id, message=message), CloseLink(meeting_id=message.meeting_id)]
+
+    def _corrected(self, event: CorrectionApplied, now: float) -> list[Command]:
+        if self._answerer.knows(event.meeting_id):
+            return self._answerer.applied(event, now)
+        if self._initiator.knows(event.meeting_id):
+            return self._initiator.settled(event, now)
+        return []
+
+    def _encoding_refused(self, event: EncodingRefused, now: float) -> list[Command]:
+        if self._answerer.knows(event.meeting_id):
+            return self._answerer.refused(event, now)
+        if self._initiator.knows(event.meeting_id):
+            return self._initiator.encoding_refused(event, now)
+        return []

@@ -1,0 +1,95 @@
+"""Whom could we meet? A bounded sample of live members, and a uniform choice among those not under suspicion."""
+
+from dataclasses import dataclass
+
+from lowcomm_node.core.chance import Chance
+from lowcomm_node.core.events import Member
+from lowcomm_node.units import PeerId
+
+__all__ = ["Partners", "PeerView"]
+
+_FIRST_SUSPICION_S = 2.0
+_LONGEST_SUSPICION_S = 120.0
+
+
+@dataclass(slots=True)
+class PeerView:
+    """What this node knows of one other member."""
+
+    member: Member
+    seen_at: float
+    """When it last gave a sign of life: its record was renewed, or it sent something."""
+    suspect_until: float = 0.0
+    failures: int = 0
+    meetings: int = 0
+
+    def is_suspect(self, now: float) -> bool:
+        return now < self.suspect_until
+
+
+class Partners:
+    """The sample. All times are on the clock of the events' ``now``."""
+
+    def __init__(self, own: PeerId, capacity: int, chance: Chance) -> None:
+        self._own = own
+        self._capacity = capacity
+        self._chance = chance
+        self._known: dict[PeerId, PeerView] = {}
+
+    def see(self, member: Member, now: float) -> None:
+        """Take in a verified record; a newer one of a known peer clears suspicion only when it is really newer."""
+        if member.peer == self._own or member.expires_at <= now:
+            return
+        known = self._known.get(member.peer)
+        if known is None:
+            if len(self._known) >= self._capacity:
+                # A full sample swaps a random member out, so that it stays a random sample of a large swarm.
+                victims = list(self._known)
+                del self._known[victims[self._chance.below(len(victims))]]
+            self._known[member.peer] = PeerView(member=member, seen_at=now)
+        elif member.expires_at >= known.member.expires_at:
+            if member.grpc_address != known.member.grpc_address:
+                known.suspect_until, known.failures = 0.0, 0
+            if member.expires_at > known.member.expires_at:
+                known.seen_at = now
+            known.member = member
+
+    def heard_from(self, peer: PeerId, now: float) -> None:
+        """The peer is alive: it has just sent a message that makes sense."""
+        known = self._known.get(peer)
+        if known is not None:
+            known.seen_at, known.suspect_until, known.failures = now, 0.0, 0
+
+    def failed(self, peer: PeerId, now: float) -> None:
+        """Contact with the peer failed: leave it alone for a while, doubling with each failure in a row."""
+        known = self._known.get(peer)
+        if known is not None:
+            known.suspect_until = now + min(_LONGEST_SUSPICION_S, _FIRST_SUSPICION_S * 2**known.failures)
+            known.failures += 1
+
+    def met(self, peer: PeerId) -> None:
+        known = self._known.get(peer)
+        if known is not None:
+            known.meetings += 1
+
+    def expire(self, now: float) -> None:
+        """Forget members whose record has run out: they are gone, or will be seen again."""
+        for peer in [peer for peer, known in self._known.items() if known.member.expires_at <= now]:
+            del self._known[peer]
+
+    def choose(self, now: float, excluded: frozenset[PeerId]) -> Member | None:
+        """A uniformly random live member that has state to meet with, or None."""
+        candidates = [
+            known.member
+            for peer, known in self._known.items()
+            if peer not in excluded and known.member.has_state and not known.is_suspect(now)
+        ]
+        return candidates[self._chance.below(len(candidates))] if candidates else None
+
+    def views(self) -> tuple[PeerView, ...]:
+        return tuple(self._known.values())
+
+    def counts(self, now: float) -> tuple[int, int]:
+        """Members reachable as far as we know, and members under suspicion."""
+        suspect = sum(known.is_suspect(now) for known in self._known.values())
+        return len(self._known) - suspect, suspect

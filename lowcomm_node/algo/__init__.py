@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: the mathematics of training and of meetings, without effects."""

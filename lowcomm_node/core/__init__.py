@@ -1,0 +1,1 @@
+"""Decisions: events and the time in, commands out; no clock, no chance, no I/O."""

@@ -1,0 +1,1 @@
+"""The node process: one event loop that feeds the decisions and carries them out."""

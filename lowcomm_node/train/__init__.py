@@ -1,0 +1,1 @@
+"""The trainer process: model, data, optimizer, and the trainer's side of meetings."""

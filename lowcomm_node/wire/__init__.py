@@ -1,0 +1,1 @@
+"""Bytes to dataclasses and back."""

@@ -8,7 +8,7 @@ The docstring under a field is its documentation in ``lowcomm-node init`` and in
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from lowcomm_node.settings.rules import Between, OneOf, fail
+from lowcomm_node.settings.rules import Between, Length, OneOf, fail
 
 __all__ = [
     "DataConfig",
@@ -124,7 +124,7 @@ class OuterConfig:
                 "outer.mixing_gain",
                 self.mixing_gain,
                 f"g < 2 (1 - a^2) = {bound:.4g} with a = outer.momentum = {self.momentum:g}: mixing through the momentum "
-                "lets replicas drift apart beyond it; lower it, lower the momentum, or use mixing = \"direct\"",
+                'lets replicas drift apart beyond it; lower it, lower the momentum, or use mixing = "direct"',
             )
 
 
@@ -160,7 +160,7 @@ class SecurityConfig:
 class Manifest:
     """One run."""
 
-    name: str = "my-run"
+    name: Annotated[str, Length(1, 100)] = "my-run"
     """What people call the run; part of the run id."""
     seed: Annotated[int, Between(0, 2**63 - 1)] = 0
     """Seed of the initial weights and of everything else that is drawn in common."""
@@ -176,7 +176,7 @@ class Manifest:
 
     def check(self) -> None:
         if self.data.tokenizer == "byte" and self.model.vocab_size < 256:
-            fail("model.vocab_size", self.model.vocab_size, "at least 256 with data.tokenizer = \"byte\"")
+            fail("model.vocab_size", self.model.vocab_size, 'at least 256 with data.tokenizer = "byte"')
 
     @property
     def tokens_per_step(self) -> int:

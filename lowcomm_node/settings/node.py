@@ -5,7 +5,15 @@ from typing import Annotated
 
 from lowcomm_node.settings.rules import Between, OneOf
 
-__all__ = ["DataSettings", "DeviceSettings", "LogSettings", "MeetingSettings", "MetricsSettings", "NetworkSettings", "NodeSettings"]
+__all__ = [
+    "DataSettings",
+    "DeviceSettings",
+    "LogSettings",
+    "MeetingSettings",
+    "MetricsSettings",
+    "NetworkSettings",
+    "NodeSettings",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

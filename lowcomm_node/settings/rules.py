@@ -5,7 +5,7 @@ from typing import NoReturn
 
 from lowcomm_node.errors import ConfigError
 
-__all__ = ["Between", "OneOf", "ValueRefusedError", "fail"]
+__all__ = ["Between", "Length", "OneOf", "ValueRefusedError", "fail"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Between:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.low:g} to {self.high:g}"
+        return " to ".join(str(end) if isinstance(end, int) else f"{end:g}" for end in (self.low, self.high))
 
     def allows(self, value: object) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
@@ -33,6 +33,20 @@ class OneOf:
 
     def allows(self, value: object) -> bool:
         return value in self.words
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """A text of ``low`` to ``high`` characters."""
+
+    low: int
+    high: int
+
+    def __str__(self) -> str:
+        return f"{self.low} to {self.high} characters"
+
+    def allows(self, value: object) -> bool:
+        return isinstance(value, str) and self.low <= len(value) <= self.high
 
 
 class ValueRefusedError(ConfigError):

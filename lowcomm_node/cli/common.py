@@ -1,0 +1,65 @@
+"""What several commands share: the settings arguments, and the settings made of them."""
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from lowcomm_node.errors import StoreError
+from lowcomm_node.settings.load import read_toml
+from lowcomm_node.settings.merge import Override, TomlDocument, merge, parse_set
+from lowcomm_node.settings.node import NodeSettings
+from lowcomm_node.settings.paths import find_config, resolve_state_dir
+
+__all__ = ["add_settings_arguments", "make_state_dir", "settings_from", "state_dir_of"]
+
+
+def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options every command has that needs node settings."""
+    group = parser.add_argument_group("node settings")
+    group.add_argument("--config", metavar="FILE", help="settings file instead of the user's or the machine's own")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one setting, e.g. network.grpc_port=7001; repeatable",
+    )
+    group.add_argument("--state-dir", metavar="DIR", help="directory of identity, checkpoints and control socket")
+
+
+def settings_from(
+    args: argparse.Namespace, flags: Mapping[str, tuple[str, object]] | None = None
+) -> tuple[NodeSettings, dict[str, str]]:
+    """The node settings that hold for this command line, and the origin of each by dotted key.
+
+    ``flags`` are the command's own: dotted key -> (flag's name, value); a value of None was not
+    given. A command's flag beats ``--set``. Raises ConfigError.
+    """
+    overrides = [parse_set(text) for text in args.set]
+    for dotted, (flag, value) in {"state_dir": ("--state-dir", args.state_dir), **(flags or {})}.items():
+        if value is not None:
+            overrides.append(Override(dotted=dotted, value=value, origin=f"flag {flag}"))
+    path = find_config(args.config)
+    toml = None if path is None else TomlDocument(path=str(path), table=read_toml(path))
+    settings, origins = merge(NodeSettings(), toml, os.environ, overrides)
+    args.debug = args.debug or settings.log.level == "debug"
+    return settings, origins
+
+
+def state_dir_of(settings: NodeSettings) -> Path:
+    """The state directory that holds, existing or not."""
+    return resolve_state_dir(settings.state_dir, os.environ)
+
+
+def make_state_dir(settings: NodeSettings) -> Path:
+    """Create the state directory, readable by its owner only. Raises StoreError, PermissionError."""
+    path = state_dir_of(settings)
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except PermissionError:
+        raise
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise StoreError(f"{path}: cannot be made a directory: {reason}; choose another with --state-dir") from error
+    return path

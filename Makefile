@@ -1,0 +1,56 @@
+# Recipes. `make` alone prints the menu, which is made of the ## comments below.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+WORKERS ?= 2
+ARGS    ?=
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup swarm test check fmt proto clean
+
+help: ## print this menu
+	@echo "Recipes (PYTHON=$(PYTHON) VENV=$(VENV); extra words for a command go into ARGS=\"...\"):"
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+
+setup: $(STAMP) ## create the virtual environment and install everything (once; again when versions change)
+
+swarm: setup ## train a language model with a swarm of real nodes on this computer (two minutes)
+	$(BIN)/lowcomm-node swarm $(ARGS)
+
+test: setup ## run all tests: the quick ones side by side, then those with real processes
+	$(BIN)/pytest -m "not system" -n $(WORKERS) $(ARGS)
+	$(BIN)/pytest -m system $(ARGS)
+
+check: setup ## format, lint, types, imports, generated code, spelling; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python proto/generate.py --check
+	$(BIN)/codespell
+
+fmt: setup ## format the code and repair what the linter can
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+proto: setup ## compile proto/ into lowcomm_node/wire/gen and renew the descriptor lock
+	$(BIN)/python proto/generate.py $(ARGS)
+
+clean: ## remove the virtual environment, caches and build results
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find lowcomm_node tests proto -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch goes first and alone: which build fits this machine is settled before anything else asks for it.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "lowcomm-node needs Python 3.11 or newer, and $(PYTHON) is not; try: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || \
+	  { echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt "torch>=2.6,<2.14"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,sim]"
+	@touch $@

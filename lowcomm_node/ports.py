@@ -12,7 +12,19 @@ from lowcomm_node.core.events import Member
 from lowcomm_node.core.messages import Message
 from lowcomm_node.units import MeetingId, PeerId, RunId
 
-__all__ = ["Directory", "Link", "MeetingSink", "SnapshotSource", "StateClient", "Welcome"]
+__all__ = ["Clock", "Directory", "Link", "MeetingSink", "SnapshotSource", "StateClient", "Welcome"]
+
+
+class Clock(Protocol):
+    """Two clocks: durations and deadlines are monotonic, only what others must understand is wall time."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        ...
+
+    def wall(self) -> float:
+        """Unix seconds, as the DHT uses them."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

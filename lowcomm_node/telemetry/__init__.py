@@ -1,1 +1,1 @@
-"""What a node shows of itself: metrics and logs."""
+"""What the node tells about itself: one metric catalogue, the registry built from it, and logs."""

@@ -1,0 +1,338 @@
+"""All metrics of a node in one table: the registry and ``docs/metrics.md`` are both made from it.
+
+Label values are closed sets; each combination exists at zero from the start, so that a fresh node shows
+zeros instead of nothing and the first increment is not lost to ``rate()``. No label ever carries a peer
+id, an address, a path or free text: who met whom is in the logs and in ``lowcomm-node status --json``.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Literal
+
+from lowcomm_node.core.commands import Role
+from lowcomm_node.errors import RefusalReason
+from lowcomm_node.units import Codec, Stream
+
+__all__ = ["CATALOGUE", "OTHER", "Metric", "label_sets"]
+
+OTHER = "other"
+"""Label value for a word that is not in a closed set; it staying above zero means the set lacks a word."""
+
+_STATES = ("starting", "connecting", "syncing", "training", "finished", "draining", "stopped", "failed")
+_CAUSES = ("meeting", "data", "sync")
+_ROLES = tuple(Role)
+_STREAMS = tuple(Stream)
+_CODECS = tuple(Codec)
+_DIRECTIONS = ("sent", "received")
+_REFUSALS = (*RefusalReason, OTHER)
+_FAILURES = ("busy", "unreachable", "disconnect", "timeout", "trainer", *_REFUSALS)
+_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+_STEP_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_MEETING_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
+_LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+_UNMEASURED = float("nan")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One metric as it is exposed, under the prefix ``lowcomm_``."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram", "info"]
+    """info is a gauge that is always 1 and carries identity in labels that are filled at start."""
+    help: str
+    used_by: str
+    """The question it answers."""
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Label name to its closed set of values; the values of an info metric are open and written once."""
+    buckets: tuple[float, ...] = ()
+    """Upper bounds of a histogram, without infinity."""
+    initial: float = 0.0
+    """Of a gauge before its first value: NaN where zero would be a lie."""
+
+
+def label_sets(metric: Metric) -> Iterator[tuple[str, ...]]:
+    """Every combination of label values of a metric, in the order of ``metric.labels``."""
+    return product(*metric.labels.values())
+
+
+CATALOGUE: tuple[Metric, ...] = (
+    Metric(
+        name="build_info",
+        kind="info",
+        help="What is running here.",
+        labels={"version": (), "python": (), "torch": ()},
+        used_by="Do all nodes run the same version?",
+    ),
+    Metric(
+        name="node_info",
+        kind="info",
+        help="Who this node is and what it takes part in.",
+        labels={"peer_id": (), "run_id": (), "run_name": (), "codec": (), "device": ()},
+        used_by="Join it to other metrics to select by run or node.",
+    ),
+    Metric(
+        name="node_state",
+        kind="gauge",
+        help="1 for the state of its life the node is in, 0 for the others.",
+        labels={"state": _STATES},
+        used_by="What is the node doing? Has it failed?",
+    ),
+    Metric(
+        name="train_steps_total",
+        kind="counter",
+        help="Inner steps done by this node, those redone after a trainer restart included.",
+        used_by="Steps per second; is training stalled?",
+    ),
+    Metric(
+        name="train_tokens_total",
+        kind="counter",
+        help="Tokens this node has trained on.",
+        used_by="Tokens per second; bytes per token.",
+    ),
+    Metric(
+        name="train_loss",
+        kind="gauge",
+        help="Mean training loss of the latest steps, in nats per token.",
+        initial=_UNMEASURED,
+        used_by="Is it learning? Is this node an outlier?",
+    ),
+    Metric(
+        name="train_validation_loss",
+        kind="gauge",
+        help="Newest loss on held-out text, in nats per token.",
+        initial=_UNMEASURED,
+        used_by="Is it learning, on text no node trains on?",
+    ),
+    Metric(
+        name="train_gradient_norm",
+        kind="gauge",
+        help="Global gradient norm of the latest step, before clipping.",
+        initial=_UNMEASURED,
+        used_by="Is training stable?",
+    ),
+    Metric(
+        name="train_learning_rate",
+        kind="gauge",
+        help="Learning rate of the latest step.",
+        initial=_UNMEASURED,
+        used_by="Where in the schedule is this node?",
+    ),
+    Metric(
+        name="train_nonfinite_steps_total",
+        kind="counter",
+        help="Steps skipped because the loss or the gradient was not finite.",
+        used_by="Does training diverge?",
+    ),
+    Metric(
+        name="train_step_duration_seconds",
+        kind="histogram",
+        help="Duration of an inner step, meetings not counted; steps that were reported together count with their mean.",
+        buckets=_STEP_BUCKETS,
+        used_by="Median and tail of the step time.",
+    ),
+    Metric(
+        name="train_blocked_seconds_total",
+        kind="counter",
+        help="Time the trainer wanted to train and waited instead. For a meeting this stays 0.",
+        labels={"cause": _CAUSES},
+        used_by="Does training ever wait, and for what?",
+    ),
+    Metric(
+        name="train_exchange_seconds_total",
+        kind="counter",
+        help="The trainer's own compute for encoding and applying what meetings exchange.",
+        used_by="Share of the machine that meetings cost.",
+    ),
+    Metric(
+        name="train_last_step_timestamp_seconds",
+        kind="gauge",
+        help="Unix time at which a step was last reported; 0 before the first.",
+        used_by="Is training stalled?",
+    ),
+    Metric(
+        name="train_progress_steps",
+        kind="gauge",
+        help="Swarm progress as this node knows it: inner steps of the average node.",
+        used_by="Do nodes read the same point of the schedule?",
+    ),
+    Metric(
+        name="outer_steps_total",
+        kind="counter",
+        help="Local outer (heavy-ball) steps.",
+        used_by="Does the outer optimizer run?",
+    ),
+    Metric(
+        name="trainer_restarts_total",
+        kind="counter",
+        help="Times the trainer process was started again after it had died.",
+        used_by="Does the trainer crash?",
+    ),
+    Metric(
+        name="meetings_started_total",
+        kind="counter",
+        help="Meetings begun, by this node's role in them.",
+        labels={"role": _ROLES},
+        used_by="How often does the node meet?",
+    ),
+    Metric(
+        name="meetings_completed_total",
+        kind="counter",
+        help="Meetings whose correction this node applied, knowing that its partner did.",
+        labels={"role": _ROLES},
+        used_by="How many meetings succeed?",
+    ),
+    Metric(
+        name="meetings_failed_total",
+        kind="counter",
+        help="Meetings that ended with nothing applied, by reason.",
+        labels={"reason": _FAILURES},
+        used_by="Why do meetings fail?",
+    ),
+    Metric(
+        name="meetings_half_total",
+        kind="counter",
+        help="Meetings this node applied and whose partner cannot be known to have applied them. Should stay 0.",
+        used_by="Is the swarm's mean preserved?",
+    ),
+    Metric(
+        name="meeting_duration_seconds",
+        kind="histogram",
+        help="Time from the first message of a completed meeting to its end.",
+        buckets=_MEETING_BUCKETS,
+        used_by="How long does a meeting take?",
+    ),
+    Metric(
+        name="meeting_last_success_timestamp_seconds",
+        kind="gauge",
+        help="Unix time of the last completed meeting; 0 before the first.",
+        used_by="Has the node lost the swarm?",
+    ),
+    Metric(
+        name="meeting_correction_norm",
+        kind="gauge",
+        help="Frobenius norm of the estimated difference from the last partner, by stream of state.",
+        labels={"stream": _STREAMS},
+        initial=_UNMEASURED,
+        used_by="Do replicas stay together?",
+    ),
+    Metric(
+        name="wire_bytes_total",
+        kind="counter",
+        help="Payload bytes of meetings, failed ones included.",
+        labels={"direction": _DIRECTIONS, "stream": _STREAMS, "codec": _CODECS},
+        used_by="Traffic; bytes per token; compression.",
+    ),
+    Metric(
+        name="wire_raw_bytes_total",
+        kind="counter",
+        help="Bytes that completed meetings would have moved as whole fp32 tensors.",
+        labels={"direction": _DIRECTIONS, "stream": _STREAMS},
+        used_by="Compression: divide by wire_bytes_total.",
+    ),
+    Metric(
+        name="messages_rejected_total",
+        kind="counter",
+        help="Messages and records of peers that were refused, by reason.",
+        labels={"reason": ("bad_signature", *_REFUSALS)},
+        used_by="Is somebody broken or hostile?",
+    ),
+    Metric(
+        name="peers",
+        kind="gauge",
+        help="Other members this node knows, by what it thinks of them.",
+        labels={"state": ("reachable", "suspect")},
+        used_by="Is the node isolated?",
+    ),
+    Metric(
+        name="dht_requests_total",
+        kind="counter",
+        help="Reads and writes of the directory.",
+        labels={"operation": ("get", "put"), "outcome": ("ok", "timeout", "error")},
+        used_by="Does the directory work?",
+    ),
+    Metric(
+        name="dht_restarts_total",
+        kind="counter",
+        help="Times the DHT was started again after its daemon had died.",
+        used_by="Does the directory's daemon crash?",
+    ),
+    Metric(
+        name="state_downloads_total",
+        kind="counter",
+        help="Attempts to download the training state from a donor.",
+        labels={"outcome": ("ok", "failed")},
+        used_by="Can newcomers join?",
+    ),
+    Metric(
+        name="checkpoint_writes_total",
+        kind="counter",
+        help="Attempts to write a checkpoint.",
+        labels={"outcome": ("ok", "failed")},
+        used_by="Are checkpoints written?",
+    ),
+    Metric(
+        name="checkpoint_last_success_timestamp_seconds",
+        kind="gauge",
+        help="Unix time of the newest checkpoint; 0 before the first.",
+        used_by="How much work would a crash lose?",
+    ),
+    Metric(
+        name="eventloop_lag_seconds",
+        kind="histogram",
+        help="How late the daemon's event loop woke up from a timed sleep.",
+        buckets=_LAG_BUCKETS,
+        used_by="Is the daemon starved or blocked?",
+    ),
+    Metric(
+        name="log_messages_total",
+        kind="counter",
+        help="Log messages written, by level.",
+        labels={"level": _LEVELS},
+        used_by="Are there errors to read about?",
+    ),
+)
+
+
+def _series(metric: Metric) -> int:
+    combinations = sum(1 for _ in label_sets(metric)) if metric.kind != "info" else 1
+    return combinations * (len(metric.buckets) + 3 if metric.kind == "histogram" else 1)
+
+
+def _row(metric: Metric) -> str:
+    if metric.kind == "info":
+        labels = ", ".join(metric.labels)
+    else:
+        labels = "; ".join(f"{name}: {' '.join(values)}" for name, values in metric.labels.items())
+    return f"| `lowcomm_{metric.name}` | {metric.kind} | {labels} | {metric.help} | {metric.used_by} |"
+
+
+def _document(metrics: Iterable[Metric]) -> str:
+    """The reference page, in Markdown."""
+    listed = tuple(metrics)
+    series = sum(_series(metric) for metric in listed)
+    lines = [
+        "# Metrics",
+        "",
+        "Generated from `lowcomm_node/telemetry/catalogue.py` by `python -m lowcomm_node.telemetry.catalogue`; do not edit.",
+        "",
+        f"A node answers `GET /metrics` on its local port (`metrics.host`, `metrics.port`) with {series} series of its own,",
+        "all of which exist from the start. `process_*` describe the daemon's process and `lowcomm_trainer_process_*`",
+        "the trainer's (Linux). A gauge whose zero would be a lie is NaN until it is first measured.",
+        "Counters fall to zero when the daemon starts again; a restart of the trainer does not show in them.",
+        "",
+        "| name | kind | labels | meaning | question it answers |",
+        "|---|---|---|---|---|",
+        *(_row(metric) for metric in listed),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(_document(CATALOGUE))

@@ -1,0 +1,277 @@
+"""The node's metrics: narrow methods in, Prometheus text out.
+
+Updates come from the daemon's event loop (log counts from any thread), ``exposition`` is called from the
+HTTP thread; the client library's locks make that safe. Nothing here raises on an unknown word from a peer:
+it is counted as ``other``.
+"""
+
+import platform
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Protocol
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from lowcomm_node import __version__
+from lowcomm_node.core.commands import ReportMeeting, Role
+from lowcomm_node.telemetry.catalogue import CATALOGUE, OTHER, Metric, label_sets
+from lowcomm_node.units import Codec, PeerId, RunId, Stream
+
+__all__ = ["Metrics", "TrainingReport"]
+
+_FP32_BYTES = 4
+
+
+class TrainingReport(Protocol):
+    """What the trainer says of itself now and then; ``train.messages.Report`` is one."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def loss(self) -> float: ...
+    @property
+    def validation_loss(self) -> float: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def gradient_norm(self) -> float: ...
+    @property
+    def progress_steps(self) -> float: ...
+    @property
+    def step_seconds(self) -> float: ...
+    @property
+    def blocked_seconds(self) -> Mapping[str, float]: ...
+    @property
+    def exchange_seconds(self) -> float: ...
+    @property
+    def nonfinite_steps(self) -> int: ...
+    @property
+    def outer_steps(self) -> int: ...
+
+
+class Metrics:
+    """All metrics of one node, on a registry of its own."""
+
+    def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:
+        # Otherwise each counter and histogram brings a second series that says when it was made.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._wall_clock = wall_clock
+        self._registry = CollectorRegistry()
+        self._instruments = _Instruments(self._registry)
+        self._seen: dict[tuple[str, ...], float] = {}
+        self._parameters = 0
+        self._trainer_pid: int | None = None
+        ProcessCollector(registry=self._registry)
+        ProcessCollector(namespace="lowcomm_trainer", pid=lambda: self._trainer_pid or "none", registry=self._registry)
+        self._instruments.set_info(
+            "build_info", version=__version__, python=platform.python_version(), torch=_installed("torch")
+        )
+
+    def exposition(self) -> bytes:
+        """Everything, in the Prometheus text format."""
+        return generate_latest(self._registry)
+
+    def totals(self, name: str) -> dict[tuple[str, ...], float]:
+        """Current values of a counter by its label values, in the catalogue's order; ``status`` shows these."""
+        return {
+            tuple(sample.labels.values()): sample.value
+            for family in self._registry.restricted_registry([f"lowcomm_{name}"]).collect()
+            for sample in family.samples
+        }
+
+    def identify(self, *, peer_id: PeerId, run_id: RunId, run_name: str, codec: str, device: str) -> None:
+        """Say once who this node is."""
+        self._instruments.set_info(
+            "node_info", peer_id=peer_id, run_id=run_id, run_name=run_name, codec=codec, device=device
+        )
+
+    def state_changed(self, state: str) -> None:
+        """The node has entered another state of its life."""
+        self._instruments.set_exclusive("node_state", state)
+
+    def trainer_started(self, pid: int, parameters: int) -> None:
+        """A trainer process is ready; its cumulative numbers count from zero."""
+        self._trainer_pid = pid
+        self._parameters = parameters
+        self._seen.clear()
+
+    def trainer_resumed(self, steps: int, tokens: int) -> None:
+        """The trainer has loaded a state file: what its counters already hold was not done in this process's life."""
+        self._seen["train_steps_total",] = steps
+        self._seen["train_tokens_total",] = tokens
+
+    def trainer_restarted(self) -> None:
+        """The trainer had died and is being started again."""
+        self._instruments.counter("trainer_restarts_total").inc()
+        self._trainer_pid = None
+
+    def trainer_reported(self, report: TrainingReport) -> None:
+        """Where training stands, as cumulative values of the trainer's process."""
+        instruments = self._instruments
+        new_steps = self._advance(report.steps, "train_steps_total")
+        self._advance(report.tokens, "train_tokens_total")
+        self._advance(report.exchange_seconds, "train_exchange_seconds_total")
+        self._advance(report.nonfinite_steps, "train_nonfinite_steps_total")
+        self._advance(report.outer_steps, "outer_steps_total")
+        for cause, seconds in report.blocked_seconds.items():
+            self._advance(seconds, "train_blocked_seconds_total", cause)
+        instruments.gauge("train_loss").set(report.loss)
+        instruments.gauge("train_validation_loss").set(report.validation_loss)
+        instruments.gauge("train_gradient_norm").set(report.gradient_norm)
+        instruments.gauge("train_learning_rate").set(report.learning_rate)
+        instruments.gauge("train_progress_steps").set(report.progress_steps)
+        durations = instruments.histogram("train_step_duration_seconds")
+        for _ in range(int(new_steps)):
+            durations.observe(report.step_seconds)
+        if new_steps:
+            instruments.gauge("train_last_step_timestamp_seconds").set(self._wall_clock())
+
+    def meeting_started(self, role: Role) -> None:
+        """A meeting has begun for this node."""
+        self._instruments.counter("meetings_started_total", role).inc()
+
+    def meeting_reported(self, report: ReportMeeting) -> None:
+        """A meeting is over for this node."""
+        instruments = self._instruments
+        if report.outcome == "failed":
+            instruments.counter("meetings_failed_total", report.reason).inc()
+            return
+        for stream, norm in report.norms:
+            instruments.gauge("meeting_correction_norm", stream).set(norm)
+        if report.outcome == "half":
+            instruments.counter("meetings_half_total").inc()
+            return
+        instruments.counter("meetings_completed_total", report.role).inc()
+        instruments.histogram("meeting_duration_seconds").observe(report.duration_s)
+        instruments.gauge("meeting_last_success_timestamp_seconds").set(self._wall_clock())
+        for stream in report.streams:
+            for direction in ("sent", "received"):
+                raw = instruments.counter("wire_raw_bytes_total", direction, stream)
+                raw.inc(self._parameters * _FP32_BYTES)
+
+    def payload_sent(self, stream: Stream, codec: Codec, num_bytes: int) -> None:
+        """This node has handed one stream's share of a meeting message to the link."""
+        self._instruments.counter("wire_bytes_total", "sent", stream, codec).inc(num_bytes)
+
+    def payload_received(self, stream: Stream, codec: Codec, num_bytes: int) -> None:
+        """One stream's share of a verified meeting message has arrived."""
+        self._instruments.counter("wire_bytes_total", "received", stream, codec).inc(num_bytes)
+
+    def message_rejected(self, reason: str) -> None:
+        """Something a peer sent or stored was refused: a RefusalReason, or ``bad_signature``."""
+        self._instruments.counter("messages_rejected_total", reason).inc()
+
+    def peers_counted(self, *, reachable: int, suspect: int) -> None:
+        """How many other members are known."""
+        self._instruments.gauge("peers", "reachable").set(reachable)
+        self._instruments.gauge("peers", "suspect").set(suspect)
+
+    def dht_requested(self, operation: str, outcome: str) -> None:
+        """A ``get`` or ``put`` has ended ``ok``, in a ``timeout`` or in an ``error``."""
+        self._instruments.counter("dht_requests_total", operation, outcome).inc()
+
+    def dht_restarted(self) -> None:
+        """The DHT had died and was started again."""
+        self._instruments.counter("dht_restarts_total").inc()
+
+    def state_downloaded(self, *, has_succeeded: bool) -> None:
+        """An attempt to get the state from one donor has ended."""
+        self._instruments.counter("state_downloads_total", "ok" if has_succeeded else "failed").inc()
+
+    def checkpoint_written(self, *, has_succeeded: bool) -> None:
+        """An attempt to write a checkpoint has ended."""
+        self._instruments.counter("checkpoint_writes_total", "ok" if has_succeeded else "failed").inc()
+        if has_succeeded:
+            self._instruments.gauge("checkpoint_last_success_timestamp_seconds").set(self._wall_clock())
+
+    def loop_lagged(self, seconds: float) -> None:
+        """The event loop woke up this much later than asked."""
+        self._instruments.histogram("eventloop_lag_seconds").observe(max(0.0, seconds))
+
+    def message_logged(self, level: str) -> None:
+        """A log message was written; safe from any thread."""
+        self._instruments.counter("log_messages_total", level).inc()
+
+    def _advance(self, value: float, name: str, *labels: str) -> float:
+        """Add what ``value`` has grown by since the report before; returns the growth.
+
+        A value that shrank without ``trainer_started`` adds nothing: counting it anew from zero could
+        count a resumed checkpoint's work twice.
+        """
+        growth = max(0.0, value - self._seen.get((name, *labels), 0.0))
+        self._seen[name, *labels] = value
+        self._instruments.counter(name, *labels).inc(growth)
+        return growth
+
+
+class _Instruments:
+    """The catalogue as live objects: each label combination looked up once, then held."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._counters: dict[tuple[str, ...], Counter] = {}
+        self._gauges: dict[tuple[str, ...], Gauge] = {}
+        self._histograms: dict[tuple[str, ...], Histogram] = {}
+        self._infos: dict[str, Gauge] = {}
+        for metric in CATALOGUE:
+            self._build(metric)
+
+    def counter(self, name: str, *labels: str) -> Counter:
+        """The counter of one label combination; an unknown last value counts as ``other`` where there is one."""
+        found = self._counters.get((name, *labels))
+        return found if found is not None else self._counters[(name, *labels[:-1], OTHER)]
+
+    def gauge(self, name: str, *labels: str) -> Gauge:
+        return self._gauges[(name, *labels)]
+
+    def histogram(self, name: str) -> Histogram:
+        return self._histograms[(name,)]
+
+    def set_info(self, name: str, **labels: str) -> None:
+        info = self._infos[name]
+        info.clear()
+        info.labels(**labels).set(1)
+
+    def set_exclusive(self, name: str, value: str) -> None:
+        """1 for one label value, 0 for its siblings."""
+        chosen = self._gauges[name, value]
+        for key, gauge in self._gauges.items():
+            if key[0] == name:
+                gauge.set(1 if gauge is chosen else 0)
+
+    def _build(self, metric: Metric) -> None:
+        name, names = f"lowcomm_{metric.name}", tuple(metric.labels)
+        if metric.kind == "info":
+            self._infos[metric.name] = Gauge(name, metric.help, names, registry=self._registry)
+        elif metric.kind == "counter":
+            counter = Counter(name, metric.help, names, registry=self._registry)
+            for values in label_sets(metric):
+                self._counters[metric.name, *values] = counter.labels(*values) if values else counter
+        elif metric.kind == "gauge":
+            gauge = Gauge(name, metric.help, names, registry=self._registry)
+            for values in label_sets(metric):
+                child = self._gauges[metric.name, *values] = gauge.labels(*values) if values else gauge
+                child.set(metric.initial)
+        else:
+            self._histograms[(metric.name,)] = Histogram(
+                name, metric.help, buckets=metric.buckets, registry=self._registry
+            )
+
+
+def _installed(package: str) -> str:
+    """Version of an installed package; the package itself is not imported."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"

@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(arguments)
     except SystemExit as stop:  # argparse's way to end --help, --version and usage errors
         return stop.code if isinstance(stop.code, int) else ExitCode.OK
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -75,15 +77,14 @@ def _dispatch(arguments: list[str]) -> int:
     _add_debug(parser)
     module.add_arguments(parser)
     args = parser.parse_args(arguments[at + 1 :])
-    args.debug = args.debug or common.debug or bool(os.environ.get("LOWCOMM_DEBUG"))
+    args.debug = args.debug or common.debug or os.environ.get("LOWCOMM_DEBUG", "0") not in {"", "0"}
     return _run(module, args)
 
 
 def _run(module: CommandModule, args: argparse.Namespace) -> int:
     try:
-        return module.run(args)
-    except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
+        status = module.run(args)
+        sys.stdout.flush()  # so that a reader who has gone is noticed here, not at exit
     except BrokenPipeError:
         # The reader (head, less) has gone: nothing to tell it. What is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -93,6 +94,7 @@ def _run(module: CommandModule, args: argparse.Namespace) -> int:
             traceback.print_exc()
         sys.stderr.write(f"error: {_sentence(error)}\n")
         return exit_code_of(error)
+    return status
 
 
 def _sentence(error: LowcommError | OSError) -> str:

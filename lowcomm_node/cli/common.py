@@ -43,7 +43,7 @@ def settings_from(
     path = find_config(args.config)
     toml = None if path is None else TomlDocument(path=str(path), table=read_toml(path))
     settings, origins = merge(NodeSettings(), toml, os.environ, overrides)
-    args.debug = args.debug or settings.log.level == "debug"
+    args.debug = getattr(args, "debug", False) or settings.log.level == "debug"
     return settings, origins
 
 

@@ -44,9 +44,17 @@ class Parser(argparse.ArgumentParser):
         unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
         choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
         if unknown:
-            close = nearest(unknown[1], self._option_string_actions)
+            close = nearest(unknown[1], self.option_names())
         elif choice:
             close = nearest(choice[1], re.findall(r"[\w-]+", choice[2]))
         else:
             close = None
         return f"; did you mean {close}?" if close else ""
+
+    def _options(self) -> set[str]:
+        """Option names of this parser and of its actions' parsers: argparse reports what those leave over up here."""
+        names = set(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action.choices, dict):
+                names.update(*(inner.option_names() for inner in action.choices.values() if isinstance(inner, Parser)))
+        return names

@@ -51,6 +51,13 @@ class ModelConfig:
         if self.d_model % self.num_heads or (self.d_model // self.num_heads) % 2:
             fail("model.num_heads", self.num_heads, f"an even head width that divides model.d_model = {self.d_model}")
 
+    @property
+    def num_parameters(self) -> int:
+        """Number of trained values, known without building the network."""
+        block = 2 * self.d_model + 4 * self.d_model**2 + 3 * self.d_model * self.d_ff
+        embeddings = self.vocab_size * self.d_model * (1 if self.tie_embeddings else 2)
+        return self.num_layers * block + self.d_model + embeddings
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:

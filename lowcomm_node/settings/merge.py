@@ -13,12 +13,12 @@ from lowcomm_node.settings.load import assemble, collect, raise_problems
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.settings.schema import Key, keys_of, nearest
 
-__all__ = ["ENV_PREFIX", "OTHER_VARIABLES", "Override", "TomlDocument", "merge", "parse_set"]
+__all__ = ["ENV_PREFIX", "OTHER_VARIABLES", "Override", "TomlDocument", "merge", "parse_set", "values_of"]
 
 ENV_PREFIX = "LOWCOMM_"
 
 OTHER_VARIABLES: Mapping[str, str] = {
-    "LOWCOMM_DEBUG": "any value: errors come with their traceback, like --debug",
+    "LOWCOMM_DEBUG": "1: errors come with their traceback, like --debug",
     "LOWCOMM_PEERS": "addresses for join, separated by spaces or commas, like --peers",
 }
 """Variables with the prefix that are not settings, and what they do."""
@@ -52,6 +52,17 @@ def parse_set(text: str) -> Override:
     return Override(dotted=dotted, value=value.strip(), origin=f"flag --set {dotted}")
 
 
+def values_of(settings: NodeSettings) -> dict[str, object]:
+    """Every value by dotted key, in the order of the schema."""
+    values: dict[str, object] = {}
+    for dotted in keys_of(NodeSettings):
+        node: object = settings
+        for part in dotted.split("."):
+            node = getattr(node, part)
+        values[dotted] = node
+    return values
+
+
 def merge(
     defaults: NodeSettings, toml: TomlDocument | None, environ: Mapping[str, str], overrides: Sequence[Override]
 ) -> tuple[NodeSettings, dict[str, str]]:
@@ -61,7 +72,7 @@ def merge(
     ConfigError that lists all problems of all sources.
     """
     problems: list[str] = []
-    values = _flat(defaults)
+    values = values_of(defaults)
     origins = dict.fromkeys(values, "default")
     if toml is not None:
         for dotted, value in collect(NodeSettings, toml.table, toml.path, problems).items():
@@ -72,16 +83,6 @@ def merge(
             values[override.dotted], origins[override.dotted] = value, override.origin
     raise_problems(problems)
     return assemble(NodeSettings, values, lambda key: origins.get(key, "settings")), origins
-
-
-def _flat(settings: NodeSettings) -> dict[str, object]:
-    values: dict[str, object] = {}
-    for dotted in keys_of(NodeSettings):
-        node: object = settings
-        for part in dotted.split("."):
-            node = getattr(node, part)
-        values[dotted] = node
-    return values
 
 
 def _from_environ(environ: Mapping[str, str], problems: list[str]) -> list[Override]:

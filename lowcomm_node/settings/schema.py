@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from lowcomm_node.settings.rules import Between, Length, OneOf
 
-__all__ = ["Key", "Section", "keys_of", "nearest", "section_of"]
+__all__ = ["Key", "Section", "flat_names", "keys_of", "nearest", "section_of"]
 
 Rule = Between | OneOf | Length
 
@@ -81,6 +81,14 @@ def section_of(cls: type[Any], dotted: str = "") -> Section:
 def keys_of(cls: type[Any]) -> Mapping[str, Key]:
     """All keys of a document by dotted name, in the order of the source."""
     return {key.dotted: key for key in _walk(section_of(cls))}
+
+
+def flat_names(tree: Mapping[str, object]) -> set[str]:
+    """The dotted names in a parsed document: its values, and those in its tables (a schema is no deeper)."""
+    names: set[str] = set()
+    for name, value in tree.items():
+        names |= {f"{name}.{inner}" for inner in value} if isinstance(value, Mapping) else {name}
+    return names
 
 
 def _walk(section: Section) -> Iterable[Key]:

@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup swarm test check fmt proto clean
+.PHONY: help setup swarm test check fmt proto docs clean
 
 help: ## print this menu
 	@echo "Recipes (PYTHON=$(PYTHON) VENV=$(VENV); extra words for a command go into ARGS=\"...\"):"
@@ -39,6 +39,9 @@ fmt: setup ## format the code and repair what the linter can
 
 proto: setup ## compile proto/ into lowcomm_node/wire/gen and renew the descriptor lock
 	$(BIN)/python proto/generate.py $(ARGS)
+
+docs: setup ## write the pages that are made from the code
+	$(BIN)/python -m lowcomm_node.telemetry.catalogue > docs/metrics.md
 
 clean: ## remove the virtual environment, caches and build results
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

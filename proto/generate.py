@@ -127,14 +127,16 @@ def _compile(into: Path) -> FileDescriptorSet:
     command += [f"--{kind}_out={into}" for kind in ("python", "pyi", "grpc_python", "mypy_grpc")]
     command += [f"--plugin=protoc-gen-mypy_grpc={stub_plugin}", f"--descriptor_set_out={descriptor_file}", *sources]
     subprocess.run(command, check=True, capture_output=True, text=True)
-    for path in into.rglob("*_pb2_grpc.py*"):
-        if "Servicer" not in path.read_text(encoding="utf-8"):  # a file without services
-            path.unlink()
     for path in [*into.rglob("*.py"), *into.rglob("*.pyi")]:
         path.write_text(_with_moved_imports(path.read_text(encoding="utf-8")), encoding="utf-8")
     for folder in [into, *(path for path in into.rglob("*") if path.is_dir())]:
         (folder / "__init__.py").write_text(_INIT_TEXT, encoding="utf-8")
-    return FileDescriptorSet.FromString(descriptor_file.read_bytes())
+    descriptors = FileDescriptorSet.FromString(descriptor_file.read_bytes())
+    for file in descriptors.file:
+        if not file.service:  # protoc writes a service file all the same
+            for suffix in (".py", ".pyi"):
+                (into / f"{file.name.removesuffix('.proto')}_pb2_grpc{suffix}").unlink(missing_ok=True)
+    return descriptors
 
 
 def _with_moved_imports(text: str) -> str:

@@ -3,6 +3,7 @@
 Shapes: m x n the matrix view of a tensor, r the rank on the wire. Everything is fp32 but r x r matrices, which are fp64.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from lowcomm_node.algo.wireformat import is_finite
 
 __all__ = ["Correction", "Factors", "solve_factors"]
 
-_FP32_MAX = torch.finfo(torch.float32).max
+_FP32_MAX: float = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Correction:
 
     def norm(self) -> float:
         """|C|, the Frobenius norm over all tensors; of factors through |C|^2 = tr((a^T a)(b^T b))."""
-        return sum(_energy(part) for part in self.parts if part is not None) ** 0.5
+        return math.sqrt(sum(_energy(part) for part in self.parts if part is not None))
 
     def is_finite(self) -> bool:
         """Whether applying C cannot bring a NaN or an infinity into finite tensors through C's own numbers."""
@@ -107,7 +108,7 @@ def _is_part_finite(part: Tensor | Factors) -> bool:
     if not (is_finite(part.a) and is_finite(part.b)):
         return False
     # |a| |b| bounds every partial sum of a b^T, so the product cannot overflow on the way to a finite C either.
-    bound = float(part.gram_a.diagonal().sum() * part.gram_b.diagonal().sum()) ** 0.5
+    bound = math.sqrt(float(part.gram_a.diagonal().sum() * part.gram_b.diagonal().sum()))
     return bound < _FP32_MAX
 
 

@@ -205,7 +205,8 @@ def reference_projection(M_i: Tensor, M_j: Tensor, omega: Tensor) -> Tensor:
     """The plain form of ab: the fp64 projection of D = M_i - M_j (m x n) on the span of D omega (omega n x r)."""
     difference = M_i.double() - M_j.double()
     image = difference @ omega.double()
-    return image @ torch.linalg.pinv(image) @ difference
+    projection: Tensor = image @ torch.linalg.pinv(image) @ difference
+    return projection
 
 
 class _Reader:

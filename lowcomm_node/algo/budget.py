@@ -1,0 +1,155 @@
+"""How many bytes each tensor of a stream gets in a meeting: the most expected energy of the difference for the budget.
+
+Energy is squared Frobenius norm. What a meeting at rank r captures of a tensor's difference is modelled as the first r terms
+of a geometric series, e_k = e_0 q^k; e_0 and q follow the spectra of past corrections. The choice is greedy, marginal rank by
+marginal rank, which is optimal for falling e_k up to what does not fit at the end. Deterministic; no torch.
+"""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite, prod
+
+from lowcomm_node.algo.shapes import Shapes, matrix_shape, max_paying_rank
+
+__all__ = ["EnergyModel"]
+
+_PRIOR_DECAY = 0.9
+"""q before anything was seen: a random sketch of rank 8 of a 128-dim difference then captures 0.57, of rank 16 0.81."""
+_MEMORY = 0.7
+"""Share of the old estimate that an observation leaves."""
+_DECAY_RANGE = (0.05, 0.999)
+
+
+@dataclass(slots=True)
+class _Tensor:
+    """One tensor's size and what is believed of its difference."""
+
+    numel: int
+    max_rank: int
+    """Largest rank that pays; 0 for vectors and for matrices too small for it."""
+    num_directions: int
+    """min(m, n); 1 for vectors."""
+    rank_cost: int
+    """m + n numbers per rank."""
+    energy: float
+    """Expected energy of the whole difference in a meeting that follows a meeting."""
+    decay: float = _PRIOR_DECAY
+    is_seen: bool = False
+    missed: int = 0
+    """Meetings since the tensor was last part of one."""
+
+    def captured(self, rank: int) -> float:
+        """Expected share of ``energy`` in the first ``rank`` directions."""
+        return (1 - self.decay**rank) / (1 - self.decay**self.num_directions)
+
+
+class EnergyModel:
+    """A running estimate of each tensor's energy spectrum, and the choice of ranks that follows from it.
+
+    A tensor that was left out is expected to differ more the longer it waits: its energy counts 1 + missed times, as of a
+    random walk. So each tensor whose cheapest form fits the budget has its turn, however little it holds.
+    """
+
+    def __init__(self, shapes: Shapes) -> None:
+        self._tensors = [_describe(shape) for shape in shapes]
+        self._prior_scale = 1.0
+
+    def observe(self, ranks: Sequence[int], spectra: Sequence[Sequence[float] | None]) -> None:
+        """Learn from a meeting that took place with ``ranks``.
+
+        ``spectra`` are a Correction's: per tensor the squared singular values of C, largest first, of a dense tensor one
+        number, |C|^2. Values that are not finite are passed over. Raises ValueError when the lengths are not those of
+        the shapes.
+        """
+        if not len(ranks) == len(spectra) == len(self._tensors):
+            raise ValueError(f"{len(ranks)} ranks and {len(spectra)} spectra for {len(self._tensors)} tensors")
+        for tensor, rank, spectrum in zip(self._tensors, ranks, spectra, strict=True):
+            if rank == 0 or spectrum is None or not all(isfinite(value) for value in spectrum):
+                tensor.missed += 1
+                continue
+            _learn(tensor, rank, spectrum)
+        seen = [tensor for tensor in self._tensors if tensor.is_seen]
+        if seen:
+            # Tensors never seen keep the prior, energy proportional to size, in the unit that the others turned out to have.
+            self._prior_scale = sum(tensor.energy for tensor in seen) / sum(tensor.numel for tensor in seen)
+
+    def choose_ranks(self, budget_bytes: int, itemsize: int) -> tuple[int, ...]:
+        """Ranks for the next plan: -1 dense, 0 left out, r > 0 low rank; never more than ``budget_bytes`` either way.
+
+        A number takes ``itemsize`` bytes; rank r of an m x n matrix takes r (m + n) numbers in each direction and the whole
+        matrix m n. Low rank only where 2 r (m + n) < m n. Vectors go dense before anything else, unless that would keep out
+        a matrix which the budget could carry; then they compete like the rest.
+        """
+        budget = budget_bytes // itemsize
+        ranks = [0] * len(self._tensors)
+        vectors = [index for index, tensor in enumerate(self._tensors) if tensor.rank_cost == 0]
+        vector_cost = sum(self._tensors[index].numel for index in vectors)
+        widest = max((cost for tensor in self._tensors if (cost := _cheapest(tensor)) <= budget), default=0)
+        if vector_cost + widest <= budget:
+            for index in vectors:
+                ranks[index] = -1
+            budget -= vector_cost
+        offers = [offer for index in range(len(ranks)) if ranks[index] == 0 for offer in self._offers(index, 0)]
+        heapq.heapify(offers)
+        while offers:
+            _, index, rank_before, rank, cost = heapq.heappop(offers)
+            if ranks[index] != rank_before or cost > budget:
+                continue
+            ranks[index] = rank
+            budget -= cost
+            if rank > 0:
+                for offer in self._offers(index, rank):
+                    heapq.heappush(offers, offer)
+        return tuple(ranks)
+
+    def _offers(self, index: int, rank: int) -> list[tuple[float, int, int, int, int]]:
+        """The next steps from ``rank``: one more rank, or the whole tensor; as (-energy per number, index, from, to, cost)."""
+        tensor = self._tensors[index]
+        energy = tensor.energy if tensor.is_seen else tensor.numel * self._prior_scale
+        energy *= 1 + tensor.missed
+        captured = tensor.captured(rank)
+        steps = [(-1, 1.0 - captured, tensor.numel - rank * tensor.rank_cost)]
+        if rank < tensor.max_rank:
+            steps.append((rank + 1, tensor.captured(rank + 1) - captured, tensor.rank_cost))
+        return [(-energy * gain / cost, index, rank, to, cost) for to, gain, cost in steps if cost > 0]
+
+
+def _describe(shape: Sequence[int]) -> _Tensor:
+    numel = prod(shape)
+    matrix = matrix_shape(shape)
+    if matrix is None:
+        return _Tensor(numel=numel, max_rank=0, num_directions=1, rank_cost=0, energy=float(numel))
+    m, n = matrix
+    return _Tensor(
+        numel=numel,
+        max_rank=max_paying_rank(m, n),
+        num_directions=max(1, min(m, n)),
+        rank_cost=m + n,
+        energy=float(numel),
+    )
+
+
+def _cheapest(tensor: _Tensor) -> int:
+    """Numbers of the smallest part of a matrix that can be sent; 0 for vectors."""
+    if tensor.rank_cost == 0:
+        return 0
+    return tensor.rank_cost if tensor.max_rank else tensor.numel
+
+
+def _learn(tensor: _Tensor, rank: int, spectrum: Sequence[float]) -> None:
+    """Move the estimates towards one meeting's spectrum, or onto it when it is the first."""
+    old_share = _MEMORY if tensor.is_seen else 0.0
+    if rank > 1:
+        # Two halves of a geometric series of ratio q, ``shift`` terms apart, have sums of ratio q^shift.
+        half = len(spectrum) // 2
+        shift = len(spectrum) - half
+        head, tail = sum(spectrum[:half]), sum(spectrum[shift:])
+        if head > 0:
+            low, high = _DECAY_RANGE
+            fitted = min(max((tail / head) ** (1 / shift), low), high)
+            tensor.decay = old_share * tensor.decay + (1 - old_share) * fitted
+    whole = sum(spectrum) if rank < 0 else sum(spectrum) / tensor.captured(rank)
+    tensor.energy = old_share * tensor.energy + (1 - old_share) * whole
+    tensor.is_seen = True
+    tensor.missed = 0

@@ -19,6 +19,12 @@ _PRIOR_DECAY = 0.9
 _MEMORY = 0.7
 """Share of the old estimate that an observation leaves."""
 _DECAY_RANGE = (0.05, 0.999)
+_FLOOR_RATIO = 0.01
+"""A tensor is never believed to differ by less than this share of the average per number: equal replicas, as at the start of a
+run, would otherwise teach an energy of 0 that no waiting can raise."""
+_MAX_GROWTH = 16.0
+"""Most that one observation may raise an estimate: one partner that is far off shall not claim the budget for a hundred
+meetings."""
 
 
 @dataclass(slots=True)
@@ -32,8 +38,8 @@ class _Tensor:
     """min(m, n); 1 for vectors."""
     rank_cost: int
     """m + n numbers per rank."""
-    energy: float
-    """Expected energy of the whole difference in a meeting that follows a meeting."""
+    energy: float = 0.0
+    """Running mean of the energy of the whole difference, once it has been seen."""
     decay: float = _PRIOR_DECAY
     is_seen: bool = False
     missed: int = 0
@@ -53,7 +59,7 @@ class EnergyModel:
 
     def __init__(self, shapes: Shapes) -> None:
         self._tensors = [_describe(shape) for shape in shapes]
-        self._prior_scale = 1.0
+        self._energy_per_number = 1.0
 
     def observe(self, ranks: Sequence[int], spectra: Sequence[Sequence[float] | None]) -> None:
         """Learn from a meeting that took place with ``ranks``.
@@ -68,11 +74,12 @@ class EnergyModel:
             if rank == 0 or spectrum is None or not all(isfinite(value) for value in spectrum):
                 tensor.missed += 1
                 continue
-            _learn(tensor, rank, spectrum)
+            _learn(tensor, rank, spectrum, _MAX_GROWTH * self._expected(tensor))
         seen = [tensor for tensor in self._tensors if tensor.is_seen]
-        if seen:
+        total = sum(tensor.energy for tensor in seen)
+        if total > 0:
             # Tensors never seen keep the prior, energy proportional to size, in the unit that the others turned out to have.
-            self._prior_scale = sum(tensor.energy for tensor in seen) / sum(tensor.numel for tensor in seen)
+            self._energy_per_number = total / sum(tensor.numel for tensor in seen)
 
     def choose_ranks(self, budget_bytes: int, itemsize: int) -> tuple[int, ...]:
         """Ranks for the next plan: -1 dense, 0 left out, r > 0 low rank; never more than ``budget_bytes`` either way.
@@ -106,27 +113,30 @@ class EnergyModel:
     def _offers(self, index: int, rank: int) -> list[tuple[float, int, int, int, int]]:
         """The next steps from ``rank``: one more rank, or the whole tensor; as (-energy per number, index, from, to, cost)."""
         tensor = self._tensors[index]
-        energy = tensor.energy if tensor.is_seen else tensor.numel * self._prior_scale
-        energy *= 1 + tensor.missed
+        energy = self._expected(tensor) * (1 + tensor.missed)
         captured = tensor.captured(rank)
         steps = [(-1, 1.0 - captured, tensor.numel - rank * tensor.rank_cost)]
         if rank < tensor.max_rank:
             steps.append((rank + 1, tensor.captured(rank + 1) - captured, tensor.rank_cost))
         return [(-energy * gain / cost, index, rank, to, cost) for to, gain, cost in steps if cost > 0]
 
+    def _expected(self, tensor: _Tensor) -> float:
+        """Expected energy in a meeting that follows a meeting."""
+        average = tensor.numel * self._energy_per_number
+        return max(tensor.energy, _FLOOR_RATIO * average) if tensor.is_seen else average
+
 
 def _describe(shape: Sequence[int]) -> _Tensor:
     numel = prod(shape)
     matrix = matrix_shape(shape)
     if matrix is None:
-        return _Tensor(numel=numel, max_rank=0, num_directions=1, rank_cost=0, energy=float(numel))
+        return _Tensor(numel=numel, max_rank=0, num_directions=1, rank_cost=0)
     m, n = matrix
     return _Tensor(
         numel=numel,
         max_rank=max_paying_rank(m, n),
         num_directions=max(1, min(m, n)),
         rank_cost=m + n,
-        energy=float(numel),
     )
 
 
@@ -137,8 +147,8 @@ def _cheapest(tensor: _Tensor) -> int:
     return tensor.rank_cost if tensor.max_rank else tensor.numel
 
 
-def _learn(tensor: _Tensor, rank: int, spectrum: Sequence[float]) -> None:
-    """Move the estimates towards one meeting's spectrum, or onto it when it is the first."""
+def _learn(tensor: _Tensor, rank: int, spectrum: Sequence[float], ceiling: float) -> None:
+    """Move the estimates towards one meeting's spectrum, but no further than ``ceiling``; the first sets them."""
     old_share = _MEMORY if tensor.is_seen else 0.0
     if rank > 1:
         # Two halves of a geometric series of ratio q, ``shift`` terms apart, have sums of ratio q^shift.
@@ -150,6 +160,8 @@ def _learn(tensor: _Tensor, rank: int, spectrum: Sequence[float]) -> None:
             fitted = min(max((tail / head) ** (1 / shift), low), high)
             tensor.decay = old_share * tensor.decay + (1 - old_share) * fitted
     whole = sum(spectrum) if rank < 0 else sum(spectrum) / tensor.captured(rank)
+    if tensor.is_seen:
+        whole = min(whole, ceiling)
     tensor.energy = old_share * tensor.energy + (1 - old_share) * whole
     tensor.is_seen = True
     tensor.missed = 0

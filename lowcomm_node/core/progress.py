@@ -1,0 +1,57 @@
+"""What a node's point in the run decides: learning rate, end, and the dense last phase.
+
+The clock of a run is *swarm progress*: each own inner step adds 1, each meeting averages the number with the
+partner's. So the swarm's mean progress grows by one whenever the average node has taken a step, and a fast node,
+a slow node and a late joiner read nearly the same point of the schedule.
+"""
+
+import math
+
+from lowcomm_node.settings.manifest import TrainingConfig
+
+__all__ = ["is_cooldown", "is_dense_acceptable", "is_finished", "is_plausible", "learning_rate_at"]
+
+_COOLDOWN_RATIO = 0.05
+"""Share of the run, at its end, in which meetings are dense."""
+_COOLDOWN_SLACK_RATIO = 0.02
+"""Share of the run by which a partner may be ahead of us when it starts to meet densely."""
+_PLAUSIBLE_RATIO = 1.1
+_PLAUSIBLE_STEPS = 100.0
+
+
+def learning_rate_at(progress_steps: float, training: TrainingConfig, lr: float) -> float:
+    """Learning rate of the inner step that starts at ``progress_steps``.
+
+    Linear warm-up to ``lr`` over ``warmup_steps`` (the first step already learns), then a cosine that reaches
+    ``min_lr_ratio * lr`` at ``total_steps`` and stays there.
+    """
+    if progress_steps < training.warmup_steps:
+        return lr * (progress_steps + 1) / (training.warmup_steps + 1)
+    done_ratio = (progress_steps - training.warmup_steps) / (training.total_steps - training.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(done_ratio, 1.0)))
+    return lr * (training.min_lr_ratio + (1 - training.min_lr_ratio) * cosine)
+
+
+def is_finished(progress_steps: float, training: TrainingConfig) -> bool:
+    """Is there nothing left to train? May turn false again when a meeting averages with a node that lies behind."""
+    return progress_steps >= training.total_steps
+
+
+def is_cooldown(progress_steps: float, training: TrainingConfig) -> bool:
+    """Is this the last phase, in which nodes offer whole tensors to agree closely?"""
+    return progress_steps >= (1 - _COOLDOWN_RATIO) * training.total_steps
+
+
+def is_dense_acceptable(progress_steps: float, training: TrainingConfig) -> bool:
+    """May a partner offer whole tensors, whatever the byte budget? True a little before our own last phase."""
+    return progress_steps >= (1 - _COOLDOWN_RATIO - _COOLDOWN_SLACK_RATIO) * training.total_steps
+
+
+def is_plausible(progress_steps: float, training: TrainingConfig) -> bool:
+    """Can an honest node of this run stand here?
+
+    Nodes stop at ``total_steps``, and averages of such numbers cannot lie beyond; the slack covers steps taken
+    between an offer and its settlement. Without the bound one absurd number would end the run for its partner.
+    NaN and infinities are not plausible.
+    """
+    return 0.0 <= progress_steps <= _PLAUSIBLE_RATIO * training.total_steps + _PLAUSIBLE_STEPS

@@ -1,0 +1,74 @@
+"""What training tells the daemon about itself: means over the steps since the last report, and running sums."""
+
+import math
+from collections.abc import Callable
+
+from lowcomm_node.core.progress import is_finished
+from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.train.messages import Report
+from lowcomm_node.train.replica import Replica, StepResult
+
+__all__ = ["BLOCKED_CAUSES", "Meter"]
+
+BLOCKED_CAUSES = ("meeting", "data", "sync")
+
+
+class Meter:
+    """Collects measurements; ``report`` turns them into a Report and starts a new window."""
+
+    def __init__(self, replica: Replica, manifest: Manifest, clock: Callable[[], float]) -> None:
+        self._replica = replica
+        self._training = manifest.training
+        self._clock = clock
+        self.blocked_seconds = dict.fromkeys(BLOCKED_CAUSES, 0.0)
+        self.exchange_seconds = 0.0
+        self.validation_loss = math.nan
+        self.sketch: tuple[float, ...] = ()
+        self._last: StepResult | None = None
+        self._start_window()
+
+    def window_seconds(self) -> float:
+        """Seconds since the last report."""
+        return self._clock() - self._window_started
+
+    def stepped(self, result: StepResult, seconds: float, tokens: int) -> None:
+        """Count one inner step."""
+        self._last = result
+        self._steps += 1
+        self._tokens += tokens
+        self._step_seconds += seconds
+        if math.isfinite(result.loss):
+            self._losses += 1
+            self._loss_sum += result.loss
+
+    def report(self) -> Report:
+        """Where training stands. Means over no step at all are NaN (loss) or 0 (rates)."""
+        replica = self._replica
+        seconds = self.window_seconds()
+        report = Report(
+            steps=replica.steps,
+            tokens=replica.tokens,
+            loss=self._loss_sum / self._losses if self._losses else math.nan,
+            validation_loss=self.validation_loss,
+            learning_rate=self._last.learning_rate if self._last else 0.0,
+            gradient_norm=self._last.gradient_norm if self._last else 0.0,
+            progress_steps=replica.progress_steps,
+            step_seconds=self._step_seconds / self._steps if self._steps else 0.0,
+            tokens_per_second=self._tokens / seconds if seconds > 0 else 0.0,
+            blocked_seconds=dict(self.blocked_seconds),
+            exchange_seconds=self.exchange_seconds,
+            nonfinite_steps=replica.nonfinite_steps,
+            outer_steps=replica.outer_steps,
+            sketch=self.sketch,
+            is_finished=is_finished(replica.progress_steps, self._training),
+        )
+        self._start_window()
+        return report
+
+    def _start_window(self) -> None:
+        self._window_started = self._clock()
+        self._steps = 0
+        self._tokens = 0
+        self._step_seconds = 0.0
+        self._losses = 0
+        self._loss_sum = 0.0

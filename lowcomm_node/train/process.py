@@ -1,0 +1,87 @@
+"""Entry point of the trainer process: ``python -m lowcomm_node.train.process FD``, FD one end of the daemon's socket pair.
+
+A fresh interpreter, never a fork: CUDA and gRPC do not survive one. The process never outlives its daemon: it ends
+when the other end of FD closes (whatever it is doing: a thread watches), and on Linux also by the parent's death
+signal, which fires when the thread that started the process ends.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from multiprocessing.connection import Connection
+
+from lowcomm_node.errors import LowcommError, TrainerError
+from lowcomm_node.train.mailbox import PipeMailbox
+from lowcomm_node.train.messages import Configure, Failed, Ready
+
+__all__ = ["EXIT_FAILED", "EXIT_ORPHANED", "main"]
+
+EXIT_FAILED = 1
+"""After a Failed message with ``is_fatal``."""
+EXIT_ORPHANED = 3
+"""The daemon is gone."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> int:
+    """Serve the daemon until it says Stop. Returns the exit status."""
+    # Ctrl+C reaches the whole process group; the daemon decides what becomes of us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.pop("NOTIFY_SOCKET", None)
+    _die_with_parent()
+    mailbox = PipeMailbox(Connection(int(arguments[0])), on_lost=_end_orphaned)
+    try:
+        _train(mailbox)
+    except LowcommError as error:
+        mailbox.post(Failed(code=error.code, detail=str(error), is_fatal=True))
+        status = EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 - the process's supervisor: out of memory, CUDA errors, our own bugs
+        detail = f"{type(error).__name__}: {error}"
+        mailbox.post(Failed(code=TrainerError.code, detail=detail, is_fatal=True))
+        status = EXIT_FAILED
+    else:
+        status = 0
+    mailbox.close()
+    return status
+
+
+def _train(mailbox: PipeMailbox) -> None:
+    request = mailbox.wait()
+    if not isinstance(request, Configure):
+        raise TrainerError(f"the first message must be Configure, not {type(request).__name__}")
+    # Importing torch takes seconds; the watch on the daemon is up before.
+    from lowcomm_node.train.loop import Trainer  # noqa: PLC0415
+    from lowcomm_node.train.model import count_parameters  # noqa: PLC0415
+    from lowcomm_node.train.session import build_session  # noqa: PLC0415
+    from lowcomm_node.train.state_file import state_bytes_bound  # noqa: PLC0415
+
+    session = build_session(request.manifest, request.settings, request.run_id, request.peer_id)
+    replica = session.replica
+    trainer = Trainer(session, mailbox)
+    mailbox.post(
+        Ready(
+            parameters=count_parameters(replica.model),
+            shapes=replica.shapes,
+            snapshot_bytes_max=state_bytes_bound(replica.shapes, has_mixed=replica.has_mixed),
+            train_tokens=session.train_tokens,
+            validation_tokens=session.validation_tokens,
+            device=str(replica.device),
+        )
+    )
+    trainer.run()
+
+
+def _end_orphaned() -> None:
+    # Not sys.exit: this runs in a thread, and the main thread may be deep in a step.
+    os._exit(EXIT_ORPHANED)
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

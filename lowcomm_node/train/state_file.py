@@ -1,0 +1,150 @@
+"""A node's whole training state in one safetensors file: own checkpoints, and what joiners download from a donor.
+
+Written atomically; read with every name, shape and value checked, because a donor is a stranger.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lowcomm_node.errors import StoreError
+from lowcomm_node.units import RunId
+
+__all__ = ["Counters", "TrainingState", "read_state", "state_bytes_bound", "state_keys", "write_state"]
+
+_FORMAT = "lowcomm-state-1"
+_GROUPS = ("params", "slow", "outer_momentum", "exp_avg", "exp_avg_sq")
+_MIXED_GROUP = "mixed"
+_HEADER_BYTES = 4096
+_HEADER_BYTES_PER_TENSOR = 512
+_LARGEST_COUNT = 2**53
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """Where training stands."""
+
+    progress_steps: float = 0.0
+    """Swarm progress."""
+    steps: int = 0
+    """Own inner steps."""
+    optimizer_steps: int = 0
+    """Updates behind the moments, for their bias correction; a joiner takes them over with its donor's moments."""
+    tokens: int = 0
+    """Tokens this node has trained on."""
+    data_cursor: int = 0
+    """Index of the next batch of this node's stream."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingState:
+    """Everything training needs to go on; tensors are float32, keyed "<group>/<parameter name>"."""
+
+    tensors: dict[str, Tensor]
+    counters: Counters
+
+
+def state_keys(names: Sequence[str], *, has_mixed: bool) -> list[str]:
+    """All keys of a state file for these parameter names, group by group."""
+    groups = (*_GROUPS, _MIXED_GROUP) if has_mixed else _GROUPS
+    return [f"{group}/{name}" for group in groups for name in names]
+
+
+def state_bytes_bound(shapes: Sequence[tuple[int, ...]], *, has_mixed: bool) -> int:
+    """Upper bound of the size of a state file for these parameter shapes."""
+    num_groups = len(_GROUPS) + has_mixed
+    tensor_bytes = 4 * sum(math.prod(shape) for shape in shapes)
+    return num_groups * (tensor_bytes + _HEADER_BYTES_PER_TENSOR * len(shapes)) + _HEADER_BYTES
+
+
+def write_state(path: Path, state: TrainingState, run_id: RunId) -> None:
+    """Replace ``path`` by this state, or leave it as it was. Raises StoreError naming the file."""
+    counters = state.counters
+    metadata = {
+        "format": _FORMAT,
+        "run_id": run_id,
+        "progress_steps": repr(counters.progress_steps),
+        "steps": str(counters.steps),
+        "optimizer_steps": str(counters.optimizer_steps),
+        "tokens": str(counters.tokens),
+        "data_cursor": str(counters.data_cursor),
+    }
+    # In the same folder: a rename is atomic only within one file system.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        save_file(state.tensors, unfinished, metadata)
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except (OSError, SafetensorError) as error:
+        unfinished.unlink(missing_ok=True)
+        raise StoreError(f"{path}: state cannot be written: {error}") from error
+
+
+def read_state(path: Path, run_id: RunId, shapes: dict[str, tuple[int, ...]], *, has_mixed: bool) -> TrainingState:
+    """Read and verify a state file for parameters of these names and shapes.
+
+    Refuses, with a StoreError naming the file and the first thing wrong: a size over the bound, another format or
+    run, missing or additional tensors, other shapes or dtypes, values that are not finite, a negative second moment,
+    counters out of range. Memory: one copy of the state.
+    """
+    largest = state_bytes_bound(list(shapes.values()), has_mixed=has_mixed)
+    try:
+        size = path.stat().st_size
+        if size > largest:
+            _refuse(path, f"{size} bytes, more than the {largest} this run's state can have")
+        with safe_open(path, framework="pt") as file:
+            counters = _read_counters(path, file.metadata() or {}, run_id)
+            expected = state_keys(list(shapes), has_mixed=has_mixed)
+            found = set(file.keys())
+            for key in expected:
+                if key not in found:
+                    _refuse(path, f"{key} is missing")
+            for key in found.difference(expected):
+                _refuse(path, f"{key!r} does not belong to this run's state")
+            tensors = {key: _checked(path, key, file.get_tensor(key), shapes[key.partition("/")[2]]) for key in expected}
+    except (OSError, SafetensorError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: state cannot be read: {error}") from error
+    return TrainingState(tensors=tensors, counters=counters)
+
+
+def _read_counters(path: Path, metadata: dict[str, str], run_id: RunId) -> Counters:
+    if metadata.get("format") != _FORMAT:
+        _refuse(path, f"format {metadata.get('format')!r} instead of {_FORMAT!r}")
+    if metadata.get("run_id") != run_id:
+        _refuse(path, f"it belongs to run {metadata.get('run_id')!r}, not {run_id!r}")
+    try:
+        progress_steps = float(metadata["progress_steps"])
+        counts = {name: int(metadata[name]) for name in ("steps", "optimizer_steps", "tokens", "data_cursor")}
+    except (KeyError, ValueError) as error:
+        raise StoreError(f"{path}: state refused: counter missing or not a number: {error}") from error
+    if not 0 <= progress_steps < _LARGEST_COUNT or not all(0 <= count < _LARGEST_COUNT for count in counts.values()):
+        _refuse(path, "a counter is out of range")
+    return Counters(progress_steps=progress_steps, **counts)
+
+
+def _checked(path: Path, key: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if tensor.dtype != torch.float32 or tuple(tensor.shape) != shape:
+        _refuse(path, f"{key} is {tensor.dtype} {tuple(tensor.shape)} instead of torch.float32 {shape}")
+    if not bool(torch.isfinite(tensor).all()):
+        _refuse(path, f"{key} has values that are not finite")
+    if key.startswith("exp_avg_sq/") and bool((tensor < 0).any()):
+        _refuse(path, f"{key} has negative values")
+    return tensor
+
+
+def _refuse(path: Path, reason: str) -> NoReturn:
+    raise StoreError(f"{path}: state refused: {reason}")

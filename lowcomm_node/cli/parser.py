@@ -51,7 +51,7 @@ class Parser(argparse.ArgumentParser):
             close = None
         return f"; did you mean {close}?" if close else ""
 
-    def _options(self) -> set[str]:
+    def option_names(self) -> set[str]:
         """Option names of this parser and of its actions' parsers: argparse reports what those leave over up here."""
         names = set(self._option_string_actions)
         for action in self._actions:

@@ -1,0 +1,71 @@
+"""``lowcomm-node init``: a manifest to edit, and never a lost file."""
+
+from pathlib import Path
+
+import pytest
+
+from lowcomm_node.cli.app import main
+from lowcomm_node.settings.canonical import run_id
+from lowcomm_node.settings.load import read_manifest
+from lowcomm_node.settings.manifest import Manifest
+
+
+def test_init_writes_a_manifest_that_check_accepts(capsys: pytest.CaptureFixture[str]) -> None:
+    """init, then config check: both print the same run id."""
+    assert main(["init", "tiny.toml"]) == 0
+    written = capsys.readouterr().out
+    assert main(["config", "check", "tiny.toml"]) == 0
+    checked = capsys.readouterr().out
+
+    expected = run_id(Manifest(name="tiny"))
+    assert f"run id {expected}" in written
+    assert f"run id      {expected}" in checked
+    assert "parameters  381,600" in checked
+    assert "lowcomm-node join --manifest tiny.toml" in written
+
+
+def test_the_name_can_be_chosen() -> None:
+    """--name goes into the manifest and so into the run id."""
+    assert main(["init", "x.toml", "--name", "The small run"]) == 0
+
+    assert read_manifest(Path("x.toml")) == Manifest(name="The small run")
+
+
+def test_an_existing_file_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    """A second init refuses and changes nothing; --force overwrites."""
+    Path("my-run.toml").write_text("# precious\n")
+
+    assert main(["init", "my-run.toml"]) == 73
+    assert capsys.readouterr().err == (
+        "error: my-run.toml exists already; choose another name, or overwrite it with --force\n"
+    )
+    assert Path("my-run.toml").read_text() == "# precious\n"
+    assert main(["init", "my-run.toml", "--force"]) == 0
+    assert read_manifest(Path("my-run.toml")) == Manifest()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (["nowhere/x.toml"], 73, "nowhere/x.toml: the folder nowhere does not exist; create it first"),
+        ([".", "--force", "--name", "x"], 73, ". is a folder; give the name of a file"),
+        (["x.toml", "--name", ""], 78, '--name: name = "" is not allowed; allowed: a string of 1 to 100 characters'),
+    ],
+)
+def test_what_cannot_be_written_is_said(
+    arguments: list[str], status: int, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each with its cure, and nothing is left behind."""
+    before = sorted(Path().iterdir())
+
+    assert main(["init", *arguments]) == status
+
+    assert capsys.readouterr().err == f"error: {sentence}\n"
+    assert sorted(Path().iterdir()) == before
+
+
+def test_a_path_with_spaces_is_quoted_in_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> None:
+    """The printed lines can be pasted into a shell."""
+    assert main(["init", "my run.toml"]) == 0
+
+    assert "join --manifest 'my run.toml'" in capsys.readouterr().out

@@ -1,7 +1,8 @@
 """Protobuf messages as plain JSON values, for machines and scripts that read a node's status.
 
 protobuf's own JSON form writes 64-bit integers as strings and leaves unset sub-messages out; here numbers are
-numbers and every field is always there, under its name in the .proto file. Its parser reads this form too.
+numbers and every field is always there, under its name in the .proto file. Its parser reads this form too:
+what JSON has no number for is a word, as there ("NaN", "Infinity", "-Infinity").
 """
 
 import json
@@ -16,7 +17,7 @@ __all__ = ["as_json", "as_plain"]
 
 
 def as_plain(message: Message) -> dict[str, object]:
-    """All fields of ``message``; a number that JSON cannot write (NaN, infinity) becomes None."""
+    """All fields of ``message``, sub-messages and zero values included."""
     descriptor = cast("Descriptor", message.DESCRIPTOR)  # one of two implementations with the same interface
     return {field.name: _field(message, field) for field in descriptor.fields}
 
@@ -43,8 +44,10 @@ def _single(value: object, field: FieldDescriptor) -> object:
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, float):
-        if not math.isfinite(value):
-            return None
+        if math.isnan(value):
+            return "NaN"
+        if math.isinf(value):
+            return "Infinity" if value > 0 else "-Infinity"
         # A float32 widened to 64 bits would print nine digits of noise.
         return float(f"{value:.7g}") if field.type == FieldDescriptor.TYPE_FLOAT else value
     return value

@@ -82,14 +82,6 @@ class Metrics:
         """Everything, in the Prometheus text format."""
         return generate_latest(self._registry)
 
-    def totals(self, name: str) -> dict[tuple[str, ...], float]:
-        """Current values of a counter by its label values, in the catalogue's order; ``status`` shows these."""
-        return {
-            tuple(sample.labels.values()): sample.value
-            for family in self._registry.restricted_registry([f"lowcomm_{name}"]).collect()
-            for sample in family.samples
-        }
-
     def identify(self, *, peer_id: PeerId, run_id: RunId, run_name: str, codec: str, device: str) -> None:
         """Say once who this node is."""
         self._instruments.set_info(
@@ -126,16 +118,17 @@ class Metrics:
         self._advance(report.outer_steps, "outer_steps_total")
         for cause, seconds in report.blocked_seconds.items():
             self._advance(seconds, "train_blocked_seconds_total", cause)
-        instruments.gauge("train_loss").set(report.loss)
         instruments.gauge("train_validation_loss").set(report.validation_loss)
+        instruments.gauge("train_progress_steps").set(report.progress_steps)
+        if not new_steps:
+            return  # a mean over no step is no news: a finished node would seem to have diverged
+        instruments.gauge("train_loss").set(report.loss)
         instruments.gauge("train_gradient_norm").set(report.gradient_norm)
         instruments.gauge("train_learning_rate").set(report.learning_rate)
-        instruments.gauge("train_progress_steps").set(report.progress_steps)
+        instruments.gauge("train_last_step_timestamp_seconds").set(self._wall_clock())
         durations = instruments.histogram("train_step_duration_seconds")
         for _ in range(int(new_steps)):
             durations.observe(report.step_seconds)
-        if new_steps:
-            instruments.gauge("train_last_step_timestamp_seconds").set(self._wall_clock())
 
     def meeting_started(self, role: Role) -> None:
         """A meeting has begun for this node."""

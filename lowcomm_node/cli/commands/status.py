@@ -1,0 +1,114 @@
+"""``lowcomm-node status``: what the node on this machine is doing, and why."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from lowcomm_node.cli.common import add_settings_arguments, settings_from, state_dir_of
+from lowcomm_node.cli.exit_codes import ExitCode
+from lowcomm_node.cli.words import ago, amount, count, duration, printable, size
+
+if TYPE_CHECKING:
+    from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import MeetingStatus, Status, TrainingStatus
+
+__all__ = ["add_arguments", "rows", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--json", action="store_true", help="everything, for scripts; the fields of control.proto")
+    add_settings_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask the node and print its answer. Raises NoNodeError when none is running."""
+    from lowcomm_node.daemon.control import ControlClient
+    from lowcomm_node.daemon.plain import as_json
+
+    settings, _ = settings_from(args)
+    with ControlClient(state_dir_of(settings)) as client:
+        status = client.status()
+    if args.json:
+        sys.stdout.write(as_json(status))
+        return ExitCode.OK
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in rows(status):
+        table.add_row(label, Text(value))
+    console = Console()
+    console.print(table)
+    if status.join_address:
+        # Outside the table, which would break the line: people copy it.
+        console.print(
+            Text(f"\nothers join with:\nlowcomm-node join --peers {printable(status.join_address)}"), soft_wrap=True
+        )
+    return ExitCode.OK
+
+
+def rows(status: "Status") -> list[tuple[str, str]]:
+    """What the table says: label and value, only what is known yet."""
+    found = [
+        ("state", f"{status.state}: {printable(status.detail)}" if status.detail else status.state),
+        ("run", f"{printable(status.run_name)}  {status.run_id[:12]}" if status.run_id else "none yet"),
+        ("node", f"{status.peer_id}  version {status.version}, up {duration(status.uptime_seconds)}"),
+    ]
+    if status.training.parameters:
+        found += _training_rows(status.training)
+        found += _meeting_rows(status.meetings, status.peers_known)
+    return found
+
+
+def _training_rows(training: "TrainingStatus") -> list[tuple[str, str]]:
+    restarts = f", trainer restarted {count(training.restarts, 'time')}" if training.restarts else ""
+    progress = f"{training.progress_steps:,.0f} of {training.total_steps:,} steps"
+    share = f" ({training.progress_steps / training.total_steps:.0%})" if training.total_steps else ""
+    found = [
+        ("progress", f"{progress}{share}; {training.steps:,} done here, {amount(training.tokens)} tokens{restarts}"),
+    ]
+    if training.steps:
+        pace = f"{training.tokens_per_second:,.0f} tokens/s, {training.step_seconds * 1000:,.0f} ms a step"
+        found.append(("speed", f"{pace}, {amount(training.parameters)} parameters"))
+        found.append(("loss", _loss(training)))
+    waited = ", ".join(
+        f"{duration(seconds)} for {cause}" for cause, seconds in sorted(training.blocked_seconds.items()) if seconds > 0
+    )
+    found.append(("waited", f"{waited or 'never'}; exchanging took {duration(training.exchange_seconds)} of compute"))
+    return found
+
+
+def _loss(training: "TrainingStatus") -> str:
+    text = f"{training.loss:.3f} in training"
+    if training.validation_loss > 0:
+        text += f", {training.validation_loss:.3f} on held-out text"
+        if training.started_loss > 0:
+            text += f" (at the start {training.started_loss:.3f})"
+    return f"{text}; learning rate {training.learning_rate:.2e}, gradient norm {training.gradient_norm:.2f}"
+
+
+def _meeting_rows(meetings: "MeetingStatus", peers_known: int) -> list[tuple[str, str]]:
+    text = f"{meetings.completed:,} completed"
+    if meetings.completed:
+        text += f", {meetings.mean_duration_seconds:.2f} s on average"
+    if meetings.failed:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(meetings.failed.items()))
+        text += f"; failed: {reasons}"
+    if meetings.half:
+        text += f"; HALF: {meetings.half}"
+    if meetings.last_partner:
+        text += f"; last with …{meetings.last_partner[-8:]} {ago(meetings.last_meeting_ago_seconds)}"
+    found = [("meetings", text)]
+    if meetings.current:
+        found.append(("now", f"in a meeting: {printable(meetings.current)}"))
+    sent, received = (
+        sum(entry.bytes for entry in meetings.bytes if entry.direction == direction)
+        for direction in ("sent", "received")
+    )
+    found.append(("traffic", f"{size(sent)} sent, {size(received)} received"))
+    found.append(("peers", f"{count(peers_known, 'other member')} known"))
+    return found

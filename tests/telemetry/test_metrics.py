@@ -1,0 +1,256 @@
+"""Metrics: what is exposed, what a happening changes, and what a restart of the trainer does not."""
+
+import math
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from lowcomm_node.core.commands import ReportMeeting, Role
+from lowcomm_node.errors import RefusalReason
+from lowcomm_node.telemetry.catalogue import CATALOGUE, label_sets
+from lowcomm_node.telemetry.metrics import Metrics
+from lowcomm_node.train.messages import Report
+from lowcomm_node.units import Codec, MeetingId, PeerId, RunId, Stream
+
+_NOW = 1_700_000_000.0
+_MAX_SERIES = 600
+
+_REPORT = Report(
+    steps=10,
+    tokens=1000,
+    loss=2.5,
+    validation_loss=math.nan,
+    learning_rate=1e-3,
+    gradient_norm=0.8,
+    progress_steps=9.5,
+    step_seconds=0.2,
+    tokens_per_second=500.0,
+    blocked_seconds={"meeting": 0.0, "data": 1.5, "sync": 0.0},
+    exchange_seconds=0.25,
+    nonfinite_steps=1,
+    outer_steps=2,
+)
+_MEETING = ReportMeeting(
+    meeting_id=MeetingId("ab" * 16),
+    peer=PeerId("12D3KooWPartner"),
+    role=Role.INITIATOR,
+    streams=(Stream.PARAMS,),
+    outcome="completed",
+    reason="",
+    duration_s=0.3,
+    norms=((Stream.PARAMS, 0.7),),
+)
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(wall_clock=lambda: _NOW)
+
+
+def _samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(metrics.exposition().decode())
+        for sample in family.samples
+    }
+
+
+def _value(metrics: Metrics, name: str, **labels: str) -> float:
+    return _samples(metrics)[f"lowcomm_{name}", frozenset(labels.items())]
+
+
+def test_all_of_the_catalogue_is_exposed_from_the_start(metrics: Metrics) -> None:
+    """A fresh node shows every label combination, counters and histograms at zero."""
+    samples = _samples(metrics)
+
+    for metric in CATALOGUE:
+        if metric.kind == "info":
+            continue
+        suffix = "_count" if metric.kind == "histogram" else ""
+        for values in label_sets(metric):
+            value = samples[f"lowcomm_{metric.name}{suffix}", frozenset(zip(metric.labels, values, strict=True))]
+            assert value == 0 or (metric.kind == "gauge" and math.isnan(value))
+
+
+def test_nothing_outside_the_catalogue_is_exposed(metrics: Metrics) -> None:
+    """Families are those of the catalogue and the two process collectors; none says when it was created."""
+    known = {f"lowcomm_{metric.name}" for metric in CATALOGUE}
+
+    for family in text_string_to_metric_families(metrics.exposition().decode()):
+        name = family.name + ("_total" if family.type == "counter" else "")
+        assert name in known or re.match(r"(lowcomm_trainer_)?process_", name)
+        assert not any(sample.name.endswith("_created") for sample in family.samples)
+
+
+def test_series_stay_within_the_budget_and_do_not_grow(metrics: Metrics) -> None:
+    """Whatever words come in, the number of series is that of a fresh node and below the budget."""
+    metrics.identify(peer_id=PeerId("12D3KooWSelf"), run_id=RunId("00" * 32), run_name="r", codec="ab", device="cpu")
+    metrics.trainer_started(os.getpid(), parameters=1000)
+    fresh = len(_samples(metrics))
+
+    for number in range(200):
+        metrics.meeting_reported(replace(_MEETING, outcome="failed", reason=f"strange{number}"))
+        metrics.message_rejected(f"strange{number}")
+
+    assert len(_samples(metrics)) == fresh <= _MAX_SERIES
+    assert _value(metrics, "meetings_failed_total", reason="other") == 200
+    assert _value(metrics, "messages_rejected_total", reason="other") == 200
+
+
+@pytest.mark.parametrize("reason", [*RefusalReason, "busy", "unreachable", "disconnect", "timeout", "trainer"])
+def test_every_reason_of_the_core_has_its_own_series(metrics: Metrics, reason: str) -> None:
+    """No reason that core.commands documents ends up as ``other``."""
+    metrics.meeting_reported(replace(_MEETING, outcome="failed", reason=str(reason)))
+
+    assert _value(metrics, "meetings_failed_total", reason=str(reason)) == 1
+
+
+def test_a_report_moves_counters_by_its_growth(metrics: Metrics) -> None:
+    """Cumulative values become increments: two reports count what the second one holds, not their sum."""
+    metrics.trainer_started(os.getpid(), parameters=1000)
+    metrics.trainer_reported(_REPORT)
+    metrics.trainer_reported(replace(_REPORT, steps=13, tokens=1300, blocked_seconds={"data": 2.0}, loss=2.4))
+
+    assert _value(metrics, "train_steps_total") == 13
+    assert _value(metrics, "train_tokens_total") == 1300
+    assert _value(metrics, "train_blocked_seconds_total", cause="data") == 2.0
+    assert _value(metrics, "train_blocked_seconds_total", cause="meeting") == 0
+    assert _value(metrics, "train_exchange_seconds_total") == 0.25
+    assert _value(metrics, "outer_steps_total") == 2
+    assert _value(metrics, "train_nonfinite_steps_total") == 1
+    assert _value(metrics, "train_loss") == 2.4
+    assert _value(metrics, "train_last_step_timestamp_seconds") == _NOW
+    assert _value(metrics, "train_step_duration_seconds_count") == 13
+    assert _value(metrics, "train_step_duration_seconds_bucket", le="0.25") == 13
+    assert _value(metrics, "train_step_duration_seconds_bucket", le="0.1") == 0
+
+
+def test_a_restarted_trainer_counts_on(metrics: Metrics) -> None:
+    """A new trainer process starts at zero, its counters do not; work redone from a checkpoint is work done."""
+    metrics.trainer_started(os.getpid(), parameters=1000)
+    metrics.trainer_reported(replace(_REPORT, steps=100, tokens=10_000))
+
+    metrics.trainer_restarted()
+    metrics.trainer_started(os.getpid(), parameters=1000)
+    metrics.trainer_resumed(steps=80, tokens=8_000)
+    metrics.trainer_reported(replace(_REPORT, steps=85, tokens=8_500))
+
+    assert _value(metrics, "trainer_restarts_total") == 1
+    assert _value(metrics, "train_steps_total") == 105
+    assert _value(metrics, "train_tokens_total") == 10_500
+    assert _value(metrics, "train_exchange_seconds_total") == 0.5
+    assert _value(metrics, "outer_steps_total") == 4
+
+
+def test_a_counter_never_falls(metrics: Metrics) -> None:
+    """A report whose values shrank without a word adds nothing, and growth is counted from there."""
+    metrics.trainer_reported(replace(_REPORT, steps=100))
+    metrics.trainer_reported(replace(_REPORT, steps=90))
+    metrics.trainer_reported(replace(_REPORT, steps=92))
+
+    assert _value(metrics, "train_steps_total") == 102
+
+
+def test_a_report_without_steps_leaves_the_step_gauges(metrics: Metrics) -> None:
+    """A finished trainer's mean loss over no step is NaN: it must not look like divergence."""
+    metrics.trainer_reported(_REPORT)
+    metrics.trainer_reported(replace(_REPORT, loss=math.nan, gradient_norm=0.0, validation_loss=1.9))
+
+    assert _value(metrics, "train_loss") == 2.5
+    assert _value(metrics, "train_gradient_norm") == 0.8
+    assert _value(metrics, "train_validation_loss") == 1.9
+
+
+def test_a_completed_meeting(metrics: Metrics) -> None:
+    """It counts for its role, leaves its time and norm, and is compared with whole fp32 tensors both ways."""
+    metrics.trainer_started(os.getpid(), parameters=1000)
+    metrics.meeting_started(Role.INITIATOR)
+    metrics.meeting_reported(_MEETING)
+    metrics.payload_sent(Stream.PARAMS, Codec.AB, 700)
+    metrics.payload_received(Stream.PARAMS, Codec.AB, 600)
+
+    assert _value(metrics, "meetings_started_total", role="initiator") == 1
+    assert _value(metrics, "meetings_completed_total", role="initiator") == 1
+    assert _value(metrics, "meetings_completed_total", role="answerer") == 0
+    assert _value(metrics, "meeting_duration_seconds_count") == 1
+    assert _value(metrics, "meeting_last_success_timestamp_seconds") == _NOW
+    assert _value(metrics, "meeting_correction_norm", stream="params") == 0.7
+    assert _value(metrics, "wire_raw_bytes_total", direction="sent", stream="params") == 4000
+    assert _value(metrics, "wire_raw_bytes_total", direction="received", stream="params") == 4000
+    assert _value(metrics, "wire_bytes_total", direction="sent", stream="params", codec="ab") == 700
+    assert _value(metrics, "wire_bytes_total", direction="received", stream="params", codec="ab") == 600
+
+
+def test_outcomes_of_meetings_exclude_each_other(metrics: Metrics) -> None:
+    """A half meeting is neither completed nor failed."""
+    metrics.meeting_reported(replace(_MEETING, outcome="half", reason="disconnect"))
+
+    assert _value(metrics, "meetings_half_total") == 1
+    samples = _samples(metrics)
+    for name in ("lowcomm_meetings_completed_total", "lowcomm_meetings_failed_total"):
+        assert sum(value for (sample, _), value in samples.items() if sample == name) == 0
+    assert _value(metrics, "meeting_last_success_timestamp_seconds") == 0
+
+
+def test_the_node_is_in_one_state(metrics: Metrics) -> None:
+    """Entering a state leaves the one before."""
+    metrics.state_changed("syncing")
+    metrics.state_changed("training")
+
+    states = {labels: value for (name, labels), value in _samples(metrics).items() if name == "lowcomm_node_state"}
+    assert states[frozenset({("state", "training")})] == 1
+    assert sum(states.values()) == 1
+
+
+def test_outcomes_of_the_rest(metrics: Metrics) -> None:
+    """Checkpoints, downloads, directory, peers, lag and logs each land in their own series."""
+    metrics.checkpoint_written(has_succeeded=False)
+    assert _value(metrics, "checkpoint_last_success_timestamp_seconds") == 0
+    metrics.checkpoint_written(has_succeeded=True)
+    metrics.state_downloaded(has_succeeded=False)
+    metrics.dht_requested("put", "timeout")
+    metrics.dht_restarted()
+    metrics.peers_counted(reachable=5, suspect=1)
+    metrics.loop_lagged(-0.001)
+    metrics.message_logged("error")
+    metrics.message_rejected("bad_signature")
+
+    assert _value(metrics, "checkpoint_writes_total", outcome="failed") == 1
+    assert _value(metrics, "checkpoint_writes_total", outcome="ok") == 1
+    assert _value(metrics, "checkpoint_last_success_timestamp_seconds") == _NOW
+    assert _value(metrics, "state_downloads_total", outcome="failed") == 1
+    assert _value(metrics, "dht_requests_total", operation="put", outcome="timeout") == 1
+    assert _value(metrics, "dht_restarts_total") == 1
+    assert _value(metrics, "peers", state="reachable") == 5
+    assert _value(metrics, "eventloop_lag_seconds_sum") == 0
+    assert _value(metrics, "log_messages_total", level="error") == 1
+    assert _value(metrics, "messages_rejected_total", reason="bad_signature") == 1
+
+
+def test_identity_is_one_series(metrics: Metrics) -> None:
+    """Saying it again replaces it: a node has one identity."""
+    for name in ("first", "second"):
+        metrics.identify(peer_id=PeerId("12D3KooWSelf"), run_id=RunId("00"), run_name=name, codec="ab", device="cpu")
+
+    infos = [labels for name, labels in _samples(metrics) if name == "lowcomm_node_info"]
+    assert [dict(labels)["run_name"] for labels in infos] == ["second"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="process metrics are read from /proc")
+def test_the_trainer_process_is_shown_while_it_lives(metrics: Metrics) -> None:
+    """Memory of the child by its pid; none before it starts, and a dead one does not break the page."""
+    name = ("lowcomm_trainer_process_resident_memory_bytes", frozenset[tuple[str, str]]())
+    assert name not in _samples(metrics)
+
+    metrics.trainer_started(os.getpid(), parameters=1)
+    assert _samples(metrics)[name] > 0
+
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    metrics.trainer_started(child.pid, parameters=1)
+    assert name not in _samples(metrics)

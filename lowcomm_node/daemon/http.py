@@ -160,6 +160,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = 2 * _MAX_REQUESTS
 
     def __init__(self, host: str, port: int, answer: Callable[..., _Reply]) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET

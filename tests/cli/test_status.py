@@ -1,0 +1,209 @@
+"""cli.commands.status and peers: what people and scripts read about the node on this machine."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lowcomm_node.cli import app
+from lowcomm_node.cli.commands.status import rows
+from lowcomm_node.daemon.control import ControlServer
+from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import (
+    MeetingStatus,
+    Peer,
+    Peers,
+    Status,
+    TrainingStatus,
+    WireBytes,
+)
+
+_ROOT = Path(__file__).resolve().parents[2]
+_PEER = "12D3KooWAbcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOP123"
+_ADDRESS = f"/ip4/203.0.113.5/tcp/7000/p2p/{_PEER}"
+
+_STATUS = Status(
+    peer_id=_PEER,
+    run_id="ab" * 32,
+    run_name="walk",
+    state="training",
+    version="0.1.0",
+    uptime_seconds=3725,
+    join_address=_ADDRESS,
+    peers_known=3,
+    detail="next meeting in about 4 steps",
+    training=TrainingStatus(
+        steps=1200,
+        tokens=921_600,
+        loss=2.1,
+        validation_loss=2.05,
+        started_loss=5.6,
+        learning_rate=3e-3,
+        gradient_norm=0.7,
+        progress_steps=1000,
+        total_steps=2000,
+        tokens_per_second=9000,
+        step_seconds=0.085,
+        blocked_seconds={"meeting": 0.0, "data": 2.5},
+        exchange_seconds=4.0,
+        parameters=390_000,
+        restarts=1,
+    ),
+    meetings=MeetingStatus(
+        completed=80,
+        failed={"busy": 4, "timeout": 1},
+        last_partner="12D3KooWzzzzPartner9",
+        last_meeting_ago_seconds=3,
+        mean_duration_seconds=0.4,
+        bytes=[
+            WireBytes(direction="sent", stream="params", codec="ab", bytes=1 << 20),
+            WireBytes(direction="sent", stream="exp_avg_sq", codec="rank1", bytes=1 << 20),
+            WireBytes(direction="received", stream="params", codec="ab", bytes=1 << 10),
+        ],
+    ),
+)
+
+
+@contextmanager
+def _node(state_dir: Path, status: Status, peers: Peers | None = None) -> Iterator[None]:
+    """A control server in a thread, as a node's process would be."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    server = ControlServer(state_dir, status=lambda: status, peers=lambda: peers or Peers(), leave=lambda: None)
+    asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)
+    try:
+        yield
+    finally:
+        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_status_tells_what_the_node_does_and_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table has state and reason, and the line others need to join is in one piece."""
+    with _node(tmp_path, _STATUS):
+        assert app.main(["status", "--state-dir", str(tmp_path)]) == 0
+
+    out = capsys.readouterr().out
+    assert "training: next meeting in about 4 steps" in out
+    assert f"lowcomm-node join --peers {_ADDRESS}\n" in out
+
+
+def test_status_json_has_every_field_of_the_contract(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Scripts get numbers as numbers, and zeros too."""
+    with _node(tmp_path, _STATUS):
+        assert app.main(["status", "--json", "--state-dir", str(tmp_path)]) == 0
+
+    read = json.loads(capsys.readouterr().out)
+    assert set(read) == {field.name for field in Status.DESCRIPTOR.fields}
+    assert read["training"]["steps"] == 1200
+    assert read["meetings"]["half"] == 0
+
+
+@pytest.mark.parametrize("command", ["status", "peers", "leave"])
+def test_without_a_node_there_is_one_line(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No node is no traceback: one line that names the directory, and a failing exit status."""
+    assert app.main([command, "--state-dir", str(tmp_path)]) == 1
+
+    error = capsys.readouterr().err
+    assert error.startswith("error: no node is running in ")
+    assert str(tmp_path) in error
+    assert error.count("\n") == 1
+
+
+def test_the_table_says_what_matters() -> None:
+    """Progress, losses, waiting by cause, failures by reason, traffic by direction."""
+    table = dict(rows(_STATUS))
+
+    assert "1,000 of 2,000 steps (50%)" in table["progress"]
+    assert "trainer restarted 1 time" in table["progress"]
+    assert "2.050 on held-out text (at the start 5.600)" in table["loss"]
+    assert table["waited"].startswith("2.5 s for data;")
+    assert "meeting" not in table["waited"]
+    assert "80 completed" in table["meetings"]
+    assert "4 busy, 1 timeout" in table["meetings"]
+    assert "HALF" not in table["meetings"]
+    assert table["traffic"] == "2 MiB sent, 1 KiB received"
+    assert table["node"].endswith("up 1 h 2 min")
+
+
+def test_a_node_that_has_just_started_shows_only_what_it_knows() -> None:
+    """No zeros that mean nothing: before training there is no progress, loss or meeting to show."""
+    table = dict(rows(Status(state="connecting", detail="asking 2 peers", peer_id=_PEER, version="0.1.0")))
+
+    assert set(table) == {"state", "run", "node"}
+    assert table["run"] == "none yet"
+
+
+def test_a_half_meeting_stands_out() -> None:
+    """The one thing that must not happen is shown in capitals when it has."""
+    table = dict(rows(Status(training=TrainingStatus(parameters=1), meetings=MeetingStatus(half=1))))
+
+    assert "HALF: 1" in table["meetings"]
+
+
+def test_names_from_others_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run's name may come from a stranger: no escape sequences, and no markup of the table's."""
+    status = Status(state="training", run_id="ab", run_name="\x1b[2Jevil [bold]x[/bold]")
+    with _node(tmp_path, status):
+        assert app.main(["status", "--state-dir", str(tmp_path)]) == 0
+
+    out = capsys.readouterr().out
+    assert "\x1b[2J" not in out
+    assert "[bold]x[/bold]" in out
+
+
+def test_peers_lists_the_most_met_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line each: the end of the peer id (the start is the same for all), address, state, meetings."""
+    peers = Peers(
+        peers=[
+            Peer(peer_id="12D3KooWaaaaSELDOM11", grpc_address="198.51.100.1:7001", state="suspect", meetings=1),
+            Peer(
+                peer_id="12D3KooWbbbbOFTEN222",
+                grpc_address="198.51.100.2:7001",
+                state="reachable",
+                meetings=12,
+                progress_steps=900.4,
+                seen_ago_seconds=4,
+            ),
+        ]
+    )
+    with _node(tmp_path, Status(), peers):
+        assert app.main(["peers", "--state-dir", str(tmp_path)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert app.main(["peers", "--json", "--state-dir", str(tmp_path)]) == 0
+        read = json.loads(capsys.readouterr().out)
+
+    assert lines[1].split() == ["…OFTEN222", "198.51.100.2:7001", "reachable", "900", "12", "4.0", "s", "ago"]
+    assert lines[2].split()[0] == "…SELDOM11"
+    assert [peer["meetings"] for peer in read["peers"]] == [1, 12]
+
+
+def test_no_peers_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty table would look like a fault."""
+    with _node(tmp_path, Status()):
+        assert app.main(["peers", "--state-dir", str(tmp_path)]) == 0
+
+    assert capsys.readouterr().out == "The node knows no other member yet.\n"
+
+
+def test_looking_after_a_node_needs_no_torch(tmp_path: Path) -> None:
+    """Probes ask often: the command must not load what only training needs."""
+    code = (
+        "import sys; from lowcomm_node.cli import app; "
+        "code = app.main(['status', '--state-dir', sys.argv[1]]); "
+        "print(code, sorted({'torch', 'hivemind', 'numpy'} & set(sys.modules)))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True, cwd=_ROOT
+    )
+
+    assert done.stdout == "1 []\n"

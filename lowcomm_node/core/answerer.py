@@ -92,9 +92,7 @@ class AnsweringEnd:
         known = self._known.get(event.meeting_id)
         if known is None or known.phase is not _Phase.ANSWERING:
             return [DropMeeting(meeting_id=event.meeting_id)]
-        known.answer = Answer(
-            meeting_id=event.meeting_id, parts=event.parts, progress_steps=event.progress_steps
-        )
+        known.answer = Answer(meeting_id=event.meeting_id, parts=event.parts, progress_steps=event.progress_steps)
         known.phase, known.changed_at = _Phase.ANSWERED, now
         return [Send(meeting_id=event.meeting_id, message=known.answer)]
 
@@ -179,9 +177,7 @@ class AnsweringEnd:
             commands += self._report(meeting_id, known, "failed", reason or refusal.value, now)
         return commands
 
-    def _report(
-        self, meeting_id: MeetingId, known: _Answered, outcome: str, reason: str, now: float
-    ) -> list[Command]:
+    def _report(self, meeting_id: MeetingId, known: _Answered, outcome: str, reason: str, now: float) -> list[Command]:
         if self.active == meeting_id:
             self.active = None
         if known.is_reported:

@@ -106,9 +106,7 @@ class InitiatingEnd:
         if self._partners.choose(now, frozenset()) is None or len(self._meetings) >= _MAX_UNSETTLED:
             return []
         meeting_id = MeetingId(self._chance.token().hex())
-        self._meetings[meeting_id] = _Initiated(
-            meeting_id=meeting_id, streams=streams, started_at=now, changed_at=now
-        )
+        self._meetings[meeting_id] = _Initiated(meeting_id=meeting_id, streams=streams, started_at=now, changed_at=now)
         self.active = meeting_id
         return [EncodeOffer(meeting_id=meeting_id, streams=streams, is_dense=is_dense)]
 

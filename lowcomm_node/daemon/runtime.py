@@ -3,13 +3,14 @@
 Everything here runs in the daemon's one event loop; nothing here decides and nothing here waits.
 """
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from lowcomm_node.core.commands import (
     CloseLink,
     Command,
+    EncodeAnswer,
+    EncodeOffer,
     OpenLink,
     ReportMeeting,
     Role,
@@ -31,26 +32,14 @@ from lowcomm_node.core.events import (
 from lowcomm_node.core.messages import Message, Offer, Refusal
 from lowcomm_node.core.node import NodeCore
 from lowcomm_node.core.progress import is_cooldown
-from lowcomm_node.errors import RefusalReason, RemoteProtocolError
 from lowcomm_node.daemon.recorder import Recorder
-from lowcomm_node.ports import Clock, Directory, Link
+from lowcomm_node.errors import RefusalReason, RemoteProtocolError
+from lowcomm_node.ports import Clock, Link
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.messages import FromTrainer, Report, ToTrainer
-from lowcomm_node.units import MeetingId, PeerId
+from lowcomm_node.units import MeetingId
 
-__all__ = ["MeetingTally", "Runtime"]
-
-
-@dataclass(slots=True)
-class MeetingTally:
-    """What this life of the node has seen of meetings, for status and people."""
-
-    completed: Counter[Role] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
-    half: int = 0
-    last_partner: PeerId = PeerId("")
-    last_at: float | None = None
-    duration_sum_s: float = 0.0
+__all__ = ["Runtime"]
 
 
 class Runtime:
@@ -61,20 +50,18 @@ class Runtime:
         *,
         core: NodeCore,
         manifest: Manifest,
-        directory: Directory,
+        verify: Callable[[bytes], Member],
         clock: Clock,
         recorder: Recorder,
         send_to_trainer: Callable[[ToTrainer], None],
     ) -> None:
         self._core = core
         self._manifest = manifest
-        self._directory = directory
+        self._verify = verify
         self._clock = clock
         self._recorder = recorder
         self._send_to_trainer = send_to_trainer
         self._link: Link | None = None
-        self.tally = MeetingTally()
-        self.report: Report | None = None
 
     def connect(self, link: Link) -> None:
         """Meetings travel over this link from now on."""
@@ -99,7 +86,6 @@ class Runtime:
                 self._recorder.rejected(message.reason, message.detail)
                 self.handle(message)
             case Report():
-                self.report = message
                 self._recorder.training(message)
                 if not message.is_finished:
                     in_cooldown = is_cooldown(message.progress_steps, self._manifest.training)
@@ -111,7 +97,7 @@ class Runtime:
         """From the link: complete and verified in transport. An offer must carry its sender's own record."""
         if isinstance(message, Offer):
             try:
-                member = self._directory.verify(message.member)
+                member = self._verify(message.member)
                 if member.peer != message.sender:
                     raise RemoteProtocolError(RefusalReason.MALFORMED, "the offer carries somebody else's record")
             except RemoteProtocolError as error:
@@ -137,21 +123,12 @@ class Runtime:
             case CloseLink() if link is not None:
                 link.close(command.meeting_id)
             case ReportMeeting():
-                self._meeting_ended(command)
+                self._recorder.meeting_ended(command, self._clock.monotonic())
             case OpenLink() | Send() | CloseLink():
                 pass  # the link is not up yet or already down: a retry or a deadline ends the meeting
+            case EncodeOffer() | EncodeAnswer():
+                role = Role.INITIATOR if isinstance(command, EncodeOffer) else Role.ANSWERER
+                self._recorder.meeting_started(role)
+                self._send_to_trainer(command)
             case _:
                 self._send_to_trainer(command)
-
-    def _meeting_ended(self, report: ReportMeeting) -> None:
-        match report.outcome:
-            case "completed":
-                self.tally.completed[report.role] += 1
-                self.tally.duration_sum_s += report.duration_s
-                self.tally.last_partner = report.peer
-                self.tally.last_at = self._clock.monotonic()
-            case "half":
-                self.tally.half += 1
-            case _:
-                self.tally.failed[report.reason] += 1
-        self._recorder.meeting(report)

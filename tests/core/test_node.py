@@ -138,7 +138,8 @@ def test_simultaneous_offers_go_to_the_smaller_peer_id() -> None:
     at_low = low.handle(MessageReceived(message=offer_high.message), 0.1)
     at_high = high.handle(MessageReceived(message=offer_low.message), 0.1)
 
-    assert isinstance(at_low[0], Send) and isinstance(at_low[0].message, Busy)
+    assert isinstance(at_low[0], Send)
+    assert isinstance(at_low[0].message, Busy)
     assert any(isinstance(command, EncodeAnswer) for command in at_high)
 
 
@@ -147,7 +148,8 @@ def test_busy_while_in_another_meeting() -> None:
     core = core_with_partner("a", "b")
     start_offer(core)
     (send, _close) = core.handle(MessageReceived(message=offer_from("c", "a")), 0.1)
-    assert isinstance(send, Send) and isinstance(send.message, Busy)
+    assert isinstance(send, Send)
+    assert isinstance(send.message, Busy)
 
 
 def test_an_offer_still_being_encoded_gives_way() -> None:
@@ -165,7 +167,8 @@ def test_draining_node_refuses_offers_and_starts_none() -> None:
     core = core_with_partner("a", "b")
     core.handle(DrainRequested(), 0.0)
     (send, _close) = core.handle(MessageReceived(message=offer_from("b", "a")), 0.0)
-    assert isinstance(send, Send) and send.message == Refusal(meeting_id=MeetingId("m"), reason=RefusalReason.LEAVING)
+    assert isinstance(send, Send)
+    assert send.message == Refusal(meeting_id=MeetingId("m"), reason=RefusalReason.LEAVING)
     assert not any(core.handle(StepsTaken(steps=steps), 0.0) for steps in range(100))
 
 
@@ -174,9 +177,7 @@ def test_close_of_an_unknown_meeting_is_not_applied() -> None:
     core = core_with_partner("a", "b")
     (send,) = core.handle(MessageReceived(message=Close(meeting_id=MeetingId("zz"), parts=(b"",))), 0.0)
     assert isinstance(send, Send)
-    assert send.message == Verdict(
-        meeting_id=MeetingId("zz"), applied=False, reason=RefusalReason.UNKNOWN_MEETING
-    )
+    assert send.message == Verdict(meeting_id=MeetingId("zz"), applied=False, reason=RefusalReason.UNKNOWN_MEETING)
 
 
 def test_a_verdict_nobody_asked_for_changes_nothing() -> None:

@@ -1,5 +1,6 @@
 """Schedule by swarm progress."""
 
+import itertools
 import math
 
 import pytest
@@ -22,7 +23,7 @@ def test_warm_up_rises_linearly_and_the_first_step_already_learns() -> None:
     """The first step has a rate above zero, and equal steps of progress raise it equally until the peak."""
     rates = [learning_rate_at(step, _TRAINING, 1.0) for step in range(101)]
 
-    increments = [after - before for before, after in zip(rates, rates[1:], strict=False)]
+    increments = [after - before for before, after in itertools.pairwise(rates)]
     assert rates[0] == pytest.approx(1 / 101)
     assert increments == pytest.approx([1 / 101] * 100)
     assert rates[100] == pytest.approx(1.0)

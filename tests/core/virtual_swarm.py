@@ -79,13 +79,13 @@ class Trainer:
         match command:
             case EncodeOffer(meeting_id=meeting):
                 self.offers[meeting] = self.value
-                return OfferEncoded(meeting_id=meeting, plans=(PLAN,), parts=(str(self.value).encode(),), progress_steps=0)
+                return OfferEncoded(
+                    meeting_id=meeting, plans=(PLAN,), parts=(str(self.value).encode(),), progress_steps=0
+                )
             case EncodeAnswer(offer=offer):
                 theirs = Fraction(offer.parts[0].decode())
                 self.answers[offer.meeting_id] = (theirs, self.value)
-                return AnswerEncoded(
-                    meeting_id=offer.meeting_id, parts=(str(self.value).encode(),), progress_steps=0
-                )
+                return AnswerEncoded(meeting_id=offer.meeting_id, parts=(str(self.value).encode(),), progress_steps=0)
             case EncodeClose(answer=answer):
                 if answer.meeting_id not in self.offers:
                     return self._unknown(answer.meeting_id)
@@ -144,7 +144,8 @@ class VirtualSwarm:
             core = NodeCore(rules(name, str(seed).encode()))
             self.nodes[name] = Node(name, core, Trainer(Fraction(self.random.randrange(-1000, 1000))))
         members = tuple(
-            Member(peer=name, grpc_address=name, progress_steps=0, has_state=True, expires_at=1e9) for name in self.nodes
+            Member(peer=name, grpc_address=name, progress_steps=0, has_state=True, expires_at=1e9)
+            for name in self.nodes
         )
         for node in self.nodes.values():
             self.feed(node, MembersSeen(members=members))

@@ -1,0 +1,24 @@
+"""The daemon process: logging, one uvloop, one node."""
+
+import asyncio
+
+import uvloop
+
+from lowcomm_node.daemon.lifecycle import JoinOptions, Node
+from lowcomm_node.telemetry.logs import configure
+from lowcomm_node.telemetry.metrics import Metrics
+
+__all__ = ["run_node"]
+
+
+def run_node(options: JoinOptions) -> None:
+    """Live as a node until asked to leave. Raises LowcommError when the node cannot go on."""
+    metrics = Metrics()
+    log = options.settings.log
+    configure(log.level, log.format, on_message=metrics.message_logged)
+
+    async def live() -> None:
+        await Node(options, metrics).run()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(live())

@@ -1,0 +1,95 @@
+"""One happening, many views: what the runtime and the node's life report becomes metric, log line and tally here."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from lowcomm_node.core.commands import ReportMeeting, Role
+from lowcomm_node.errors import RefusalReason
+from lowcomm_node.telemetry.logs import get_logger
+from lowcomm_node.telemetry.metrics import Metrics
+from lowcomm_node.train.messages import Report
+from lowcomm_node.units import Codec, PeerId, Stream
+
+__all__ = ["MeetingTally", "Recorder"]
+
+
+@dataclass(slots=True)
+class MeetingTally:
+    """What this life of the node has seen of meetings, for ``status``."""
+
+    completed: Counter[Role] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    half: int = 0
+    last_partner: PeerId = PeerId("")
+    last_at: float | None = None
+    """On the monotonic clock."""
+    duration_sum_s: float = 0.0
+    bytes: Counter[tuple[str, Stream, Codec]] = field(default_factory=Counter)
+    """Payload by direction (sent, received), stream and codec."""
+
+
+class Recorder:
+    """Feeds metrics, logs and the tally, so that they cannot contradict each other."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+        self.tally = MeetingTally()
+        self.restarts = 0
+        self._log = get_logger("node")
+        self._was_finished = False
+
+    def state_changed(self, state: str, detail: str) -> None:
+        """The node has entered another state of its life."""
+        self.metrics.state_changed(state)
+        self._log.info("state_changed", state=state, detail=detail)
+
+    def training(self, report: Report) -> None:
+        """Where training stands; logged only when something changes that a person would want to read all day."""
+        self.metrics.trainer_reported(report)
+        if report.is_finished and not self._was_finished:
+            self._log.info("run_finished", steps=report.steps, progress_steps=round(report.progress_steps))
+        self._was_finished = report.is_finished
+
+    def meeting_started(self, role: Role) -> None:
+        self.metrics.meeting_started(role)
+
+    def meeting_ended(self, report: ReportMeeting, now: float) -> None:
+        """A meeting is over for this node."""
+        self.metrics.meeting_reported(report)
+        fields = {
+            "meeting": report.meeting_id,
+            "partner": report.peer,
+            "role": report.role.value,
+            "streams": [stream.value for stream in report.streams],
+            "duration_s": round(report.duration_s, 3),
+        }
+        if report.outcome == "completed":
+            self.tally.completed[report.role] += 1
+            self.tally.duration_sum_s += report.duration_s
+            self.tally.last_partner, self.tally.last_at = report.peer, now
+            self._log.debug("meeting_completed", **fields)
+        elif report.outcome == "half":
+            self.tally.half += 1
+            self._log.warning("meeting_half", reason=report.reason, **fields)
+        else:
+            self.tally.failed[report.reason] += 1
+            self._log.debug("meeting_failed", reason=report.reason, **fields)
+
+    def wire_bytes(self, direction: str, stream: Stream, codec: Codec, num_bytes: int) -> None:
+        """Payload of one stream has gone out (``sent``) or come in (``received``)."""
+        self.tally.bytes[direction, stream, codec] += num_bytes
+        if direction == "sent":
+            self.metrics.payload_sent(stream, codec, num_bytes)
+        else:
+            self.metrics.payload_received(stream, codec, num_bytes)
+
+    def rejected(self, reason: RefusalReason, detail: str) -> None:
+        """Something a peer sent was refused."""
+        self.metrics.message_rejected(reason.value)
+        self._log.warning("message_rejected", reason=reason.value, detail=detail)
+
+    def trainer_lost(self, status: int, detail: str) -> None:
+        """The trainer process ended by itself."""
+        self.restarts += 1
+        self.metrics.trainer_restarted()
+        self._log.error("trainer_lost", exit_status=status, detail=detail)

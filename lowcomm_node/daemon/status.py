@@ -1,0 +1,77 @@
+"""The node's status as the wire's ``Status`` and ``Peers``: one form for control socket, HTTP and command line."""
+
+import math
+from collections.abc import Iterable
+
+from lowcomm_node import __version__
+from lowcomm_node.core.partners import PeerView
+from lowcomm_node.daemon.recorder import MeetingTally
+from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.train.messages import Ready, Report
+from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import MeetingStatus, Peer, Peers, Status, TrainingStatus, WireBytes
+
+__all__ = ["base_status", "meeting_status", "peers_status", "training_status"]
+
+
+def base_status(*, peer_id: str, state: str, detail: str, uptime_s: float) -> Status:
+    """What is known from the first moment on."""
+    return Status(peer_id=peer_id, state=state, detail=detail, uptime_seconds=uptime_s, version=__version__)
+
+
+def training_status(
+    report: Report | None, ready: Ready | None, manifest: Manifest | None, started_loss: float, restarts: int
+) -> TrainingStatus:
+    """Where training stands; numbers not known yet are 0."""
+    status = TrainingStatus(restarts=restarts, started_loss=_known(started_loss))
+    if ready is not None:
+        status.parameters = ready.parameters
+    if manifest is not None:
+        status.total_steps = manifest.training.total_steps
+    if report is not None:
+        status.steps, status.tokens = report.steps, report.tokens
+        status.loss, status.validation_loss = _known(report.loss), _known(report.validation_loss)
+        status.learning_rate, status.gradient_norm = report.learning_rate, _known(report.gradient_norm)
+        status.progress_steps, status.step_seconds = report.progress_steps, report.step_seconds
+        status.tokens_per_second, status.exchange_seconds = report.tokens_per_second, report.exchange_seconds
+        status.blocked_seconds.update(report.blocked_seconds)
+        status.sketch.extend(report.sketch)
+    return status
+
+
+def meeting_status(tally: MeetingTally, phase: str, now: float) -> MeetingStatus:
+    """What came of meetings in this life of the node; ``completed`` counts this end of each."""
+    completed = tally.completed.total()
+    return MeetingStatus(
+        completed=completed,
+        half=tally.half,
+        failed=dict(tally.failed),
+        last_partner=tally.last_partner,
+        last_meeting_ago_seconds=-1.0 if tally.last_at is None else now - tally.last_at,
+        bytes=[
+            WireBytes(direction=direction, stream=stream, codec=codec, bytes=count)
+            for (direction, stream, codec), count in sorted(tally.bytes.items())
+        ],
+        current=phase,
+        mean_duration_seconds=tally.duration_sum_s / completed if completed else 0.0,
+    )
+
+
+def peers_status(views: Iterable[PeerView], now: float) -> Peers:
+    """The members this node knows."""
+    return Peers(
+        peers=[
+            Peer(
+                peer_id=view.member.peer,
+                grpc_address=view.member.grpc_address,
+                progress_steps=view.member.progress_steps,
+                state="suspect" if view.is_suspect(now) else "reachable",
+                seen_ago_seconds=max(0.0, now - view.seen_at),
+                meetings=view.meetings,
+            )
+            for view in views
+        ]
+    )
+
+
+def _known(value: float) -> float:
+    return value if math.isfinite(value) else 0.0

@@ -1,0 +1,116 @@
+"""Where does a node's state come from? A donor, its own last state file, or the manifest's initial weights."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from lowcomm_node.core.events import Member
+from lowcomm_node.errors import LinkError, RemoteProtocolError, StoreError, TrainerError
+from lowcomm_node.ports import StateClient
+from lowcomm_node.telemetry.logs import get_logger
+from lowcomm_node.train.messages import LoadState, StateLoaded
+from lowcomm_node.units import RunId
+
+__all__ = ["StateSources", "obtain_state"]
+
+_RETRY_S = 1.0
+_OWN_AFTER_S = 15.0
+"""Seconds to look for a donor before an own, possibly older, state file is taken up."""
+_MAX_DONORS_PER_ROUND = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSources:
+    """What there is to choose from."""
+
+    run_id: RunId
+    own_file: Path
+    download_file: Path
+    is_first: bool
+    """This node starts the run: with nobody else about it may begin from the initial weights."""
+    max_bytes: int
+    """Most bytes a state file of this manifest can have."""
+
+
+async def obtain_state(
+    sources: StateSources,
+    *,
+    find_donors: Callable[[], Awaitable[tuple[Member, ...]]],
+    client: StateClient,
+    load: Callable[[LoadState], Awaitable[StateLoaded]],
+    say: Callable[[str], None],
+    on_download: Callable[[bool], None],
+) -> StateLoaded | None:
+    """Put the best state there is into the trainer; None means the initial weights are it.
+
+    Donors are asked in the order of their progress; one that fails is passed over. An own file is preferred when no
+    donor is further on. Waits for ever while there is no source at all, saying so through ``say``.
+    """
+    log = get_logger("sync")
+    own_progress = await asyncio.to_thread(_progress_of, sources.own_file, sources.run_id)
+    loop = asyncio.get_running_loop()
+    started_at = loop.time()
+    while True:
+        donors = sorted(
+            (member for member in await find_donors() if member.has_state),
+            key=lambda member: -member.progress_steps,
+        )[:_MAX_DONORS_PER_ROUND]
+        is_late = loop.time() - started_at > _OWN_AFTER_S
+        best = donors[0].progress_steps if donors else None
+        if own_progress is not None and (
+            (best is not None and own_progress >= best) or (best is None and (sources.is_first or is_late))
+        ):
+            try:
+                say("loading the own state file")
+                return await load(LoadState(path=str(sources.own_file), is_own=True))
+            except (StoreError, TrainerError) as error:
+                log.warning("own_state_refused", detail=str(error))
+                own_progress = None
+        if not donors and sources.is_first:
+            return None
+        for donor in donors:
+            loaded = await _try_donor(sources, donor, client, load, say)
+            on_download(loaded is not None)
+            if loaded is not None:
+                return loaded
+        say("waiting for a member that can give its state" if not donors else "no donor could give its state; retrying")
+        await asyncio.sleep(_RETRY_S)
+
+
+async def _try_donor(
+    sources: StateSources,
+    donor: Member,
+    client: StateClient,
+    load: Callable[[LoadState], Awaitable[StateLoaded]],
+    say: Callable[[str], None],
+) -> StateLoaded | None:
+    log = get_logger("sync")
+
+    def show(done: int, total: int) -> None:
+        say(f"downloading state from {donor.peer[-6:]}: {done / 1e6:.1f} of {total / 1e6:.1f} MB")
+
+    try:
+        await client.download(donor.grpc_address, sources.run_id, sources.download_file, sources.max_bytes, show)
+        loaded = await load(LoadState(path=str(sources.download_file), is_own=False))
+    except (LinkError, RemoteProtocolError, StoreError) as error:
+        log.warning("donor_failed", donor=donor.peer, detail=str(error))
+        return None
+    sources.download_file.unlink(missing_ok=True)
+    log.info("state_downloaded", donor=donor.peer, progress_steps=round(loaded.progress_steps))
+    return loaded
+
+
+def _progress_of(path: Path, run_id: RunId) -> float | None:
+    """Progress that a state file claims; None when there is none of this run that can be read."""
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+        return float(metadata["progress_steps"]) if metadata.get("run_id") == run_id else None
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        get_logger("sync").warning("own_state_unreadable", path=str(path), detail=str(error))
+        return None

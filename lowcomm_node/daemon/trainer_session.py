@@ -1,0 +1,106 @@
+"""Questions to the trainer that have one answer: configure, load, snapshot, stop. Everything else is passed on."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from lowcomm_node.daemon.trainer_client import TrainerClient
+from lowcomm_node.errors import ConfigError, DataError, LowcommError, StoreError, TrainerError
+from lowcomm_node.train.messages import (
+    Failed,
+    FromTrainer,
+    Ready,
+    SnapshotWritten,
+    StateLoaded,
+    Stopped,
+    ToTrainer,
+)
+
+__all__ = ["TrainerSession"]
+
+_Answer = TypeVar("_Answer", Ready, StateLoaded, SnapshotWritten, Stopped)
+_ERRORS: dict[str, type[LowcommError]] = {cls.code: cls for cls in (ConfigError, DataError, StoreError)}
+
+
+class TrainerSession:
+    """One trainer process from the life cycle's point of view.
+
+    ``on_message`` gets what is no answer to a question (reports, meetings). ``lost`` is set when the process has
+    ended, with ``exit_status`` and, when it could say, ``failure``.
+    """
+
+    def __init__(self, on_message: Callable[[FromTrainer], None]) -> None:
+        self._client = TrainerClient()
+        self._on_message = on_message
+        self._waiting: dict[type, asyncio.Future[FromTrainer]] = {}
+        self._one_question = asyncio.Lock()
+        self.lost = asyncio.Event()
+        self.exit_status = 0
+        self.failure: LowcommError | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._client.pid
+
+    def attach(self) -> None:
+        """Deliver into the running loop from now on."""
+        self._client.attach(asyncio.get_running_loop(), self._received, self._ended)
+
+    def send(self, message: ToTrainer) -> None:
+        """Tell the trainer something that has no answer, or one that ``on_message`` gets."""
+        self._client.send(message)
+
+    async def ask(self, question: ToTrainer, answer: type[_Answer]) -> _Answer:
+        """Send ``question`` and wait for its answer; one question at a time.
+
+        Raises the trainer's own error (ConfigError, DataError, StoreError, TrainerError).
+        """
+        async with self._one_question:
+            if self.lost.is_set():
+                raise self.error()
+            future: asyncio.Future[FromTrainer] = asyncio.get_running_loop().create_future()
+            self._waiting[answer] = future
+            try:
+                self._client.send(question)
+                found = await future
+            finally:
+                self._waiting.pop(answer, None)
+        if not isinstance(found, answer):
+            raise TrainerError(f"the trainer answered {type(found).__name__}")
+        return found
+
+    def error(self) -> LowcommError:
+        """Why the process ended."""
+        return self.failure or TrainerError(f"the trainer process ended with status {self.exit_status}")
+
+    async def end(self, grace_s: float) -> None:
+        """Make sure the process is gone; it gets ``grace_s`` to end by itself."""
+        if not await asyncio.to_thread(self._client.join, grace_s):
+            self._client.kill()
+            await asyncio.to_thread(self._client.join, 10.0)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._client.kill()
+
+    def _received(self, message: FromTrainer) -> None:
+        if isinstance(message, Failed):
+            error = _ERRORS.get(message.code, TrainerError)(message.detail)
+            if message.is_fatal:
+                self.failure = error
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_exception(error)
+            return
+        future_or_none = self._waiting.get(type(message))
+        if future_or_none is not None and not future_or_none.done():
+            future_or_none.set_result(message)
+        else:
+            self._on_message(message)
+
+    def _ended(self, exit_status: int) -> None:
+        self.exit_status = exit_status
+        self.lost.set()
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(self.error())

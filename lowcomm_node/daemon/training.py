@@ -1,0 +1,212 @@
+"""The trainer over the node's whole life: build, sync, train, snapshot, save, and start again when the process dies."""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from lowcomm_node.core.events import Member
+from lowcomm_node.daemon.recorder import Recorder
+from lowcomm_node.daemon.sync import StateSources, obtain_state
+from lowcomm_node.daemon.trainer_session import TrainerSession
+from lowcomm_node.errors import LowcommError, StoreError, TrainerError
+from lowcomm_node.ports import StateClient
+from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.settings.node import NodeSettings
+from lowcomm_node.train.messages import (
+    Configure,
+    FromTrainer,
+    LoadState,
+    Ready,
+    Report,
+    Run,
+    SnapshotWritten,
+    StateLoaded,
+    Stop,
+    Stopped,
+    ToTrainer,
+    WriteSnapshot,
+)
+from lowcomm_node.units import PeerId, RunId
+
+__all__ = ["Training"]
+
+_MAX_FAILURES = 5
+_FORGIVEN_AFTER_S = 600.0
+_BACKOFF_S = 1.0
+_SNAPSHOT_FRESH_S = 10.0
+_SAVE_GRACE_S = 60.0
+
+
+class Training:
+    """Owns the trainer process. ``enter(state, detail)`` is told where this part of the node's life stands."""
+
+    def __init__(
+        self,
+        *,
+        settings: NodeSettings,
+        state_dir: Path,
+        recorder: Recorder,
+        on_message: Callable[[FromTrainer], None],
+        on_lost: Callable[[], None],
+        enter: Callable[[str, str], None],
+    ) -> None:
+        self._settings = settings
+        self._state_dir = state_dir
+        self._recorder = recorder
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._enter = enter
+        self._session = TrainerSession(self._said)
+        self._question: Configure | None = None
+        self._snapshot: tuple[Path, float, float] | None = None
+        self._snapshot_lock = asyncio.Lock()
+        self.ready: Ready | None = None
+        self.report: Report | None = None
+        """The trainer's newest report."""
+        self.started_loss = math.nan
+        """Validation loss before the first step of this life."""
+        self.beat: float | None = None
+        """Monotonic time of the trainer's last sign of life while it trains."""
+        self.has_state = False
+        """Weights are in place: this node can meet, and give its state to joiners."""
+
+    def attach(self) -> None:
+        """Listen to the trainer from now on, in the running loop."""
+        self._session.attach()
+
+    def send(self, message: ToTrainer) -> None:
+        """Pass a request on."""
+        self._session.send(message)
+
+    def kill(self) -> None:
+        self._session.kill()
+
+    async def configure(self, manifest: Manifest, run: RunId, peer: PeerId) -> Ready:
+        """Build model and data. Raises ConfigError, DataError, TrainerError."""
+        self._question = Configure(manifest=manifest, settings=self._settings, run_id=run, peer_id=peer)
+        return await self._configure(self._question)
+
+    async def live(
+        self,
+        *,
+        is_first: bool,
+        find_donors: Callable[[], Awaitable[tuple[Member, ...]]],
+        client: StateClient,
+        on_training: Callable[[], None],
+    ) -> None:
+        """Sync and train, again whenever the trainer dies; gives up when it keeps dying. Raises LowcommError."""
+        failures = 0
+        while True:
+            started_at = time.monotonic()
+            try:
+                await self._sync(is_first=is_first, find_donors=find_donors, client=client)
+                self._session.send(Run())
+                self.has_state = True
+                self._enter("training", "")
+                on_training()
+                await self._session.lost.wait()
+                raise self._session.error()
+            except TrainerError as error:
+                failures = 1 if time.monotonic() - started_at > _FORGIVEN_AFTER_S else failures + 1
+                self.has_state, self.beat = False, None
+                if failures >= _MAX_FAILURES:
+                    raise
+                await self._restart(error, failures)
+
+    async def take_snapshot(self) -> tuple[Path, float]:
+        """A state file for joiners and its progress: a fresh one, or one of the last few seconds."""
+        async with self._snapshot_lock:
+            now = time.monotonic()
+            if self._snapshot is not None and now - self._snapshot[2] < _SNAPSHOT_FRESH_S:
+                return self._snapshot[:2]
+            if not self.has_state:
+                raise StoreError("this node has no state to give yet")
+            path = self._state_dir / f"snapshot-{time.time_ns()}.safetensors"
+            written = await self._session.ask(WriteSnapshot(path=str(path)), SnapshotWritten)
+            self._drop_snapshot()  # who is downloading the older one holds it open
+            self._snapshot = (path, written.progress_steps, now)
+            return path, written.progress_steps
+
+    async def save(self) -> None:
+        """Write the last state file; the trainer ends. Raises StoreError."""
+        try:
+            async with asyncio.timeout(_SAVE_GRACE_S):
+                await self._session.ask(Stop(path=str(self._own_file)), Stopped)
+        except (LowcommError, TimeoutError) as error:
+            self._recorder.metrics.checkpoint_written(has_succeeded=False)
+            raise StoreError(f"the state could not be saved before leaving: {error}") from error
+        self._recorder.metrics.checkpoint_written(has_succeeded=True)
+
+    async def end(self, grace_s: float) -> None:
+        """Make sure the process is gone and nothing but the saved state is left."""
+        await self._session.end(grace_s)
+        self._drop_snapshot()
+
+    @property
+    def _own_file(self) -> Path:
+        return self._state_dir / "final.safetensors"
+
+    async def _configure(self, question: Configure) -> Ready:
+        self.ready = await self._session.ask(question, Ready)
+        self._recorder.metrics.trainer_started(self._session.pid, self.ready.parameters)
+        return self.ready
+
+    async def _sync(
+        self,
+        *,
+        is_first: bool,
+        find_donors: Callable[[], Awaitable[tuple[Member, ...]]],
+        client: StateClient,
+    ) -> None:
+        question, ready = self._question, self.ready
+        if question is None or ready is None:
+            raise TrainerError("the trainer is not configured")
+        self._enter("syncing", "looking for a member that can give its state")
+        sources = StateSources(
+            run_id=question.run_id,
+            own_file=self._own_file,
+            download_file=self._state_dir / "download.safetensors",
+            is_first=is_first,
+            max_bytes=ready.snapshot_bytes_max,
+        )
+        loaded = await obtain_state(
+            sources,
+            find_donors=find_donors,
+            client=client,
+            load=self._load,
+            say=lambda detail: self._enter("syncing", detail),
+            on_download=lambda ok: self._recorder.metrics.state_downloaded(has_succeeded=ok),
+        )
+        if loaded is not None:
+            tokens = loaded.steps * question.manifest.tokens_per_step
+            self._recorder.metrics.trainer_resumed(loaded.steps, tokens)
+
+    async def _load(self, question: LoadState) -> StateLoaded:
+        return await self._session.ask(question, StateLoaded)
+
+    async def _restart(self, error: LowcommError, failures: int) -> None:
+        self._recorder.trainer_lost(self._session.exit_status, str(error))
+        self._on_lost()
+        await self._session.end(0.0)
+        delay_s = _BACKOFF_S * 2**failures
+        self._enter("syncing", f"the trainer ended ({error}); starting it again in {delay_s:.0f} s")
+        await asyncio.sleep(delay_s)
+        self._session = TrainerSession(self._said)
+        self._session.attach()
+        if self._question is not None:
+            await self._configure(self._question)
+
+    def _said(self, message: FromTrainer) -> None:
+        if isinstance(message, Report):
+            self.report = message
+            self.beat = None if message.is_finished else time.monotonic()
+            if math.isnan(self.started_loss):
+                self.started_loss = message.validation_loss
+        self._on_message(message)
+
+    def _drop_snapshot(self) -> None:
+        if self._snapshot is not None:
+            self._snapshot[0].unlink(missing_ok=True)
+            self._snapshot = None

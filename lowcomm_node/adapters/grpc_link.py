@@ -1,0 +1,211 @@
+"""The link of meetings over gRPC: dials partners, answers theirs, and hands complete messages to the core.
+
+The newest connection of a meeting is the one that counts; older ones end without a word.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+
+import grpc
+import grpc.aio
+
+from lowcomm_node.adapters.grpc_endpoints import ChannelCache
+from lowcomm_node.adapters.grpc_transports import ClientTransport, ServerTransport
+from lowcomm_node.adapters.meeting_stream import FrameTransport, MeetingStream
+from lowcomm_node.core.messages import Answer, Busy, Close, Message, Offer, StreamPlan
+from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError
+from lowcomm_node.ports import MeetingSink
+from lowcomm_node.units import Codec, MeetingId, Stream
+from lowcomm_node.wire.frames import decode_frame, to_frames
+from lowcomm_node.wire.meeting import MeetingLimits, MeetingReader
+
+__all__ = ["GrpcLink"]
+
+_log = logging.getLogger(__name__)
+
+_MAX_REMEMBERED_PLANS = 256
+_TURN_AWAY_S = 5.0
+
+BytesCounted = Callable[[str, Stream, Codec, int], None]
+"""Direction (sent, received), stream, codec, payload bytes."""
+
+
+class GrpcLink:
+    """Implements ``ports.Link``; ``handler`` is its other half, to be given to the ``GrpcServer``.
+
+    Args:
+        sink: gets complete messages and failures, on the event loop.
+        limits: what this node is and takes.
+        channels: connections to other nodes, shared with the state client.
+        stall_timeout_s: seconds without a sign of life, while it is the peer's turn, after which a stream ends.
+            Should be longer than the core's own deadline for a phase.
+        max_incoming: streams answered at a time; one more is told that this node is busy.
+        on_bytes: payload bytes of complete messages.
+        on_overhead: direction and all other bytes of frames: headers, and payloads that were cut short.
+        on_refused: reason of a message that a peer sent and that was refused here.
+    """
+
+    def __init__(
+        self,
+        *,
+        sink: MeetingSink,
+        limits: MeetingLimits,
+        channels: ChannelCache,
+        stall_timeout_s: float = 30.0,
+        max_incoming: int = 16,
+        on_bytes: BytesCounted | None = None,
+        on_overhead: Callable[[str, int], None] | None = None,
+        on_refused: Callable[[RefusalReason], None] | None = None,
+    ) -> None:
+        self._sink = sink
+        self._limits = limits
+        self._channels = channels
+        self._stall_timeout_s = stall_timeout_s
+        self._max_incoming = max_incoming
+        self._on_bytes = on_bytes
+        self._on_overhead = on_overhead
+        self._on_refused = on_refused
+        self._num_incoming = 0
+        self._outgoing: dict[MeetingId, MeetingStream] = {}
+        self._incoming: dict[MeetingId, MeetingStream] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._plans: OrderedDict[MeetingId, tuple[StreamPlan, ...]] = OrderedDict()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The service that answers other nodes' meetings. Frames pass as bytes: we parse, and refuse, ourselves."""
+        method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._serve)
+        return grpc.method_handlers_generic_handler("lowcomm.v1.Meetings", {"Meet": method})
+
+    def open(self, meeting_id: MeetingId, grpc_address: str, message: Message) -> None:
+        """Dial and send the first message; failure is reported to the sink."""
+        transport = ClientTransport()
+        stream = self._stream(transport, meeting_id)
+        self._replace(self._outgoing, meeting_id, stream)
+        stream.send(message)
+        task = asyncio.create_task(self._dial(stream, transport, grpc_address, meeting_id))
+        self._tasks.add(task)
+        task.add_done_callback(self._dialled)
+
+    def send(self, meeting_id: MeetingId, message: Message) -> None:
+        """Send over the meeting's newest connection, if there is one."""
+        stream = self._outgoing.get(meeting_id) or self._incoming.get(meeting_id)
+        if stream is not None:
+            stream.send(message)
+
+    def close(self, meeting_id: MeetingId) -> None:
+        """Finish the meeting's connections once what was sent is out."""
+        for streams in (self._outgoing, self._incoming):
+            stream = streams.pop(meeting_id, None)
+            if stream is not None:
+                stream.close()
+
+    async def stop(self) -> None:
+        """Drop all connections this node has dialled; those dialled by others end with the server."""
+        for stream in [*self._outgoing.values(), *self._incoming.values()]:
+            stream.abandon()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def message_arrived(self, stream: MeetingStream, message: Message) -> None:
+        """A stream has a complete message (``StreamOwner``)."""
+        if not stream.is_initiator and self._incoming.get(message.meeting_id) is not stream:
+            if message.meeting_id in self._outgoing:
+                raise RemoteProtocolError(RefusalReason.MALFORMED, "an offer under the id of a meeting of our own")
+            if not stream.is_closing:
+                self._replace(self._incoming, message.meeting_id, stream)
+        self._sink.message_received(message)
+
+    def bytes_carried(self, direction: str, message: Message | None, frame_bytes: int) -> None:
+        """Count what crossed the wire (``StreamOwner``)."""
+        payload_bytes = 0
+        if isinstance(message, Offer | Answer | Close):
+            if isinstance(message, Offer):
+                self._plans[message.meeting_id] = message.plans
+                if len(self._plans) > _MAX_REMEMBERED_PLANS:
+                    self._plans.popitem(last=False)
+            for plan, part in zip(self._plans.get(message.meeting_id, ()), message.parts, strict=False):
+                payload_bytes += len(part)
+                if self._on_bytes is not None:
+                    self._on_bytes(direction, plan.stream, plan.codec, len(part))
+        if self._on_overhead is not None:
+            self._on_overhead(direction, frame_bytes - payload_bytes)
+
+    def message_refused(self, error: RemoteProtocolError) -> None:
+        """A peer sent what it should not have sent (``StreamOwner``)."""
+        _log.debug("message_refused reason=%s detail=%s", error.reason.value, error.detail)
+        if self._on_refused is not None:
+            self._on_refused(error.reason)
+
+    def _stream(self, transport: FrameTransport, meeting_id: MeetingId | None) -> MeetingStream:
+        return MeetingStream(
+            transport=transport,
+            owner=self,
+            limits=self._limits,
+            stall_timeout_s=self._stall_timeout_s,
+            meeting_id=meeting_id,
+        )
+
+    def _replace(self, streams: dict[MeetingId, MeetingStream], meeting_id: MeetingId, stream: MeetingStream) -> None:
+        older = streams.get(meeting_id)
+        streams[meeting_id] = stream
+        if older is not None:
+            older.abandon()
+
+    async def _dial(
+        self, stream: MeetingStream, transport: ClientTransport, address: str, meeting_id: MeetingId
+    ) -> None:
+        try:
+            async with self._channels.lend(address) as channel:
+                if stream.is_closing:
+                    return  # given up while the connection was being made
+                async with transport.call(channel):
+                    reason = await stream.run()
+        except LinkError as error:
+            _log.debug("dial_failed address=%s detail=%s", address, error.detail)
+            reason = error.reason
+        self._over(self._outgoing, meeting_id, stream, reason)
+
+    def _dialled(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("meeting_stream_fault", exc_info=error)
+
+    async def _serve(self, _: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        transport = ServerTransport(context)
+        if self._num_incoming >= self._max_incoming:
+            await self._turn_away(transport)
+            return
+        self._num_incoming += 1
+        stream = self._stream(transport, None)
+        reason = "disconnect"
+        try:
+            reason = await stream.run()
+        finally:
+            self._num_incoming -= 1
+            if stream.meeting_id is not None:
+                self._over(self._incoming, stream.meeting_id, stream, reason)
+
+    async def _turn_away(self, transport: ServerTransport) -> None:
+        """Say Busy in a frame; the header that names the meeting is all that is read."""
+        reader = MeetingReader(self._limits)
+        with suppress(LinkError, TimeoutError):
+            async with asyncio.timeout(_TURN_AWAY_S):
+                data = await transport.read()
+                with suppress(RemoteProtocolError):
+                    reader.feed(decode_frame(data or b""))
+                if reader.meeting_id is not None:
+                    for frame in to_frames(Busy(meeting_id=reader.meeting_id)):
+                        await transport.write(frame.SerializeToString())
+
+    def _over(
+        self, streams: dict[MeetingId, MeetingStream], meeting_id: MeetingId, stream: MeetingStream, reason: str
+    ) -> None:
+        """Report a failure, unless the core has closed the stream or a newer one took its place."""
+        if streams.get(meeting_id) is stream:
+            del streams[meeting_id]
+            if reason:
+                self._sink.link_failed(meeting_id, reason)

@@ -1,0 +1,91 @@
+"""The two ends of a gRPC stream as plain frame transports; gRPC's own exceptions end here."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import grpc.aio
+
+from lowcomm_node.errors import LinkError
+
+__all__ = ["MEET_PATH", "ClientTransport", "ServerTransport"]
+
+MEET_PATH = "/lowcomm.v1.Meetings/Meet"
+
+_BROKEN = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
+
+
+class ClientTransport:
+    """The dialling end."""
+
+    def __init__(self) -> None:
+        self._call: grpc.aio.StreamStreamCall[bytes, bytes] | None = None
+
+    @asynccontextmanager
+    async def call(self, channel: grpc.aio.Channel) -> AsyncIterator[None]:
+        """Hold a stream over ``channel``; whatever is left of it afterwards is cancelled."""
+        self._call = channel.stream_stream(MEET_PATH)()
+        try:
+            yield
+        finally:
+            self._call.cancel()
+
+    async def read(self) -> bytes | None:
+        try:
+            frame: object = await self._live.read()
+        except _BROKEN as error:
+            raise _link_error(error) from error
+        return frame if isinstance(frame, bytes) else None
+
+    async def write(self, frame: bytes) -> None:
+        try:
+            await self._live.write(frame)
+        except _BROKEN as error:
+            raise _link_error(error) from error
+
+    async def half_close(self) -> None:
+        try:
+            await self._live.done_writing()
+        except _BROKEN as error:
+            raise _link_error(error) from error
+
+    @property
+    def _live(self) -> "grpc.aio.StreamStreamCall[bytes, bytes]":
+        if self._call is None:
+            raise LinkError("disconnect", "the stream is not open")
+        return self._call
+
+
+class ServerTransport:
+    """The answering end. Returning from the handler ends the stream."""
+
+    def __init__(self, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
+        self._context = context
+
+    async def read(self) -> bytes | None:
+        try:
+            frame: object = await self._context.read()
+        except _BROKEN as error:
+            raise _link_error(error) from error
+        return frame if isinstance(frame, bytes) else None
+
+    async def write(self, frame: bytes) -> None:
+        try:
+            await self._context.write(frame)
+        except _BROKEN as error:
+            raise _link_error(error) from error
+
+    async def half_close(self) -> None:
+        """Nothing: the end of the handler is the end of the stream."""
+
+
+def _link_error(error: BaseException) -> LinkError:
+    """One word for all of them.
+
+    The status of a call cannot be relied on: a write that fails because the peer has ended the stream overwrites it
+    with an internal error. What a peer has to say it says in a frame.
+    """
+    if isinstance(error, grpc.aio.AioRpcError):
+        return LinkError("disconnect", f"{error.code().name.lower()}: {error.details() or 'no details'}")
+    return LinkError("disconnect", "the stream has ended")

@@ -1,0 +1,309 @@
+"""The link between two nodes, over real sockets on loopback."""
+
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from lowcomm_node.adapters.grpc_endpoints import GrpcServer
+from lowcomm_node.adapters.grpc_transports import MEET_PATH
+from lowcomm_node.core.messages import (
+    Answer,
+    Busy,
+    Close,
+    Confirm,
+    Message,
+    Offer,
+    Refusal,
+    StreamPlan,
+    Verdict,
+)
+from lowcomm_node.errors import LinkError, RefusalReason
+from lowcomm_node.units import Codec, Dtype, MeetingId, PeerId, RunId, Stream
+from lowcomm_node.wire.frames import decode_frame, to_frames
+from tests.adapters.nodes import RUN, LinkNode, link_nodes, run, some_peer
+
+PLANS = (
+    StreamPlan(stream=Stream.PARAMS, codec=Codec.AB, dtype=Dtype.BF16, ranks=(2, -1, 0)),
+    StreamPlan(stream=Stream.EXP_AVG_SQ, codec=Codec.RANK1, dtype=Dtype.FP32, ranks=(1, -1, 1)),
+)
+
+
+def offer(meeting_id: MeetingId, sender: PeerId, receiver: PeerId, parts: tuple[bytes, bytes]) -> Offer:
+    return Offer(
+        meeting_id=meeting_id,
+        run_id=RUN,
+        protocol_version=1,
+        sender=sender,
+        receiver=receiver,
+        plans=PLANS,
+        parts=parts,
+        progress_steps=7.5,
+    )
+
+
+async def meet_raw(node: LinkNode, frames: list[bytes], *, half_close: bool = True) -> list[bytes]:
+    """Speak to a node as a peer that need not follow the protocol; returns the frames it answers."""
+    async with grpc.aio.insecure_channel(node.address) as channel:
+        call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(MEET_PATH)()
+        for frame in frames:
+            await call.write(frame)
+        if half_close:
+            await call.done_writing()
+        return [frame async for frame in call]
+
+
+def test_a_whole_meeting_crosses_in_both_directions(meeting_id: MeetingId) -> None:
+    """Every message arrives as it was sent, and the payload is counted per stream and codec on both ends."""
+
+    async def scenario() -> None:
+        async with link_nodes(2) as (ann, bob):
+            sent = offer(meeting_id, ann.peer, bob.peer, (b"x" * 300_000, b"y" * 10))
+            answer = Answer(meeting_id=meeting_id, parts=(b"a" * 70_000, b"b"), progress_steps=8.0)
+            close = Close(meeting_id=meeting_id, parts=(b"c" * 600_000, b""))
+
+            ann.link.open(meeting_id, bob.address, sent)
+            assert await bob.messages.get() == sent
+            bob.link.send(meeting_id, answer)
+            assert await ann.messages.get() == answer
+            ann.link.send(meeting_id, close)
+            assert await bob.messages.get() == close
+            bob.link.send(meeting_id, Verdict(meeting_id=meeting_id, applied=True))
+            assert await ann.messages.get() == Verdict(meeting_id=meeting_id, applied=True)
+            ann.link.send(meeting_id, Confirm(meeting_id=meeting_id))
+            ann.link.close(meeting_id)
+            assert await bob.messages.get() == Confirm(meeting_id=meeting_id)
+            bob.link.close(meeting_id)
+
+            params, moments = (Stream.PARAMS, Codec.AB), (Stream.EXP_AVG_SQ, Codec.RANK1)
+            assert ann.bytes["sent", *params] == bob.bytes["received", *params] == 900_000
+            assert ann.bytes["sent", *moments] == bob.bytes["received", *moments] == 10
+            assert bob.bytes["sent", *params] == ann.bytes["received", *params] == 70_000
+            assert bob.bytes["sent", *moments] == ann.bytes["received", *moments] == 1
+            assert 0 < ann.overhead["sent"] == bob.overhead["received"] < 2000
+        assert ann.failures.empty()
+        assert bob.failures.empty()
+
+    run(scenario())
+
+
+def test_eight_mebibytes_arrive_whole(meeting_id: MeetingId) -> None:
+    """A payload of many chunks arrives bit for bit."""
+
+    async def scenario() -> None:
+        async with link_nodes(2) as (ann, bob):
+            payload = bytes(range(256)) * (8 << 12)
+            ann.link.open(meeting_id, bob.address, offer(meeting_id, ann.peer, bob.peer, (payload, b"")))
+            received = await bob.messages.get()
+            assert isinstance(received, Offer)
+            assert received.parts == (payload, b"")
+
+    run(scenario())
+
+
+def test_a_retry_replaces_the_older_connection(meeting_id: MeetingId) -> None:
+    """When a meeting is dialled again, answers go to the newest connection and the older one fails nothing."""
+
+    async def scenario() -> None:
+        async with link_nodes(2) as (ann, bob):
+            first = offer(meeting_id, ann.peer, bob.peer, (b"1", b""))
+            ann.link.open(meeting_id, bob.address, first)
+            await bob.messages.get()
+            ann.link.open(meeting_id, bob.address, Close(meeting_id=meeting_id, parts=(b"2", b"")))
+            assert isinstance(await bob.messages.get(), Close)
+            bob.link.send(meeting_id, Verdict(meeting_id=meeting_id, applied=False, reason=RefusalReason.EXPIRED))
+            verdict = await ann.messages.get()
+            assert isinstance(verdict, Verdict)
+            assert verdict.reason is RefusalReason.EXPIRED
+            assert ann.failures.empty()
+
+    run(scenario())
+
+
+def test_busy_ends_the_stream_and_another_partner_is_asked_under_the_same_id(meeting_id: MeetingId) -> None:
+    """After Busy the meeting moves on to the next peer; the end of the first stream is no failure."""
+
+    async def scenario() -> None:
+        async with link_nodes(3) as (ann, bob, eve):
+
+            def say_busy(message: Message) -> None:
+                bob.link.send(meeting_id, Busy(meeting_id=meeting_id))
+                bob.link.close(meeting_id)
+
+            bob.answer = say_busy
+            ann.link.open(meeting_id, bob.address, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
+            assert await ann.messages.get() == Busy(meeting_id=meeting_id)
+            ann.link.close(meeting_id)
+            ann.link.open(meeting_id, eve.address, offer(meeting_id, ann.peer, eve.peer, (b"1", b"")))
+            await eve.messages.get()
+            eve.link.send(meeting_id, Answer(meeting_id=meeting_id, parts=(b"2", b""), progress_steps=0.0))
+            assert isinstance(await ann.messages.get(), Answer)
+            assert ann.failures.empty()
+            assert bob.failures.empty()
+
+    run(scenario())
+
+
+def test_a_full_house_says_busy(meeting_id: MeetingId) -> None:
+    """A node that serves as many streams as it may answers busy and hears nothing of the offer."""
+
+    async def scenario() -> None:
+        async with link_nodes(2, max_incoming=1) as (ann, bob):
+            other = MeetingId("ff" * 16)
+            ann.link.open(meeting_id, bob.address, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
+            await bob.messages.get()
+            ann.link.open(other, bob.address, offer(other, ann.peer, bob.peer, (b"1", b"")))
+            assert await ann.messages.get() == Busy(meeting_id=other)
+            assert bob.messages.empty()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"run_id": RunId("cd" * 32)}, RefusalReason.WRONG_RUN),
+        ({"protocol_version": 2}, RefusalReason.WRONG_PROTOCOL),
+        ({"receiver": some_peer(9)}, RefusalReason.WRONG_RECEIVER),
+        ({"parts": (b"z" * (17 << 20), b"")}, RefusalReason.OVERSIZED),
+    ],
+)
+def test_an_offer_that_cannot_be_taken_is_refused_by_name(
+    meeting_id: MeetingId, change: dict[str, Any], reason: RefusalReason
+) -> None:
+    """The initiator learns the reason; the answering node's core sees nothing, and the refusal is counted."""
+
+    async def scenario() -> None:
+        async with link_nodes(2) as (ann, bob):
+            bad = replace(offer(meeting_id, ann.peer, bob.peer, (b"1", b"")), **change)
+            ann.link.open(meeting_id, bob.address, bad)
+            assert await ann.messages.get() == Refusal(meeting_id=meeting_id, reason=reason)
+            assert bob.refused == [reason]
+            assert bob.messages.empty()
+
+    run(scenario())
+
+
+def test_a_flipped_bit_is_refused(meeting_id: MeetingId) -> None:
+    """A payload that is not what its digest says is never delivered."""
+
+    async def scenario() -> None:
+        async with link_nodes(1) as (bob,):
+            frames = [f.SerializeToString() for f in to_frames(offer(meeting_id, some_peer(5), bob.peer, (b"12", b"")))]
+            frames[1] = frames[1].replace(b"12", b"13")
+            (answer,) = await meet_raw(bob, frames)
+            assert decode_frame(answer).refusal.reason == 6
+            assert bob.refused == [RefusalReason.CHECKSUM]
+            assert bob.messages.empty()
+
+    run(scenario())
+
+
+def test_garbage_ends_the_stream_and_the_node_lives(meeting_id: MeetingId) -> None:
+    """Bytes that are no frame are counted as malformed, and the next meeting works."""
+
+    async def scenario() -> None:
+        async with link_nodes(2) as (ann, bob):
+            assert await meet_raw(bob, [b"\xff\xff\xff"]) == []
+            assert bob.refused == [RefusalReason.MALFORMED]
+            ann.link.open(meeting_id, bob.address, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
+            assert isinstance(await bob.messages.get(), Offer)
+
+    run(scenario())
+
+
+def test_a_truncated_message_is_not_delivered(meeting_id: MeetingId) -> None:
+    """A peer that ends in mid payload leaves no message; a meeting under way is told that it lost its link."""
+
+    async def scenario() -> None:
+        async with link_nodes(1) as (bob,):
+            whole = [f.SerializeToString() for f in to_frames(offer(meeting_id, some_peer(5), bob.peer, (b"1", b"")))]
+            big = Close(meeting_id=meeting_id, parts=(b"x" * 600_000, b""))
+            cut = [f.SerializeToString() for f in to_frames(big)][:2]
+            await meet_raw(bob, whole + cut)
+            assert isinstance(await bob.messages.get(), Offer)
+            assert await bob.failures.get() == (meeting_id, "disconnect")
+            assert bob.messages.empty()
+
+    run(scenario())
+
+
+def test_a_stalled_partner_times_out(meeting_id: MeetingId) -> None:
+    """A peer that takes the offer and then says nothing costs a bounded time, on both ends."""
+
+    async def scenario() -> None:
+        async with link_nodes(2, stall_timeout_s=0.3) as (ann, bob):
+            ann.link.open(meeting_id, bob.address, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
+            assert await ann.failures.get() == (meeting_id, "timeout")
+            assert (await bob.failures.get())[0] == meeting_id
+
+    run(scenario())
+
+
+def test_a_peer_that_stalls_in_mid_message_times_out(meeting_id: MeetingId) -> None:
+    """Half an offer holds a stream only for a bounded time."""
+
+    async def scenario() -> None:
+        async with link_nodes(1, stall_timeout_s=0.3) as (bob,):
+            big = offer(meeting_id, some_peer(5), bob.peer, (b"x" * 600_000, b""))
+            cut = [f.SerializeToString() for f in to_frames(big)][:2]
+            assert await meet_raw(bob, cut, half_close=False) == []
+            assert bob.messages.empty()
+
+    run(scenario())
+
+
+def test_nobody_at_the_address_is_unreachable(meeting_id: MeetingId) -> None:
+    """A refused connection is reported as unreachable, not as a lost one."""
+
+    async def scenario() -> None:
+        async with link_nodes(2) as (ann, bob):
+            address = bob.address
+            await bob.server.stop(0)
+            ann.link.open(meeting_id, address, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
+            assert await ann.failures.get() == (meeting_id, "unreachable")
+
+    run(scenario())
+
+
+def test_a_partner_that_goes_down_disconnects(meeting_id: MeetingId) -> None:
+    """The initiator of a meeting notices that the answerer's server is gone."""
+
+    async def scenario() -> None:
+        async with link_nodes(2) as (ann, bob):
+            ann.link.open(meeting_id, bob.address, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
+            await bob.messages.get()
+            await bob.server.stop(0)
+            assert await ann.failures.get() == (meeting_id, "disconnect")
+
+    run(scenario())
+
+
+def test_an_initiator_that_gives_up_disconnects(meeting_id: MeetingId) -> None:
+    """Closing before the answer came ends the stream on the answerer too."""
+
+    async def scenario() -> None:
+        async with link_nodes(2) as (ann, bob):
+            ann.link.open(meeting_id, bob.address, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
+            await bob.messages.get()
+            ann.link.close(meeting_id)
+            assert await bob.failures.get() == (meeting_id, "disconnect")
+            assert ann.failures.empty()
+
+    run(scenario())
+
+
+def test_a_port_in_use_names_the_setting() -> None:
+    """Two nodes never share a port without a word, and the error says which setting to change."""
+
+    async def scenario() -> None:
+        first = GrpcServer(host="127.0.0.1", port=0)
+        port = await first.start([])
+        second = GrpcServer(host="127.0.0.1", port=port)
+        with pytest.raises(LinkError, match=rf"127\.0\.0\.1:{port}.*network\.grpc_port"):
+            await second.start([])
+        await first.stop(0)
+
+    run(scenario())

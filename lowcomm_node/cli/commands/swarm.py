@@ -1,0 +1,91 @@
+"""``lowcomm-node swarm``: a whole swarm of real node processes on this computer."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lowcomm_node.cli.swarm.options import DEFAULT_MINUTES, MAX_NODES, SwarmOptions
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--nodes", type=int, default=4, metavar="N", help=f"nodes at the start, 1 to {MAX_NODES} (4)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help=f"training time ({DEFAULT_MINUTES:g}); without --manifest the schedule's length is chosen to fit it",
+    )
+    length.add_argument("--steps", type=int, metavar="N", help="length of the schedule; ends when the nodes finish it")
+    parser.add_argument(
+        "--manifest",
+        type=Path,
+        metavar="FILE",
+        help="run manifest (see 'init'); its own length unless --minutes or --steps",
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="text to train on instead of the standard library's sources",
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the run and of the choice whom to kill")
+    trouble = parser.add_argument_group("trouble")
+    trouble.add_argument(
+        "--kill-every",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="kill -9 a random node but the first so often (not in the last tenth); it comes back a moment later",
+    )
+    trouble.add_argument(
+        "--join-late", type=int, default=0, metavar="N", help="additional nodes that join while the others train"
+    )
+    output = parser.add_argument_group("results")
+    output.add_argument(
+        "--compare",
+        choices=["local"],
+        help="afterwards train the same nodes on the same data for as many steps without meetings",
+    )
+    output.add_argument("--json", type=Path, metavar="FILE", help="report (runs/swarm-DATE-TIME.json)")
+    output.add_argument("--plot", type=Path, metavar="FILE", help="PNG plot (runs/swarm-DATE-TIME.png)")
+    place = parser.add_argument_group("place")
+    place.add_argument(
+        "--port-base",
+        type=int,
+        metavar="P",
+        help="node i uses P+3i (DHT), P+3i+1 (gRPC), P+3i+2 (metrics); default: free ones",
+    )
+    place.add_argument("--dir", type=Path, metavar="DIR", help="new directory for state and logs, kept afterwards")
+    place.add_argument("--keep", action="store_true", help="keep the temporary directory of state and logs")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the swarm; 0 when it ran to its end with a live node, 130 after Ctrl+C."""
+    options = SwarmOptions(
+        nodes=args.nodes,
+        minutes=args.minutes,
+        steps=args.steps,
+        manifest=args.manifest,
+        kill_every_s=args.kill_every,
+        join_late=args.join_late,
+        seed=args.seed,
+        json_file=args.json,
+        plot_file=args.plot,
+        port_base=args.port_base,
+        compare_local=args.compare == "local",
+        directory=args.dir,
+        keep=args.keep,
+        data=tuple(args.data),
+    )
+    options.check()
+    # Imported late: what is wrong with the command line is said at once.
+    from rich.console import Console
+
+    from lowcomm_node.cli.swarm.perform import perform
+
+    return perform(options, Console(file=sys.stdout))

@@ -1,0 +1,213 @@
+"""Runs a swarm from the first process to the last: starts, watches, kills, brings in late nodes, stops."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from lowcomm_node.cli.swarm.fleet import Fleet, Incident, IncidentKind, Stage
+from lowcomm_node.cli.swarm.interrupts import Interrupts
+from lowcomm_node.cli.swarm.launch import NodePlace
+from lowcomm_node.cli.swarm.observe import Observer
+from lowcomm_node.cli.swarm.options import SwarmOptions
+from lowcomm_node.cli.swarm.picture import paint
+from lowcomm_node.cli.swarm.timeline import Timeline
+from lowcomm_node.cli.swarm.view import View
+from lowcomm_node.errors import LowcommError
+
+__all__ = ["Conductor", "Ending", "SwarmError"]
+
+_LOOK_EVERY_S = 1.0
+_START_PATIENCE_S = 180.0
+_STALL_S = 120.0
+"""Nobody took a step for so long: the swarm hangs."""
+_REST_S = 30.0
+"""Somebody has finished and nobody took a step for so long: the others will not."""
+_STOP_PATIENCE_S = 40.0
+_HURRY_PATIENCE_S = 15.0
+_NO_PATIENCE_S = 1.0
+_PRESENT = (Stage.RUNNING, Stage.KILLED, Stage.RETURNING)
+
+
+class SwarmError(LowcommError):
+    """The swarm could not be started."""
+
+    code = "swarm"
+
+
+@dataclass(slots=True)
+class Ending:
+    """How a run went, besides what its ledger and history say."""
+
+    reason: str = ""
+    """time, finished, interrupted, stalled, nobody left."""
+    seconds: float = 0.0
+    """Training time: from the first node's first step to the order to stop."""
+    live: list[str] = field(default_factory=list)
+    """Nodes that left in order and wrote their state."""
+    joined_late: int = 0
+    progress_steps: float = 0.0
+    """Mean swarm progress of the nodes when they were told to stop."""
+    incidents: list[Incident] = field(default_factory=list)
+
+
+class Conductor:
+    """One run of one swarm. Everything is looked at and decided once a second, in one thread."""
+
+    def __init__(
+        self,
+        options: SwarmOptions,
+        *,
+        places: Sequence[NodePlace],
+        fleet: Fleet,
+        observer: Observer,
+        view: View,
+        interrupts: Interrupts,
+        seed: int,
+    ) -> None:
+        """``places``: the first node, the others of the start, then the late ones."""
+        self._options = options
+        self._places = places
+        self._fleet = fleet
+        self._observer = observer
+        self._view = view
+        self._interrupts = interrupts
+        self._timeline = Timeline(kill_every_s=options.kill_every_s, join_late=options.join_late, seed=seed)
+        self._begun_s = time.monotonic()
+        self.ending = Ending()
+
+    def run(self) -> None:
+        """Run to the end, whatever it is; no process is left afterwards. Raises SwarmError when nothing starts."""
+        if self._interrupts:
+            self.ending.reason = "interrupted"
+            return
+        try:
+            self._start(self._places[0], ())
+            while not self.ending.reason:
+                look_s = time.monotonic()
+                self._observer.look(self._fleet.places(Stage.RUNNING))
+                self.ending.reason = self._advance()
+                limit_s = self._options.limit_s
+                self._view.show(paint(self._observer, self._fleet, nodes=self._options.nodes, limit_s=limit_s))
+                self._interrupts.wait(max(0.0, look_s + _LOOK_EVERY_S - time.monotonic()))
+        finally:
+            self._stop()
+
+    def _advance(self) -> str:
+        """Decide and do what is due; returns why the run is over, or nothing."""
+        if self._interrupts:
+            return "interrupted"
+        for incident in self._fleet.tend(self._observer.addresses()):
+            self._note(incident)
+        if not self._observer.is_training:
+            self._wait_for_first()
+            return ""
+        self._observer.remember()
+        if ending := self._ending_now():
+            return ending
+        due = self._timeline.due(
+            elapsed_s=self._observer.elapsed_s,
+            share_done=self._observer.share_done(self._options.limit_s),
+            candidates=self._kill_candidates(),
+        )
+        if due.victim is not None:
+            self._kill(due.victim)
+        for _ in range(due.joiners):
+            self._join_late()
+        return ""
+
+    def _wait_for_first(self) -> None:
+        first = self._places[0].name
+        waited_s = time.monotonic() - self._begun_s
+        if addresses := self._observer.addresses():
+            self._observer.begin_training()
+            self._view.say(f"{first} trains after {waited_s:.0f} s; others join at {addresses[0]}")
+            for place in self._places[1 : self._options.nodes]:
+                self._start(place, addresses)
+            return
+        has_ended = first not in self._fleet.places(Stage.RUNNING)
+        if has_ended or waited_s > _START_PATIENCE_S:
+            how = "ended" if has_ended else f"does not train after {waited_s:.0f} s"
+            log = "\n  ".join(self._fleet.log_tail(first))
+            raise SwarmError(f"the first node {how}; the end of its log:\n  {log}")
+
+    def _ending_now(self) -> str:
+        present = self._fleet.places(*_PRESENT)
+        if not present:
+            return "nobody left"
+        limit_s = self._options.limit_s
+        if limit_s is not None and self._observer.elapsed_s >= limit_s:
+            return "time"
+        learned = self._observer.learned()
+        finished = [name for name, status in learned.items() if status.state == "finished"]
+        if finished and (len(finished) == len(present) or self._observer.idle_s > _REST_S):
+            return "finished"
+        return "stalled" if self._observer.idle_s > _STALL_S else ""
+
+    def _kill_candidates(self) -> list[str]:
+        """All that train, but never the first node: its address is the one that was given away."""
+        training = [name for name, status in self._observer.learned().items() if status.state == "training"]
+        return [name for name in training if name != self._places[0].name]
+
+    def _start(self, place: NodePlace, peers: Sequence[str]) -> None:
+        self._fleet.start(place, peers)
+        self._observer.ledger.begin(place.name, self._observer.elapsed_s)
+
+    def _kill(self, victim: str) -> None:
+        self._fleet.kill(victim)
+        self._observer.ledger.end(victim, "killed")
+        self._observer.forget(victim)
+        self._mark("killed", victim)
+        self._view.say(f"{victim} killed after {self._observer.elapsed_s:.0f} s")
+
+    def _join_late(self) -> None:
+        started = len(self._observer.ledger.nodes)
+        addresses = self._observer.addresses()
+        if started < len(self._places) and addresses:
+            place = self._places[started]
+            self._start(place, addresses)
+            self._mark("joined late", place.name)
+            self._view.say(f"{place.name} joins late, after {self._observer.elapsed_s:.0f} s")
+
+    def _note(self, incident: Incident) -> None:
+        node, ledger = incident.node, self._observer.ledger
+        match incident.kind:
+            case IncidentKind.RETURNED:
+                ledger.begin(node, self._observer.elapsed_s)
+                self._mark("returned", node)
+                self._view.say(f"{node} comes back")
+                return
+            case IncidentKind.DIED:
+                ledger.end(node, "died")
+                self._mark("died", node)
+                last_lines = "".join(f"\n  {line}" for line in incident.log)
+                self._view.say(f"{node} ended unasked with exit code {incident.exit_code}; its last lines:{last_lines}")
+            case IncidentKind.FORCED:
+                ledger.end(node, "died")
+                self._view.say(f"error: {node} did not leave when asked and was killed")
+            case IncidentKind.LEFTOVER:
+                self._view.say(f"error: {node} left {incident.detail} behind; removed")
+        self.ending.incidents.append(incident)
+
+    def _stop(self) -> None:
+        ledger = self._observer.ledger
+        self.ending.seconds = self._observer.elapsed_s
+        self.ending.progress_steps, _ = self._observer.progress()
+        late = {place.name for place in self._places[self._options.nodes :]}
+        self.ending.joined_late = len({life.node for life in ledger.lives if life.has_trained} & late)
+        running = self._fleet.places(Stage.RUNNING)
+        if running:
+            self._view.say(f"stopping {len(running)} nodes")
+        for incident in self._fleet.stop(self._patience_s, self._observer.look):
+            self._note(incident)
+        for name, place in running.items():
+            ledger.end(name, "left")
+            if ledger.current(name).ending == "left" and place.final_state.is_file():
+                self.ending.live.append(name)
+
+    def _patience_s(self) -> float:
+        if self._interrupts.count > 1:
+            return _NO_PATIENCE_S
+        return _HURRY_PATIENCE_S if self._interrupts else _STOP_PATIENCE_S
+
+    def _mark(self, kind: str, node: str) -> None:
+        self._observer.history.mark(self._observer.elapsed_s, kind, node)

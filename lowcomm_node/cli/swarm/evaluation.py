@@ -1,0 +1,98 @@
+"""How good the nodes' last states are, one by one and averaged, on one larger held-out set."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lowcomm_node.algo.consensus import mean_state, spread
+from lowcomm_node.cli.swarm.calibrate import available_cores
+from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.settings.node import NodeSettings
+from lowcomm_node.train.data import load_corpus, validation_batches
+from lowcomm_node.train.evaluate import validation_loss
+from lowcomm_node.train.model import GPT, build_model
+from lowcomm_node.train.session import choose_device
+from lowcomm_node.train.state_file import TrainingState, read_state
+from lowcomm_node.units import RunId
+
+__all__ = ["Evaluation", "Judge"]
+
+_WINDOWS = 768
+_PARAMS = "params/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Validation losses in nats per token."""
+
+    loss_start: float
+    """Of the initial model."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """By node."""
+    loss_consensus: float | None = None
+    """Of the model averaged over the nodes; None without nodes."""
+    spread: float | None = None
+    """Root mean square distance of the nodes' parameters from their mean."""
+
+    @property
+    def loss_mean(self) -> float | None:
+        """Mean over the nodes."""
+        return sum(self.losses.values()) / len(self.losses) if self.losses else None
+
+
+class Judge:
+    """Measures states of one run on the same windows of held-out text."""
+
+    def __init__(self, manifest: Manifest, run_id: RunId, settings: NodeSettings) -> None:
+        """Load the text the nodes hold out. Raises DataError."""
+        torch.set_num_threads(available_cores())
+        self._manifest = manifest
+        self._run_id = run_id
+        context_length = manifest.model.context_length
+        corpus = load_corpus(settings.data.paths, manifest.data, context_length)
+        batch_size = manifest.training.batch_size
+        num_batches = max(1, _WINDOWS // batch_size)
+        self._windows = validation_batches(corpus.validation, batch_size, context_length, num_batches)
+        self._device = choose_device(settings.device)
+
+    def evaluate(self, states: Mapping[str, Path], on_progress: Callable[[float], bool]) -> Evaluation:
+        """Losses of the initial model, of each node's state file, and of the states' average.
+
+        ``on_progress`` is told the share done and returns False to end early; what is missing then stays None.
+        Raises StoreError for a file that cannot be trusted.
+        """
+        count = len(states) + 2
+        loss_start = self._loss(None)
+        losses: dict[str, float] = {}
+        params: list[Mapping[str, Tensor]] = []
+        for done, (name, path) in enumerate(states.items(), start=1):
+            if not on_progress(done / count):
+                return Evaluation(loss_start=loss_start, losses=losses)
+            params.append(self.params_of(path))
+            losses[name] = self._loss(params[-1])
+        if not params or not on_progress((count - 1) / count):
+            return Evaluation(loss_start=loss_start, losses=losses)
+        consensus = self._loss(mean_state(params))
+        on_progress(1.0)
+        return Evaluation(loss_start=loss_start, losses=losses, loss_consensus=consensus, spread=spread(params))
+
+    def loss_of(self, path: Path) -> float:
+        """Validation loss of one state file. Raises StoreError."""
+        return self._loss(self.params_of(path))
+
+    def params_of(self, path: Path) -> dict[str, Tensor]:
+        """The parameters in a state file, by name. Raises StoreError."""
+        model = build_model(self._manifest)
+        shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        has_mixed = self._manifest.outer.mixing == "momentum"
+        state: TrainingState = read_state(path, self._run_id, shapes, has_mixed=has_mixed)
+        return {key.removeprefix(_PARAMS): t for key, t in state.tensors.items() if key.startswith(_PARAMS)}
+
+    def _loss(self, params: Mapping[str, Tensor] | None) -> float:
+        model: GPT = build_model(self._manifest)
+        if params is not None:
+            model.load_state_dict(dict(params), strict=True)
+        return validation_loss(model.to(self._device), self._windows)

@@ -1,0 +1,205 @@
+"""The nodes of a swarm as processes: starts, kills, brings back and stops them, and notices who ended unasked."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import psutil
+
+from lowcomm_node.cli.swarm.launch import NodePlace, Workshop, node_environment
+from lowcomm_node.cli.swarm.processes import NodeProcess
+
+__all__ = ["Fleet", "Incident", "IncidentKind", "Stage"]
+
+_ORPHAN_PATIENCE_S = 15.0
+"""A trainer and a p2pd have to notice within this time that their daemon was killed."""
+_RETURN_AFTER_S = 1.0
+_LOG_LINES = 12
+_STOP_LOOK_EVERY_S = 0.2
+
+
+class Stage(StrEnum):
+    """Where a node stands as a process."""
+
+    RUNNING = "running"
+    KILLED = "killed"
+    """Its daemon was killed; the children have still to end."""
+    RETURNING = "returning"
+    """All ended; a replacement starts in a moment."""
+    ENDED = "ended"
+
+
+class IncidentKind(StrEnum):
+    """What the fleet noticed by itself."""
+
+    DIED = "died"
+    """A daemon ended though nobody had asked it to."""
+    RETURNED = "returned"
+    """A killed node was started again."""
+    LEFTOVER = "leftover"
+    """A process or socket outlived its daemon; it was removed."""
+    FORCED = "forced"
+    """A node did not leave within the time it had; it was killed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """Something the swarm should show and count."""
+
+    kind: IncidentKind
+    node: str
+    detail: str = ""
+    exit_code: int | None = None
+    log: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Berth:
+    place: NodePlace
+    process: NodeProcess
+    stage: Stage = Stage.RUNNING
+    since_s: float = field(default_factory=time.monotonic)
+
+    def enter(self, stage: Stage) -> None:
+        self.stage = stage
+        self.since_s = time.monotonic()
+
+
+class Fleet:
+    """Processes by node name. All methods but ``stop`` return at once."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self._workshop = workshop
+        self._berths: dict[str, _Berth] = {}
+
+    def start(self, place: NodePlace, peers: Sequence[str]) -> None:
+        """Start a node for the first time. Raises LowcommError when the process cannot be started."""
+        self._berths[place.name] = _Berth(place, self._launch(place, peers))
+
+    def kill(self, name: str) -> None:
+        """kill -9 the node's daemon; ``tend`` brings it back once its children are gone."""
+        berth = self._berths[name]
+        berth.process.kill_daemon()
+        berth.enter(Stage.KILLED)
+
+    def tend(self, peers: Sequence[str]) -> list[Incident]:
+        """Look after all nodes; killed ones return through ``peers``."""
+        incidents: list[Incident] = []
+        for berth in self._berths.values():
+            match berth.stage:
+                case Stage.RUNNING:
+                    incidents += self._tend_running(berth)
+                case Stage.KILLED:
+                    incidents += self._tend_killed(berth)
+                case Stage.RETURNING if peers and time.monotonic() - berth.since_s >= _RETURN_AFTER_S:
+                    berth.process = self._launch(berth.place, peers)
+                    berth.enter(Stage.RUNNING)
+                    incidents.append(Incident(kind=IncidentKind.RETURNED, node=berth.place.name))
+                case _:
+                    pass
+        return incidents
+
+    def places(self, *stages: Stage) -> dict[str, NodePlace]:
+        """Places of the nodes in these stages, in order of their first start."""
+        return {name: berth.place for name, berth in self._berths.items() if berth.stage in stages}
+
+    def processes(self) -> list[NodeProcess]:
+        """Processes of the nodes that are running."""
+        return [berth.process for berth in self._berths.values() if berth.stage is Stage.RUNNING]
+
+    def log_tail(self, name: str) -> list[str]:
+        """Last lines the node has written."""
+        return self._berths[name].process.log_tail(_LOG_LINES)
+
+    def stop(self, patience_s: Callable[[], float], look: Callable[[Mapping[str, NodePlace]], None]) -> list[Incident]:
+        """End all nodes and wait for it: SIGTERM, then SIGKILL after ``patience_s()`` seconds.
+
+        ``look`` is called several times a second with the nodes that still run, so that their last counters are seen.
+        Afterwards no process and no socket of any node is left; what had to be removed by force is in the result.
+        """
+        incidents: list[Incident] = []
+        begun_s = time.monotonic()
+        for berth in self._berths.values():
+            if berth.stage is Stage.RUNNING:
+                berth.process.look()
+                berth.process.terminate()
+        while time.monotonic() - begun_s < patience_s():
+            running = {
+                n: b for n, b in self._berths.items() if b.stage is Stage.RUNNING and b.process.exit_code is None
+            }
+            if not running:
+                break
+            look({name: berth.place for name, berth in running.items()})
+            time.sleep(_STOP_LOOK_EVERY_S)
+        for berth in self._berths.values():
+            incidents += self._finish(berth, patience_s)
+            berth.enter(Stage.ENDED)
+        return incidents
+
+    def _launch(self, place: NodePlace, peers: Sequence[str]) -> NodeProcess:
+        place.final_state.unlink(missing_ok=True)  # a state file of this name always is from this life
+        return NodeProcess(self._workshop.command(place, peers), place.log_file, node_environment())
+
+    def _tend_running(self, berth: _Berth) -> list[Incident]:
+        code = berth.process.exit_code
+        if code is None:
+            return []
+        log = tuple(berth.process.log_tail(_LOG_LINES))
+        berth.process.kill_all()
+        _unlink_sockets(berth.process)
+        berth.enter(Stage.ENDED)
+        return [Incident(kind=IncidentKind.DIED, node=berth.place.name, exit_code=code, log=log)]
+
+    def _tend_killed(self, berth: _Berth) -> list[Incident]:
+        left = berth.process.survivors()
+        if left and time.monotonic() - berth.since_s < _ORPHAN_PATIENCE_S:
+            return []
+        incidents = _leftovers(berth)
+        _unlink_sockets(berth.process)  # after kill -9 nobody else can
+        berth.enter(Stage.RETURNING)
+        return incidents
+
+    def _finish(self, berth: _Berth, patience_s: Callable[[], float]) -> list[Incident]:
+        if berth.stage not in {Stage.RUNNING, Stage.KILLED}:
+            return []
+        incidents: list[Incident] = []
+        was_killed = berth.stage is Stage.KILLED
+        if berth.process.exit_code is None:
+            log = tuple(berth.process.log_tail(_LOG_LINES))
+            incidents.append(Incident(kind=IncidentKind.FORCED, node=berth.place.name, log=log))
+            berth.process.kill_daemon()
+            was_killed = True
+        deadline_s = time.monotonic() + min(_ORPHAN_PATIENCE_S, patience_s())
+        while berth.process.survivors() and time.monotonic() < deadline_s:
+            time.sleep(_STOP_LOOK_EVERY_S)
+        incidents += _leftovers(berth)
+        left = _unlink_sockets(berth.process)
+        if left and not was_killed:
+            detail = f"sockets {', '.join(left)}"
+            incidents.append(Incident(kind=IncidentKind.LEFTOVER, node=berth.place.name, detail=detail))
+        return incidents
+
+
+def _leftovers(berth: _Berth) -> list[Incident]:
+    """Name and remove the processes that outlived their daemon."""
+    left = berth.process.survivors()
+    if not left:
+        return []
+    names = ", ".join(f"{process.pid} ({_name(process)})" for process in left)
+    berth.process.kill_all()
+    return [Incident(kind=IncidentKind.LEFTOVER, node=berth.place.name, detail=f"processes {names}")]
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.Error:
+        return "ended"
+
+
+def _unlink_sockets(process: NodeProcess) -> list[str]:
+    left = process.left_sockets()
+    for path in left:
+        path.unlink(missing_ok=True)
+    return [str(path) for path in left]

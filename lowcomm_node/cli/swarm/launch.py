@@ -1,0 +1,103 @@
+"""How the nodes of a swarm are told apart and set up: directories, common settings, command lines."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lowcomm_node.cli.swarm.ports import NodePorts
+from lowcomm_node.settings.load import toml_value
+from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.settings.node import NodeSettings
+from lowcomm_node.settings.template import manifest_template
+
+__all__ = ["FINAL_STATE", "NodePlace", "Workshop", "node_environment", "threads_per_node"]
+
+FINAL_STATE = "final.safetensors"
+"""What a node writes into its state directory when it leaves in order."""
+_LOOKS_PER_RUN = 25
+_MIN_EVAL_EVERY_STEPS = 10
+_POLL_EVERY_S = 2.0
+_RECORD_TTL_S = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePlace:
+    """Where one node lives, through all its lives."""
+
+    name: str
+    """n0 is the bootstrap."""
+    ports: NodePorts
+    directory: Path
+
+    @property
+    def log_file(self) -> Path:
+        """Output of all its lives."""
+        return self.directory.with_suffix(".log")
+
+    @property
+    def final_state(self) -> Path:
+        """State file of an orderly end."""
+        return self.directory / FINAL_STATE
+
+
+class Workshop:
+    """The swarm's directory: manifest, common node settings, one folder and one log per node."""
+
+    def __init__(self, directory: Path, manifest: Manifest, *, settings: NodeSettings) -> None:
+        """Write the manifest and what the nodes share of ``settings`` (device, data) into ``directory``."""
+        self.directory = directory
+        self.manifest_file = directory / "run.toml"
+        self.manifest_file.write_text(manifest_template(manifest), encoding="utf-8")
+        self.config_file = directory / "node.toml"
+        self.config_file.write_text(_node_settings(manifest, settings), encoding="utf-8")
+
+    def place(self, name: str, ports: NodePorts) -> NodePlace:
+        """Make the node's directory."""
+        directory = self.directory / name
+        directory.mkdir(mode=0o700)
+        return NodePlace(name=name, ports=ports, directory=directory)
+
+    def command(self, place: NodePlace, peers: Sequence[str]) -> list[str]:
+        """The ``lowcomm-node join`` of a node; without peers it starts the run."""
+        whom = ["--peers", *peers] if peers else ["--manifest", str(self.manifest_file)]
+        settings = {
+            "network.dht_port": place.ports.dht,
+            "network.grpc_port": place.ports.grpc,
+            "metrics.port": place.ports.metrics,
+        }
+        sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+        join = ["join", *whom, "--state-dir", str(place.directory), "--config", str(self.config_file), *sets]
+        return [sys.executable, "-m", "lowcomm_node", *join]
+
+
+def threads_per_node(nodes: int, cores: int) -> int:
+    """CPU threads for each node's trainer, so that all together do not fight for the cores."""
+    return max(1, cores // nodes)
+
+
+def node_environment() -> dict[str, str]:
+    """This environment without the settings a user keeps for a node of their own: a swarm is the same everywhere."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("LOWCOMM_")}
+
+
+def _node_settings(manifest: Manifest, settings: NodeSettings) -> str:
+    """Common settings: on one computer the directory is cheap, so members are looked up often and expire soon."""
+    eval_every = max(_MIN_EVAL_EVERY_STEPS, manifest.training.total_steps // _LOOKS_PER_RUN)
+    return "\n".join(
+        [
+            "# Settings that all nodes of this swarm share; each has its own ports on the command line.",
+            f"eval_every_steps = {eval_every}",
+            "[device]",
+            f"threads = {settings.device.threads}",
+            "[data]",
+            f"paths = {toml_value(list(settings.data.paths))}",
+            "[network]",
+            f"poll_every_s = {_POLL_EVERY_S}",
+            f"record_ttl_s = {_RECORD_TTL_S}",
+            "[log]",
+            'format = "text"',
+            "",
+        ]
+    )

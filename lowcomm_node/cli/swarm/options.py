@@ -1,0 +1,99 @@
+"""What the user asked ``lowcomm-node swarm`` for, checked before anything starts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lowcomm_node.errors import ConfigError
+
+__all__ = ["DEFAULT_MINUTES", "MAX_NODES", "PORTS_PER_NODE", "SwarmOptions"]
+
+DEFAULT_MINUTES = 2.0
+MAX_NODES = 64
+PORTS_PER_NODE = 3
+"""DHT, gRPC and metrics, in this order."""
+_MIN_KILL_EVERY_S = 3.0
+_LAST_PORT = 65535
+_FIRST_UNPRIVILEGED_PORT = 1024
+_MAX_SOCKET_PATH_BYTES = 100
+"""Unix socket paths end at 104 bytes on macOS and 108 on Linux."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwarmOptions:
+    """The command line of one swarm."""
+
+    nodes: int = 4
+    """Nodes at the start, the bootstrap included."""
+    minutes: float | None = None
+    """Training time; counted from the first node's first step."""
+    steps: int | None = None
+    """Length of the schedule instead of a time: the swarm ends when its nodes have finished it."""
+    manifest: Path | None = None
+    kill_every_s: float = 0.0
+    """Seconds between two kill -9; 0 is never."""
+    join_late: int = 0
+    seed: int | None = None
+    """Seed of the run and of the choice of victims; None keeps the manifest's."""
+    json_file: Path | None = None
+    plot_file: Path | None = None
+    port_base: int | None = None
+    compare_local: bool = False
+    directory: Path | None = None
+    keep: bool = False
+    data: tuple[str, ...] = ()
+    """Files, folders or globs to train on; empty is the nodes' default corpus."""
+
+    def check(self) -> None:
+        """Refuse what cannot work. Raises ConfigError naming the option and what it allows."""
+        if not 1 <= self.nodes <= MAX_NODES:
+            _refuse("--nodes", self.nodes, f"1 to {MAX_NODES}")
+        if self.minutes is not None and self.steps is not None:
+            raise ConfigError("--minutes and --steps exclude each other: a swarm ends by time or by schedule")
+        if self.minutes is not None and not 0 < self.minutes <= 60 * 24 * 30:
+            _refuse("--minutes", self.minutes, "more than 0, at most 43200")
+        if self.steps is not None and not 1 <= self.steps <= 1_000_000_000:
+            _refuse("--steps", self.steps, "1 to 1000000000")
+        if self.kill_every_s and self.kill_every_s < _MIN_KILL_EVERY_S:
+            _refuse("--kill-every", self.kill_every_s, f"0 (never) or at least {_MIN_KILL_EVERY_S:g} seconds")
+        if self.kill_every_s and self.nodes < 2:
+            raise ConfigError("--kill-every needs --nodes 2 or more: the first node is never killed")
+        if not 0 <= self.join_late <= MAX_NODES:
+            _refuse("--join-late", self.join_late, f"0 to {MAX_NODES}")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            _refuse("--seed", self.seed, "0 to 2^63 - 1")
+        highest = _LAST_PORT - PORTS_PER_NODE * self.members_max + 1
+        if self.port_base is not None and not _FIRST_UNPRIVILEGED_PORT <= self.port_base <= highest:
+            _refuse("--port-base", self.port_base, f"{_FIRST_UNPRIVILEGED_PORT} to {highest}")
+        if self.manifest is not None and not self.manifest.is_file():
+            raise ConfigError(f"--manifest {self.manifest}: no such file")
+        if self.directory is not None:
+            self._check_directory(self.directory)
+
+    @property
+    def members_max(self) -> int:
+        """Nodes at the start and late ones together."""
+        return self.nodes + self.join_late
+
+    @property
+    def limit_s(self) -> float | None:
+        """Seconds of training after which the swarm ends; None when only the schedule ends it."""
+        if self.minutes is not None:
+            return self.minutes * 60
+        if self.steps is not None or self.manifest is not None:
+            return None
+        return DEFAULT_MINUTES * 60
+
+    def _check_directory(self, directory: Path) -> None:
+        if directory.exists() and not directory.is_dir():
+            raise ConfigError(f"--dir {directory}: not a directory")
+        if directory.exists() and any(directory.iterdir()):
+            raise ConfigError(f"--dir {directory}: not empty; name a new directory")
+        longest = directory.resolve() / f"n{self.members_max}" / "control.sock"
+        if len(str(longest).encode()) > _MAX_SOCKET_PATH_BYTES:
+            raise ConfigError(
+                f"--dir {directory}: too long for Unix sockets ({longest} has over {_MAX_SOCKET_PATH_BYTES} bytes)"
+            )
+
+
+def _refuse(option: str, value: object, allowed: str) -> None:
+    raise ConfigError(f"{option} {value} is not allowed; allowed: {allowed}")

@@ -1,0 +1,223 @@
+"""``lowcomm-node swarm`` from its options to its exit status: prepare, run, judge, compare, report."""
+
+import contextlib
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from lowcomm_node.cli.exit_codes import ExitCode
+from lowcomm_node.cli.swarm.calibrate import available_cores, measure_pace, steps_that_fit, with_total_steps
+from lowcomm_node.cli.swarm.compare import Hermit, train_hermits
+from lowcomm_node.cli.swarm.conductor import Conductor
+from lowcomm_node.cli.swarm.fleet import Fleet
+from lowcomm_node.cli.swarm.interrupts import Interrupts
+from lowcomm_node.cli.swarm.launch import NodePlace, Workshop, threads_per_node
+from lowcomm_node.cli.swarm.observe import Observer
+from lowcomm_node.cli.swarm.options import SwarmOptions
+from lowcomm_node.cli.swarm.plot import plot_swarm
+from lowcomm_node.cli.swarm.ports import choose_ports
+from lowcomm_node.cli.swarm.report import SwarmReport, make_report, write_report
+from lowcomm_node.cli.swarm.timeline import Timeline
+from lowcomm_node.cli.swarm.verdict import report_table, verdict
+from lowcomm_node.cli.swarm.view import View, view_for
+from lowcomm_node.cli.swarm.watch import Watcher
+from lowcomm_node.errors import LowcommError, StoreError
+from lowcomm_node.settings.canonical import run_id
+from lowcomm_node.settings.load import read_manifest
+from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.settings.node import DataSettings, DeviceSettings, NodeSettings
+from lowcomm_node.units import PeerId
+
+__all__ = ["perform"]
+
+
+def perform(options: SwarmOptions, console: Console) -> int:
+    """Run a swarm; returns the exit status. Raises LowcommError for what keeps it from starting."""
+    options.check()
+    with Interrupts() as interrupts, _directory(options, console) as directory:
+        with view_for(console) as view:
+            performance = _Performance(options, directory, view, interrupts)
+            report = performance.report()
+        console.print(report_table(report))
+        console.print(verdict(report), soft_wrap=True, highlight=False)
+        for what, path in performance.written.items():
+            console.print(f"{what}: {path}", soft_wrap=True, highlight=False)
+        if interrupts:
+            return interrupts.exit_code
+        is_complete = report.ended_by in {"time", "finished"} and report.nodes_live > 0
+        return ExitCode.OK if is_complete else ExitCode.FAILED
+
+
+class _Performance:
+    """One swarm with everything around it."""
+
+    def __init__(self, options: SwarmOptions, directory: Path, view: View, interrupts: Interrupts) -> None:
+        self._options = options
+        self._directory = directory
+        self._view = view
+        self._interrupts = interrupts
+        self._settings = NodeSettings(
+            device=DeviceSettings(threads=threads_per_node(options.nodes, available_cores())),
+            data=DataSettings(paths=tuple(str(Path(path).expanduser().absolute()) for path in options.data)),
+        )
+        self.written: dict[str, Path] = {}
+
+    def report(self) -> SwarmReport:
+        """Do it all; the report and the plot are written even when somebody interrupts."""
+        manifest = self._manifest()
+        self._run_id = run_id(manifest)
+        workshop = Workshop(self._directory, manifest, settings=self._settings)
+        ports = choose_ports(self._options.members_max, self._options.port_base)
+        places = [workshop.place(f"n{index}", of_node) for index, of_node in enumerate(ports)]
+        fleet = Fleet(workshop)
+        with Watcher() as watcher:
+            observer = Observer(fleet, watcher, nodes=self._options.nodes, spread_of=_sketch_spread)
+            conductor = Conductor(
+                self._options,
+                places=places,
+                fleet=fleet,
+                observer=observer,
+                view=self._view,
+                interrupts=self._interrupts,
+                seed=manifest.seed,
+            )
+            conductor.run()
+        report = make_report(
+            observer.ledger,
+            observer.history,
+            conductor.ending,
+            nodes=self._options.nodes,
+            memory_peak_bytes=observer.memory_peak_bytes,
+            seed=manifest.seed,
+            command=sys.argv,
+        )
+        live = [place for place in places if place.name in conductor.ending.live]
+        try:
+            report = self._judge(report, manifest, live)
+        except LowcommError as error:
+            # The run itself is worth reporting, whatever keeps its states from being judged.
+            self._view.say(f"error: {error}")
+        stamp = time.strftime("runs/swarm-%Y%m%d-%H%M%S")
+        json_file = self._options.json_file or Path(f"{stamp}.json")
+        plot_file = self._options.plot_file or Path(f"{stamp}.png")
+        write_report(report, json_file)
+        self.written["report"] = json_file
+        plot_swarm(observer.history, report, plot_file)
+        self.written["plot"] = plot_file
+        return report
+
+    def _manifest(self) -> Manifest:
+        """The run's manifest; a length is chosen where neither file nor options give one."""
+        options = self._options
+        manifest = Manifest(name="swarm") if options.manifest is None else read_manifest(options.manifest)
+        if options.seed is not None:
+            manifest = replace(manifest, seed=options.seed)
+        if options.steps is not None:
+            return with_total_steps(manifest, options.steps)
+        if options.manifest is not None or options.limit_s is None:
+            return manifest
+        cores = available_cores()
+        self._view.say(f"measuring how fast this computer trains the model ({manifest.name}), a few seconds")
+        pace = measure_pace(manifest, self._settings, lambda: bool(self._interrupts))
+        shares = Timeline(kill_every_s=0, join_late=options.join_late, seed=0).late_shares
+        total_steps = steps_that_fit(
+            pace,
+            seconds=options.limit_s,
+            nodes=options.nodes + sum(1 - share for share in shares),
+            cores=cores,
+            starts=options.members_max - 1,
+        )
+        self._view.say(
+            f"one trainer alone takes {pace.steps_per_second:.1f} steps a second with {pace.threads} threads; "
+            f"{options.nodes} nodes on {cores} cores: a schedule of {total_steps} steps for {options.limit_s:.0f} s"
+        )
+        return with_total_steps(manifest, total_steps)
+
+    def _judge(self, report: SwarmReport, manifest: Manifest, live: Sequence[NodePlace]) -> SwarmReport:
+        if self._interrupts or not live:
+            return report
+        from lowcomm_node.cli.swarm.evaluation import Judge
+
+        def goes_on(share_done: float) -> bool:
+            self._view.work("judging the models", share_done)
+            return not self._interrupts
+
+        goes_on(0.0)
+        judge = Judge(manifest, self._run_id, self._settings)
+        evaluation = judge.evaluate({place.name: place.final_state for place in live}, goes_on)
+        per_node = {
+            name: replace(node, val_loss_end=evaluation.losses.get(name)) for name, node in report.per_node.items()
+        }
+        report = replace(
+            report,
+            val_loss_start=evaluation.loss_start,
+            val_loss_end=evaluation.loss_mean,
+            val_loss_consensus=evaluation.loss_consensus,
+            spread_end=evaluation.spread,
+            per_node=per_node,
+        )
+        if not self._options.compare_local or self._interrupts:
+            return report
+        hermits = self._hermits(report, live)
+        if not self._train_hermits(hermits, manifest):
+            return report
+        losses = {hermit.name: judge.loss_of(hermit.state_file) for hermit in hermits}
+        per_node = {name: replace(node, val_loss_local_only=losses.get(name)) for name, node in report.per_node.items()}
+        return replace(report, val_loss_local_only=sum(losses.values()) / len(losses), per_node=per_node)
+
+    def _hermits(self, report: SwarmReport, live: Sequence[NodePlace]) -> list[Hermit]:
+        return [
+            Hermit(
+                name=place.name,
+                peer_id=PeerId(report.per_node[place.name].peer_id),
+                steps=max(1, report.per_node[place.name].steps),
+                state_file=self._directory / f"{place.name}-alone.safetensors",
+            )
+            for place in live
+        ]
+
+    def _train_hermits(self, hermits: list[Hermit], manifest: Manifest) -> bool:
+        self._view.say(f"for comparison, {len(hermits)} nodes train alone on the same data for as many steps")
+        return train_hermits(
+            hermits,
+            manifest,
+            self._run_id,
+            self._settings,
+            interrupts=self._interrupts,
+            on_progress=lambda share_done: self._view.work("training alone", share_done),
+        )
+
+
+def _sketch_spread(sketches: Sequence[Sequence[float]], parameters: int) -> float:
+    import torch
+
+    from lowcomm_node.algo.consensus import sketch_spread
+
+    return sketch_spread([torch.tensor(sketch) for sketch in sketches], parameters)
+
+
+@contextlib.contextmanager
+def _directory(options: SwarmOptions, console: Console) -> Iterator[Path]:
+    """The swarm's directory: the user's, or a temporary one that goes unless it is to be kept."""
+    if options.directory is not None:
+        try:
+            options.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"--dir {options.directory}: {error.strerror}") from error
+        yield options.directory.resolve()
+        return
+    # A short name: Unix socket paths are limited to about a hundred bytes.
+    directory = Path(tempfile.mkdtemp(prefix="lcn-"))
+    try:
+        yield directory
+    finally:
+        if options.keep:
+            console.print(f"kept: {directory}", highlight=False)
+        else:
+            shutil.rmtree(directory, ignore_errors=True)

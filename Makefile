@@ -11,6 +11,7 @@ STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup swarm test check fmt proto docs clean
+.PHONY: check-format check-lint check-types check-imports check-proto check-spelling
 
 help: ## print this menu
 	@echo "Recipes (PYTHON=$(PYTHON) VENV=$(VENV); extra words for a command go into ARGS=\"...\"):"
@@ -25,12 +26,19 @@ test: setup ## run all tests: the quick ones side by side, then those with real 
 	$(BIN)/pytest -m "not system" -n $(WORKERS) $(ARGS)
 	$(BIN)/pytest -m system $(ARGS)
 
-check: setup ## format, lint, types, imports, generated code, spelling; changes nothing
+check: check-format check-lint check-types check-imports check-proto check-spelling ## format, lint, types, imports, generated code, spelling; changes nothing
+
+check-format: setup
 	$(BIN)/ruff format --check .
+check-lint: setup
 	$(BIN)/ruff check .
+check-types: setup
 	$(BIN)/mypy
+check-imports: setup
 	$(BIN)/lint-imports
+check-proto: setup
 	$(BIN)/python proto/generate.py --check
+check-spelling: setup
 	$(BIN)/codespell
 
 fmt: setup ## format the code and repair what the linter can

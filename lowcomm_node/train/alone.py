@@ -41,7 +41,7 @@ def train_alone(
 
     def validate() -> None:
         meter.validation_loss = validation_loss(replica.model, session.validation)
-        meter.sketch = count_sketch(replica.theta)
+        meter.sketch = tuple(count_sketch(replica.theta).tolist())
 
     validate()
     while replica.steps < steps:

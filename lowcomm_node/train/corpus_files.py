@@ -73,15 +73,24 @@ def _expand(pattern: str) -> Iterator[_Candidate]:
     elif path.is_dir():
         yield from _walk(path, _SKIPPED_FOLDERS)
     elif glob.has_magic(pattern):
-        fixed = path
-        while glob.has_magic(str(fixed)):
-            fixed = fixed.parent
-        for match in sorted(glob.glob(str(path), recursive=True)):
-            if Path(match).is_file():
-                yield _Candidate(Path(match).relative_to(fixed).as_posix(), Path(match), is_named=False)
+        yield from _match(pattern, path)
     else:
         msg = f"{pattern}: no such file or folder; correct data.paths"
         raise DataError(msg)
+
+
+def _match(pattern: str, path: Path) -> Iterator[_Candidate]:
+    fixed = path
+    while glob.has_magic(str(fixed)):
+        fixed = fixed.parent
+    try:
+        matches = sorted(fixed.glob(str(path.relative_to(fixed))))
+    except ValueError as error:
+        msg = f"{pattern}: not a usable pattern ({error}); correct data.paths"
+        raise DataError(msg) from error
+    for match in matches:
+        if match.is_file():
+            yield _Candidate(match.relative_to(fixed).as_posix(), match, is_named=False)
 
 
 def _walk(root: Path, skipped_folders: frozenset[str]) -> Iterator[_Candidate]:

@@ -70,7 +70,8 @@ class Stream:
         """int64 ``(batch_size, context_length + 1)``: inputs are ``[:, :-1]``, targets ``[:, 1:]``."""
         digest = hashlib.shake_256(self._name + str(index).encode()).digest(8 * self._batch_size)
         starts = [
-            int.from_bytes(digest[8 * row : 8 * row + 8], "little") % self._num_starts for row in range(self._batch_size)
+            int.from_bytes(digest[8 * row : 8 * row + 8], "little") % self._num_starts
+            for row in range(self._batch_size)
         ]
         return _windows(self._tokens, starts, self._window)
 

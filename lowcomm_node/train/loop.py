@@ -155,7 +155,7 @@ class Trainer:
         self._is_validation_stale = False
         if self._session.eval_every_steps:
             self._meter.validation_loss = validation_loss(self._replica.model, self._session.validation)
-            self._meter.sketch = count_sketch(self._replica.theta)
+            self._meter.sketch = tuple(count_sketch(self._replica.theta).tolist())
 
     def _load(self, request: LoadState) -> None:
         replica, path = self._replica, Path(request.path)
@@ -163,7 +163,9 @@ class Trainer:
         try:
             state = read_state(path, self._session.run_id, shapes, has_mixed=replica.has_mixed)
             if not is_plausible(state.counters.progress_steps, self._training):
-                raise StoreError(f"{path}: state refused: progress {state.counters.progress_steps} is beyond the run's end")
+                raise StoreError(
+                    f"{path}: state refused: progress {state.counters.progress_steps} is beyond the run's end"
+                )
         except StoreError as error:
             self._mailbox.post(Failed(code=error.code, detail=str(error), is_fatal=False))
             return

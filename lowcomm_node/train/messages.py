@@ -117,6 +117,8 @@ class WriteSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotWritten:
+    """The file is complete and durable."""
+
     path: str
     progress_steps: float
     steps: int
@@ -131,6 +133,8 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped:
+    """The last message; the process ends with status 0."""
+
     path: str
 
 
@@ -171,4 +175,3 @@ FromTrainer = (
     | CorrectionApplied
     | EncodingRefused
 )
-

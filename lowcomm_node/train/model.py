@@ -61,7 +61,7 @@ class Attention(nn.Module):
             q, k = (functional.rms_norm(t, (t.shape[-1],), eps=_RMS_EPS) for t in (q, k))
         q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
         y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return cast(Tensor, self.out(y.transpose(1, 2).reshape(x.shape)))
+        return cast("Tensor", self.out(y.transpose(1, 2).reshape(x.shape)))
 
     def _split(self, x: Tensor) -> Tensor:
         batch, time, width = x.shape
@@ -78,7 +78,7 @@ class SwiGLU(nn.Module):
         self.down = Projection(config.d_ff, config.d_model)
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.down(functional.silu(self.gate(x)) * self.up(x)))
+        return cast("Tensor", self.down(functional.silu(self.gate(x)) * self.up(x)))
 
 
 class Block(nn.Module):
@@ -93,7 +93,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x), cos, sin)
-        return cast(Tensor, x + self.mlp(self.mlp_norm(x)))
+        return cast("Tensor", x + self.mlp(self.mlp_norm(x)))
 
 
 class GPT(nn.Module):

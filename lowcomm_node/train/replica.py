@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lowcomm_node.algo.moments import bias_correction, guard_
 from lowcomm_node.algo.noloco import outer_step_
 from lowcomm_node.core.progress import learning_rate_at
 from lowcomm_node.settings.manifest import Manifest
@@ -36,7 +37,7 @@ class StepResult:
 class Replica:
     """Weights, moments and outer state of one node, with the steps that change them.
 
-    All state is float32 on ``device``. Meetings change it only through ``shift``, between two steps.
+    All state is float32 on ``device``. Meetings change it between two steps (payloads.apply_corrections).
     """
 
     def __init__(self, manifest: Manifest, device: torch.device) -> None:
@@ -72,7 +73,7 @@ class Replica:
         learning_rate = learning_rate_at(self.progress_steps, training, optimizer.lr)
         self._optimizer.zero_grad(set_to_none=True)
         loss = language_model_loss(self.model, batch.to(self.device, non_blocking=True))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, training.grad_clip)
         loss_value, norm_value = torch.stack((loss.detach(), norm)).tolist()
         is_finite = math.isfinite(loss_value) and math.isfinite(norm_value)
@@ -114,7 +115,13 @@ class Replica:
             return 1.0
         config = self._manifest.optimizer
         beta = config.beta1 if stream is Stream.EXP_AVG else config.beta2
-        return float(1 - beta**self.optimizer_steps)
+        return bias_correction(beta, self.optimizer_steps)
+
+    def guard_moments(self) -> None:
+        """Clamp |u| <= sqrt(v), bias-corrected: foreign first moments must not meet an own second moment of nothing."""
+        config = self._manifest.optimizer
+        for exp_avg, exp_avg_sq in zip(self.exp_avg, self.exp_avg_sq, strict=True):
+            guard_(exp_avg, exp_avg_sq, self.optimizer_steps, config.beta1, config.beta2)
 
     def state(self) -> TrainingState:
         """Everything that ``load`` needs; shares memory with the replica, so write it out before the next step."""
@@ -170,9 +177,7 @@ def _build_adamw(parameters: list[torch.nn.Parameter], manifest: Manifest) -> to
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(
-        groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True
-    )
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
     for parameter in parameters:
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),

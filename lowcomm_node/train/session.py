@@ -64,12 +64,16 @@ def choose_device(settings: DeviceSettings) -> torch.device:
     try:
         device = torch.device(settings.name)
     except RuntimeError as error:
-        raise ConfigError(f'device.name = {settings.name!r} is not a device; allowed: "auto", "cpu", "cuda", "cuda:N"') from error
+        raise ConfigError(
+            f'device.name = {settings.name!r} is not a device; allowed: "auto", "cpu", "cuda", "cuda:N"'
+        ) from error
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f'device.name = {settings.name!r} is not supported; allowed: "auto", "cpu", "cuda", "cuda:N"')
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
-        raise ConfigError(f'device.name = {settings.name!r}, but torch sees {count} CUDA devices here; use "auto" or "cpu"')
+        raise ConfigError(
+            f'device.name = {settings.name!r}, but torch sees {count} CUDA devices here; use "auto" or "cpu"'
+        )
     return device
 
 

@@ -115,7 +115,9 @@ def read_state(path: Path, run_id: RunId, shapes: dict[str, tuple[int, ...]], *,
                     _refuse(path, f"{key} is missing")
             for key in found.difference(expected):
                 _refuse(path, f"{key!r} does not belong to this run's state")
-            tensors = {key: _checked(path, key, file.get_tensor(key), shapes[key.partition("/")[2]]) for key in expected}
+            tensors = {
+                key: _checked(path, key, file.get_tensor(key), shapes[key.partition("/")[2]]) for key in expected
+            }
     except (OSError, SafetensorError, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: state cannot be read: {error}") from error
     return TrainingState(tensors=tensors, counters=counters)

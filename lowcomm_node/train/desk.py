@@ -1,0 +1,255 @@
+"""The trainer's side of meetings: encodes from the live weights, holds what is pending, applies between two steps.
+
+Whatever comes from a peer is checked here before it touches anything: plans against the manifest, sizes against the
+plans, numbers for being finite. A meeting that fails a check is forgotten and answered with the reason.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from lowcomm_node.core.commands import ApplyClose, DropMeeting, EncodeAnswer, EncodeClose, EncodeOffer, SettleMeeting
+from lowcomm_node.core.events import AnswerEncoded, CloseEncoded, CorrectionApplied, EncodingRefused, OfferEncoded
+from lowcomm_node.core.messages import StreamPlan
+from lowcomm_node.core.progress import is_plausible
+from lowcomm_node.errors import RefusalReason, RemoteProtocolError
+from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.train.payloads import (
+    AnyCorrection,
+    AnyHalf,
+    answer_part,
+    apply_corrections,
+    close_part,
+    finish_part,
+    meeting_seed,
+    offer_part,
+)
+from lowcomm_node.train.plans import Planner
+from lowcomm_node.train.replica import Replica
+from lowcomm_node.units import MeetingId, RunId, Stream
+
+__all__ = ["MeetingCommand", "MeetingDesk", "MeetingEvent"]
+
+MeetingCommand = EncodeOffer | EncodeAnswer | EncodeClose | ApplyClose | SettleMeeting | DropMeeting
+MeetingEvent = OfferEncoded | AnswerEncoded | CloseEncoded | CorrectionApplied | EncodingRefused
+
+_MAX_ANSWERED = 8
+"""Answers whose close is still to come. An older one is dropped: its close will be refused, and nobody applies it."""
+_MAX_INITIATED = 16
+"""Own offers and held corrections. The core keeps at most 8, so that nothing is dropped here that still counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Offered:
+    """On the initiator, until the answer."""
+
+    plans: tuple[StreamPlan, ...]
+    parts: tuple[bytes, ...]
+    progress_steps: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """One stream's correction, known to be finite."""
+
+    plan: StreamPlan
+    correction: AnyCorrection
+    norm: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held:
+    """On the initiator, between close and verdict."""
+
+    corrections: tuple[_Checked, ...]
+    progress_shift: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answered:
+    """On the answerer, between answer and close."""
+
+    plans: tuple[StreamPlan, ...]
+    halves: tuple[AnyHalf, ...]
+    progress_shift: float
+
+
+_Pending = TypeVar("_Pending", _Answered, _Offered | _Held)
+
+
+class MeetingDesk:
+    """Turns meeting commands into events. Called between two steps, never during one."""
+
+    def __init__(self, replica: Replica, manifest: Manifest, run_id: RunId) -> None:
+        self._replica = replica
+        self._training = manifest.training
+        self._weight = manifest.outer.mixing_gain / 2
+        self._run_id = run_id
+        self._planner = Planner(manifest, replica.shapes)
+        self._initiated: OrderedDict[MeetingId, _Offered | _Held] = OrderedDict()
+        self._answered: OrderedDict[MeetingId, _Answered] = OrderedDict()
+
+    def handle(self, command: MeetingCommand) -> MeetingEvent | None:
+        """Carry out one command; DropMeeting has no answer."""
+        try:
+            match command:
+                case EncodeOffer():
+                    return self._offer(command)
+                case EncodeAnswer():
+                    return self._answer(command)
+                case EncodeClose():
+                    return self._close(command)
+                case ApplyClose():
+                    return self._apply(command)
+                case SettleMeeting():
+                    return self._settle(command)
+                case DropMeeting():
+                    self._initiated.pop(command.meeting_id, None)
+                    self._answered.pop(command.meeting_id, None)
+                    return None
+        except RemoteProtocolError as error:
+            meeting_id = _meeting_of(command)
+            # Of the one role only: a peer that offers a meeting under the id of ours must not make us drop ours.
+            if isinstance(command, EncodeAnswer | ApplyClose):
+                self._answered.pop(meeting_id, None)
+            elif error.reason is not RefusalReason.UNKNOWN_MEETING:
+                self._initiated.pop(meeting_id, None)
+            return EncodingRefused(meeting_id=meeting_id, reason=error.reason, detail=error.detail)
+
+    def forget_all(self) -> None:
+        """The state was replaced: what is pending was computed from another one."""
+        self._initiated.clear()
+        self._answered.clear()
+
+    def _offer(self, command: EncodeOffer) -> OfferEncoded:
+        streams = [stream for stream in command.streams if self._replica.is_ready(stream)]
+        if not streams:
+            raise RemoteProtocolError(RefusalReason.NOT_READY, "no step was taken yet, there are no moments")
+        plans = tuple(self._planner.plan(stream, is_dense=command.is_dense) for stream in streams)
+        parts = tuple(offer_part(self._replica, plan, self._seed(command.meeting_id, plan)) for plan in plans)
+        progress = self._replica.progress_steps
+        offered = _Offered(plans=plans, parts=parts, progress_steps=progress)
+        _keep(self._initiated, command.meeting_id, offered, _MAX_INITIATED)
+        return OfferEncoded(meeting_id=command.meeting_id, plans=plans, parts=parts, progress_steps=progress)
+
+    def _answer(self, command: EncodeAnswer) -> AnswerEncoded:
+        offer, replica = command.offer, self._replica
+        self._check_progress(offer.progress_steps)
+        self._planner.check_foreign(offer.plans, replica.progress_steps)
+        if not all(replica.is_ready(plan.stream) for plan in offer.plans):
+            raise RemoteProtocolError(RefusalReason.NOT_READY, "no step was taken yet, there are no moments")
+        parts: list[bytes] = []
+        halves: list[AnyHalf] = []
+        with _peer_input():
+            for plan, offered in zip(offer.plans, offer.parts, strict=True):
+                part, half = answer_part(replica, plan, self._seed(offer.meeting_id, plan), offered)
+                _check_finite(plan.stream, half.is_finite())
+                parts.append(part)
+                halves.append(half)
+        progress = replica.progress_steps
+        shift = (offer.progress_steps - progress) / 2
+        answered = _Answered(plans=offer.plans, halves=tuple(halves), progress_shift=shift)
+        _keep(self._answered, offer.meeting_id, answered, _MAX_ANSWERED)
+        return AnswerEncoded(meeting_id=offer.meeting_id, parts=tuple(parts), progress_steps=progress)
+
+    def _close(self, command: EncodeClose) -> CloseEncoded:
+        answer = command.answer
+        offered = self._initiated.get(answer.meeting_id)
+        if not isinstance(offered, _Offered):
+            raise _unknown(answer.meeting_id)
+        self._check_progress(answer.progress_steps)
+        parts: list[bytes] = []
+        corrections: list[_Checked] = []
+        with _peer_input():
+            for plan, own, theirs in zip(offered.plans, offered.parts, answer.parts, strict=True):
+                part, correction = close_part(self._replica, plan, own, theirs)
+                parts.append(part)
+                corrections.append(_check_correction(plan, correction))
+        shift = (answer.progress_steps - offered.progress_steps) / 2
+        self._initiated[answer.meeting_id] = _Held(corrections=tuple(corrections), progress_shift=shift)
+        return CloseEncoded(meeting_id=answer.meeting_id, parts=tuple(parts))
+
+    def _apply(self, command: ApplyClose) -> CorrectionApplied:
+        close = command.close
+        answered = self._answered.get(close.meeting_id)
+        if answered is None:
+            raise _unknown(close.meeting_id)
+        with _peer_input():
+            corrections = [
+                _check_correction(plan, finish_part(half, part))
+                for plan, half, part in zip(answered.plans, answered.halves, close.parts, strict=True)
+            ]
+        del self._answered[close.meeting_id]
+        return self._follow(close.meeting_id, corrections, self._weight, answered.progress_shift)
+
+    def _settle(self, command: SettleMeeting) -> CorrectionApplied:
+        held = self._initiated.get(command.meeting_id)
+        if not isinstance(held, _Held):
+            raise _unknown(command.meeting_id)
+        del self._initiated[command.meeting_id]
+        return self._follow(command.meeting_id, held.corrections, -self._weight, held.progress_shift)
+
+    def _follow(
+        self, meeting_id: MeetingId, corrections: Sequence[_Checked], signed_weight: float, progress_shift: float
+    ) -> CorrectionApplied:
+        apply_corrections(self._replica, [(c.plan.stream, c.correction) for c in corrections], signed_weight)
+        # Never below the start: the learning rate of a negative progress has no meaning.
+        self._replica.progress_steps = max(0.0, self._replica.progress_steps + progress_shift)
+        for checked in corrections:
+            self._planner.observe(checked.plan, checked.correction)
+        return CorrectionApplied(meeting_id=meeting_id, norms=tuple((c.plan.stream, c.norm) for c in corrections))
+
+    def _check_progress(self, progress_steps: float) -> None:
+        if not math.isfinite(progress_steps):
+            raise RemoteProtocolError(RefusalReason.NONFINITE, f"progress of {progress_steps} steps")
+        if not is_plausible(progress_steps, self._training):
+            raise RemoteProtocolError(RefusalReason.MALFORMED, f"progress of {progress_steps} steps is not possible")
+
+    def _seed(self, meeting_id: MeetingId, plan: StreamPlan) -> bytes:
+        return meeting_seed(self._run_id, meeting_id, plan.stream)
+
+
+def _meeting_of(command: MeetingCommand) -> MeetingId:
+    match command:
+        case EncodeAnswer(offer=offer):
+            return offer.meeting_id
+        case EncodeClose(answer=answer):
+            return answer.meeting_id
+        case ApplyClose(close=close):
+            return close.meeting_id
+        case _:
+            return command.meeting_id
+
+
+def _keep(pending: OrderedDict[MeetingId, _Pending], meeting_id: MeetingId, item: _Pending, most: int) -> None:
+    pending.pop(meeting_id, None)
+    pending[meeting_id] = item
+    while len(pending) > most:
+        pending.popitem(last=False)
+
+
+@contextmanager
+def _peer_input() -> Iterator[None]:
+    """What the codecs find wrong with a payload is the peer's fault: counts and sizes come from it alone."""
+    try:
+        yield
+    except ValueError as error:
+        raise RemoteProtocolError(RefusalReason.MALFORMED, str(error)) from error
+
+
+def _check_correction(plan: StreamPlan, correction: AnyCorrection) -> _Checked:
+    norm = correction.norm() if correction.is_finite() else math.nan
+    _check_finite(plan.stream, math.isfinite(norm))
+    return _Checked(plan, correction, norm)
+
+
+def _check_finite(stream: Stream, is_finite: bool) -> None:
+    if not is_finite:
+        raise RemoteProtocolError(RefusalReason.NONFINITE, f"{stream}: a NaN or an infinity")
+
+
+def _unknown(meeting_id: MeetingId) -> RemoteProtocolError:
+    return RemoteProtocolError(RefusalReason.UNKNOWN_MEETING, f"meeting {meeting_id} is not pending here")

@@ -248,7 +248,8 @@ class Node:
         if self._runtime is not None and self._core is not None:
             self._runtime.handle(DrainRequested())
             deadline = self._clock.monotonic() + _DRAIN_GRACE_S
-            while not self._core.is_settled() and self._clock.monotonic() < deadline:
+            # The core has state, no events to wait for.
+            while not self._core.is_settled() and self._clock.monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         await self._network.withdraw()
         self._enter("draining", "saving the state")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from fractions import Fraction
+from functools import partial
 
 import pytest
 
@@ -59,7 +60,8 @@ def test_no_half_meeting_whatever_the_network_does(faults: float) -> None:
         assert all(node.core.is_settled() for node in swarm.nodes.values()), f"seed {seed}"
         for node in swarm.nodes.values():
             trainer = node.trainer
-            assert not (trainer.offers or trainer.answers or trainer.held), f"seed {seed}: something was left behind"
+            left_behind = {*trainer.offers, *trainer.answers, *trainer.held}
+            assert not left_behind, f"seed {seed}"
             assert len(trainer.applied) == len(set(trainer.applied)), f"seed {seed}"
         completed += len(counts)
     assert completed > len(SEEDS)
@@ -72,7 +74,7 @@ def test_lost_trainers_leave_only_counted_halves() -> None:
         swarm = VirtualSwarm(4, seed=seed, faults=0.05)
         for second in range(1, 20):
             victim = swarm.nodes[PeerId(f"n{second % 4}")]
-            swarm.at(second + 0.37, lambda victim=victim, swarm=swarm: swarm.lose_trainer(victim))
+            swarm.at(second + 0.37, partial(swarm.lose_trainer, victim))
         swarm.run(20.0)
         settle(swarm)
 

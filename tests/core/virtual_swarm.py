@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 
 from lowcomm_node.core.commands import (
     ApplyClose,
@@ -107,7 +108,7 @@ class Trainer:
                 return CorrectionApplied(meeting_id=meeting, norms=done["norms"])
             case DropMeeting(meeting_id=meeting):
                 for store in (self.offers, self.answers, self.held):
-                    store.pop(meeting, None)  # type: ignore[attr-defined]
+                    store.pop(meeting, None)
         return None
 
     def _unknown(self, meeting: MeetingId) -> EncodingRefused:
@@ -149,8 +150,8 @@ class VirtualSwarm:
         )
         for node in self.nodes.values():
             self.feed(node, MembersSeen(members=members))
-            self.at(self.random.random(), lambda node=node: self._step(node))
-            self.at(self.random.random(), lambda node=node: self._tick(node))
+            self.at(self.random.random(), partial(self._step, node))
+            self.at(self.random.random(), partial(self._tick, node))
 
     def at(self, delay_s: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._queue, (self.now + delay_s, next(self._order), action))

@@ -1,0 +1,85 @@
+"""The sample of live members: bounded, uniform, and careful with those that failed."""
+
+from collections import Counter
+
+from lowcomm_node.core.chance import Chance
+from lowcomm_node.core.events import Member
+from lowcomm_node.core.partners import Partners
+from lowcomm_node.units import PeerId
+
+NOBODY: frozenset[PeerId] = frozenset()
+
+
+def member(name: str, *, expires_at: float = 100.0, has_state: bool = True, address: str = "h:1") -> Member:
+    return Member(
+        peer=PeerId(name), grpc_address=address, progress_steps=0.0, has_state=has_state, expires_at=expires_at
+    )
+
+
+def partners(*names: str, capacity: int = 10) -> Partners:
+    found = Partners(PeerId("me"), capacity, Chance(b"seed"))
+    for name in names:
+        found.see(member(name), 0.0)
+    return found
+
+
+def test_choice_is_uniform() -> None:
+    """Random pairs are what the mixing analysis assumes."""
+    found = partners("a", "b", "c", "d")
+    counts = Counter(chosen.peer for _ in range(4000) if (chosen := found.choose(0.0, NOBODY)))
+    assert len(counts) == 4
+    assert max(counts.values()) < 1.15 * min(counts.values())
+
+
+def test_never_oneself_nor_a_member_without_state() -> None:
+    """Neither can be met."""
+    found = partners("me")
+    found.see(member("joining", has_state=False), 0.0)
+    assert found.choose(0.0, NOBODY) is None
+
+
+def test_sample_is_bounded_and_stays_random() -> None:
+    """A large swarm does not fill our memory, and late members get in."""
+    found = partners(*(f"n{index}" for index in range(500)), capacity=16)
+    names = {int(view.member.peer[1:]) for view in found.views()}
+    assert len(names) == 16
+    assert max(names) == 499
+    assert min(names) < 490
+
+
+def test_suspicion_doubles_and_ends_with_a_sign_of_life() -> None:
+    """A peer that fails is left alone for 2, 4, 8 ... seconds; a message from it clears it."""
+    found = partners("a")
+    found.failed(PeerId("a"), 0.0)
+    assert found.choose(1.9, NOBODY) is None
+    assert found.choose(2.1, NOBODY) is not None
+    found.failed(PeerId("a"), 2.1)
+    assert found.choose(6.0, NOBODY) is None
+    assert found.counts(6.0) == (0, 1)
+    found.heard_from(PeerId("a"), 6.0)
+    assert found.choose(6.0, NOBODY) is not None
+
+
+def test_an_old_record_changes_nothing() -> None:
+    """The DHT may return a cached older record after a newer one."""
+    found = partners()
+    found.see(member("a", expires_at=50.0, address="new:1"), 0.0)
+    found.see(member("a", expires_at=40.0, address="old:1"), 1.0)
+    assert found.views()[0].member.grpc_address == "new:1"
+
+
+def test_expired_members_are_forgotten() -> None:
+    """Who does not renew its record is gone."""
+    found = partners("a")
+    found.expire(100.0)
+    assert found.views() == ()
+    found.see(member("a", expires_at=90.0), 95.0)
+    assert found.views() == ()
+
+
+def test_a_member_that_comes_back_elsewhere_is_tried_at_once() -> None:
+    """A new address is a new start: suspicion was about the old one."""
+    found = partners("a")
+    found.failed(PeerId("a"), 0.0)
+    found.see(member("a", expires_at=120.0, address="other:2"), 0.5)
+    assert found.choose(0.5, NOBODY) is not None

@@ -1,0 +1,51 @@
+"""Exchange periods: right on average, independent per stream, never in lockstep."""
+
+from itertools import pairwise
+from statistics import mean
+
+from lowcomm_node.core.chance import Chance
+from lowcomm_node.core.schedule import ExchangeSchedule
+from lowcomm_node.units import Stream
+
+
+def due_steps(schedule: ExchangeSchedule, until: int) -> dict[Stream, list[int]]:
+    """Steps at which each stream was due, when each turn is taken at once."""
+    found: dict[Stream, list[int]] = {stream: [] for stream in Stream}
+    for step in range(until):
+        due = schedule.due(step)
+        schedule.met(due, step)
+        for stream in due:
+            found[stream].append(step)
+    return found
+
+
+def test_mean_gap_is_the_period_and_gaps_vary() -> None:
+    """A period of K means every K steps on average, from K/2 to 3K/2."""
+    found = due_steps(ExchangeSchedule({Stream.PARAMS: 10}, Chance(b"a")), 20_000)[Stream.PARAMS]
+    gaps = [after - before for before, after in pairwise(found)]
+    assert abs(mean(gaps) - 10) < 0.25
+    assert set(gaps) == set(range(5, 16))
+
+
+def test_streams_keep_their_own_periods() -> None:
+    """DES-LOC: each stream has its own counter; 0 is never."""
+    periods = {Stream.PARAMS: 4, Stream.EXP_AVG: 0, Stream.EXP_AVG_SQ: 24}
+    found = due_steps(ExchangeSchedule(periods, Chance(b"b")), 24_000)
+    assert abs(len(found[Stream.PARAMS]) / len(found[Stream.EXP_AVG_SQ]) - 6) < 0.3
+    assert not found[Stream.EXP_AVG]
+
+
+def test_period_of_one_is_every_step() -> None:
+    """K = 1 may not become "sometimes twice" or "never"."""
+    found = due_steps(ExchangeSchedule({Stream.PARAMS: 1}, Chance(b"c")), 100)[Stream.PARAMS]
+    assert len(found) >= 98
+
+
+def test_what_is_due_stays_due_until_its_turn() -> None:
+    """A busy node does not lose its turn."""
+    schedule = ExchangeSchedule({Stream.PARAMS: 3}, Chance(b"d"))
+    schedule.due(0)
+    assert schedule.due(100) == (Stream.PARAMS,)
+    assert schedule.due(101) == (Stream.PARAMS,)
+    schedule.met((Stream.PARAMS,), 101)
+    assert schedule.due(102) == ()

@@ -1,0 +1,123 @@
+"""Averages of replicas, and distances told from sketches."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from lowcomm_node.algo.consensus import count_sketch, mean_state, sketch_spread, spread
+from tests.algo.swarm_of_tensors import make_replica
+
+
+def _states(count: int, scale: float = 1.0) -> list[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(41)
+    common = {"w": torch.randn(30, 20, generator=generator), "b": torch.randn(20, generator=generator)}
+    return [
+        {name: tensor + scale * torch.randn(tensor.shape, generator=generator) for name, tensor in common.items()}
+        for _ in range(count)
+    ]
+
+
+def test_mean_state() -> None:
+    """Tensor by tensor the arithmetic mean, in the tensors' own type."""
+    states = _states(3)
+    states[0]["b"] = states[0]["b"].clone()
+
+    mean = mean_state(states)
+
+    assert list(mean) == ["w", "b"]
+    assert torch.allclose(mean["w"], (states[0]["w"] + states[1]["w"] + states[2]["w"]) / 3, atol=1e-6)
+    assert mean["b"].dtype == torch.float32
+
+
+def test_spread_is_the_root_mean_square_distance() -> None:
+    """Two replicas at +1 and -1 in every parameter have spread 1; equal replicas 0; one alone 0."""
+    ones = {"w": torch.ones(4, 3), "b": torch.ones(2)}
+    minus = {name: -tensor for name, tensor in ones.items()}
+
+    assert spread([ones, minus]) == pytest.approx(1.0)
+    assert spread([ones, ones]) == 0.0
+    assert spread([ones]) == 0.0
+
+
+def test_unlike_replicas_are_refused() -> None:
+    """Other names, other shapes or no replicas at all cannot be averaged."""
+    for states in ([], [{"w": torch.ones(2)}, {"v": torch.ones(2)}], [{"w": torch.ones(2)}, {"w": torch.ones(3)}]):
+        with pytest.raises(ValueError, match="replicas"):
+            mean_state(states)
+        with pytest.raises(ValueError, match="replicas"):
+            spread(states)
+
+
+def test_golden_sketch() -> None:
+    """The map is part of what nodes must agree on: these numbers never change."""
+    tensors = [torch.arange(1.0, 8.0), torch.tensor([[0.5, -0.25], [2.0, 4.0]])]
+
+    assert count_sketch(tensors, dim=4, seed=7).tolist() == [-3.0, 4.5, -6.75, 4.0]
+
+
+def test_sketch_is_linear() -> None:
+    """sketch(a x + b y) = a sketch(x) + b sketch(y), to rounding; without it distances could not be told."""
+    generator = torch.Generator().manual_seed(42)
+    x, y = make_replica(generator), make_replica(generator)
+    both = [2.0 * a - 3.0 * b for a, b in zip(x, y, strict=True)]
+
+    assert torch.allclose(count_sketch(both), 2.0 * count_sketch(x) - 3.0 * count_sketch(y), atol=1e-4)
+
+
+def test_sketch_does_not_depend_on_how_it_is_chunked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors longer than a chunk give the same sums."""
+    tensor = torch.randn(1000, generator=torch.Generator().manual_seed(43))
+    whole = count_sketch([tensor])
+
+    monkeypatch.setattr("lowcomm_node.algo.consensus._CHUNK", 64)
+
+    assert torch.allclose(count_sketch([tensor]), whole, atol=1e-5)
+
+
+def test_equal_tensors_at_other_positions_have_other_signs() -> None:
+    """Two equal tensors must not always land on the same sums: their errors would add up."""
+    tensor = torch.ones(200)
+    first, second = count_sketch([tensor]), count_sketch([torch.zeros(200), tensor])
+
+    assert not torch.allclose(first, second)
+
+
+def test_sketch_keeps_lengths_on_average() -> None:
+    """|sketch|^2 over many seeds has mean |x|^2 and the known variance, within five standard errors; a flat and a spiky x."""
+    generator = torch.Generator().manual_seed(44)
+    spiky = torch.zeros(600)
+    spiky[[3, 67, 131]] = torch.tensor([3.0, -4.0, 5.0])  # multiples of 64 apart: no bucket by position
+    dim, trials = 64, 400
+    for x in (torch.randn(600, generator=generator), spiky):
+        truth = float(x.square().sum())
+
+        ratios = torch.stack([count_sketch([x], dim, seed).double().square().sum() for seed in range(trials)]) / truth
+
+        error = math.sqrt(2 / dim / trials)
+        assert abs(float(ratios.mean()) - 1) < 5 * error
+        assert float(ratios.std()) < 1.5 * math.sqrt(2 / dim)
+
+
+def test_sketch_spread_estimates_the_spread() -> None:
+    """From 64 numbers per node: the square is right on average over seeds, and a single estimate to some 20 %."""
+    states = _states(6, scale=0.01)
+    truth = spread(states)
+    size = sum(tensor.numel() for tensor in states[0].values())
+
+    estimates = [
+        sketch_spread([count_sketch(state.values(), seed=seed) for state in states], size) for seed in range(200)
+    ]
+
+    squared = sum(estimate**2 for estimate in estimates) / len(estimates)
+    assert squared == pytest.approx(truth**2, rel=0.05)
+    assert all(abs(estimate / truth - 1) < 0.35 for estimate in estimates)
+
+
+def test_sketches_of_different_length_are_refused() -> None:
+    """Distances between different maps mean nothing."""
+    with pytest.raises(ValueError, match="one length"):
+        sketch_spread([torch.zeros(3), torch.zeros(4)], 10)
+    with pytest.raises(ValueError, match="at least one"):
+        sketch_spread([], 10)

@@ -1,5 +1,6 @@
 """The shape of the package and of the repository, kept by machine."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -56,13 +57,15 @@ def test_help_is_light() -> None:
 
 
 def test_every_module_is_used() -> None:
-    """From the entry points and the table of commands, imports lead to every module of the package."""
+    """From the entry points, the table of commands and the processes we start, imports lead to every module."""
     graph = grimp.build_graph("lowcomm_node", cache_dir=None)
     written = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in _written_files()}
     modules = {name for name in written if not name.endswith("__init__")}
     starts = _ENTRY_POINTS | {f"lowcomm_node.cli.commands.{name}" for name in COMMANDS}
+    for path in _written_files():
+        starts |= set(re.findall(r'"-m", "([\w.]+)"', path.read_text(encoding="utf-8")))
 
-    assert starts - modules == set(), "the table of commands names modules that are not there"
+    assert starts - modules == set(), "modules are named that are not there"
     reached, waiting = set[str](), list(starts)
     while waiting:
         name = waiting.pop()

@@ -1,0 +1,119 @@
+"""Member records: signed, small, and believed only while they last. Also the names under which the DHT keeps them."""
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from math import isfinite
+
+from google.protobuf.message import DecodeError
+
+from lowcomm_node.core.events import Member
+from lowcomm_node.core.membership import Bucket
+from lowcomm_node.errors import RefusalReason, RemoteProtocolError
+from lowcomm_node.units import RunId
+from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
+from lowcomm_node.wire.limits import MAX_RECORD_BYTES
+from lowcomm_node.wire.peer_id import peer_id_from_bytes, peer_id_to_bytes, verify
+
+__all__ = ["MAX_LIFETIME_S", "bucket_key", "is_address", "is_storable", "read_member", "sign_member"]
+
+MAX_LIFETIME_S = 7200.0
+"""Nobody needs to be believed for longer; the settings allow half of it."""
+
+_SIGNED_PREFIX = b"lowcomm/v1/member"
+_MAX_PROGRESS_STEPS = 1e12
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})):([0-9]{1,5})")
+
+
+def sign_member(member: Member, *, run_id: RunId, protocol_version: int, sign: Callable[[bytes], bytes]) -> bytes:
+    """A member's signed record, serialised. An empty address says that the member has left."""
+    record = records_pb2.MemberRecord(
+        run_id=bytes.fromhex(run_id),
+        peer_id=peer_id_to_bytes(member.peer),
+        grpc_address=member.grpc_address,
+        protocol_version=protocol_version,
+        progress_steps=member.progress_steps,
+        has_state=member.has_state,
+        expires_at=member.expires_at,
+    ).SerializeToString()
+    return records_pb2.SignedRecord(record=record, signature=sign(_SIGNED_PREFIX + record)).SerializeToString()
+
+
+def read_member(data: bytes, *, run_id: RunId, protocol_version: int, now: float) -> Member:
+    """Check a signed record and take it apart.
+
+    Args:
+        data: the serialised SignedRecord.
+        run_id: the run it must be of.
+        protocol_version: the version it must speak.
+        now: DHT time, Unix seconds.
+
+    Raises:
+        RemoteProtocolError: OVERSIZED, MALFORMED, CHECKSUM (not signed by whom it names), WRONG_RUN, WRONG_PROTOCOL,
+            EXPIRED, or LEAVING for a member that has withdrawn.
+    """
+    record = _open(data)
+    if record.run_id.hex() != run_id:
+        raise RemoteProtocolError(RefusalReason.WRONG_RUN, f"a member of run {record.run_id[:32].hex() or 'none'}")
+    if record.protocol_version != protocol_version:
+        raise RemoteProtocolError(RefusalReason.WRONG_PROTOCOL, f"a member that speaks {record.protocol_version}")
+    if not isfinite(record.expires_at) or record.expires_at > now + MAX_LIFETIME_S:
+        raise RemoteProtocolError(RefusalReason.MALFORMED, f"a record until {record.expires_at}")
+    if record.expires_at <= now:
+        raise RemoteProtocolError(RefusalReason.EXPIRED, f"a record that ended {now - record.expires_at:.1f} s ago")
+    if not record.grpc_address:
+        raise RemoteProtocolError(RefusalReason.LEAVING, "a member that has left")
+    if not is_address(record.grpc_address):
+        raise RemoteProtocolError(RefusalReason.MALFORMED, "an address that is not host:port")
+    if not (isfinite(record.progress_steps) and 0.0 <= record.progress_steps <= _MAX_PROGRESS_STEPS):
+        raise RemoteProtocolError(RefusalReason.MALFORMED, f"progress of {record.progress_steps} steps")
+    return Member(
+        peer=peer_id_from_bytes(record.peer_id),
+        grpc_address=record.grpc_address,
+        progress_steps=record.progress_steps,
+        has_state=record.has_state,
+        expires_at=record.expires_at,
+    )
+
+
+def is_storable(data: bytes, *, subkey: bytes, expires_at: float) -> bool:
+    """May this value stand under this subkey of the DHT until then, whatever run it is of?
+
+    The DHT lets the later expiration win. Because it must be the one that was signed, nobody can put an old record
+    of somebody else over a newer one.
+    """
+    try:
+        record = _open(data)
+    except RemoteProtocolError:
+        return False
+    return record.peer_id == subkey and record.expires_at == expires_at
+
+
+def is_address(text: str) -> bool:
+    """Is it host:port, and nothing that a resolver would take for another scheme?"""
+    match = _ADDRESS.fullmatch(text)
+    return match is not None and 0 < int(match[2]) < 65536
+
+
+def bucket_key(run_id: RunId, bucket: Bucket) -> str:
+    """DHT key of one bucket of a run's members."""
+    return f"lowcomm/v1/{run_id}/members/{bucket.depth}/{bucket.prefix:x}"
+
+
+def _open(data: bytes) -> records_pb2.MemberRecord:
+    if len(data) > MAX_RECORD_BYTES:
+        raise RemoteProtocolError(RefusalReason.OVERSIZED, f"a record of {len(data)} bytes")
+    try:
+        signed = records_pb2.SignedRecord.FromString(data)
+        record = records_pb2.MemberRecord.FromString(signed.record)
+    except DecodeError as error:
+        raise RemoteProtocolError(RefusalReason.MALFORMED, "a record that does not parse") from error
+    if not _is_signed(record.peer_id, signed.signature, signed.record):
+        raise RemoteProtocolError(RefusalReason.CHECKSUM, "a record that its peer has not signed")
+    return record
+
+
+@lru_cache(maxsize=4096)
+def _is_signed(peer_id: bytes, signature: bytes, record: bytes) -> bool:
+    """Remembered, because every holder of a bucket returns the same records."""
+    return verify(peer_id, signature, _SIGNED_PREFIX + record)

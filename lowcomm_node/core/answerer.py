@@ -19,13 +19,18 @@ from lowcomm_node.core.commands import (
     Send,
 )
 from lowcomm_node.core.events import AnswerEncoded, CorrectionApplied, EncodingRefused
-from lowcomm_node.core.messages import Answer, Close, Message, Offer, Refusal, Verdict
+from lowcomm_node.core.messages import Answer, Busy, Close, Message, Offer, Refusal, Verdict
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import MeetingId, PeerId, Stream
 
-__all__ = ["AnsweringEnd"]
+__all__ = ["AnsweringEnd", "turn_away"]
 
 _MAX_REMEMBERED = 256
+
+
+def turn_away(message: Busy | Refusal) -> list[Command]:
+    """Send the initiator away and let go of its connection."""
+    return [Send(meeting_id=message.meeting_id, message=message), CloseLink(meeting_id=message.meeting_id)]
 
 
 class _Phase(Enum):
@@ -73,9 +78,15 @@ class AnsweringEnd:
         return known.peer if known else None
 
     def offered(self, offer: Offer, now: float) -> list[Command]:
-        """Take up a new meeting; the caller has made sure that this node is free."""
-        while len(self._known) >= _MAX_REMEMBERED:
-            self._known.popitem(last=False)
+        """Take up a new meeting; the caller has made sure that this node is free.
+
+        A full memory forgets the oldest meeting that is over for both ends; an open verdict is never forgotten.
+        """
+        if len(self._known) >= _MAX_REMEMBERED:
+            forgettable = next((known for known, meeting in self._known.items() if meeting.is_reported), None)
+            if forgettable is None:
+                return turn_away(Busy(meeting_id=offer.meeting_id))
+            del self._known[forgettable]
         self._known[offer.meeting_id] = _Answered(
             peer=offer.sender, streams=tuple(plan.stream for plan in offer.plans), started_at=now, changed_at=now
         )

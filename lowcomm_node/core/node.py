@@ -6,9 +6,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lowcomm_node.core.answerer import AnsweringEnd
+from lowcomm_node.core.answerer import AnsweringEnd, turn_away
 from lowcomm_node.core.chance import Chance
-from lowcomm_node.core.commands import CloseLink, Command, Send
+from lowcomm_node.core.commands import Command
 from lowcomm_node.core.events import (
     AnswerEncoded,
     CloseEncoded,
@@ -150,16 +150,13 @@ class NodeCore:
         if self._answerer.knows(offer.meeting_id):
             return self._answerer.offered_again(offer.meeting_id)
         if self._is_draining:
-            return self._turn_away(Refusal(meeting_id=offer.meeting_id, reason=RefusalReason.LEAVING))
+            return turn_away(Refusal(meeting_id=offer.meeting_id, reason=RefusalReason.LEAVING))
         is_ours = self._initiator.knows(offer.meeting_id)  # a meeting id somebody has copied from us
         if is_ours or self._answerer.active is not None or not self._initiator.yields_to(offer.sender):
-            return self._turn_away(Busy(meeting_id=offer.meeting_id))
+            return turn_away(Busy(meeting_id=offer.meeting_id))
         yielded = self._initiator.yield_active(now)
         self.partners.heard_from(offer.sender, now)
         return yielded + self._answerer.offered(offer, now)
-
-    def _turn_away(self, message: Busy | Refusal) -> list[Command]:
-        return [Send(meeting_id=message.meeting_id, message=message), CloseLink(meeting_id=message.meeting_id)]
 
     def _corrected(self, event: CorrectionApplied, now: float) -> list[Command]:
         if self._answerer.knows(event.meeting_id):

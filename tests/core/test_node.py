@@ -6,8 +6,17 @@ from functools import partial
 
 import pytest
 
-from lowcomm_node.core.commands import EncodeAnswer, EncodeOffer, OpenLink, Send, SettleMeeting
-from lowcomm_node.core.events import DrainRequested, Member, MembersSeen, MessageReceived, OfferEncoded, StepsTaken
+from lowcomm_node.core.commands import Command, EncodeAnswer, EncodeOffer, OpenLink, Send, SettleMeeting
+from lowcomm_node.core.events import (
+    AnswerEncoded,
+    CorrectionApplied,
+    DrainRequested,
+    Member,
+    MembersSeen,
+    MessageReceived,
+    OfferEncoded,
+    StepsTaken,
+)
 from lowcomm_node.core.messages import Busy, Close, Offer, Refusal, Verdict
 from lowcomm_node.core.node import NodeCore
 from lowcomm_node.errors import RefusalReason
@@ -187,3 +196,26 @@ def test_a_verdict_nobody_asked_for_changes_nothing() -> None:
     core = core_with_partner("a", "b")
     verdict = Verdict(meeting_id=MeetingId("zz"), applied=True)
     assert not any(isinstance(c, SettleMeeting) for c in core.handle(MessageReceived(message=verdict), 0.0))
+
+
+def test_a_flood_of_offers_never_makes_an_open_verdict_forgotten() -> None:
+    """Memory is bounded, but what the initiator has not confirmed stays: its retry must find the verdict."""
+    core = core_with_partner("a", "b")
+
+    def meet(index: int) -> list[Command]:
+        meeting = MeetingId(f"{index:04x}")
+        commands = core.handle(MessageReceived(message=offer_from("b", "a", meeting)), 0.0)
+        core.handle(AnswerEncoded(meeting_id=meeting, parts=(b"",), progress_steps=0), 0.0)
+        core.handle(MessageReceived(message=Close(meeting_id=meeting, parts=(b"",))), 0.0)
+        core.handle(CorrectionApplied(meeting_id=meeting, norms=()), 0.0)
+        return commands
+
+    outcomes = [meet(index) for index in range(300)]
+
+    assert sum(isinstance(commands[0], EncodeAnswer) for commands in outcomes) == 256
+    last = outcomes[-1][0]
+    assert isinstance(last, Send)
+    assert isinstance(last.message, Busy)
+    (again,) = core.handle(MessageReceived(message=Close(meeting_id=MeetingId("0000"), parts=(b"",))), 0.0)
+    assert isinstance(again, Send)
+    assert again.message == Verdict(meeting_id=MeetingId("0000"), applied=True)

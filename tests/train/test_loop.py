@@ -1,0 +1,227 @@
+"""The loop between mailbox and replica, without process and pipe."""
+
+import math
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lowcomm_node.core.commands import EncodeAnswer, EncodeClose, EncodeOffer, SettleMeeting
+from lowcomm_node.core.events import AnswerEncoded, CorrectionApplied, OfferEncoded
+from lowcomm_node.core.messages import Answer, Offer
+from lowcomm_node.errors import StoreError
+from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.train.desk import MeetingDesk
+from lowcomm_node.train.loop import Trainer
+from lowcomm_node.train.messages import (
+    Failed,
+    FromTrainer,
+    LoadState,
+    Report,
+    Run,
+    SnapshotWritten,
+    StateLoaded,
+    Stop,
+    Stopped,
+    ToTrainer,
+    WriteSnapshot,
+)
+from lowcomm_node.units import MeetingId, PeerId, Stream
+from tests.train.pairs import RUN, tiny_manifest, tiny_session, train
+
+_ID = MeetingId("5" * 32)
+
+
+class ScriptedMailbox:
+    """Gives out requests when the script says so: after so many looks, or when the trainer has nothing to do.
+
+    A script entry is (steps to let the trainer take first, request); ``react`` may add requests to what is posted.
+    """
+
+    def __init__(self, *script: tuple[int, ToTrainer]) -> None:
+        self.script = deque(script)
+        self.posted: list[FromTrainer] = []
+        self.react: Callable[[FromTrainer], list[ToTrainer]] = lambda _: []
+        self.is_jammed = False
+        self._looks = 0
+
+    def take(self) -> ToTrainer | None:
+        if self.script and self._looks >= self.script[0][0]:
+            self._looks = 0
+            return self.script.popleft()[1]
+        self._looks += 1
+        return None
+
+    def wait(self) -> ToTrainer:
+        assert self.script, "the trainer waits for ever"
+        self._looks = 0
+        return self.script.popleft()[1]
+
+    def post(self, message: FromTrainer) -> None:
+        self.posted.append(message)
+        for request in self.react(message):
+            self.script.appendleft((0, request))
+
+    def has_unsent(self) -> bool:
+        return self.is_jammed
+
+    def reports(self) -> list[Report]:
+        return [message for message in self.posted if isinstance(message, Report)]
+
+
+class Clock:
+    """Advances by a fixed amount at each look."""
+
+    def __init__(self, tick_s: float = 0.01) -> None:
+        self.now, self.tick_s = 0.0, tick_s
+
+    def __call__(self) -> float:
+        self.now += self.tick_s
+        return self.now
+
+
+def _run(
+    mailbox: ScriptedMailbox, manifest: Manifest | None = None, clock: Callable[[], float] | None = None
+) -> Trainer:
+    trainer = Trainer(tiny_session(manifest or tiny_manifest()), mailbox, clock or Clock(1e-4))
+    trainer.run()
+    return trainer
+
+
+def test_trains_until_stopped_and_reports() -> None:
+    """Validation before the first step, then reports whose steps and progress grow, then Stopped as the last word."""
+    mailbox = ScriptedMailbox((0, Run()), (30, Stop(path="")))
+
+    trainer = _run(mailbox, clock=Clock(0.02))
+
+    reports = mailbox.reports()
+    assert reports[0].steps == 0
+    assert reports[0].validation_loss > 4
+    assert math.isnan(reports[0].loss)
+    assert reports[-1].steps > 20
+    assert reports[-1].tokens == reports[-1].steps * 64
+    assert reports[-1].validation_loss < reports[0].validation_loss
+    assert reports[-1].tokens_per_second > 0
+    assert len(reports[-1].sketch) > 0
+    assert mailbox.posted[-1] == Stopped(path="")
+    assert trainer._replica.steps == 30
+
+
+def test_reports_are_rare_and_never_pile_up() -> None:
+    """At most one per tenth of a second, and none while an older message waits to be sent."""
+    often, jammed = (ScriptedMailbox((0, Run()), (40, Stop(path=""))) for _ in range(2))
+    jammed.is_jammed = True
+
+    _run(often, clock=Clock(0.01))  # about six looks at the clock per step
+    _run(jammed, clock=Clock(0.01))
+
+    assert 5 < len(often.reports()) <= 40 * 0.08 / 0.1 + 2
+    assert len(jammed.reports()) == 1  # the one before the first step
+
+
+def test_waiting_is_measured_by_cause() -> None:
+    """Time before Run is sync; a slow look into the mailbox is counted as waiting for meetings, a quick one is not."""
+    slow, quick = (ScriptedMailbox((0, Run()), (40, Stop(path=""))) for _ in range(2))
+
+    _run(slow, clock=Clock(0.01))
+    _run(quick, clock=Clock(1e-6))
+
+    blocked = slow.reports()[-1].blocked_seconds
+    assert blocked["sync"] == pytest.approx(0.01)
+    assert blocked["meeting"] > 0.1
+    assert blocked["data"] > 0.1
+    assert quick.reports()[-1].blocked_seconds["meeting"] == 0.0
+
+
+def test_finished_run_reports_once_and_serves_on() -> None:
+    """At total_steps training ends with a report; meetings are still answered."""
+    manifest = tiny_manifest(total_steps=12)
+    offer = EncodeOffer(meeting_id=_ID, streams=(Stream.PARAMS,))
+    mailbox = ScriptedMailbox((0, Run()), (100, offer), (100, Stop(path="")))
+
+    trainer = _run(mailbox, manifest)
+
+    assert trainer._replica.steps == 12
+    assert [report.is_finished for report in mailbox.reports()] == [False, True]
+    assert [type(message) for message in mailbox.posted[-2:]] == [OfferEncoded, Stopped]
+
+
+def test_meeting_with_a_node_behind_resumes_training() -> None:
+    """Progress is the swarm's: a finished node that averages with a slower one trains on, and says so."""
+    manifest = tiny_manifest(total_steps=12)
+    partner = tiny_session(manifest, "partner")
+    partner.replica.progress_steps = 6.0
+    desk = MeetingDesk(partner.replica, manifest, RUN)
+    mailbox = ScriptedMailbox((0, Run()), (100, EncodeOffer(meeting_id=_ID, streams=(Stream.PARAMS,))))
+
+    def react(message: FromTrainer) -> list[ToTrainer]:
+        match message:
+            case OfferEncoded():
+                offer = Offer(
+                    meeting_id=_ID, run_id=RUN, protocol_version=1, sender=PeerId("a"), receiver=PeerId("b"),
+                    plans=message.plans, parts=message.parts, progress_steps=message.progress_steps,
+                )  # fmt: skip
+                event = desk.handle(EncodeAnswer(offer=offer))
+                assert isinstance(event, AnswerEncoded)
+                answer = Answer(meeting_id=_ID, parts=event.parts, progress_steps=event.progress_steps)
+                return [SettleMeeting(meeting_id=_ID), EncodeClose(answer=answer)]
+            case Report(is_finished=True, steps=15):
+                return [Stop(path="")]
+        return []
+
+    mailbox.react = react
+
+    trainer = _run(mailbox, manifest)
+
+    assert any(isinstance(message, CorrectionApplied) for message in mailbox.posted)
+    assert (trainer._replica.steps, trainer._replica.progress_steps) == (15, 12.0)
+    assert mailbox.reports()[-1].exchange_seconds > 0
+
+
+def test_state_round_trip_through_files(tmp_path: Path) -> None:
+    """A snapshot in mid-training and a last state on Stop can both be loaded by the next life."""
+    snapshot, last = str(tmp_path / "snapshot"), str(tmp_path / "last")
+    first = ScriptedMailbox((0, Run()), (5, WriteSnapshot(path=snapshot)), (4, Stop(path=last)))
+    trainer = _run(first)
+    second = ScriptedMailbox((0, LoadState(path=last, is_own=True)), (0, Run()), (3, Stop(path="")))
+    joiner = ScriptedMailbox((0, LoadState(path=snapshot, is_own=False)), (0, Stop(path="")))
+
+    resumed = _run(second)
+    _run(joiner)
+
+    assert SnapshotWritten(path=snapshot, progress_steps=5.0, steps=5) in first.posted
+    assert second.posted[0] == StateLoaded(progress_steps=9.0, steps=9)
+    assert joiner.posted[0] == StateLoaded(progress_steps=5.0, steps=0)
+    uninterrupted = tiny_session(tiny_manifest())
+    train(uninterrupted, 12)
+    assert trainer._replica.steps == 9
+    assert uninterrupted.replica.state().counters == resumed._replica.state().counters
+    assert all((a == b).all() for a, b in zip(uninterrupted.replica.theta, resumed._replica.theta, strict=True))
+
+
+def test_bad_state_is_one_failure_and_training_goes_on(tmp_path: Path) -> None:
+    """A file that cannot be trusted or written is reported as not fatal, and leaves weights and loop alone."""
+    bad = tmp_path / "bad"
+    bad.write_bytes(b"nonsense")
+    nowhere = str(tmp_path / "absent" / "state")
+    mailbox = ScriptedMailbox(
+        (0, LoadState(path=str(bad), is_own=False)), (0, WriteSnapshot(path=nowhere)), (0, Run()), (3, Stop(path=""))
+    )
+
+    _run(mailbox)
+
+    failures = [message for message in mailbox.posted if isinstance(message, Failed)]
+    assert [(failure.code, failure.is_fatal) for failure in failures] == [("store", False)] * 2
+    assert str(bad) in failures[0].detail
+    assert mailbox.posted[-1] == Stopped(path="")
+
+
+def test_last_state_that_cannot_be_written_ends_the_trainer_with_the_error(tmp_path: Path) -> None:
+    """Stop must not claim a file that is not there."""
+    mailbox = ScriptedMailbox((0, Stop(path=str(tmp_path / "absent" / "state"))))
+
+    with pytest.raises(StoreError, match="cannot be written"):
+        _run(mailbox)
+
+    assert not mailbox.posted

@@ -1,0 +1,143 @@
+"""Inner and outer step."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from lowcomm_node.core.progress import learning_rate_at
+from lowcomm_node.settings.manifest import OuterConfig
+from lowcomm_node.train.evaluate import validation_loss
+from lowcomm_node.units import Stream
+from tests.train.pairs import tiny_manifest, tiny_session, train
+
+
+def test_training_lowers_the_loss() -> None:
+    """A hundred steps on a text with structure halve the held-out loss."""
+    session = tiny_session(tiny_manifest(outer=OuterConfig(every_steps=0)))
+    before = validation_loss(session.replica.model, session.validation)
+
+    train(session, 100)
+
+    assert validation_loss(session.replica.model, session.validation) < 0.5 * before
+
+
+def test_training_is_repeatable() -> None:
+    """Same manifest, same peer: the same losses, bit by bit; another peer sees other batches."""
+    one, same, other = (tiny_session(tiny_manifest(), peer) for peer in ("a", "a", "b"))
+
+    losses = train(one, 5)
+
+    assert losses == train(same, 5)
+    assert losses != train(other, 5)
+
+
+def test_learning_rate_follows_progress_not_own_steps() -> None:
+    """A replica that a meeting has moved along the schedule uses the rate of its new place."""
+    session = tiny_session(tiny_manifest())
+    manifest = session.manifest
+    session.replica.progress_steps = 150.0
+
+    result = session.replica.train_step(session.stream.batch(0))
+
+    assert result.learning_rate == learning_rate_at(150.0, manifest.training, manifest.optimizer.lr)
+    assert session.replica.progress_steps == 151.0
+
+
+def test_matrices_decay_and_vectors_do_not() -> None:
+    """With no gradient to follow, only matrices shrink, by lr * weight_decay."""
+    manifest = tiny_manifest(outer=OuterConfig(every_steps=0))
+    session = tiny_session(
+        dataclasses.replace(manifest, training=dataclasses.replace(manifest.training, grad_clip=1e-6))
+    )
+    replica = session.replica
+    groups = replica._optimizer.param_groups
+
+    decays = {parameter.ndim: group["weight_decay"] for group in groups for parameter in group["params"]}
+
+    assert decays == {2: manifest.optimizer.weight_decay, 1: 0.0}
+    assert sum(len(group["params"]) for group in groups) == len(replica.theta)
+
+
+def test_step_that_is_not_finite_changes_nothing_and_is_counted() -> None:
+    """A NaN in the loss must reach neither weights nor moments; the next batch is another one."""
+    session = tiny_session(tiny_manifest())
+    replica = session.replica
+    train(session, 2)
+    replica.theta[0][0, 0] = torch.nan
+    everything = torch.zeros(4, 17, dtype=torch.long)
+    before = {key: tensor.clone() for key, tensor in replica.state().tensors.items()}
+
+    result = replica.train_step(everything)
+
+    after = replica.state().tensors
+    assert not result.is_finite
+    assert all(torch.equal(before[key], after[key]) or key == "params/embedding" for key in before)
+    assert (replica.nonfinite_steps, replica.steps, replica.data_cursor, replica.optimizer_steps) == (1, 3, 3, 2)
+
+
+def test_outer_step_is_heavy_ball_on_the_own_displacement() -> None:
+    """Every H own steps: delta <- a delta + b (theta - phi), phi <- phi + delta, theta <- phi."""
+    outer = OuterConfig(every_steps=4, momentum=0.5, lr=0.7)
+    session = tiny_session(tiny_manifest(outer=outer))
+    free = tiny_session(tiny_manifest(outer=OuterConfig(every_steps=0)))
+    start = [theta.clone() for theta in session.replica.theta]
+
+    train(session, 4)
+    train(free, 4)
+
+    replica = session.replica
+    for theta, phi, delta, first, unstepped in zip(
+        replica.theta, replica.phi, replica.delta, start, free.replica.theta, strict=True
+    ):
+        torch.testing.assert_close(delta, 0.7 * (unstepped - first))
+        torch.testing.assert_close(phi, first + delta)
+        assert torch.equal(theta, phi)
+    assert (replica.outer_steps, free.replica.outer_steps) == (1, 0)
+
+
+def test_moments_are_seen_bias_corrected() -> None:
+    """After one step u / (1 - beta1) is the clipped gradient and v / (1 - beta2) its square."""
+    session = tiny_session(tiny_manifest())
+    replica = session.replica
+    assert not replica.is_ready(Stream.EXP_AVG)
+
+    train(session, 1)
+
+    assert replica.is_ready(Stream.EXP_AVG)
+    for parameter, u, v in zip(
+        replica.model.parameters(), replica.views(Stream.EXP_AVG), replica.views(Stream.EXP_AVG_SQ), strict=True
+    ):
+        gradient = parameter.grad
+        assert gradient is not None
+        torch.testing.assert_close(u, gradient)
+        torch.testing.assert_close(v, gradient.square(), rtol=1e-4, atol=1e-12)
+
+
+@pytest.mark.parametrize("mixing", ["direct", "momentum"])
+def test_own_state_resumes_bit_exactly(mixing: str) -> None:
+    """A replica that loads the state of another goes on as that one would have."""
+    manifest = tiny_manifest(outer=OuterConfig(every_steps=4, mixing=mixing))
+    one, resumed = tiny_session(manifest), tiny_session(manifest)
+    train(one, 10)
+    state = one.replica.state()
+    frozen = dataclasses.replace(state, tensors={key: tensor.clone() for key, tensor in state.tensors.items()})
+
+    resumed.replica.load(frozen, is_own=True)
+
+    assert train(one, 7) == train(resumed, 7)
+    assert one.replica.state().counters == resumed.replica.state().counters
+
+
+def test_donor_state_brings_progress_but_not_the_donors_counts() -> None:
+    """A joiner stands where its donor stands, with its own counts and its own data at zero."""
+    manifest = tiny_manifest()
+    donor, joiner = tiny_session(manifest, "donor"), tiny_session(manifest, "joiner")
+    train(donor, 9)
+
+    joiner.replica.load(donor.replica.state(), is_own=False)
+
+    counters = joiner.replica.state().counters
+    assert (counters.progress_steps, counters.optimizer_steps) == (9.0, 9)
+    assert (counters.steps, counters.tokens, counters.data_cursor) == (0, 0, 0)
+    assert all(torch.equal(a, b) for a, b in zip(donor.replica.exp_avg_sq, joiner.replica.exp_avg_sq, strict=True))

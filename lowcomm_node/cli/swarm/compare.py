@@ -62,10 +62,10 @@ def train_hermits(
             runs.append((hermit, process, reader))
         return _wait(runs, interrupts, on_progress)
     finally:
-        for _, process, reader in runs:
+        for _, started, reader in runs:
             reader.close()
-            process.kill()
-            process.join(_END_PATIENCE_S)
+            started.kill()
+            started.join(_END_PATIENCE_S)
 
 
 def mean_share(steps_done: Mapping[str, int], hermits: list[Hermit]) -> float:

@@ -179,8 +179,9 @@ class Conductor:
             case IncidentKind.DIED:
                 ledger.end(node, "died")
                 self._mark("died", node)
-                last_lines = "".join(f"\n  {line}" for line in incident.log)
-                self._view.say(f"{node} ended unasked with exit code {incident.exit_code}; its last lines:{last_lines}")
+                if self._observer.is_training:  # else the error that ends the swarm shows the log
+                    lines = "".join(f"\n  {line}" for line in incident.log)
+                    self._view.say(f"{node} ended unasked with exit code {incident.exit_code}; its last lines:{lines}")
             case IncidentKind.FORCED:
                 ledger.end(node, "died")
                 self._view.say(f"error: {node} did not leave when asked and was killed")

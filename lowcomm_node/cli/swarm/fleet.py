@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import psutil
 
-from lowcomm_node.cli.swarm.launch import NodePlace, Workshop, node_environment
+from lowcomm_node.cli.swarm.launch import NodePlace, node_environment
 from lowcomm_node.cli.swarm.processes import NodeProcess
 
 __all__ = ["Fleet", "Incident", "IncidentKind", "Stage"]
@@ -17,6 +17,10 @@ _ORPHAN_PATIENCE_S = 15.0
 _RETURN_AFTER_S = 1.0
 _LOG_LINES = 12
 _STOP_LOOK_EVERY_S = 0.2
+
+
+CommandOf = Callable[[NodePlace, Sequence[str]], list[str]]
+"""Command line of a node, given where it lives and whom to ask; nobody to ask starts the run."""
 
 
 class Stage(StrEnum):
@@ -69,8 +73,8 @@ class _Berth:
 class Fleet:
     """Processes by node name. All methods but ``stop`` return at once."""
 
-    def __init__(self, workshop: Workshop) -> None:
-        self._workshop = workshop
+    def __init__(self, command: CommandOf) -> None:
+        self._command = command
         self._berths: dict[str, _Berth] = {}
 
     def start(self, place: NodePlace, peers: Sequence[str]) -> None:
@@ -139,7 +143,7 @@ class Fleet:
 
     def _launch(self, place: NodePlace, peers: Sequence[str]) -> NodeProcess:
         place.final_state.unlink(missing_ok=True)  # a state file of this name always is from this life
-        return NodeProcess(self._workshop.command(place, peers), place.log_file, node_environment())
+        return NodeProcess(self._command(place, peers), place.log_file, node_environment())
 
     def _tend_running(self, berth: _Berth) -> list[Incident]:
         code = berth.process.exit_code

@@ -75,7 +75,7 @@ class _Performance:
         workshop = Workshop(self._directory, manifest, settings=self._settings)
         ports = choose_ports(self._options.members_max, self._options.port_base)
         places = [workshop.place(f"n{index}", of_node) for index, of_node in enumerate(ports)]
-        fleet = Fleet(workshop)
+        fleet = Fleet(workshop.command)
         with Watcher() as watcher:
             observer = Observer(fleet, watcher, nodes=self._options.nodes, spread_of=_sketch_spread)
             conductor = Conductor(

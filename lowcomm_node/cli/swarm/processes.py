@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from lowcomm_node.errors import LowcommError
 __all__ = ["NodeProcess", "memory_of_all"]
 
 _LOG_TAIL_BYTES = 8192
+_KILL_PATIENCE_S = 5.0
+_KILL_LOOK_EVERY_S = 0.02
 
 
 class NodeProcess:
@@ -91,7 +94,10 @@ class NodeProcess:
         for process in survivors:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(survivors, timeout=5)
+        until_s = time.monotonic() + _KILL_PATIENCE_S
+        # Not psutil.wait_procs: an orphan stays a zombie where the first process of a container does not wait for it.
+        while any(_is_alive(process) for process in survivors) and time.monotonic() < until_s:
+            time.sleep(_KILL_LOOK_EVERY_S)
 
     def log_tail(self, lines: int) -> list[str]:
         """The last lines of the node's output."""

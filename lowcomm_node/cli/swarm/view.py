@@ -207,7 +207,7 @@ def _bar(what: str, share_done: float, left_s: float | None) -> Table:
 
 
 def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+    return "-" if math.isnan(value) else f"{value:.4f}"
 
 
 def format_seconds(seconds: float) -> str:

@@ -22,9 +22,10 @@ _MAX_THREADS = 16
 def parse_status(body: bytes) -> Status | None:
     """A status from the JSON of GET /status; None when it is none."""
     try:
-        return json_format.Parse(body, Status(), ignore_unknown_fields=True)
+        status = json_format.Parse(body, Status(), ignore_unknown_fields=True)
     except (json_format.ParseError, UnicodeDecodeError):
         return None
+    return status if status.state else None  # every node has a state; an empty message is something else
 
 
 class Watcher:

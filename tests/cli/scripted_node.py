@@ -1,0 +1,70 @@
+"""Stands for a node in tests: serves /status, takes ten steps at each look, has a child that ends with it.
+
+Arguments: metrics port, final state file, total steps, socket file, and a word: orderly, or stubborn (its child stays
+when it is killed, and it ignores SIGTERM), or broken (ends at once with exit code 3).
+"""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+PORT, FINAL, TOTAL, SOCKET, CHARACTER = sys.argv[1:6]
+
+# Reads from a pipe that only its parent holds open, so it ends when its parent does; a stubborn one just stays.
+CHILD = {"orderly": "import sys; sys.stdin.read()", "stubborn": "import signal; signal.pause()"}
+
+
+class Answer(BaseHTTPRequestHandler):
+    steps = 0
+
+    def do_GET(self) -> None:
+        Answer.steps = min(Answer.steps + 10, int(TOTAL))
+        state = "finished" if Answer.steps >= int(TOTAL) else "training"
+        training = {"steps": str(Answer.steps), "tokens": str(10 * Answer.steps), "loss": 2.5, "validation_loss": 2.4}
+        training |= {"progress_steps": Answer.steps, "total_steps": TOTAL, "parameters": "1000", "sketch": [1.0, 2.0]}
+        sent = {"direction": "sent", "stream": "params", "codec": "ab", "bytes": str(Answer.steps)}
+        meetings = {"completed": str(Answer.steps // 10), "bytes": [sent]}
+        body = json.dumps(
+            {
+                "peer_id": f"peer-{PORT}",
+                "state": state,
+                "join_address": f"/ip4/127.0.0.1/{PORT}",
+                "training": training,
+                "meetings": meetings,
+                "a_field_of_a_later_version": 1,
+            }
+        ).encode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def leave(*_: object) -> None:
+    Path(FINAL).write_bytes(b"")
+    Path(SOCKET).unlink()
+    sys.exit(0)
+
+
+def main() -> None:
+    if CHARACTER == "broken":
+        print("this is why")
+        sys.exit(3)
+    Path(SOCKET).unlink(missing_ok=True)
+    control = socket.socket(socket.AF_UNIX)
+    control.bind(SOCKET)
+    child = subprocess.Popen([sys.executable, "-c", CHILD[CHARACTER]], stdin=subprocess.PIPE)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if CHARACTER == "stubborn" else leave)
+    HTTPServer.allow_reuse_address = True
+    with HTTPServer(("127.0.0.1", int(PORT)), Answer) as server:
+        print(f"child {child.pid}", flush=True)
+        server.serve_forever()
+
+
+main()

@@ -1,0 +1,252 @@
+"""A swarm of scripted nodes: real processes, ports and sockets, but nodes that start in a blink."""
+
+import dataclasses
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import psutil
+import pytest
+
+import lowcomm_node
+from lowcomm_node.cli.swarm import fleet as fleet_module
+from lowcomm_node.cli.swarm.conductor import Conductor, SwarmError
+from lowcomm_node.cli.swarm.fleet import Fleet, IncidentKind
+from lowcomm_node.cli.swarm.interrupts import Interrupts
+from lowcomm_node.cli.swarm.launch import NodePlace
+from lowcomm_node.cli.swarm.observe import Observer
+from lowcomm_node.cli.swarm.options import SwarmOptions
+from lowcomm_node.cli.swarm.picture import Picture
+from lowcomm_node.cli.swarm.ports import choose_ports
+from lowcomm_node.cli.swarm.timeline import Due
+from lowcomm_node.cli.swarm.watch import Watcher
+from tests.cli.swarm_fakes import SCRIPTED_NODE
+
+TOTAL_STEPS = 200
+
+
+class Impatient(Interrupts):
+    """Waits a hundredth of the time: scripted nodes train as often as they are looked at."""
+
+    def wait(self, seconds: float) -> None:
+        super().wait(seconds / 100)
+
+
+class Notebook:
+    """A view that remembers; ``on_picture`` may act on what it sees."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.pictures: list[Picture] = []
+        self.on_picture: Callable[[Picture], None] = lambda picture: None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *arguments: object) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def show(self, picture: Picture) -> None:
+        self.pictures.append(picture)
+        self.on_picture(picture)
+
+    def work(self, what: str, share_done: float) -> None:
+        pass
+
+
+class Stage:
+    """A conductor with scripted nodes; ``characters`` says by node name what it is like (orderly)."""
+
+    def __init__(self, directory: Path, options: SwarmOptions, characters: dict[str, str] | None = None) -> None:
+        self.view = Notebook()
+        self.options = options
+        self.peers: dict[str, list[list[str]]] = {}
+        self._characters = characters or {}
+        places = []
+        for index, ports in enumerate(choose_ports(options.members_max, None)):
+            (directory / f"n{index}").mkdir()
+            places.append(NodePlace(name=f"n{index}", ports=ports, directory=directory / f"n{index}"))
+        self.places = places
+        self.fleet = Fleet(self._command)
+        self.watcher = Watcher()
+        self.observer = Observer(
+            self.fleet, self.watcher, nodes=options.nodes, spread_of=lambda sketches, parameters: 0.5
+        )
+
+    def run(self) -> Conductor:
+        with Impatient() as interrupts, self.watcher:
+            conductor = Conductor(
+                self.options,
+                places=self.places,
+                fleet=self.fleet,
+                observer=self.observer,
+                view=self.view,
+                interrupts=interrupts,
+                seed=3,
+            )
+            conductor.run()
+        return conductor
+
+    def _command(self, place: NodePlace, peers: Sequence[str]) -> list[str]:
+        self.peers.setdefault(place.name, []).append(list(peers))
+        character = self._characters.get(place.name, "orderly")
+        what = [
+            str(place.ports.metrics),
+            str(place.final_state),
+            str(TOTAL_STEPS),
+            str(place.directory / "s"),
+            character,
+        ]
+        return [sys.executable, str(SCRIPTED_NODE), *what]
+
+
+@pytest.fixture
+def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory with a short name, for sockets; afterwards no process knows it and no socket is in it."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(lowcomm_node.__file__).parents[1]))
+    monkeypatch.setattr(fleet_module, "_RETURN_AFTER_S", 0.0)
+    with tempfile.TemporaryDirectory(prefix="lcn-") as name:
+        yield Path(name)
+        users = [
+            p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if name in " ".join(p.info["cmdline"] or [])
+        ]
+        assert users == []
+        assert [path for path in Path(name).rglob("*") if path.is_socket()] == []
+
+
+def test_a_swarm_runs_until_its_nodes_have_finished(directory: Path) -> None:
+    """The first node starts the run, the others join at its address, all leave in order with a state."""
+    stage = Stage(directory, SwarmOptions(nodes=3, steps=TOTAL_STEPS))
+
+    ending = stage.run().ending
+
+    assert ending.reason == "finished"
+    assert ending.live == ["n0", "n1", "n2"]
+    assert ending.incidents == []
+    assert stage.peers["n0"] == [[]]
+    address = f"/ip4/127.0.0.1/{stage.places[0].ports.metrics}"
+    assert [peers[0][0] for name, peers in stage.peers.items() if name != "n0"] == [address, address]
+    ledger = stage.observer.ledger
+    assert ledger.steps == 3 * TOTAL_STEPS
+    assert ledger.bytes_sent == {"params": {"ab": 3 * TOTAL_STEPS}}
+    assert stage.observer.memory_peak_bytes > 1 << 20
+    assert stage.view.pictures[-1].spread == 0.5
+    assert stage.view.pictures[-1].share_done == 1.0
+    assert {row.state for row in stage.view.pictures[-1].nodes} == {"finished"}
+
+
+def test_a_killed_node_comes_back_and_a_late_one_joins(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The killed life's counters stay, its children and socket go, its replacement asks living nodes only."""
+    stage = Stage(directory, SwarmOptions(nodes=3, steps=TOTAL_STEPS, kill_every_s=5.0, join_late=1))
+    dues = iter([Due(victim="n1"), Due(joiners=1)])
+    monkeypatch.setattr(
+        "lowcomm_node.cli.swarm.timeline.Timeline.due",
+        lambda timeline, *, candidates, **rest: (
+            next(dues, Due()) if "n1" in candidates or "n3" in candidates else Due()
+        ),
+    )
+
+    ending = stage.run().ending
+
+    ledger = stage.observer.ledger
+    assert ending.reason == "finished"
+    assert ending.live == ["n0", "n1", "n2", "n3"]
+    assert ending.joined_late == 1
+    assert ending.incidents == []
+    assert ledger.count("killed") == 1
+    assert [life.ending for life in ledger.lives if life.node == "n1"] == ["killed", "left"]
+    assert ledger.lives[1].bytes_sent > 0
+    assert f"/ip4/127.0.0.1/{stage.places[1].ports.metrics}" not in stage.peers["n1"][1]
+    assert [mark.kind for mark in stage.observer.history.marks] == ["killed", "returned", "joined late"]
+
+
+def test_orphans_of_a_killed_node_are_reported_and_removed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that outlives its killed daemon is an error of the node, which the swarm clears away."""
+    monkeypatch.setattr(fleet_module, "_ORPHAN_PATIENCE_S", 0.3)
+    stage = Stage(directory, SwarmOptions(nodes=2, steps=TOTAL_STEPS, kill_every_s=5.0), {"n1": "stubborn"})
+    dues = iter([Due(victim="n1")])
+    monkeypatch.setattr(
+        "lowcomm_node.cli.swarm.timeline.Timeline.due",
+        lambda timeline, *, candidates, **rest: next(dues, Due()) if candidates else Due(),
+    )
+    monkeypatch.setattr("lowcomm_node.cli.swarm.conductor._STOP_PATIENCE_S", 0.5)
+
+    ending = stage.run().ending
+
+    kinds = [(incident.kind, incident.node) for incident in ending.incidents]
+    assert (IncidentKind.LEFTOVER, "n1") in kinds
+    assert (IncidentKind.FORCED, "n1") in kinds  # it ignores SIGTERM too
+    assert ending.live == ["n0"]
+
+
+def test_a_node_that_ends_unasked_is_shown_and_the_swarm_goes_on(directory: Path) -> None:
+    """Exit code and last words are kept; the others finish."""
+    stage = Stage(directory, SwarmOptions(nodes=2, steps=TOTAL_STEPS), {"n1": "broken"})
+
+    ending = stage.run().ending
+
+    assert ending.reason == "finished"
+    assert ending.live == ["n0"]
+    assert [(i.kind, i.node, i.exit_code, i.log) for i in ending.incidents] == [
+        (IncidentKind.DIED, "n1", 3, ("this is why",))
+    ]
+    assert any("exit code 3" in line and "this is why" in line for line in stage.view.said)
+
+
+def test_a_first_node_that_cannot_start_ends_it_with_its_log(directory: Path) -> None:
+    """There is nothing to join: one error that says why."""
+    stage = Stage(directory, SwarmOptions(nodes=2, steps=TOTAL_STEPS), {"n0": "broken"})
+
+    with pytest.raises(SwarmError, match="the first node ended; the end of its log:\n  this is why"):
+        stage.run()
+    assert list(stage.peers) == ["n0"]
+
+
+def test_ctrl_c_ends_all_nodes_in_order(directory: Path) -> None:
+    """After the signal every node leaves in order, and what was seen until then can be reported."""
+    stage = Stage(directory, SwarmOptions(nodes=3, minutes=100))
+    stage.view.on_picture = lambda picture: (
+        os.kill(os.getpid(), signal.SIGINT) if len(picture.nodes) == 3 and picture.nodes[2].steps else None
+    )
+
+    conductor = stage.run()
+
+    assert conductor.ending.reason == "interrupted"
+    assert conductor.ending.live == ["n0", "n1", "n2"]
+    assert stage.observer.ledger.steps > 0
+
+
+def test_a_signal_before_the_start_starts_nothing(directory: Path) -> None:
+    """Ctrl+C while the computer is measured."""
+    stage = Stage(directory, SwarmOptions(nodes=3))
+    with Impatient() as interrupts, stage.watcher:
+        os.kill(os.getpid(), signal.SIGTERM)
+        conductor = Conductor(
+            stage.options,
+            places=stage.places,
+            fleet=stage.fleet,
+            observer=stage.observer,
+            view=stage.view,
+            interrupts=interrupts,
+            seed=0,
+        )
+        conductor.run()
+
+    assert conductor.ending.reason == "interrupted"
+    assert interrupts.exit_code == 143
+    assert stage.peers == {}
+
+
+def test_the_time_ends_a_swarm(directory: Path) -> None:
+    """Nodes that have not finished by then leave all the same."""
+    stage = Stage(directory, SwarmOptions(nodes=1, minutes=0.1))
+    stage.options = dataclasses.replace(stage.options, minutes=1e-9)
+
+    assert stage.run().ending.reason == "time"

@@ -1,0 +1,65 @@
+"""``lowcomm-node swarm`` refuses what cannot work before anything is started."""
+
+from pathlib import Path
+
+import pytest
+
+from lowcomm_node.cli.app import main
+from lowcomm_node.cli.exit_codes import ExitCode
+from lowcomm_node.cli.swarm.options import SwarmOptions
+from lowcomm_node.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (SwarmOptions(nodes=0), "--nodes"),
+        (SwarmOptions(nodes=65), "1 to 64"),
+        (SwarmOptions(minutes=0.0), "--minutes"),
+        (SwarmOptions(minutes=float("nan")), "--minutes"),
+        (SwarmOptions(minutes=1.0, steps=10), "exclude"),
+        (SwarmOptions(steps=0), "--steps"),
+        (SwarmOptions(kill_every_s=1.0), "--kill-every"),
+        (SwarmOptions(nodes=1, kill_every_s=10.0), "never killed"),
+        (SwarmOptions(join_late=-1), "--join-late"),
+        (SwarmOptions(seed=-1), "--seed"),
+        (SwarmOptions(nodes=4, port_base=80), "1024 to 65524"),
+        (SwarmOptions(nodes=4, join_late=1, port_base=65524), "--port-base"),
+        (SwarmOptions(manifest=Path("/nowhere/run.toml")), "no such file"),
+        (SwarmOptions(directory=Path("/" + "d" * 100)), "Unix sockets"),
+    ],
+)
+def test_impossible_options_are_refused_by_name(options: SwarmOptions, word: str) -> None:
+    """Each refusal names the option or what it allows."""
+    with pytest.raises(ConfigError, match=word):
+        options.check()
+
+
+def test_possible_options_pass(tmp_path: Path) -> None:
+    """The defaults and the corners of the ranges are allowed."""
+    SwarmOptions().check()
+    SwarmOptions(nodes=64, join_late=64, port_base=65536 - 3 * 128, kill_every_s=3.0, seed=2**63 - 1).check()
+
+
+def test_a_directory_that_holds_something_is_refused(tmp_path: Path) -> None:
+    """Old state under the same names would be mistaken for the swarm's own."""
+    SwarmOptions(directory=tmp_path).check()
+    (tmp_path / "n0").mkdir()
+    with pytest.raises(ConfigError, match="not empty"):
+        SwarmOptions(directory=tmp_path).check()
+
+
+def test_only_a_swarm_without_manifest_and_steps_has_the_default_time() -> None:
+    """A manifest and --steps bring their own length; --minutes always ends the run."""
+    assert SwarmOptions().limit_s == 120
+    assert SwarmOptions(steps=10).limit_s is None
+    assert SwarmOptions(manifest=Path("run.toml")).limit_s is None
+    assert SwarmOptions(manifest=Path("run.toml"), minutes=0.5).limit_s == 30
+
+
+def test_the_command_line_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    """Usage errors and refused values end with their own status and one line."""
+    assert main(["swarm", "--minutes", "1", "--steps", "5"]) == ExitCode.USAGE
+    assert "not allowed with" in capsys.readouterr().err
+    assert main(["swarm", "--nodes", "0"]) == ExitCode.CONFIG
+    assert capsys.readouterr().err == "error: --nodes 0 is not allowed; allowed: 1 to 64\n"

@@ -1,0 +1,189 @@
+"""``lowcomm-node swarm`` with real nodes: trouble on purpose, and nothing left behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+TINY = """
+name = "tiny"
+[model]
+num_layers = 1
+num_heads = 2
+d_model = 32
+d_ff = 64
+context_length = 32
+[training]
+batch_size = 4
+total_steps = 100000
+warmup_steps = 10
+[meeting]
+params_every_steps = 20
+exp_avg_sq_every_steps = 100
+budget_bytes = 8192
+"""
+PATIENCE_S = 240
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(PATIENCE_S + 60)]
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder with a tiny manifest and a little text; afterwards nothing that belongs to the swarm is left."""
+    sockets_before = _hivemind_sockets()
+    with tempfile.TemporaryDirectory(prefix="lcn-") as name:
+        folder = Path(name)
+        (folder / "tiny.toml").write_text(TINY)
+        text = folder / "text"
+        text.mkdir()
+        for index in range(60):
+            lines = (f"{index} times {other} is {index * other}" for other in range(60))
+            (text / f"{index}.txt").write_text("\n".join(lines))
+        yield folder
+        left = [p.info for p in psutil.process_iter(["pid", "cmdline"]) if name in " ".join(p.info["cmdline"] or [])]
+        assert left == []
+        assert [path for path in folder.rglob("*") if path.is_socket()] == []
+        # Other swarms may run on this machine: what counts are sockets that nobody listens on any more.
+        assert (_hivemind_sockets() - sockets_before) - _sockets_in_use() == set()
+
+
+def _hivemind_sockets() -> set[str]:
+    return {str(path) for path in Path(tempfile.gettempdir()).glob("hivemind-*.sock")}
+
+
+def _sockets_in_use() -> set[str]:
+    return {str(connection.laddr) for connection in psutil.net_connections(kind="unix")}
+
+
+def _start(place: Path, arguments: Sequence[str]) -> subprocess.Popen[str]:
+    report = ["--json", str(place / "report.json"), "--plot", str(place / "plot.png")]
+    tiny = ["--manifest", str(place / "tiny.toml"), "--data", str(place / "text"), "--dir", str(place / "s")]
+    command = [sys.executable, "-m", "lowcomm_node", "swarm", *tiny, *report, *arguments]
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def _family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def _all_end(processes: Sequence[psutil.Process]) -> bool:
+    """Nobody of them lives after a while; zombies of a container without init do not live."""
+    until_s = time.monotonic() + 20
+    while time.monotonic() < until_s:
+        if not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes):
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def _read_until(process: subprocess.Popen[str], pattern: str) -> str:
+    """Read the swarm's output up to a line with ``pattern``; fails with all of it when it does not come."""
+    assert process.stdout is not None
+    text = ""
+    for line in process.stdout:
+        text += line
+        if re.search(pattern, line):
+            return text
+    pytest.fail(f"no line with {pattern!r} in:\n{text}")
+
+
+def test_a_swarm_survives_a_kill_and_a_late_join(place: Path) -> None:
+    """Three nodes, one of them killed after eight seconds, a fourth that joins late: all four end alive and agree."""
+    swarm = _start(place, ["--nodes", "3", "--minutes", "0.5", "--kill-every", "12", "--join-late", "1", "--seed", "1"])
+    try:
+        output, _ = swarm.communicate(timeout=PATIENCE_S)
+    finally:
+        swarm.kill()
+        swarm.wait()
+
+    assert swarm.returncode == 0, output
+    report = json.loads((place / "report.json").read_text())
+    print(output)
+    assert report["ended_by"] == "time", output
+    assert report["killed"] >= 1, output
+    assert report["joined_late"] == 1, output
+    assert report["died"] == 0, output
+    assert report["leftovers"] == [], output
+    assert report["nodes_live"] == 4, output
+    assert report["meetings_completed"] > 0, output
+    assert report["meetings_half"] <= report["killed"], output
+    assert report["blocked_seconds"]["meeting"] == 0, output
+    assert report["val_loss_end"] < report["val_loss_start"], output
+    assert report["val_loss_consensus"] < report["val_loss_start"], output
+    assert 0 < report["bytes_sent"]["params"]["ab"] < report["ddp_bytes_equivalent"], output
+    assert report["spread_end"] > 0, output
+    assert set(report["tokens_per_second"]) == {"n0", "n1", "n2", "n3"}
+    assert 0 < report["memory_peak_bytes"] < 6 << 30
+    assert (place / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_comparison_trains_the_same_nodes_alone(place: Path) -> None:
+    """A run by steps ends when they are done; the doubles get the same steps and their own loss."""
+    swarm = _start(place, ["--nodes", "2", "--steps", "60", "--compare", "local"])
+    try:
+        output, _ = swarm.communicate(timeout=PATIENCE_S)
+    finally:
+        swarm.kill()
+        swarm.wait()
+
+    assert swarm.returncode == 0, output
+    report = json.loads((place / "report.json").read_text())
+    assert report["ended_by"] == "finished", output
+    assert report["total_steps"] == 60
+    assert report["val_loss_local_only"] < report["val_loss_start"], output
+    alone = [node["val_loss_local_only"] for node in report["per_node"].values()]
+    assert report["val_loss_local_only"] == pytest.approx(sum(alone) / 2)
+
+
+def test_ctrl_c_half_way_leaves_nothing(place: Path) -> None:
+    """Status 130, a report of what was until then, and no process of the swarm lives on."""
+    swarm = _start(place, ["--nodes", "3", "--minutes", "10"])
+    try:
+        _read_until(swarm, r"n2 training [1-9]")
+        family = _family(swarm)
+        swarm.send_signal(signal.SIGINT)
+        output, _ = swarm.communicate(timeout=PATIENCE_S)
+    finally:
+        swarm.kill()
+        swarm.wait()
+
+    assert swarm.returncode == 130, output
+    assert len(family) > 6  # daemon, trainer and p2pd of each
+    assert _all_end(family), [p.cmdline() for p in family if p.is_running()]
+    report = json.loads((place / "report.json").read_text())
+    assert report["ended_by"] == "interrupted"
+    assert report["nodes_live"] == 3, output
+    assert report["steps_total"] > 0
+    assert report["leftovers"] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_a_killed_swarm_takes_its_nodes_along(place: Path) -> None:
+    """kill -9 of the command itself: the nodes notice and leave in order."""
+    swarm = _start(place, ["--nodes", "2", "--minutes", "10"])
+    family: list[psutil.Process] = []
+    try:
+        _read_until(swarm, r"n1 training [1-9]")
+        family = _family(swarm)
+        os.kill(swarm.pid, signal.SIGKILL)
+        swarm.wait(timeout=10)
+
+        assert _all_end(family), [p.cmdline() for p in family if p.is_running()]
+    finally:
+        swarm.kill()
+        swarm.communicate()
+        for process in family:
+            if process.is_running():
+                process.kill()

@@ -59,7 +59,8 @@ class Attention(nn.Module):
         q, k, v = (self._split(project(x)) for project in (self.query, self.key, self.value))
         if self.qk_norm:
             q, k = (functional.rms_norm(t, (t.shape[-1],), eps=_RMS_EPS) for t in (q, k))
-        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
+        # Under autocast the norm may have widened q and k; attention takes one dtype.
+        q, k = (_rotate(t, cos, sin).to(v.dtype) for t in (q, k))
         y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         return cast("Tensor", self.out(y.transpose(1, 2).reshape(x.shape)))
 

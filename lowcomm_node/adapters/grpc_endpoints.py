@@ -107,7 +107,9 @@ class ChannelCache:
         """
         cached = self._cached.get(address)
         if cached is None:
-            cached = self._cached[address] = _Cached(grpc.aio.insecure_channel(f"dns:///{address}", options=_CHANNEL_OPTIONS))
+            cached = self._cached[address] = _Cached(
+                grpc.aio.insecure_channel(f"dns:///{address}", options=_CHANNEL_OPTIONS)
+            )
         self._cached.move_to_end(address)
         cached.users += 1
         try:

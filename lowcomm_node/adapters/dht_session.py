@@ -1,0 +1,172 @@
+"""One life of p2pd and the DHT node on it: what is lost when p2pd dies, and made anew by the directory's watchdog.
+
+Every call has a deadline. A dead p2pd answers nothing, and hivemind would wait for it for ever.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from lowcomm_node.adapters.dht_validator import member_validator
+from lowcomm_node.adapters.p2p_process import P2pOptions, P2pProcess, split_address
+from lowcomm_node.errors import DirectoryError
+from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
+
+if TYPE_CHECKING:
+    from hivemind.dht.node import DHTNode
+
+__all__ = ["DhtSession", "HelloHandler"]
+
+_CALL_TIMEOUT_S = 15.0
+_CONNECT_TIMEOUT_S = 10.0
+_RPC_TIMEOUT_S = 3.0
+_HELLO = "lowcomm.v1.Hello"
+
+_T = TypeVar("_T")
+
+HelloHandler = Callable[[records_pb2.HelloRequest], Awaitable[records_pb2.HelloResponse]]
+
+
+class DhtSession:
+    """A p2pd with a DHT node. Nothing in it survives ``stop``."""
+
+    def __init__(self, process: P2pProcess) -> None:
+        self.process = process
+        self.outcomes: dict[str, str] = {}
+        """What happened at each address that was dialled at start; empty text when it answered."""
+        self._node: DHTNode | None = None
+
+    @classmethod
+    async def start(cls, options: P2pOptions, addresses: Sequence[str], hello: HelloHandler) -> "DhtSession":
+        """Start p2pd, dial ``addresses``, and join the DHT of those that answer, or begin one.
+
+        Raises:
+            DirectoryError: p2pd or the DHT does not start, or an address is none.
+        """
+        self = cls(await P2pProcess.start(options))
+        try:
+            async with asyncio.timeout(options.start_timeout_s):
+                await asyncio.gather(*map(self._dial, addresses))
+                await self._join()
+                await self.process.p2p.add_protobuf_handler(
+                    _HELLO, lambda request, _context: hello(request), records_pb2.HelloRequest
+                )
+        except TimeoutError:
+            await self.process.stop()
+            raise DirectoryError(f"the DHT does not start within {options.start_timeout_s:g} s") from None
+        except BaseException:
+            await self.process.stop()
+            raise
+        return self
+
+    async def stop(self) -> None:
+        """End the DHT node and p2pd. The node says no good-bye: peers notice, and p2pd may be dead already."""
+        if self._node is not None:
+            self._node.is_alive = False  # ends its background loops
+            if self._node.cache_refresh_task is not None:
+                self._node.cache_refresh_task.cancel()
+        await self.process.stop()
+
+    async def visible_addresses(self) -> list[str]:
+        """Multiaddresses under which others can reach this node, as p2pd sees them."""
+        return [str(address) for address in await _bounded(self.process.p2p.get_visible_maddrs(latest=True))]
+
+    async def connected_addresses(self) -> list[str]:
+        """Multiaddresses of the peers that p2pd is connected to."""
+        peers = await _bounded(self.process.p2p.list_peers())
+        return [f"{address}/p2p/{peer.peer_id.to_base58()}" for peer in peers for address in peer.addrs]
+
+    async def reconnect(self, addresses: Sequence[str]) -> None:
+        """Dial again and get to know those who answer: the cure for a DHT that has split or lost everybody."""
+        await asyncio.gather(*map(self._dial, addresses))
+        for address in addresses:
+            if not self.outcomes.get(address, "unknown"):
+                await _bounded(self._live.protocol.call_ping(split_address(address)[0]))
+
+    @property
+    def num_neighbours(self) -> int:
+        """Peers in the DHT's routing table."""
+        return len(self._live.protocol.routing_table.uid_to_peer_id)
+
+    async def hello(self, address: str, request: records_pb2.HelloRequest) -> records_pb2.HelloResponse:
+        """Ask the peer at ``address``. Raises DirectoryError."""
+        peer, _ = split_address(address)
+        if self.outcomes.get(address, "not dialled"):
+            await self._dial(address)
+            if outcome := self.outcomes[address]:
+                raise DirectoryError(outcome)
+        response = await _bounded(
+            self.process.p2p.call_protobuf_handler(peer, _HELLO, request, records_pb2.HelloResponse)
+        )
+        if not isinstance(response, records_pb2.HelloResponse):
+            raise DirectoryError("an answer of the wrong kind")
+        return response
+
+    async def read(self, key: str) -> dict[bytes, bytes]:
+        """All values under ``key``, by subkey."""
+        found = await _bounded(self._live.get(key, latest=True))
+        if found is None or not isinstance(found.value, dict):
+            return {}
+        return {
+            subkey: item.value
+            for subkey, item in found.value.items()
+            if isinstance(subkey, bytes) and isinstance(item.value, bytes)
+        }
+
+    async def write(self, key: str, subkey: bytes, value: bytes, expires_at: float) -> bool:
+        """Store one value; False when no node took it."""
+        return bool(await _bounded(self._live.store(key, value, expires_at, subkey=subkey)))
+
+    async def refresh(self) -> None:
+        """Look up a key that does not exist, which freshens the routing table along the way."""
+        await _bounded(self._live.get(secrets.token_hex(16), latest=True))
+
+    @property
+    def _live(self) -> "DHTNode":
+        if self._node is None:
+            raise DirectoryError("the DHT is not up")
+        return self._node
+
+    async def _dial(self, address: str) -> None:
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                await self.process.connect(address)
+        except TimeoutError:
+            self.outcomes[address] = f"no answer in {_CONNECT_TIMEOUT_S:g} s"
+        except DirectoryError as error:
+            self.outcomes[address] = str(error)
+        else:
+            self.outcomes[address] = ""
+
+    async def _join(self) -> None:
+        """Join the DHT of the peers that were reached, or begin one.
+
+        A peer whose DHT is not up yet is no error: the directory's upkeep asks again. hivemind's own checks of the
+        bootstrap are off, since they cannot be repeated and say less than our hello.
+        """
+        from hivemind.dht.node import DHTNode  # noqa: PLC0415 - hivemind is imported late
+
+        self._node = await DHTNode.create(
+            p2p=self.process.p2p,
+            initial_peers=[address for address, outcome in self.outcomes.items() if not outcome] or None,
+            record_validator=member_validator(),
+            parallel_rpc=32,
+            wait_timeout=_RPC_TIMEOUT_S,
+            cache_nearest=0,
+            ensure_bootstrap_success=False,
+            strict=False,
+        )
+
+
+async def _bounded(call: Awaitable[_T]) -> _T:
+    """Wait for a call of hivemind's, but not for ever, and speak of its failures in our own words."""
+    from hivemind.p2p import P2PDaemonError, P2PHandlerError  # noqa: PLC0415 - hivemind is imported late
+
+    try:
+        async with asyncio.timeout(_CALL_TIMEOUT_S):
+            return await call
+    except TimeoutError:
+        raise DirectoryError(f"no answer in {_CALL_TIMEOUT_S:g} s") from None
+    except (P2PDaemonError, P2PHandlerError, OSError, asyncio.IncompleteReadError, ValueError) as error:
+        raise DirectoryError(" ".join(str(error).split())[:300] or type(error).__name__) from error

@@ -1,0 +1,75 @@
+"""What a joiner believes of the answer to its hello."""
+
+from collections.abc import Mapping
+from hashlib import sha256
+from math import isfinite
+
+from lowcomm_node.errors import DirectoryError, NoPeerError, RefusalReason, RemoteProtocolError
+from lowcomm_node.ports import Welcome
+from lowcomm_node.units import RunId
+from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
+from lowcomm_node.wire.limits import MAX_MANIFEST_BYTES
+from lowcomm_node.wire.records import read_member
+
+__all__ = ["MAX_CLOCK_OFFSET_S", "no_peer", "read_welcome", "wrong_clock"]
+
+MAX_CLOCK_OFFSET_S = 2.5
+"""A node further off has records that are void for others, or that outlive it; hivemind's own bound is 3 s."""
+
+
+def read_welcome(
+    response: records_pb2.HelloResponse,
+    *,
+    run_id: RunId | None,
+    protocol_version: int,
+    between: tuple[float, float],
+) -> Welcome:
+    """Check a hello's answer: protocol version, manifest against run id, the peer's own record, its clock.
+
+    Args:
+        response: what came.
+        run_id: the run asked for, None for whichever.
+        protocol_version: what we speak.
+        between: our wall clock when we asked and when the answer was there.
+
+    Raises:
+        RemoteProtocolError: with the reason.
+    """
+    if response.protocol_version != protocol_version:
+        raise RemoteProtocolError(
+            RefusalReason.WRONG_PROTOCOL,
+            f"it speaks protocol {response.protocol_version}, this node speaks {protocol_version}",
+        )
+    if len(response.manifest) > MAX_MANIFEST_BYTES:
+        raise RemoteProtocolError(RefusalReason.OVERSIZED, f"a manifest of {len(response.manifest)} bytes")
+    if sha256(response.manifest).digest() != response.run_id:
+        raise RemoteProtocolError(RefusalReason.CHECKSUM, "its manifest is not that of the run it names")
+    found = RunId(response.run_id.hex())
+    if run_id is not None and found != run_id:
+        raise RemoteProtocolError(RefusalReason.WRONG_RUN, f"it is in run {found}")
+    if not isfinite(response.now):
+        raise RemoteProtocolError(RefusalReason.MALFORMED, "its clock shows no time")
+    member = read_member(
+        response.member.SerializeToString(), run_id=found, protocol_version=protocol_version, now=response.now
+    )
+    return Welcome(
+        run_id=found,
+        manifest=response.manifest,
+        member=member,
+        clock_offset_s=response.now - sum(between) / 2,
+    )
+
+
+def no_peer(outcomes: Mapping[str, str]) -> NoPeerError:
+    """The error that names each address and what happened there."""
+    told = "\n".join(f"  {address}: {outcome}" for address, outcome in outcomes.items())
+    return NoPeerError(f"none of the given peers can be joined:\n{told}")
+
+
+def wrong_clock(offset_s: float) -> DirectoryError:
+    """The error for a clock ``offset_s`` behind that of the peers (negative: ahead)."""
+    side = "behind" if offset_s > 0 else "ahead of"
+    return DirectoryError(
+        f"this machine's clock is {abs(offset_s):.1f} s {side} its peers' and its records would not be believed; "
+        "set the clock, best by NTP"
+    )

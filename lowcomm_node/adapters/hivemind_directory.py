@@ -1,0 +1,345 @@
+"""The directory of a run's members on hivemind's DHT, inside the daemon's own event loop.
+
+A watchdog starts p2pd anew, with the same identity and the peers it knew, when it dies.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from lowcomm_node.adapters.dht_session import DhtSession
+from lowcomm_node.adapters.hello import MAX_CLOCK_OFFSET_S, no_peer, read_welcome, wrong_clock
+from lowcomm_node.adapters.identity import Identity
+from lowcomm_node.adapters.p2p_process import P2pOptions, import_hivemind, split_address
+from lowcomm_node.core.events import Member
+from lowcomm_node.core.membership import (
+    FULL,
+    MAX_DEPTH,
+    Bucket,
+    buckets_to_read,
+    child_of,
+    next_depth,
+    own_bucket,
+    parent_of,
+)
+from lowcomm_node.errors import DirectoryError, RefusalReason, RemoteProtocolError
+from lowcomm_node.ports import Welcome
+from lowcomm_node.settings.node import NetworkSettings
+from lowcomm_node.units import RunId
+from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
+from lowcomm_node.wire.peer_id import peer_id_to_bytes
+from lowcomm_node.wire.records import bucket_key, read_member, sign_member
+
+__all__ = ["HivemindDirectory"]
+
+_log = logging.getLogger(__name__)
+
+_MAX_READ = 4 * FULL
+_MAX_KNOWN = 32
+_UPKEEP_S = 30.0
+_ALONE_UPKEEP_S = 3.0
+_FIRST_RESTART_S = 0.2
+_LONGEST_RESTART_S = 30.0
+_QUIET = frozenset({RefusalReason.LEAVING, RefusalReason.EXPIRED})
+
+
+class HivemindDirectory:
+    """Implements ``ports.Directory``.
+
+    Args:
+        identity: signs our record, and is p2pd's own.
+        settings: where to listen, how long a record lives.
+        initial_peers: multiaddresses to join by; none to begin a swarm.
+        socket_dir: folder for p2pd's Unix sockets, of this node alone.
+        protocol_version: what we speak.
+        on_restart: called with the number of restarts each time p2pd had to be started anew.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        settings: NetworkSettings,
+        initial_peers: Sequence[str],
+        socket_dir: Path,
+        protocol_version: int,
+        on_restart: Callable[[int], None] = lambda _count: None,
+    ) -> None:
+        self.peer_id = identity.peer_id
+        self.grpc_address = ""
+        """host:port that our record announces; set it before ``announce`` and ``serve_hello``."""
+        self.restarts = 0
+        self.dropped: Counter[RefusalReason] = Counter()
+        """Records that were read and not believed, by reason."""
+        self._identity = identity
+        self._record_ttl_s = settings.record_ttl_s
+        self._initial_peers = tuple(initial_peers)
+        self._protocol_version = protocol_version
+        self._on_restart = on_restart
+        self._options = P2pOptions(
+            identity_path=identity.path,
+            socket_dir=socket_dir,
+            host=settings.host,
+            port=settings.dht_port,
+            announce_host=settings.announce_host,
+            start_timeout_s=settings.start_timeout_s,
+        )
+        self._known: tuple[str, ...] = ()
+        self._session: DhtSession | None = None
+        self._keepers: list[asyncio.Task[None]] = []
+        self._run_id: RunId | None = None
+        self._manifest = b""
+        self._progress_steps = 0.0
+        self._has_state = False
+        self._depth = 0
+        self._bucket: Bucket | None = None
+        self._expires_at = 0.0
+
+    async def start(self) -> None:
+        """Start p2pd and the DHT and dial the initial peers. May be called again after an error.
+
+        Raises:
+            DirectoryError: a port in use, an address that is none, p2pd does not start.
+            NoPeerError: peers were given and none of them can be reached.
+        """
+        import_hivemind()
+        others = [address for address in self._initial_peers if str(split_address(address)[0]) != self.peer_id]
+        session = await DhtSession.start(self._options, others, self._answer_hello)
+        if others and all(session.outcomes.values()):
+            await session.stop()
+            raise no_peer(session.outcomes)
+        self._session = session
+        self._keepers = [asyncio.create_task(self._watch()), asyncio.create_task(self._keep_up())]
+
+    async def stop(self) -> None:
+        """End p2pd; takes a few seconds at most and leaves no process and no socket."""
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        self._keepers = []
+        session, self._session = self._session, None
+        if session is not None:
+            await session.stop()
+
+    async def visible_addresses(self) -> tuple[str, ...]:
+        """Multiaddresses others can give to --peers, those that work from other machines first."""
+        addresses = await self._live.visible_addresses()
+        return tuple(sorted(addresses, key=lambda address: "/127." in address or "/ip6/::1/" in address))
+
+    @property
+    def pid(self) -> int:
+        """Process id of p2pd."""
+        return self._live.process.pid
+
+    async def hello(self, run_id: RunId | None) -> Welcome:
+        """Ask the peers given at start for their run, one after the other.
+
+        Raises:
+            NoPeerError: none answers with a run we can join; names each address and what happened.
+            DirectoryError: they answer, but the clocks are too far apart.
+        """
+        outcomes: dict[str, str] = {}
+        offset_s = 0.0
+        for address in self._initial_peers:
+            try:
+                welcome = await self._ask(address, run_id)
+            except (DirectoryError, RemoteProtocolError) as error:
+                outcomes[address] = str(error)
+                continue
+            if abs(welcome.clock_offset_s) <= MAX_CLOCK_OFFSET_S:
+                return welcome
+            offset_s = welcome.clock_offset_s
+            outcomes[address] = f"its clock is {offset_s:+.1f} s from ours"
+        raise wrong_clock(offset_s) if offset_s else no_peer(outcomes)
+
+    async def serve_hello(self, run_id: RunId, manifest: bytes) -> None:
+        """Answer other nodes' hello from now on."""
+        self._run_id, self._manifest = run_id, manifest
+
+    async def announce(self, *, progress_steps: float, has_state: bool) -> bytes:
+        """Store this node's signed record in the bucket it belongs to; returns the record.
+
+        Raises:
+            DirectoryError: no node took it; it may be tried again.
+        """
+        await self._walk()
+        left = self._bucket
+        self._bucket = own_bucket(self.peer_id, self._depth)
+        self._progress_steps, self._has_state = progress_steps, has_state
+        record = self._signed(self.grpc_address)
+        await self._store(self._bucket, record)
+        if left is not None and left != self._bucket:
+            await self._store_farewell(left)
+        return record
+
+    async def members(self) -> tuple[Member, ...]:
+        """Look up a sample of live members, this node left out.
+
+        Forged, foreign and expired records are dropped; all but the expired ones are counted.
+
+        Raises:
+            DirectoryError: the DHT does not answer in time.
+        """
+        first, *above = buckets_to_read(self._depth, secrets.randbits(MAX_DEPTH))
+        found = await self._read(first)
+        below = [child_of(first, secrets.randbits(1))] if len(found) > FULL // 2 else []
+        for more in await asyncio.gather(*map(self._read, [*above, *below])):
+            found |= more
+        return tuple(found.values())
+
+    def verify(self, signed_record: bytes) -> Member:
+        """Check a record that came in an offer. Raises RemoteProtocolError."""
+        return read_member(
+            signed_record, run_id=self._own_run, protocol_version=self._protocol_version, now=time.time()
+        )
+
+    async def withdraw(self) -> None:
+        """Say in the directory that this node has left; the DHT knows no deletion."""
+        if self._bucket is not None:
+            bucket, self._bucket = self._bucket, None
+            await self._store_farewell(bucket)
+
+    # What follows keeps the promises above.
+
+    @property
+    def _live(self) -> DhtSession:
+        if self._session is None:
+            raise DirectoryError("the DHT is being started")
+        return self._session
+
+    @property
+    def _own_run(self) -> RunId:
+        if self._run_id is None:
+            raise DirectoryError("this node is in no run yet")
+        return self._run_id
+
+    def _signed(self, grpc_address: str) -> bytes:
+        """A new record. Each one lasts longer than the one before: in the DHT the later expiration wins."""
+        self._expires_at = max(time.time() + self._record_ttl_s, self._expires_at + 0.001)
+        member = Member(
+            peer=self.peer_id,
+            grpc_address=grpc_address,
+            progress_steps=self._progress_steps,
+            has_state=self._has_state,
+            expires_at=self._expires_at,
+        )
+        return sign_member(
+            member, run_id=self._own_run, protocol_version=self._protocol_version, sign=self._identity.sign
+        )
+
+    async def _store(self, bucket: Bucket, record: bytes) -> None:
+        key = bucket_key(self._own_run, bucket)
+        if not await self._live.write(key, peer_id_to_bytes(self.peer_id), record, self._expires_at):
+            raise DirectoryError("no node of the DHT took our record")
+
+    async def _store_farewell(self, bucket: Bucket) -> None:
+        with suppress(DirectoryError):  # it expires anyway
+            await self._store(bucket, self._signed(""))
+
+    async def _walk(self) -> None:
+        """Find the depth this node belongs to, see ``core.membership``."""
+        for _ in range(MAX_DEPTH):
+            bucket = own_bucket(self.peer_id, self._depth)
+            own = 1 + len(await self._read(bucket))
+            child = parent = 0
+            if own > FULL // 2:
+                child = len(await self._read(own_bucket(self.peer_id, self._depth + 1)))
+            if self._depth:
+                parent = len(await self._read(parent_of(bucket)))
+            depth = next_depth(self._depth, own=own, child=child, parent=parent)
+            if depth == self._depth:
+                return
+            self._depth = depth
+
+    async def _read(self, bucket: Bucket) -> dict[bytes, Member]:
+        """The other members in a bucket, by subkey; at most a few hundred are looked at."""
+        values = await self._live.read(bucket_key(self._own_run, bucket))
+        members: dict[bytes, Member] = {}
+        now = time.time()
+        for subkey in sorted(values, key=lambda _: secrets.randbits(32))[:_MAX_READ]:
+            try:
+                member = read_member(
+                    values[subkey], run_id=self._own_run, protocol_version=self._protocol_version, now=now
+                )
+                if peer_id_to_bytes(member.peer) != subkey or own_bucket(member.peer, bucket.depth) != bucket:
+                    raise RemoteProtocolError(RefusalReason.MALFORMED, "a record that belongs elsewhere")
+            except RemoteProtocolError as error:
+                if error.reason not in _QUIET:
+                    self.dropped[error.reason] += 1
+                continue
+            if member.peer != self.peer_id:
+                members[subkey] = member
+        return members
+
+    async def _answer_hello(self, request: records_pb2.HelloRequest) -> records_pb2.HelloResponse:
+        if self._run_id is None or not self.grpc_address:
+            raise DirectoryError("this node is in no run yet; ask again in a moment")
+        if request.run_id and request.run_id.hex() != self._run_id:
+            raise DirectoryError(f"this node is in run {self._run_id}")
+        return records_pb2.HelloResponse(
+            protocol_version=self._protocol_version,
+            run_id=bytes.fromhex(self._run_id),
+            manifest=self._manifest,
+            member=records_pb2.SignedRecord.FromString(self._signed(self.grpc_address)),
+            now=time.time(),
+        )
+
+    async def _ask(self, address: str, run_id: RunId | None) -> Welcome:
+        if str(split_address(address)[0]) == self.peer_id:
+            raise DirectoryError("this is our own address")
+        request = records_pb2.HelloRequest(
+            protocol_version=self._protocol_version, run_id=bytes.fromhex(run_id) if run_id else b""
+        )
+        session = self._live
+        asked_at = time.time()
+        response = await session.hello(address, request)
+        welcome = read_welcome(
+            response,
+            run_id=run_id,
+            protocol_version=self._protocol_version,
+            between=(asked_at, time.time()),
+        )
+        if not session.num_neighbours:
+            await session.reconnect([address])
+        return welcome
+
+    async def _watch(self) -> None:
+        """Start p2pd anew each time it dies. Nothing is asked of the dead one."""
+        while True:
+            session = self._live
+            code = await session.process.wait()
+            self._session = None
+            self.restarts += 1
+            _log.warning("p2pd_died exit_code=%s restarts=%s", code, self.restarts)
+            await session.stop()
+            self._session = await self._revive()
+            self._on_restart(self.restarts)
+
+    async def _revive(self) -> DhtSession:
+        wait_s = _FIRST_RESTART_S
+        while True:
+            await asyncio.sleep(wait_s)
+            wait_s = min(_LONGEST_RESTART_S, wait_s * 2)
+            addresses = list(dict.fromkeys((*self._initial_peers, *self._known)))
+            others = [address for address in addresses if str(split_address(address)[0]) != self.peer_id]
+            try:
+                return await DhtSession.start(self._options, others, self._answer_hello)
+            except DirectoryError as error:
+                _log.warning("p2pd_restart_failed detail=%s next_try_s=%s", error, wait_s)
+
+    async def _keep_up(self) -> None:
+        """Keep the routing table fresh, remember who is there, and find back to the others after a split."""
+        others = [address for address in self._initial_peers if str(split_address(address)[0]) != self.peer_id]
+        while True:
+            is_alone = bool(others) and (self._session is None or not self._session.num_neighbours)
+            await asyncio.sleep(_ALONE_UPKEEP_S if is_alone else _UPKEEP_S)
+            with suppress(DirectoryError):
+                session = self._live
+                await session.reconnect(others)
+                await session.refresh()
+                self._known = tuple(await session.connected_addresses())[:_MAX_KNOWN]

@@ -1,0 +1,233 @@
+"""One p2pd (libp2p's daemon, a child process) from start to end, with the traps of hivemind's wrapper around it.
+
+The wrapper reaches into private parts of hivemind 1.1; pyproject holds its version below 1.2 for that reason.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import sys
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lowcomm_node.errors import DirectoryError
+
+if TYPE_CHECKING:
+    from hivemind.p2p import P2P
+
+__all__ = ["P2pOptions", "P2pProcess", "import_hivemind"]
+
+_STOP_GRACE_S = 3.0
+_LONGEST_SOCKET_DIR = 70
+"""A Unix socket's path may have some 107 characters, the file name takes about 30."""
+
+_OWN_SESSION = "import os, sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"
+"""Ctrl-C goes to a terminal's whole process group; p2pd has to outlive it so that the node can say good-bye."""
+
+
+def import_hivemind() -> None:
+    """Import hivemind (1.7 s, with torch) and undo what that does to logging."""
+    logger = logging.getLogger("hivemind")
+    before = (list(logger.handlers), logger.propagate, logger.level)
+    import hivemind  # noqa: F401, PLC0415 - late, so that only nodes pay for it
+
+    logger.handlers, logger.propagate = before[0], before[1]
+    logger.setLevel(before[2])
+
+
+class P2pOptions:
+    """Where p2pd listens and keeps its files.
+
+    Args:
+        identity_path: key file in libp2p's format.
+        socket_dir: folder of its Unix sockets, of this node alone; a short substitute is used when it is too long.
+        host: literal address to bind.
+        port: TCP port; 0 takes a free one, which a restart then keeps.
+        announce_host: name or address that others should dial; empty for the bound one.
+        start_timeout_s: seconds it may take to start.
+
+    Raises:
+        DirectoryError: ``host`` is not a literal address.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity_path: Path,
+        socket_dir: Path,
+        host: str,
+        port: int,
+        announce_host: str,
+        start_timeout_s: float,
+    ) -> None:
+        self.identity_path = identity_path
+        self.host = host
+        self.port = port
+        self.announce_host = announce_host
+        self.start_timeout_s = start_timeout_s
+        if len(str(socket_dir)) > _LONGEST_SOCKET_DIR:
+            name = sha256(str(socket_dir).encode()).hexdigest()[:16]
+            socket_dir = Path(tempfile.gettempdir()) / f"lowcomm-{name}"
+        self.socket_dir = socket_dir
+        try:
+            self._ip = f"ip{ipaddress.ip_address(host).version}"
+        except ValueError as error:
+            raise DirectoryError(
+                f"network.host = {host!r} is not an address; give digits such as 127.0.0.1 or 0.0.0.0"
+            ) from error
+
+    def listen_address(self) -> str:
+        """Multiaddress to bind."""
+        return f"/{self._ip}/{self.host}/tcp/{self.port}"
+
+    def announce_address(self) -> str | None:
+        """Multiaddress others should dial, None for the bound one."""
+        if not self.announce_host:
+            return None
+        try:
+            kind = f"ip{ipaddress.ip_address(self.announce_host).version}"
+        except ValueError:
+            kind = "dns4"
+        return f"/{kind}/{self.announce_host}/tcp/{self.port}"
+
+    def claim_port(self) -> None:
+        """Settle on a port and make sure that nobody else listens there: libp2p itself would share it silently.
+
+        Raises:
+            DirectoryError: the port is taken, or the address is not this machine's.
+        """
+        family = socket.AF_INET6 if self._ip == "ip6" else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((self.host, self.port))
+                probe.listen(1)  # a bound socket alone does not clash with another one
+            except OSError as error:
+                raise DirectoryError(
+                    f"cannot listen on {self.host}:{self.port}: {error.strerror}; set network.dht_port to a free port "
+                    "(0 picks one) or network.host to an own address"
+                ) from error
+            self.port = probe.getsockname()[1]
+
+
+class P2pProcess:
+    """A running p2pd and hivemind's handle on it."""
+
+    def __init__(self, p2p: "P2P", socket_dir: Path) -> None:
+        self.p2p = p2p
+        self._socket_dir = socket_dir
+
+    @classmethod
+    async def start(cls, options: P2pOptions) -> "P2pProcess":
+        """Start p2pd without any peers.
+
+        Raises:
+            DirectoryError: the port is taken, or p2pd does not start.
+        """
+        import_hivemind()
+        options.claim_port()
+        options.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _remove_sockets(options.socket_dir)
+        try:
+            p2p = await _p2p_class(options.socket_dir).create(
+                identity_path=str(options.identity_path),
+                check_if_identity_free=False,  # starts a second p2pd and misses what it looks for
+                host_maddrs=[options.listen_address()],
+                announce_maddrs=[announced] if (announced := options.announce_address()) else None,
+                startup_timeout=options.start_timeout_s,
+                auto_nat=False,  # also turns on hole punching
+                nat_port_map=False,
+                use_relay=False,  # would carry other nodes' traffic
+            )
+        except _p2p_error() as error:
+            _remove_sockets(options.socket_dir)
+            raise DirectoryError(f"p2pd does not start on {options.listen_address()}: {error}") from error
+        return cls(p2p, options.socket_dir)
+
+    @property
+    def pid(self) -> int:
+        return int(self.p2p._child.pid)  # noqa: SLF001 - hivemind has no public name for it
+
+    async def wait(self) -> int:
+        """Return when p2pd has ended; hivemind's own ``is_alive`` would not notice."""
+        return int(await self.p2p._child.wait())  # noqa: SLF001
+
+    async def connect(self, address: str) -> None:
+        """Connect to a peer by its multiaddress. Raises DirectoryError with p2pd's own words; give it a deadline."""
+        peer, maddr = split_address(address)
+        try:
+            await self.p2p._client.connect(peer, [maddr])  # noqa: SLF001
+        except (_p2p_error(), OSError, asyncio.IncompleteReadError) as error:
+            raise DirectoryError(_shortened(error)) from error
+
+    async def stop(self) -> None:
+        """End p2pd, by force if it takes its time, and remove its sockets. Never asks it anything."""
+        child = self.p2p._child  # noqa: SLF001
+        self.p2p._terminate()  # noqa: SLF001
+        try:
+            async with asyncio.timeout(_STOP_GRACE_S):
+                await child.wait()
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+        _remove_sockets(self._socket_dir)
+        with suppress(OSError):
+            self._socket_dir.rmdir()
+
+
+def split_address(address: str) -> tuple[Any, Any]:
+    """Peer id and dialable part of a multiaddress that ends in /p2p/ID.
+
+    Raises:
+        DirectoryError: it is none.
+    """
+    from hivemind.p2p import PeerID  # noqa: PLC0415
+    from hivemind.utils.multiaddr import Multiaddr  # noqa: PLC0415
+
+    try:
+        whole = Multiaddr(address)
+        name = str(whole["p2p"])
+        return PeerID.from_base58(name), whole.decapsulate(Multiaddr(f"/p2p/{name}"))
+    except (ValueError, KeyError, LookupError, TypeError) as error:
+        raise DirectoryError(
+            f"{address!r} is not a peer's address; one looks like /ip4/203.0.113.5/tcp/31337/p2p/12D3KooW..."
+        ) from error
+
+
+def _p2p_class(socket_dir: Path) -> "type[P2P]":
+    from hivemind.p2p import P2P  # noqa: PLC0415
+
+    class OwnP2P(P2P):  # type: ignore[misc]
+        _UNIX_SOCKET_PREFIX = f"/unix{socket_dir.absolute()}/s-"
+
+        @staticmethod
+        def _make_process_args(*args: object, **kwargs: object) -> list[str]:
+            command = P2P._make_process_args(*args, **kwargs)  # noqa: SLF001 - the one place to put a word in
+            return [sys.executable, "-I", "-S", "-c", _OWN_SESSION, *command]
+
+    return OwnP2P
+
+
+def _p2p_error() -> type[Exception]:
+    from hivemind.p2p import P2PDaemonError  # noqa: PLC0415
+
+    error: type[Exception] = P2PDaemonError
+    return error
+
+
+def _remove_sockets(folder: Path) -> None:
+    """A killed node cannot remove its own; hivemind leaves some even in good order."""
+    leftovers: Iterable[Path] = folder.glob("s-*.sock")
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
+
+
+def _shortened(error: BaseException) -> str:
+    """p2pd lists every address it tried over several lines."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

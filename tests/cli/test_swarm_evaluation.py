@@ -29,7 +29,7 @@ def settings(tmp_path: Path) -> NodeSettings:
     return NodeSettings(data=DataSettings(paths=(str(text),)), device=DeviceSettings(name="cpu", threads=1))
 
 
-def _write(path: Path, shift: float, steps: int = 0) -> Path:
+def _write(path: Path, shift: float) -> Path:
     """A state whose parameters all lie ``shift`` beside the initial ones."""
     replica = Replica(MANIFEST, torch.device("cpu"))
     for tensor in replica.theta:
@@ -44,7 +44,11 @@ def test_the_averaged_model_is_judged_by_its_own_loss(tmp_path: Path, settings: 
     judge = Judge(MANIFEST, RUN, settings)
     shares: list[float] = []
 
-    evaluation = judge.evaluate(states, lambda share: shares.append(share) is None)
+    def goes_on(share: float) -> bool:
+        shares.append(share)
+        return True
+
+    evaluation = judge.evaluate(states, goes_on)
 
     assert evaluation.loss_consensus == pytest.approx(evaluation.loss_start, abs=1e-5)
     assert evaluation.spread == pytest.approx(0.25, rel=1e-4)

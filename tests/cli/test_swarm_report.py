@@ -136,7 +136,7 @@ def test_leftovers_and_deaths_are_told_apart() -> None:
     assert report.leftovers == ["n1: processes 7 (p2pd)"]
     assert report.died == 1
     assert [(i["node"], i["exit_code"], i["log"]) for i in report.incidents] == [("n0", -6, ("last words",))]
-    assert "1 nodes DIED unasked" in verdict(report)
+    assert "1 nodes did NOT end in order" in verdict(report)
     assert "no node was LEFT" in verdict(report)
 
 

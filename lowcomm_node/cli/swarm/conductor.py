@@ -181,7 +181,7 @@ class Conductor:
                 self._mark("died", node)
                 if self._observer.is_training:  # else the error that ends the swarm shows the log
                     lines = "".join(f"\n  {line}" for line in incident.log)
-                    self._view.say(f"{node} ended unasked with exit code {incident.exit_code}; its last lines:{lines}")
+                    self._view.say(f"{node} ended with exit code {incident.exit_code}; its last lines:{lines}")
             case IncidentKind.FORCED:
                 ledger.end(node, "died")
                 self._view.say(f"error: {node} did not leave when asked and was killed")

@@ -38,7 +38,7 @@ class IncidentKind(StrEnum):
     """What the fleet noticed by itself."""
 
     DIED = "died"
-    """A daemon ended though nobody had asked it to."""
+    """A daemon ended though nobody had asked it to, or not with exit code 0 when asked."""
     RETURNED = "returned"
     """A killed node was started again."""
     LEFTOVER = "leftover"
@@ -142,18 +142,16 @@ class Fleet:
         return incidents
 
     def _launch(self, place: NodePlace, peers: Sequence[str]) -> NodeProcess:
-        place.final_state.unlink(missing_ok=True)  # a state file of this name always is from this life
         return NodeProcess(self._command(place, peers), place.log_file, node_environment())
 
     def _tend_running(self, berth: _Berth) -> list[Incident]:
-        code = berth.process.exit_code
-        if code is None:
+        if berth.process.exit_code is None:
             return []
-        log = tuple(berth.process.log_tail(_LOG_LINES))
+        incident = _death(berth)
         berth.process.kill_all()
         _unlink_sockets(berth.process)
         berth.enter(Stage.ENDED)
-        return [Incident(kind=IncidentKind.DIED, node=berth.place.name, exit_code=code, log=log)]
+        return [incident]
 
     def _tend_killed(self, berth: _Berth) -> list[Incident]:
         left = berth.process.survivors()
@@ -174,6 +172,8 @@ class Fleet:
             incidents.append(Incident(kind=IncidentKind.FORCED, node=berth.place.name, log=log))
             berth.process.kill_daemon()
             was_killed = True
+        elif berth.stage is Stage.RUNNING and berth.process.exit_code != 0:
+            incidents.append(_death(berth))
         deadline_s = time.monotonic() + min(_ORPHAN_PATIENCE_S, patience_s())
         while berth.process.survivors() and time.monotonic() < deadline_s:
             time.sleep(_STOP_LOOK_EVERY_S)
@@ -183,6 +183,11 @@ class Fleet:
             detail = f"sockets {', '.join(left)}"
             incidents.append(Incident(kind=IncidentKind.LEFTOVER, node=berth.place.name, detail=detail))
         return incidents
+
+
+def _death(berth: _Berth) -> Incident:
+    log = tuple(berth.process.log_tail(_LOG_LINES))
+    return Incident(kind=IncidentKind.DIED, node=berth.place.name, exit_code=berth.process.exit_code, log=log)
 
 
 def _leftovers(berth: _Berth) -> list[Incident]:

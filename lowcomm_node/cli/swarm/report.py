@@ -83,7 +83,7 @@ class SwarmReport:
     joined_late: int
     """Late nodes that came to train."""
     died: int
-    """Nodes that ended unasked or had to be forced to end."""
+    """Nodes that ended unasked, failed while leaving, or had to be forced to end."""
     leftovers: list[str]
     """Processes and sockets that outlived their node and had to be removed; empty is right."""
     ended_by: str

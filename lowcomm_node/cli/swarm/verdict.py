@@ -43,7 +43,7 @@ def _faults(report: SwarmReport) -> list[str]:
         "training never waited for a meeting" if blocked_s == 0 else f"training WAITED {blocked_s:.2f} s for meetings",
     ]
     if report.died:
-        clauses.append(f"{report.died} nodes DIED unasked")
+        clauses.append(f"{report.died} nodes did NOT end in order")
     if report.leftovers:
         clauses.append(f"{len(report.leftovers)} leftovers had to be removed")
     if report.ended_by in {"stalled", "nobody left"}:

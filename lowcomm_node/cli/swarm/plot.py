@@ -1,5 +1,6 @@
 """A picture of a swarm's run: losses, validation, spread, bytes."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ _CONSENSUS_COLOUR = "#1b7f5c"
 _DDP_COLOUR = "#9a9a9a"
 _MARKS = {"killed": ("#c0392b", ":"), "died": ("#c0392b", "-"), "joined late": ("#2d6cdf", ":")}
 _MIB = 1 << 20
+_SMOOTH_REACH = 4
 
 
 def plot_swarm(history: History, report: SwarmReport, path: Path) -> None:
@@ -101,8 +103,8 @@ def _plot_bytes(axes: "Axes", history: History) -> None:
     sent = [point.bytes_sent / _MIB for point in points]
     if any(value > 0 for value in (*ddp, *sent)):
         axes.set_yscale("log")
-    axes.plot(times, [value or float("nan") for value in ddp], color=_DDP_COLOUR, linewidth=1.5, label="DDP would send")
-    axes.plot(times, [value or float("nan") for value in sent], color=_MEAN_COLOUR, linewidth=1.8, label="swarm sent")
+    axes.plot(times, [value or math.nan for value in ddp], color=_DDP_COLOUR, linewidth=1.5, label="DDP would send")
+    axes.plot(times, [value or math.nan for value in sent], color=_MEAN_COLOUR, linewidth=1.8, label="swarm sent")
     axes.set_title("Bytes sent, all nodes together", fontsize=10, loc="left")
     axes.set_ylabel("MiB since the start")
     _legend(axes)
@@ -122,11 +124,10 @@ def _title(report: SwarmReport) -> str:
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """Exponential mean over about ten points; NaN points are passed over."""
+    """Mean over the neighbours on both sides, so that the curve does not lag; NaN points are passed over."""
     smoothed: list[float] = []
-    state = float("nan")
-    for value in values:
-        if value == value:  # noqa: PLR0124 - false for NaN alone
-            state = value if state != state else 0.8 * state + 0.2 * value  # noqa: PLR0124
-        smoothed.append(state)
+    for index in range(len(values)):
+        around = values[max(0, index - _SMOOTH_REACH) : index + _SMOOTH_REACH + 1]
+        known = [value for value in around if not math.isnan(value)]
+        smoothed.append(sum(known) / len(known) if known else math.nan)
     return smoothed

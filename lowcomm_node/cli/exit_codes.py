@@ -22,7 +22,7 @@ class ExitCode(IntEnum):
     TEMPORARY = 75
     """The network is in the way; the same command may work later."""
     NO_PERMISSION = 77
-    """Identity or files belong to somebody else or are open to others."""
+    """The operating system does not let us read or write a file we need."""
     CONFIG = 78
     """Manifest, settings or data that cannot be used; trying again will not help."""
     INTERRUPTED = 130
@@ -43,7 +43,9 @@ _BY_CLASS: tuple[tuple[type[Exception], ExitCode], ...] = (
 
 
 def exit_code_of(error: LowcommError | OSError) -> ExitCode:
-    """The exit status an error ends a command with."""
+    """The exit status an error ends a command with; a missing permission shows through the error it was turned into."""
+    if isinstance(error.__cause__, PermissionError):
+        return ExitCode.NO_PERMISSION
     for cls, code in _BY_CLASS:
         if isinstance(error, cls):
             return code

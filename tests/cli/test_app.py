@@ -71,6 +71,15 @@ def test_each_error_has_its_exit_status(raising: Raise, error: BaseException, st
     assert app.main(["status"]) == status
 
 
+def test_a_missing_permission_shows_through(raising: Raise) -> None:
+    """Whatever sentence an adapter makes of it, the status says who must act: the machine's owner."""
+    error = ConfigError("/srv/key cannot be read")
+    error.__cause__ = PermissionError(13, "Permission denied")
+    raising(error)
+
+    assert app.main(["status"]) == ExitCode.NO_PERMISSION
+
+
 def test_every_error_class_maps_to_a_failure() -> None:
     """A class that is added later cannot end with status 0."""
     for cls in LowcommError.__subclasses__():

@@ -1,0 +1,251 @@
+"""Downloading a member's state, over real sockets on loopback."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+
+from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
+from lowcomm_node.adapters.state_client import GrpcStateClient
+from lowcomm_node.adapters.state_service import StateService
+from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError, StoreError
+from lowcomm_node.units import RunId
+from lowcomm_node.wire.gen.lowcomm.v1 import state_pb2
+from lowcomm_node.wire.state import STATE_CHUNK_BYTES, Snapshot
+from tests.adapters.nodes import RUN, run
+
+STATE = bytes(range(256)) * (14 * 1024) + b"end"
+"""Three and a half chunks."""
+
+
+@asynccontextmanager
+async def donor(path: Path, progress_steps: float = 12.0) -> AsyncIterator[str]:
+    """A donor's service on loopback; gives its address."""
+
+    has_snapshot = path.exists()
+
+    async def source() -> tuple[Path, float]:
+        if not has_snapshot:
+            raise StoreError("this node has no state to give yet")
+        return path, progress_steps
+
+    service = StateService(run_id=RUN, protocol_version=1, source=source)
+    server = GrpcServer(host="127.0.0.1", port=0)
+    try:
+        yield f"127.0.0.1:{await server.start([service.handler()])}"
+    finally:
+        await server.stop(0)
+        service.close()
+
+
+@asynccontextmanager
+async def joiner() -> AsyncIterator[GrpcStateClient]:
+    channels = ChannelCache(connect_timeout_s=3.0)
+    try:
+        yield GrpcStateClient(channels=channels, protocol_version=1, stall_timeout_s=1.0)
+    finally:
+        await channels.close()
+
+
+class FalseDonor(grpc.GenericRpcHandler):
+    """Describes a state truly and sends whatever chunks it is told to send."""
+
+    def __init__(self, state: bytes, chunks: list[tuple[int, bytes]], *, then_hang: bool = False) -> None:
+        self.snapshot = describe(state)
+        self.chunks = chunks
+        self.then_hang = then_hang
+        self.asked: list[list[int]] = []
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        if handler_call_details.method.endswith("Describe"):
+            return grpc.unary_unary_rpc_method_handler(self.describe)
+        return grpc.unary_stream_rpc_method_handler(self.fetch)
+
+    async def describe(self, _data: bytes, _context: object) -> bytes:
+        return self.snapshot.encode(RUN)
+
+    async def fetch(self, data: bytes, _context: object) -> AsyncIterator[bytes]:
+        self.asked.append(list(state_pb2.FetchRequest.FromString(data).chunks))
+        for index, content in self.chunks:
+            yield state_pb2.SnapshotChunk(index=index, data=content).SerializeToString()
+        if self.then_hang:
+            await asyncio.Event().wait()
+
+
+def describe(state: bytes) -> Snapshot:
+    pieces = [state[start : start + STATE_CHUNK_BYTES] for start in range(0, len(state), STATE_CHUNK_BYTES)]
+    return Snapshot(
+        total_bytes=len(state),
+        chunk_bytes=STATE_CHUNK_BYTES,
+        digests=tuple(sha256(piece).digest() for piece in pieces),
+        progress_steps=1.0,
+    )
+
+
+def chunk(index: int) -> bytes:
+    return STATE[index * STATE_CHUNK_BYTES : (index + 1) * STATE_CHUNK_BYTES]
+
+
+@asynccontextmanager
+async def false_donor(donor: FalseDonor) -> AsyncIterator[str]:
+    server = GrpcServer(host="127.0.0.1", port=0)
+    try:
+        yield f"127.0.0.1:{await server.start([donor])}"
+    finally:
+        await server.stop(0)
+
+
+def test_a_state_arrives_whole(tmp_path: Path) -> None:
+    """The file equals the donor's, its progress is told, and progress is shown up to the end."""
+
+    async def scenario() -> None:
+        (tmp_path / "snapshot").write_bytes(STATE)
+        shown: list[tuple[int, int]] = []
+        async with donor(tmp_path / "snapshot") as address, joiner() as client:
+            progress = await client.download(
+                address, RUN, tmp_path / "state", len(STATE), lambda done, total: shown.append((done, total))
+            )
+        assert progress == 12.0
+        assert (tmp_path / "state").read_bytes() == STATE
+        assert shown[0] == (0, len(STATE))
+        assert shown[-1] == (len(STATE), len(STATE))
+
+    run(scenario())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["snapshot", "state"]
+
+
+def test_a_snapshot_that_is_replaced_while_it_is_served_stays_whole(tmp_path: Path) -> None:
+    """The donor holds the described file open, so a joiner never gets a mixture of two states."""
+
+    async def scenario() -> None:
+        (tmp_path / "snapshot").write_bytes(STATE)
+
+        def replace(done: int, _total: int) -> None:
+            if not done:
+                (tmp_path / "snapshot").unlink()
+                (tmp_path / "snapshot").write_bytes(STATE[::-1])
+
+        async with donor(tmp_path / "snapshot") as address, joiner() as client:
+            await client.download(address, RUN, tmp_path / "state", len(STATE), replace)
+        assert (tmp_path / "state").read_bytes() == STATE
+
+    run(scenario())
+
+
+def test_only_missing_chunks_are_fetched_again(tmp_path: Path) -> None:
+    """What an earlier attempt left and what matches is kept; a damaged chunk of it is not."""
+
+    async def scenario() -> None:
+        left = bytearray(STATE[: 2 * STATE_CHUNK_BYTES + 100])
+        left[5] ^= 1
+        (tmp_path / "state.partial").write_bytes(left)
+        false = FalseDonor(STATE, [(3, chunk(3)), (0, chunk(0)), (2, chunk(2))])
+        async with false_donor(false) as address, joiner() as client:
+            await client.download(address, RUN, tmp_path / "state", len(STATE), lambda *_: None)
+        assert false.asked == [[0, 2, 3]]
+        assert (tmp_path / "state").read_bytes() == STATE
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("chunks", "reason"),
+    [
+        ([(0, b"x" + chunk(0)[1:])], RefusalReason.CHECKSUM),
+        ([(0, chunk(0)[:-1])], RefusalReason.CHECKSUM),
+        ([(9, chunk(0))], RefusalReason.MALFORMED),
+        ([(0, chunk(0)), (0, chunk(0))], RefusalReason.MALFORMED),
+    ],
+)
+def test_a_false_chunk_is_refused(tmp_path: Path, chunks: list[tuple[int, bytes]], reason: RefusalReason) -> None:
+    """Damaged, short, unknown and repeated chunks end the download with the reason; no state file appears."""
+
+    async def scenario() -> None:
+        async with false_donor(FalseDonor(STATE, chunks)) as address, joiner() as client:
+            with pytest.raises(RemoteProtocolError) as caught:
+                await client.download(address, RUN, tmp_path / "state", len(STATE), lambda *_: None)
+            assert caught.value.reason is reason
+        assert not (tmp_path / "state").exists()
+
+    run(scenario())
+
+
+def test_a_donor_that_stops_in_the_middle_keeps_what_came(tmp_path: Path) -> None:
+    """A donor that breaks off is asked again for the rest only, and given up after a few attempts."""
+
+    async def scenario() -> None:
+        false = FalseDonor(STATE, [(0, chunk(0)), (1, chunk(1))])
+        async with false_donor(false) as address, joiner() as client:
+            with pytest.raises((LinkError, RemoteProtocolError)):
+                await client.download(address, RUN, tmp_path / "state", len(STATE), lambda *_: None)
+        assert false.asked[:2] == [[0, 1, 2, 3], [2, 3]]
+        assert (tmp_path / "state.partial").read_bytes()[: 2 * STATE_CHUNK_BYTES] == STATE[: 2 * STATE_CHUNK_BYTES]
+
+    run(scenario())
+
+
+def test_a_donor_that_falls_silent_is_given_up(tmp_path: Path) -> None:
+    """No chunk for the stall timeout ends the download."""
+
+    async def scenario() -> None:
+        async with false_donor(FalseDonor(STATE, [(0, chunk(0))], then_hang=True)) as address, joiner() as client:
+            with pytest.raises(LinkError) as caught:
+                await client.download(address, RUN, tmp_path / "state", len(STATE), lambda *_: None)
+            assert caught.value.reason == "timeout"
+
+    run(scenario())
+
+
+def test_a_dead_donor_is_unreachable(tmp_path: Path) -> None:
+    """A donor that is gone is reported as unreachable, so that another is tried."""
+
+    async def scenario() -> None:
+        async with donor(tmp_path / "snapshot") as address:
+            pass
+        async with joiner() as client:
+            with pytest.raises(LinkError) as caught:
+                await client.download(address, RUN, tmp_path / "state", 100, lambda *_: None)
+            assert caught.value.reason == "unreachable"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("run_id", "max_bytes", "has_snapshot", "reason"),
+    [
+        (RunId("cd" * 32), 1 << 30, True, RefusalReason.WRONG_RUN),
+        (RUN, len(STATE) - 1, True, RefusalReason.OVERSIZED),
+        (RUN, 1 << 30, False, RefusalReason.NOT_READY),
+    ],
+)
+def test_what_cannot_be_had_is_refused_by_name(
+    tmp_path: Path, run_id: RunId, max_bytes: int, has_snapshot: bool, reason: RefusalReason
+) -> None:
+    """Another run, a state larger than the manifest's, and a donor without a state each have their reason."""
+
+    async def scenario() -> None:
+        if has_snapshot:
+            (tmp_path / "snapshot").write_bytes(STATE)
+        async with donor(tmp_path / "snapshot") as address, joiner() as client:
+            with pytest.raises(RemoteProtocolError) as caught:
+                await client.download(address, run_id, tmp_path / "state", max_bytes, lambda *_: None)
+            assert caught.value.reason is reason
+
+    run(scenario())
+
+
+def test_a_folder_that_is_gone_is_our_own_fault(tmp_path: Path) -> None:
+    """A destination that cannot be written is a StoreError naming the file, not the donor's failure."""
+
+    async def scenario() -> None:
+        (tmp_path / "snapshot").write_bytes(STATE)
+        async with donor(tmp_path / "snapshot") as address, joiner() as client:
+            with pytest.raises(StoreError, match=r"state\.partial"):
+                await client.download(address, RUN, tmp_path / "none" / "state", 1 << 30, lambda *_: None)
+
+    run(scenario())

@@ -87,6 +87,7 @@ class Node:
         )
         self._network = Network(
             settings=self._settings.network,
+            patience=self._settings.meeting,
             identity=self._identity,
             peers=options.peers,
             state_dir=options.state_dir,

@@ -27,8 +27,9 @@ _PR_SET_PDEATHSIG = 1
 
 def main(arguments: list[str]) -> int:
     """Serve the daemon until it says Stop. Returns the exit status."""
-    # Ctrl+C reaches the whole process group; the daemon decides what becomes of us.
+    # Ctrl+C, and some service managers' SIGTERM, reach the whole process group; the daemon decides what becomes of us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.environ.pop("NOTIFY_SOCKET", None)
     _die_with_parent()
     mailbox = PipeMailbox(Connection(int(arguments[0])), on_lost=_end_orphaned)
@@ -48,15 +49,15 @@ def main(arguments: list[str]) -> int:
 
 
 def _train(mailbox: PipeMailbox) -> None:
-    request = mailbox.wait()
-    if not isinstance(request, Configure):
-        raise TrainerError(f"the first message must be Configure, not {type(request).__name__}")
-    # Importing torch takes seconds; the watch on the daemon is up before.
+    # Importing torch takes seconds: the watch on the daemon is up before, and the daemon finds its run meanwhile.
     from lowcomm_node.train.loop import Trainer  # noqa: PLC0415
     from lowcomm_node.train.model import count_parameters  # noqa: PLC0415
     from lowcomm_node.train.session import build_session  # noqa: PLC0415
     from lowcomm_node.train.state_file import state_bytes_bound  # noqa: PLC0415
 
+    request = mailbox.wait()
+    if not isinstance(request, Configure):
+        raise TrainerError(f"the first message must be Configure, not {type(request).__name__}")
     session = build_session(request.manifest, request.settings, request.run_id, request.peer_id)
     replica = session.replica
     trainer = Trainer(session, mailbox)

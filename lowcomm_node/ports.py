@@ -100,7 +100,14 @@ SnapshotSource = Callable[[], Awaitable[tuple[Path, float]]]
 class StateClient(Protocol):
     """Downloads a member's state."""
 
-    async def download(self, grpc_address: str, run_id: RunId, destination: Path, max_bytes: int, on_progress: Callable[[int, int], None]) -> float:
+    async def download(
+        self,
+        grpc_address: str,
+        run_id: RunId,
+        destination: Path,
+        max_bytes: int,
+        on_progress: Callable[[int, int], None],
+    ) -> float:
         """Fetch a donor's snapshot into ``destination``, each chunk verified; returns the donor's progress.
 
         Chunks that are already there and match are not fetched again. ``on_progress`` gets bytes done and total.

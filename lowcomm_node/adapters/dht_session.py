@@ -36,6 +36,7 @@ class DhtSession:
         self.outcomes: dict[str, str] = {}
         """What happened at each address that was dialled at start; empty text when it answered."""
         self._node: DHTNode | None = None
+        self._death = asyncio.create_task(process.wait())
 
     @classmethod
     async def start(cls, options: P2pOptions, addresses: Sequence[str], hello: HelloHandler) -> "DhtSession":
@@ -53,10 +54,10 @@ class DhtSession:
                     _HELLO, lambda request, _context: hello(request), records_pb2.HelloRequest
                 )
         except TimeoutError:
-            await self.process.stop()
+            await self.stop()
             raise DirectoryError(f"the DHT does not start within {options.start_timeout_s:g} s") from None
         except BaseException:
-            await self.process.stop()
+            await self.stop()
             raise
         return self
 
@@ -67,14 +68,15 @@ class DhtSession:
             if self._node.cache_refresh_task is not None:
                 self._node.cache_refresh_task.cancel()
         await self.process.stop()
+        await self._death
 
     async def visible_addresses(self) -> list[str]:
         """Multiaddresses under which others can reach this node, as p2pd sees them."""
-        return [str(address) for address in await _bounded(self.process.p2p.get_visible_maddrs(latest=True))]
+        return [str(address) for address in await self._bounded(self.process.p2p.get_visible_maddrs(latest=True))]
 
     async def connected_addresses(self) -> list[str]:
         """Multiaddresses of the peers that p2pd is connected to."""
-        peers = await _bounded(self.process.p2p.list_peers())
+        peers = await self._bounded(self.process.p2p.list_peers())
         return [f"{address}/p2p/{peer.peer_id.to_base58()}" for peer in peers for address in peer.addrs]
 
     async def reconnect(self, addresses: Sequence[str]) -> None:
@@ -82,7 +84,7 @@ class DhtSession:
         await asyncio.gather(*map(self._dial, addresses))
         for address in addresses:
             if not self.outcomes.get(address, "unknown"):
-                await _bounded(self._live.protocol.call_ping(split_address(address)[0]))
+                await self._bounded(self._live.protocol.call_ping(split_address(address)[0]))
 
     @property
     def num_neighbours(self) -> int:
@@ -96,7 +98,7 @@ class DhtSession:
             await self._dial(address)
             if outcome := self.outcomes[address]:
                 raise DirectoryError(outcome)
-        response = await _bounded(
+        response = await self._bounded(
             self.process.p2p.call_protobuf_handler(peer, _HELLO, request, records_pb2.HelloResponse)
         )
         if not isinstance(response, records_pb2.HelloResponse):
@@ -105,7 +107,7 @@ class DhtSession:
 
     async def read(self, key: str) -> dict[bytes, bytes]:
         """All values under ``key``, by subkey."""
-        found = await _bounded(self._live.get(key, latest=True))
+        found = await self._bounded(self._live.get(key, latest=True))
         if found is None or not isinstance(found.value, dict):
             return {}
         return {
@@ -116,17 +118,35 @@ class DhtSession:
 
     async def write(self, key: str, subkey: bytes, value: bytes, expires_at: float) -> bool:
         """Store one value; False when no node took it."""
-        return bool(await _bounded(self._live.store(key, value, expires_at, subkey=subkey)))
+        return bool(await self._bounded(self._live.store(key, value, expires_at, subkey=subkey)))
 
     async def refresh(self) -> None:
         """Look up a key that does not exist, which freshens the routing table along the way."""
-        await _bounded(self._live.get(secrets.token_hex(16), latest=True))
+        await self._bounded(self._live.get(secrets.token_hex(16), latest=True))
 
     @property
     def _live(self) -> "DHTNode":
         if self._node is None:
             raise DirectoryError("the DHT is not up")
         return self._node
+
+    async def _bounded(self, call: Awaitable[_T]) -> _T:
+        """Wait for a call of hivemind's, but not for ever and not for a dead p2pd; failures in our own words."""
+        from hivemind.p2p import P2PDaemonError, P2PHandlerError  # noqa: PLC0415 - hivemind is imported late
+
+        task = asyncio.ensure_future(call)
+        try:
+            async with asyncio.timeout(_CALL_TIMEOUT_S):
+                await asyncio.wait({task, self._death}, return_when=asyncio.FIRST_COMPLETED)
+                if not task.done():
+                    raise DirectoryError("p2pd has died; it is being started anew")
+                return task.result()
+        except TimeoutError:
+            raise DirectoryError(f"no answer in {_CALL_TIMEOUT_S:g} s") from None
+        except (P2PDaemonError, P2PHandlerError, OSError, asyncio.IncompleteReadError, ValueError) as error:
+            raise DirectoryError(" ".join(str(error).split())[:300] or type(error).__name__) from error
+        finally:
+            task.cancel()
 
     async def _dial(self, address: str) -> None:
         try:
@@ -157,16 +177,3 @@ class DhtSession:
             ensure_bootstrap_success=False,
             strict=False,
         )
-
-
-async def _bounded(call: Awaitable[_T]) -> _T:
-    """Wait for a call of hivemind's, but not for ever, and speak of its failures in our own words."""
-    from hivemind.p2p import P2PDaemonError, P2PHandlerError  # noqa: PLC0415 - hivemind is imported late
-
-    try:
-        async with asyncio.timeout(_CALL_TIMEOUT_S):
-            return await call
-    except TimeoutError:
-        raise DirectoryError(f"no answer in {_CALL_TIMEOUT_S:g} s") from None
-    except (P2PDaemonError, P2PHandlerError, OSError, asyncio.IncompleteReadError, ValueError) as error:
-        raise DirectoryError(" ".join(str(error).split())[:300] or type(error).__name__) from error

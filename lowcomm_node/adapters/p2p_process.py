@@ -121,6 +121,8 @@ class P2pProcess:
     def __init__(self, p2p: "P2P", socket_dir: Path) -> None:
         self.p2p = p2p
         self._socket_dir = socket_dir
+        # Nobody awaits hivemind's reader; when p2pd dies it fails, which the watchdog has noticed already.
+        p2p._client.control._read_task.add_done_callback(_look_at)  # noqa: SLF001
 
     @classmethod
     async def start(cls, options: P2pOptions) -> "P2pProcess":
@@ -226,6 +228,11 @@ def _remove_sockets(folder: Path) -> None:
     leftovers: Iterable[Path] = folder.glob("s-*.sock")
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
+
+
+def _look_at(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _shortened(error: BaseException) -> str:

@@ -171,7 +171,7 @@ class Node:
             recorder=self._recorder,
             send_to_trainer=self._training.send,
         )
-        await self._network.open(manifest, run, canonical, ready, self._runtime, self._training.take_snapshot)
+        await self._network.open(run, canonical, ready, self._runtime, self._training.take_snapshot)
         self._runtime.connect(self._network.link)
         self._metrics.identify(
             peer_id=self._identity.peer_id,

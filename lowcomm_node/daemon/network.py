@@ -17,7 +17,6 @@ from lowcomm_node.core.events import Member
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.errors import DirectoryError, NoPeerError
 from lowcomm_node.ports import Link, MeetingSink, SnapshotSource, StateClient, Welcome
-from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import MeetingSettings, NetworkSettings
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.train.messages import Ready
@@ -97,7 +96,6 @@ class Network:
 
     async def open(
         self,
-        manifest: Manifest,
         run: RunId,
         canonical: bytes,
         ready: Ready,
@@ -109,7 +107,7 @@ class Network:
             run_id=run,
             peer_id=self._identity.peer_id,
             protocol_version=PROTOCOL_VERSION,
-            max_payload_bytes=_largest_payload_bytes(manifest, ready),
+            max_payload_bytes=_largest_payload_bytes(ready),
             max_tensors=len(ready.shapes),
         )
         self._link = GrpcLink(
@@ -191,6 +189,6 @@ class Network:
             wait_s = min(_LONGEST_RETRY_S, 2 * wait_s)
 
 
-def _largest_payload_bytes(manifest: Manifest, ready: Ready) -> int:
+def _largest_payload_bytes(ready: Ready) -> int:
     """Most bytes one message can have: every stream whole, in fp32. The trainer checks the plan's exact sizes."""
     return _STREAMS_PER_MEETING * 4 * ready.parameters

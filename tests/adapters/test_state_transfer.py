@@ -27,12 +27,13 @@ STATE = bytes(range(256)) * (14 * 1024) + b"end"
 async def donor(path: Path, progress_steps: float = 12.0) -> AsyncIterator[str]:
     """A donor's service on loopback; gives its address."""
 
-    has_snapshot = path.exists()
-
-    async def source() -> tuple[Path, float]:
-        if not has_snapshot:
+    def named() -> tuple[Path, float]:
+        if not path.exists():
             raise StoreError("this node has no state to give yet")
         return path, progress_steps
+
+    async def source() -> tuple[Path, float]:
+        return named()
 
     service = StateService(run_id=RUN, protocol_version=1, source=source)
     server = GrpcServer(host="127.0.0.1", port=0)

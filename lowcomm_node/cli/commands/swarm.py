@@ -8,6 +8,8 @@ from lowcomm_node.cli.swarm.options import DEFAULT_MINUTES, MAX_NODES, SwarmOpti
 
 __all__ = ["add_arguments", "run"]
 
+_PLAIN_WIDTH = 140
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -88,4 +90,5 @@ def run(args: argparse.Namespace) -> int:
 
     from lowcomm_node.cli.swarm.perform import perform
 
-    return perform(options, Console(file=sys.stdout))
+    # Pipes and logs have no width of their own, and the 80 that rich takes for them breaks the lines of the table.
+    return perform(options, Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PLAIN_WIDTH))

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from lowcomm_node.algo.consensus import mean_state, spread
-from lowcomm_node.cli.swarm.calibrate import available_cores
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.train.data import load_corpus, validation_batches
@@ -48,7 +47,8 @@ class Judge:
 
     def __init__(self, manifest: Manifest, run_id: RunId, settings: NodeSettings) -> None:
         """Load the text the nodes hold out. Raises DataError."""
-        torch.set_num_threads(available_cores())
+        # More threads than free cores make small models slower by an order of magnitude: torch spins at each barrier.
+        torch.set_num_threads(settings.device.threads)
         self._manifest = manifest
         self._run_id = run_id
         context_length = manifest.model.context_length

@@ -1,0 +1,229 @@
+"""The directory, with real p2pd processes on loopback. Each start costs a quarter of a second, so scenarios are long."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
+from lowcomm_node.adapters.identity import load_or_create
+from lowcomm_node.core.events import Member
+from lowcomm_node.core.membership import Bucket
+from lowcomm_node.errors import DirectoryError, NoPeerError, RefusalReason, RemoteProtocolError
+from lowcomm_node.settings.node import NetworkSettings
+from lowcomm_node.units import RunId
+from lowcomm_node.wire.peer_id import peer_id_to_bytes
+from lowcomm_node.wire.records import bucket_key, sign_member
+from tests.adapters.nodes import run
+
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.filterwarnings("ignore:path is deprecated:DeprecationWarning"),  # hivemind finds p2pd that way
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # hivemind leaves its pipes to p2pd to the collector
+]
+
+MANIFEST = b'{"name": "test"}'
+RUN = RunId(sha256(MANIFEST).hexdigest())
+
+
+def directory(folder: Path, peers: list[str], **settings: object) -> HivemindDirectory:
+    return HivemindDirectory(
+        identity=load_or_create(folder / "identity.key"),
+        settings=NetworkSettings(record_ttl_s=30.0, **settings),  # type: ignore[arg-type]
+        initial_peers=peers,
+        socket_dir=folder / "p2p",
+        protocol_version=1,
+    )
+
+
+@asynccontextmanager
+async def directories(folder: Path, count: int) -> AsyncIterator[list[HivemindDirectory]]:
+    """A few nodes that know each other through the first one."""
+    nodes: list[HivemindDirectory] = []
+    try:
+        for number in range(count):
+            peers = list((await nodes[0].visible_addresses())[:1]) if nodes else []
+            node = directory(folder / str(number), peers)
+            await node.start()
+            nodes.append(node)
+            node.grpc_address = f"127.0.0.1:{1001 + number}"
+            await node.serve_hello(RUN, MANIFEST)
+        yield nodes
+    finally:
+        for node in nodes:
+            await node.stop()
+
+
+def test_nodes_find_each_other_and_believe_only_what_is_signed(tmp_path: Path) -> None:
+    """Hello gives the verified manifest; members are seen with their newest record; forgeries are not; leaving shows."""
+
+    async def scenario() -> None:
+        async with directories(tmp_path, 3) as (ann, bob, eve):
+            welcome = await bob.hello(None)
+            assert (welcome.run_id, welcome.manifest) == (RUN, MANIFEST)
+            assert welcome.member.peer == ann.peer_id
+            assert welcome.member.grpc_address == "127.0.0.1:1001"
+            assert abs(welcome.clock_offset_s) < 1.0
+            assert (await bob.hello(RUN)).run_id == RUN
+            with pytest.raises(NoPeerError, match=f"this node is in run {RUN}"):
+                await bob.hello(RunId("cd" * 32))
+
+            record = await ann.announce(progress_steps=1.0, has_state=False)
+            await bob.announce(progress_steps=2.0, has_state=False)
+            await bob.announce(progress_steps=3.0, has_state=True)
+            (seen,) = await ann.members()
+            assert (seen.peer, seen.progress_steps, seen.has_state) == (bob.peer_id, 3.0, True)
+            assert {member.peer for member in await eve.members()} == {ann.peer_id, bob.peer_id}
+            assert eve.verify(record).peer == ann.peer_id
+            with pytest.raises(RemoteProtocolError):
+                eve.verify(record[:-1] + bytes([record[-1] ^ 1]))
+
+            # Whatever Eve stores under Bob's subkey, nobody takes it for Bob's.
+            assert eve._session is not None
+            key, subkey, until = bucket_key(RUN, Bucket(0, 0)), peer_id_to_bytes(bob.peer_id), time.time() + 50
+            for forgery in (b"garbage", record, b"x" * 3000):
+                await eve._session.write(key, subkey, forgery, until)
+            other_run = sign_member(
+                Member(
+                    peer=eve.peer_id, grpc_address="127.0.0.1:9", progress_steps=0, has_state=False, expires_at=until
+                ),
+                run_id=RunId("cd" * 32),
+                protocol_version=1,
+                sign=load_or_create(tmp_path / "2" / "identity.key").sign,
+            )
+            await eve._session.write(key, peer_id_to_bytes(eve.peer_id), other_run, until)
+            assert [member.peer for member in await ann.members()] == [bob.peer_id]
+            assert ann.dropped == {RefusalReason.WRONG_RUN: 1}
+
+            await bob.withdraw()
+            assert await ann.members() == ()
+
+    run(scenario())
+    assert not list(tmp_path.rglob("*.sock"))
+
+
+def test_a_dead_p2pd_is_replaced(tmp_path: Path) -> None:
+    """After p2pd is killed the node comes back with the same peer id and address, and is found again."""
+
+    async def scenario() -> None:
+        async with directories(tmp_path, 2) as (ann, bob):
+            for node in (ann, bob):
+                await node.announce(progress_steps=1.0, has_state=False)
+            addresses, dead = await ann.visible_addresses(), ann.pid
+            os.kill(dead, signal.SIGKILL)
+            while True:
+                try:
+                    await ann.announce(progress_steps=2.0, has_state=False)
+                    if [member.progress_steps for member in await bob.members()] == [2.0]:
+                        break
+                except DirectoryError:
+                    pass
+                await asyncio.sleep(0.05)
+            assert ann.restarts == 1
+            assert ann.pid != dead
+            assert await ann.visible_addresses() == addresses
+            assert [member.peer for member in await ann.members()] == [bob.peer_id]
+
+    run(scenario())
+
+
+@pytest.mark.system
+def test_a_killed_node_leaves_no_p2pd(tmp_path: Path) -> None:
+    """SIGKILL gives a node no chance to clean up; its p2pd goes by itself, and the next start clears its sockets."""
+    script = textwrap.dedent(
+        """
+        import asyncio, sys
+        from pathlib import Path
+        from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
+        from lowcomm_node.adapters.identity import load_or_create
+        from lowcomm_node.settings.node import NetworkSettings
+
+        async def main():
+            folder = Path(sys.argv[1])
+            node = HivemindDirectory(
+                identity=load_or_create(folder / "identity.key"),
+                settings=NetworkSettings(),
+                initial_peers=[],
+                socket_dir=folder / "p2p",
+                protocol_version=1,
+            )
+            await node.start()
+            print(node.pid, flush=True)
+            await asyncio.Event().wait()
+
+        asyncio.run(main())
+        """
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as node:
+        assert node.stdout is not None
+        p2pd = psutil.Process(int(node.stdout.readline()))
+        assert os.getsid(p2pd.pid) == p2pd.pid, "Ctrl-C in the node's terminal would reach p2pd"
+        node.kill()
+    _, alive = psutil.wait_procs([p2pd], timeout=10)
+    assert not alive
+
+    async def start_again() -> None:
+        again = directory(tmp_path, [])
+        await again.start()
+        await again.stop()
+
+    (tmp_path / "p2p" / "s-p2pclient-stale.sock").touch()
+    run(start_again())
+    assert not (tmp_path / "p2p").exists()
+
+
+def test_peers_that_cannot_be_reached_are_named(tmp_path: Path) -> None:
+    """With nobody at any address the error lists each with what happened, and nothing is left running."""
+    somebody = load_or_create(tmp_path / "other").peer_id
+
+    async def scenario() -> None:
+        node = directory(tmp_path, [f"/ip4/127.0.0.1/tcp/{port}/p2p/{somebody}" for port in (9, 11)])
+        with pytest.raises(NoPeerError) as caught:
+            await node.start()
+        assert "/tcp/9/" in str(caught.value)
+        assert "/tcp/11/" in str(caught.value)
+        assert "refused" in str(caught.value)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:31337", "/ip4/127.0.0.1/tcp/1", "/ip4/1.2.3.4/tcp/1/p2p/nobody", ""])
+def test_an_address_that_is_none_is_refused(tmp_path: Path, address: str) -> None:
+    """A mistyped --peers shows what an address looks like, before anything is started."""
+
+    async def scenario() -> None:
+        with pytest.raises(DirectoryError, match="looks like /ip4/"):
+            await directory(tmp_path, [address]).start()
+
+    run(scenario())
+
+
+def test_a_port_in_use_names_the_setting(tmp_path: Path) -> None:
+    """libp2p would share the port silently; we say which setting to change."""
+
+    async def scenario() -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            with pytest.raises(DirectoryError, match=rf"127\.0\.0\.1:{port}.*network\.dht_port"):
+                await directory(tmp_path, [], dht_port=port).start()
+
+    run(scenario())
+
+
+def test_a_host_that_is_a_name_is_refused(tmp_path: Path) -> None:
+    """Only literal addresses can be bound."""
+    with pytest.raises(DirectoryError, match=r"network\.host = 'localhost'"):
+        directory(tmp_path, [], host="localhost")

@@ -1,0 +1,80 @@
+"""One message of each kind, and their golden vectors.
+
+``python -m tests.wire.samples`` writes the vectors anew; do that only for a new protocol version.
+"""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from lowcomm_node.core.events import Member
+from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, Refusal, StreamPlan, Verdict
+from lowcomm_node.errors import RefusalReason
+from lowcomm_node.units import Codec, Dtype, MeetingId, RunId, Stream
+from lowcomm_node.wire.frames import to_frames
+from lowcomm_node.wire.meeting import MeetingLimits
+from lowcomm_node.wire.peer_id import peer_id_of_key
+from lowcomm_node.wire.records import sign_member
+from lowcomm_node.wire.state import Snapshot
+
+VECTORS = Path(__file__).parent / "vectors" / "lowcomm-v1.json"
+
+RUN = RunId("00112233445566778899aabbccddeeff" * 2)
+MEETING = MeetingId("0f1e2d3c4b5a69788796a5b4c3d2e1f0")
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+OWN = peer_id_of_key(KEY.public_key().public_bytes_raw())
+OTHER = peer_id_of_key(Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33))).public_key().public_bytes_raw())
+
+MEMBER = Member(peer=OWN, grpc_address="203.0.113.5:31337", progress_steps=123.25, has_state=True, expires_at=2000.5)
+RECORD = sign_member(MEMBER, run_id=RUN, protocol_version=1, sign=KEY.sign)
+SNAPSHOT = Snapshot(
+    total_bytes=1500,
+    chunk_bytes=1024,
+    digests=(sha256(b"first").digest(), sha256(b"second").digest()),
+    progress_steps=99.5,
+)
+
+LIMITS = MeetingLimits(run_id=RUN, peer_id=OTHER, protocol_version=1, max_payload_bytes=1 << 20, max_tensors=8)
+
+OFFER = Offer(
+    meeting_id=MEETING,
+    run_id=RUN,
+    protocol_version=1,
+    sender=OWN,
+    receiver=OTHER,
+    plans=(
+        StreamPlan(stream=Stream.PARAMS, codec=Codec.AB, dtype=Dtype.BF16, ranks=(4, -1, 0, 16)),
+        StreamPlan(stream=Stream.EXP_AVG, codec=Codec.DENSE, dtype=Dtype.FP32, ranks=(-1, -1, -1, -1)),
+        StreamPlan(stream=Stream.EXP_AVG_SQ, codec=Codec.RANK1, dtype=Dtype.FP32, ranks=(1, -1, 1, 1)),
+    ),
+    parts=(b"offered parameters", b"offered first moments", b""),
+    progress_steps=122.5,
+    member=RECORD,
+)
+
+MESSAGES: dict[str, Message] = {
+    "offer": OFFER,
+    "answer": Answer(meeting_id=MEETING, parts=(b"answered", b"", b"moments"), progress_steps=124.0),
+    "close": Close(meeting_id=MEETING, parts=(b"closing",)),
+    "close_without_payload": Close(meeting_id=MEETING, parts=(b"", b"")),
+    "verdict_applied": Verdict(meeting_id=MEETING, applied=True),
+    "verdict_refused": Verdict(meeting_id=MEETING, applied=False, reason=RefusalReason.EXPIRED),
+    "confirm": Confirm(meeting_id=MEETING),
+    "busy": Busy(meeting_id=MEETING),
+    "refusal": Refusal(meeting_id=MEETING, reason=RefusalReason.WRONG_RUN),
+}
+
+
+def vectors() -> dict[str, list[str]]:
+    """All samples in hexadecimal; a message is a list of frames."""
+    frames = {
+        name: [frame.SerializeToString().hex() for frame in to_frames(message)] for name, message in MESSAGES.items()
+    }
+    return frames | {"member_record": [RECORD.hex()], "snapshot": [SNAPSHOT.encode(RUN).hex()]}
+
+
+if __name__ == "__main__":
+    VECTORS.parent.mkdir(exist_ok=True)
+    VECTORS.write_text(json.dumps(vectors(), indent=1) + "\n")

@@ -1,5 +1,6 @@
 """The loop between mailbox and replica, without process and pipe."""
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable
@@ -82,9 +83,12 @@ class Clock:
 
 
 def _run(
-    mailbox: ScriptedMailbox, manifest: Manifest | None = None, clock: Callable[[], float] | None = None
+    mailbox: ScriptedMailbox,
+    manifest: Manifest | None = None,
+    clock: Callable[[], float] | None = None,
+    num_waits: Callable[[], int] | None = None,
 ) -> Trainer:
-    trainer = Trainer(tiny_session(manifest or tiny_manifest()), mailbox, clock or Clock(1e-4))
+    trainer = Trainer(tiny_session(manifest or tiny_manifest()), mailbox, clock or Clock(1e-4), num_waits)
     trainer.run()
     return trainer
 
@@ -121,17 +125,22 @@ def test_reports_are_rare_and_never_pile_up() -> None:
 
 
 def test_waiting_is_measured_by_cause() -> None:
-    """Time before Run is sync; a slow look into the mailbox is counted as waiting for meetings, a quick one is not."""
-    slow, quick = (ScriptedMailbox((0, Run()), (40, Stop(path=""))) for _ in range(2))
+    """Time before Run is sync; a look into the mailbox that waits is counted as waiting for meetings.
 
-    _run(slow, clock=Clock(0.01))
-    _run(quick, clock=Clock(1e-6))
+    One that is quick is not, and neither is one in which the system took the processor away.
+    """
+    slow, quick, preempted = (ScriptedMailbox((0, Run()), (40, Stop(path=""))) for _ in range(3))
+
+    _run(slow, clock=Clock(0.01), num_waits=itertools.count().__next__)
+    _run(quick, clock=Clock(1e-6), num_waits=itertools.count().__next__)
+    _run(preempted, clock=Clock(0.01), num_waits=lambda: 7)
 
     blocked = slow.reports()[-1].blocked_seconds
     assert blocked["sync"] == pytest.approx(0.01)
     assert blocked["meeting"] > 0.1
     assert blocked["data"] > 0.1
     assert quick.reports()[-1].blocked_seconds["meeting"] == 0.0
+    assert preempted.reports()[-1].blocked_seconds["meeting"] == 0.0
 
 
 def test_finished_run_reports_once_and_serves_on() -> None:

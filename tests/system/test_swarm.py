@@ -25,7 +25,7 @@ d_ff = 64
 context_length = 32
 [training]
 batch_size = 4
-total_steps = 100000
+total_steps = 20000
 warmup_steps = 10
 [meeting]
 params_every_steps = 20
@@ -100,8 +100,8 @@ def _read_until(process: subprocess.Popen[str], pattern: str) -> str:
 
 
 def test_a_swarm_survives_a_kill_and_a_late_join(place: Path) -> None:
-    """Three nodes, one of them killed after eight seconds, a fourth that joins late: all four end alive and agree."""
-    swarm = _start(place, ["--nodes", "3", "--minutes", "0.5", "--kill-every", "12", "--join-late", "1", "--seed", "1"])
+    """Three nodes, one of them killed once and coming back, a fourth that joins late: all four end alive."""
+    swarm = _start(place, ["--nodes", "3", "--minutes", "0.8", "--kill-every", "22", "--join-late", "1", "--seed", "1"])
     try:
         output, _ = swarm.communicate(timeout=PATIENCE_S)
     finally:
@@ -110,9 +110,8 @@ def test_a_swarm_survives_a_kill_and_a_late_join(place: Path) -> None:
 
     assert swarm.returncode == 0, output
     report = json.loads((place / "report.json").read_text())
-    print(output)
-    assert report["ended_by"] == "time", output
-    assert report["killed"] >= 1, output
+    assert report["ended_by"] in {"time", "finished"}, output
+    assert report["killed"] == 1, output
     assert report["joined_late"] == 1, output
     assert report["died"] == 0, output
     assert report["leftovers"] == [], output
@@ -171,7 +170,7 @@ def test_ctrl_c_half_way_leaves_nothing(place: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
 def test_a_killed_swarm_takes_its_nodes_along(place: Path) -> None:
-    """kill -9 of the command itself: the nodes notice and leave in order."""
+    """kill -9 of the command itself: the nodes notice and end."""
     swarm = _start(place, ["--nodes", "2", "--minutes", "10"])
     family: list[psutil.Process] = []
     try:
@@ -187,3 +186,5 @@ def test_a_killed_swarm_takes_its_nodes_along(place: Path) -> None:
         for process in family:
             if process.is_running():
                 process.kill()
+        for path in place.rglob("control.sock"):  # who had to leave at once cleans up when it is started again
+            path.unlink()

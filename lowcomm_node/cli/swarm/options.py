@@ -64,7 +64,7 @@ class SwarmOptions:
         highest = _LAST_PORT - PORTS_PER_NODE * self.members_max + 1
         if self.port_base is not None and not _FIRST_UNPRIVILEGED_PORT <= self.port_base <= highest:
             _refuse("--port-base", self.port_base, f"{_FIRST_UNPRIVILEGED_PORT} to {highest}")
-        if self.manifest is not None and not self.manifest.is_file():
+        if self.manifest is not None and not self.manifest.exists():
             raise ConfigError(f"--manifest {self.manifest}: no such file")
         if self.directory is not None:
             self._check_directory(self.directory)

@@ -1,7 +1,8 @@
 """Starts a command that ends with its parent: ``python -m lowcomm_node.cli.swarm.tether PARENT_PID COMMAND...``.
 
-A swarm that is killed outright cannot stop its nodes. On Linux the kernel does it for us: the node gets SIGTERM when
-the swarm's process ends (prctl(2), PR_SET_PDEATHSIG; the setting survives execve). Elsewhere the node just runs.
+A swarm that is killed outright cannot stop its nodes. On Linux the kernel does it: the node gets SIGTERM when the
+swarm's process ends (prctl(2), PR_SET_PDEATHSIG; the setting survives execve). It gets one for each thread that the
+swarm had, so it leaves at once, as after a second Ctrl+C. Elsewhere the node just runs.
 Set in a small process of its own, because code between fork and exec is not safe in a process that has threads.
 """
 

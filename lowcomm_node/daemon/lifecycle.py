@@ -148,6 +148,7 @@ class Node:
         self._training.attach()
         await self._control.start()
         self._http.start()
+        self._log.info("http_listening", host=self._settings.metrics.host, port=self._http.port)
 
     async def _connect(self) -> None:
         """Find the run, build it in the trainer, open the port for peers."""

@@ -27,8 +27,6 @@ __all__ = ["Network"]
 
 _FIRST_RETRY_S = 0.5
 _LONGEST_RETRY_S = 5.0
-_PATIENCE_S = 60.0
-"""How long a joiner tries to find the peers it was given; they may be starting themselves."""
 _STALL_OVER_DEADLINE = 1.5
 """A stream is given up a little after the core has lost its patience with the meeting."""
 _WITHDRAW_S = 3.0
@@ -85,7 +83,7 @@ class Network:
         return self._link
 
     async def start(self) -> None:
-        """Bring the directory up. Raises NoPeerError when none of the given peers is found for a minute."""
+        """Bring the directory up. Raises DirectoryError, and NoPeerError when no given peer is found in time."""
         await self._patiently(self._directory.start)
         self.join_address = (await self._directory.visible_addresses())[0]
 
@@ -176,7 +174,7 @@ class Network:
     async def _patiently(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """Try again while no peer answers: a whole swarm may be starting at once."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + _PATIENCE_S
+        deadline = loop.time() + self._settings.start_timeout_s
         wait_s = _FIRST_RETRY_S
         while True:
             try:

@@ -47,7 +47,7 @@ class NetworkSettings:
     grpc_port: Annotated[int, Between(0, 65535)] = 0
     """TCP port of meetings and downloads; 0 picks a free one."""
     start_timeout_s: Annotated[float, Between(1.0, 600.0)] = 60.0
-    """Seconds the DHT may take to start."""
+    """Seconds the DHT may take to start, and that a joiner looks for the peers it was given."""
     record_ttl_s: Annotated[float, Between(5.0, 3600.0)] = 60.0
     """Seconds a member record lives without being renewed (renewed at a third of it)."""
     poll_every_s: Annotated[float, Between(0.5, 600.0)] = 10.0

@@ -1,0 +1,195 @@
+"""``lowcomm-node join`` as its users meet it: real processes, sockets and DHT on loopback."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lowcomm_node.settings.canonical import run_id
+from lowcomm_node.settings.load import read_manifest
+from tests.system.real_nodes import TINY_MANIFEST, RealNode, wait_until
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a manifest and a little text."""
+    folder = tmp_path_factory.mktemp("n")
+    (folder / "run.toml").write_text(TINY_MANIFEST)
+    text = folder / "text"
+    text.mkdir()
+    for index in range(40):
+        (text / f"{index}.txt").write_text(f"the quick brown fox {index} jumps over the lazy dog\n" * 60)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(workshop: Path) -> Iterator[RealNode]:
+    """The node that started the run, in training."""
+    node = RealNode(workshop / "first", "--manifest", str(workshop / "run.toml"), text=workshop / "text")
+    try:
+        node.wait_for(lambda status: status["state"] == "training", 40, "the first node trains")
+        yield node
+    finally:
+        node.clean_up()
+
+
+def start(workshop: Path, name: str, *arguments: str, **options: Path) -> RealNode:
+    return RealNode(workshop / name, *arguments, text=options.get("text", workshop / "text"))
+
+
+def test_a_joiner_needs_nothing_but_an_address(workshop: Path, first: RealNode) -> None:
+    """It fetches manifest and state, starts at the swarm's progress, meets, and leaves in order."""
+    manifest = read_manifest(workshop / "run.toml")
+    before = first.wait_for(lambda s: s["training"]["steps"] > 50, 30, "some steps")
+    joiner = start(workshop, "joiner", "--peers", before["join_address"])
+    try:
+        status = joiner.wait_for(lambda s: s["meetings"]["completed"] >= 5, 60, "the joiner meets")
+        assert status["run_id"] == run_id(manifest)
+        assert status["training"]["progress_steps"] > before["training"]["progress_steps"]
+        assert status["training"]["steps"] < status["training"]["progress_steps"]
+        assert status["meetings"]["half"] == 0
+        assert status["training"]["blocked_seconds"]["meeting"] == 0.0
+        assert {(row["stream"], row["codec"]) for row in status["meetings"]["bytes"]} >= {("params", "ab")}
+        assert before["peer_id"] in joiner.cli("peers", "--json").stdout
+
+        assert joiner.end() == 0
+        assert joiner.survivors() == []
+        assert (workshop / "joiner" / "final.safetensors").stat().st_size > 0
+        assert list((workshop / "joiner").glob("**/*.sock")) == []
+    finally:
+        joiner.clean_up()
+
+
+def test_a_node_comes_back_as_itself(workshop: Path, first: RealNode) -> None:
+    """Same identity and, when nobody is further on, its own saved steps; leave works too."""
+    address = first.status()["join_address"]
+    peers = []
+    for life in range(2):
+        node = start(workshop, "returning", "--peers", address)
+        try:
+            status = node.wait_for(lambda s: s["training"]["steps"] > 5, 40, f"life {life} trains")
+            peers.append(status["peer_id"])
+            if life == 0:
+                assert node.cli("leave").returncode == 0
+                assert node.process.wait(30) == 0
+            else:
+                assert node.end() == 0
+            assert node.survivors() == []
+        finally:
+            node.clean_up()
+    assert peers[0] == peers[1]
+
+
+def test_kill_9_leaves_no_process(workshop: Path, first: RealNode) -> None:
+    """Trainer and p2pd end with their daemon, however it dies."""
+    node = start(workshop, "killed", "--peers", first.status()["join_address"])
+    try:
+        node.wait_for(lambda s: s["training"]["steps"] > 5, 40, "it trains")
+        assert len(node.family()) == 3
+        node.end(signal.SIGKILL)
+        assert node.survivors() == []
+    finally:
+        node.clean_up()
+
+
+def test_a_dead_trainer_is_started_again(workshop: Path, first: RealNode) -> None:
+    """The daemon survives its trainer and brings a new one to the swarm's state."""
+    node = start(workshop, "phoenix", "--peers", first.status()["join_address"])
+    try:
+        node.wait_for(lambda s: s["training"]["steps"] > 5, 40, "it trains")
+        node.child("lowcomm_node.train.process").kill()
+        status = node.wait_for(
+            lambda s: s["training"]["restarts"] == 1 and s["state"] == "training" and s["training"]["steps"] > 5,
+            60,
+            "it trains again",
+        )
+        assert status["training"]["progress_steps"] > 50
+        assert node.end() == 0
+        assert node.survivors() == []
+    finally:
+        node.clean_up()
+
+
+def test_a_second_signal_leaves_at_once(workshop: Path, first: RealNode) -> None:
+    """Whoever presses Ctrl+C twice means it; nothing stays behind."""
+    node = start(workshop, "hasty", "--peers", first.status()["join_address"])
+    try:
+        node.wait_for(lambda s: s["training"]["steps"] > 5, 40, "it trains")
+        node.child("lowcomm_node.train.process").suspend()  # so that the orderly way cannot be quick
+        node.process.send_signal(signal.SIGINT)
+        wait_until(lambda: "leaving" in node.tail(), 10, "the first signal is heard")
+        node.process.send_signal(signal.SIGINT)
+        assert node.process.wait(5) == 128 + signal.SIGINT
+        assert node.survivors() == []
+    finally:
+        node.clean_up()
+
+
+def test_local_port_answers(workshop: Path, first: RealNode) -> None:
+    """Metrics, liveness and readiness of a training node, on the port its log names."""
+    del workshop
+    lines = [json.loads(line) for line in first.log.read_text().splitlines() if line.startswith("{")]
+    port = next(line["port"] for line in lines if line["event"] == "http_listening")
+    assert first.get(f"http://127.0.0.1:{port}/livez") == "ok\n"
+    assert first.get(f"http://127.0.0.1:{port}/readyz") == "ok\n"
+    metrics = first.get(f"http://127.0.0.1:{port}/metrics")
+    assert 'lowcomm_node_state{state="training"} 1.0' in metrics
+    assert 'lowcomm_train_blocked_seconds_total{cause="meeting"} 0.0' in metrics
+    assert "lowcomm_meetings_half_total 0.0" in metrics
+
+
+def test_wrong_run_is_refused_by_name(workshop: Path, first: RealNode) -> None:
+    """--run pins the run: an address that leads to another one is an error, not a surprise."""
+    node = start(workshop, "misled", "--peers", first.status()["join_address"], "--run", "0123abcd")
+    try:
+        assert node.process.wait(40) == 78
+        assert "not in 0123abcd" in node.tail()
+        assert node.survivors() == []
+    finally:
+        node.clean_up()
+
+
+def test_taken_ports_and_directories_are_named(workshop: Path, first: RealNode) -> None:
+    """A second node in the same directory, or on the same port, is told so."""
+    status = first.status()
+    dht_port = status["join_address"].split("/")[4]
+    grpc_port = status["grpc_address"].rsplit(":", 1)[1]
+    cases = {
+        "same-dht": (["--dht-port", dht_port], "network.dht_port"),
+        "same-grpc": (["--grpc-port", grpc_port], "network.grpc_port"),
+    }
+    for name, (arguments, words) in cases.items():
+        node = start(workshop, name, "--peers", status["join_address"], *arguments)
+        try:
+            assert node.process.wait(40) not in (0, 1), node.tail()
+            assert "error: " in node.tail()
+            assert words in node.tail()
+            assert node.survivors() == []
+        finally:
+            node.clean_up()
+    again = first.cli("join", "--peers", status["join_address"])
+    assert again.returncode == 73
+    assert f"a node is already running here with pid {first.process.pid}" in again.stderr
+
+
+def test_nobody_answers_and_no_text(workshop: Path, first: RealNode) -> None:
+    """An address nobody listens at, and a data folder without text: one sentence each, with the cause."""
+    nobody = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWJ4ZgvddTV5uucEyieDVf86e4CVy8wXxuPNQbPYcvWK5s"
+    lost = start(workshop, "lost", "--peers", nobody, "--set", "network.start_timeout_s=2")
+    empty_folder = workshop / "empty"
+    empty_folder.mkdir()
+    starved = start(workshop, "starved", "--peers", first.status()["join_address"], text=empty_folder)
+    try:
+        assert lost.process.wait(40) == 69
+        assert nobody in lost.tail()
+        assert starved.process.wait(40) == 78
+        assert str(empty_folder) in starved.tail().rsplit("error:", 1)[1]
+        assert lost.survivors() == []
+        assert starved.survivors() == []
+    finally:
+        lost.clean_up()
+        starved.clean_up()

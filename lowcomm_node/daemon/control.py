@@ -156,6 +156,8 @@ class ControlClient:
                 raise NodeSilentError(
                     f"the node in {self._state_dir} has not answered within {self._timeout_s:g} s; its log may say why"
                 ) from error
+            if code is grpc.StatusCode.CANCELLED:
+                raise NodeSilentError(f"the node in {self._state_dir} is closing its control socket") from error
             raise LowcommError(f"the node in {self._state_dir} could not answer: {error}") from error
 
     def _no_node(self) -> NoNodeError:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import grpc
+import grpc.aio
 import pytest
 
 from lowcomm_node.daemon.control import ControlClient, ControlServer, NodeSilentError, NoNodeError, socket_path
@@ -158,3 +160,29 @@ def test_a_directory_that_is_too_long_is_a_settings_error(tmp_path: Path) -> Non
     """The name of a Unix socket is limited; the error names the setting and the limit."""
     with pytest.raises(ConfigError, match=r"state_dir.*allowed are 100"):
         socket_path(tmp_path / ("x" * 100))
+
+
+def test_a_call_cut_off_by_the_end_is_silence(tmp_path: Path) -> None:
+    """Who asks while the node closes its socket may be cut off; ``leave`` must take that for leaving, not for a fault."""
+
+    async def cut_off() -> None:
+        is_asked = asyncio.Event()
+
+        async def hang(_request: bytes, _context: object) -> bytes:
+            is_asked.set()
+            await asyncio.Event().wait()
+            return b""
+
+        server = grpc.aio.server()
+        methods = {"GetStatus": grpc.unary_unary_rpc_method_handler(hang)}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("lowcomm.v1.Control", methods),))
+        server.add_insecure_port(f"unix:{socket_path(tmp_path)}")
+        await server.start()
+        with ControlClient(tmp_path) as client:
+            asking = asyncio.create_task(asyncio.to_thread(client.status))
+            await is_asked.wait()
+            await server.stop(0)
+            await asking
+
+    with pytest.raises((NodeSilentError, NoNodeError)):
+        asyncio.run(cut_off())

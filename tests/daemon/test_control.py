@@ -174,7 +174,9 @@ def test_a_call_cut_off_by_the_end_is_silence(tmp_path: Path) -> None:
             return b""
 
         server = grpc.aio.server()
-        methods = {"GetStatus": grpc.unary_unary_rpc_method_handler(hang)}
+        methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            "GetStatus": grpc.unary_unary_rpc_method_handler(hang)
+        }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("lowcomm.v1.Control", methods),))
         server.add_insecure_port(f"unix:{socket_path(tmp_path)}")
         await server.start()

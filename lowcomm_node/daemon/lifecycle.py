@@ -39,6 +39,8 @@ __all__ = ["JoinOptions", "Node"]
 _TICK_S = 0.25
 _DRAIN_GRACE_S = 10.0
 _TRAINER_END_GRACE_S = 5.0
+_FIRST_TOLD_S = 10.0
+_TOLD_EVERY_S = 60.0
 _QUICK_POLLS = 20
 """Looks into the directory once a second at first: in a young swarm members appear by the second."""
 
@@ -138,7 +140,7 @@ class Node:
         )
         try:
             async with asyncio.TaskGroup() as group:
-                for work in (training, self._tick(), self._announce(), self._look_around()):
+                for work in (training, self._tick(), self._announce(), self._look_around(), self._tell()):
                     group.create_task(work)
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
@@ -243,6 +245,15 @@ class Node:
                 self._runtime.members_seen(members)
             num_polls += 1
             await asyncio.sleep(1.0 if num_polls < _QUICK_POLLS else self._settings.network.poll_every_s)
+
+    async def _tell(self) -> None:
+        """A line now and then for whoever watches the log."""
+        wait_s = _FIRST_TOLD_S
+        while True:
+            await asyncio.sleep(wait_s)
+            wait_s = _TOLD_EVERY_S
+            if self._training.report is not None and self._state == "training":
+                self._recorder.progress(self._training.report)
 
     async def _drain(self) -> None:
         """Finish the meetings under way, say good-bye, save."""

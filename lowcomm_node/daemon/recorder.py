@@ -50,6 +50,19 @@ class Recorder:
             self._log.info("run_finished", steps=report.steps, progress_steps=round(report.progress_steps))
         self._was_finished = report.is_finished
 
+    def progress(self, report: Report) -> None:
+        """How it goes, for a person who watches the log."""
+        self._log.info(
+            "training",
+            steps=report.steps,
+            progress_steps=round(report.progress_steps),
+            loss=round(report.loss, 4),
+            validation_loss=round(report.validation_loss, 4),
+            tokens_per_second=round(report.tokens_per_second),
+            meetings=self.tally.completed.total(),
+            sent_bytes=sum(count for (direction, *_), count in self.tally.bytes.items() if direction == "sent"),
+        )
+
     def meeting_started(self, role: Role) -> None:
         self.metrics.meeting_started(role)
 

@@ -20,6 +20,8 @@ _RETRY_S = 1.0
 _OWN_AFTER_S = 15.0
 """Seconds to look for a donor before an own, possibly older, state file is taken up."""
 _MAX_DONORS_PER_ROUND = 4
+_LARGE_BYTES = 50_000_000
+"""A download that takes long enough for people to want to see it move in the log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +91,14 @@ async def _try_donor(
 ) -> StateLoaded | None:
     log = get_logger("sync")
 
+    told_tenth = 0
+
     def show(done: int, total: int) -> None:
+        nonlocal told_tenth
         say(f"downloading state from {donor.peer[-6:]}: {done / 1e6:.1f} of {total / 1e6:.1f} MB")
+        if total > _LARGE_BYTES and (tenth := 10 * done // total) > told_tenth:
+            told_tenth = tenth
+            log.info("downloading", donor=donor.peer, done_bytes=done, total_bytes=total)
 
     try:
         await client.download(donor.grpc_address, sources.run_id, sources.download_file, sources.max_bytes, show)

@@ -62,9 +62,11 @@ class Conductor:
         observer: Observer,
         view: View,
         interrupts: Interrupts,
+        first_address: str,
         seed: int,
     ) -> None:
-        """``places``: the first node, the others of the start, then the late ones."""
+        """``places``: the first node, which will listen at ``first_address``, the others of the start, the late ones."""
+        self._first_address = first_address
         self._options = options
         self._places = places
         self._fleet = fleet
@@ -81,7 +83,9 @@ class Conductor:
             self.ending.reason = "interrupted"
             return
         try:
-            self._start(self._places[0], ())
+            # All at once: while the others come up, the first would use up the schedule alone. They wait for it.
+            for index, place in enumerate(self._places[: self._options.nodes]):
+                self._start(place, [self._first_address] if index else ())
             while not self.ending.reason:
                 look_s = time.monotonic()
                 self._observer.look(self._fleet.places(Stage.RUNNING))
@@ -121,8 +125,6 @@ class Conductor:
         if addresses := self._observer.addresses():
             self._observer.begin_training()
             self._view.say(f"{first} trains after {waited_s:.0f} s; others join at {addresses[0]}")
-            for place in self._places[1 : self._options.nodes]:
-                self._start(place, addresses)
             return
         has_ended = first not in self._fleet.places(Stage.RUNNING)
         if has_ended or waited_s > _START_PATIENCE_S:
@@ -179,7 +181,9 @@ class Conductor:
             case IncidentKind.DIED:
                 ledger.end(node, "died")
                 self._mark("died", node)
-                if self._observer.is_training:  # else the error that ends the swarm shows the log
+                if (
+                    self._observer.is_training or node != self._places[0].name
+                ):  # else the error that ends the swarm shows the log
                     lines = "".join(f"\n  {line}" for line in incident.log)
                     self._view.say(f"{node} ended with exit code {incident.exit_code}; its last lines:{lines}")
             case IncidentKind.FORCED:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.cli.swarm.ports import NodePorts
 from lowcomm_node.settings.load import toml_value
 from lowcomm_node.settings.manifest import Manifest
@@ -16,6 +17,10 @@ __all__ = ["FINAL_STATE", "NodePlace", "Workshop", "node_environment", "threads_
 
 FINAL_STATE = "final.safetensors"
 """What a node writes into its state directory when it leaves in order."""
+IDENTITY_FILE = "identity.key"
+"""Where a node keeps who it is, in its state directory."""
+_LOOPBACK = "127.0.0.1"
+_START_TIMEOUT_S = 180.0
 _LOOKS_PER_RUN = 25
 _MIN_EVAL_EVERY_STEPS = 10
 _POLL_EVERY_S = 2.0
@@ -59,6 +64,11 @@ class Workshop:
         directory.mkdir(mode=0o700)
         return NodePlace(name=name, ports=ports, directory=directory)
 
+    def address(self, place: NodePlace) -> str:
+        """Where the node will be found once it runs: its identity is made here, before its first start."""
+        peer_id = load_or_create(place.directory / IDENTITY_FILE).peer_id
+        return f"/ip4/{_LOOPBACK}/tcp/{place.ports.dht}/p2p/{peer_id}"
+
     def command(self, place: NodePlace, peers: Sequence[str]) -> list[str]:
         """The ``lowcomm-node join`` of a node; without peers it starts the run."""
         whom = ["--peers", *peers] if peers else ["--manifest", str(self.manifest_file)]
@@ -83,7 +93,11 @@ def node_environment() -> dict[str, str]:
 
 
 def _node_settings(manifest: Manifest, settings: NodeSettings) -> str:
-    """Common settings: on one computer the directory is cheap, so members are looked up often and expire soon."""
+    """Settings all share.
+
+    On one computer the directory is cheap, so members are looked up often and expire soon; and all nodes start at
+    once, so the last may have to wait long for the first.
+    """
     eval_every = max(_MIN_EVAL_EVERY_STEPS, manifest.training.total_steps // _LOOKS_PER_RUN)
     return "\n".join(
         [
@@ -94,6 +108,8 @@ def _node_settings(manifest: Manifest, settings: NodeSettings) -> str:
             "[data]",
             f"paths = {toml_value(list(settings.data.paths))}",
             "[network]",
+            f'host = "{_LOOPBACK}"',
+            f"start_timeout_s = {_START_TIMEOUT_S}",
             f"poll_every_s = {_POLL_EVERY_S}",
             f"record_ttl_s = {_RECORD_TTL_S}",
             "[log]",

@@ -86,7 +86,7 @@ class Observer:
         points = {
             name: NodePoint(
                 time_s=self.elapsed_s,
-                loss=status.training.loss if status.training.steps else math.nan,
+                loss=status.training.loss or math.nan,
                 validation_loss=status.training.validation_loss or math.nan,
             )
             for name, status in self.learned().items()

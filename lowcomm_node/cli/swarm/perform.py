@@ -85,6 +85,7 @@ class _Performance:
                 observer=observer,
                 view=self._view,
                 interrupts=self._interrupts,
+                first_address=workshop.address(places[0]),
                 seed=manifest.seed,
             )
             conductor.run()

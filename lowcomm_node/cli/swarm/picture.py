@@ -93,7 +93,7 @@ def _row(name: str, observer: Observer, fleet: Fleet) -> NodeRow:
         name=name,
         state=state,
         steps=training.steps,
-        loss=training.loss if training.steps else math.nan,
+        loss=training.loss or math.nan,
         validation_loss=training.validation_loss or math.nan,
         tokens_per_second=training.tokens_per_second,
         meetings=meetings.completed,

@@ -9,7 +9,7 @@ def _victims(timeline: Timeline, until_s: int) -> list[tuple[int, str]]:
 
 
 def test_kills_come_in_time_and_stop_before_the_end() -> None:
-    """One kill each ten seconds, none in the last tenth of the run."""
+    """One kill each ten seconds, none in the last 15 % of the run."""
     killed = _victims(Timeline(kill_every_s=10, join_late=0, seed=1), 100)
 
     assert [t for t, _ in killed] == [10, 20, 30, 40, 50, 60, 70, 80]

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="SECONDS",
-        help="kill -9 a random node but the first so often (not in the last tenth); it comes back a moment later",
+        help="kill -9 a random node but the first so often (not in the last 15 %%); it comes back a moment later",
     )
     trouble.add_argument(
         "--join-late", type=int, default=0, metavar="N", help="additional nodes that join while the others train"

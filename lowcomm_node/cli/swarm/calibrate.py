@@ -14,9 +14,9 @@ __all__ = ["Pace", "available_cores", "measure_pace", "steps_that_fit", "with_to
 
 _WARM_STEPS = 5
 _MEASURE_S = 3.0
-_EFFICIENCY = 0.8
+_EFFICIENCY = 0.6
 """Share of a lone trainer's pace that is left to one in a full swarm: daemons, meetings, validations, shared caches."""
-_START_CORE_S = 8.0
+_START_CORE_S = 6.0
 """Processor seconds a node costs until it trains."""
 _MIN_STEPS = 20
 

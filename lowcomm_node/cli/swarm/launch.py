@@ -17,8 +17,8 @@ __all__ = ["FINAL_STATE", "NodePlace", "Workshop", "node_environment", "threads_
 
 FINAL_STATE = "final.safetensors"
 """What a node writes into its state directory when it leaves in order."""
-IDENTITY_FILE = "identity.key"
-"""Where a node keeps who it is, in its state directory."""
+_IDENTITY_FILE = "identity.key"
+"""Where ``join`` keeps who a node is, in its state directory."""
 _LOOPBACK = "127.0.0.1"
 _START_TIMEOUT_S = 180.0
 _LOOKS_PER_RUN = 25
@@ -66,7 +66,7 @@ class Workshop:
 
     def address(self, place: NodePlace) -> str:
         """Where the node will be found once it runs: its identity is made here, before its first start."""
-        peer_id = load_or_create(place.directory / IDENTITY_FILE).peer_id
+        peer_id = load_or_create(place.directory / _IDENTITY_FILE).peer_id
         return f"/ip4/{_LOOPBACK}/tcp/{place.ports.dht}/p2p/{peer_id}"
 
     def command(self, place: NodePlace, peers: Sequence[str]) -> list[str]:

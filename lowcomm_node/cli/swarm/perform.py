@@ -132,7 +132,7 @@ class _Performance:
             seconds=options.limit_s,
             nodes=options.nodes + sum(1 - share for share in shares),
             cores=cores,
-            starts=options.members_max - 1,
+            starts=options.join_late + int(options.limit_s / options.kill_every_s if options.kill_every_s else 0),
         )
         self._view.say(
             f"one trainer alone takes {pace.steps_per_second:.1f} steps a second with {pace.threads} threads; "

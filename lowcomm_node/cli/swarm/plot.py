@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lowcomm_node.cli.swarm.history import History
+from lowcomm_node.cli.swarm.history import History, NodePoint
 from lowcomm_node.cli.swarm.report import SwarmReport
 from lowcomm_node.errors import StoreError
 
@@ -53,7 +53,7 @@ def plot_swarm(history: History, report: SwarmReport, path: Path) -> None:
 
 
 def _plot_loss(axes: "Axes", history: History) -> None:
-    for index, (name, points) in enumerate(history.nodes.items()):
+    for index, (name, points) in enumerate(_by_number(history)):
         times = [point.time_s for point in points]
         axes.plot(times, [p.loss for p in points], color=f"C{index % 10}", linewidth=0.7, alpha=0.55, label=name)
     times = [point.time_s for point in history.swarm]
@@ -65,7 +65,7 @@ def _plot_loss(axes: "Axes", history: History) -> None:
 
 
 def _plot_validation(axes: "Axes", history: History, report: SwarmReport) -> None:
-    for index, (name, points) in enumerate(history.nodes.items()):
+    for index, (name, points) in enumerate(_by_number(history)):
         times = [point.time_s for point in points]
         axes.plot(times, [p.validation_loss for p in points], color=f"C{index % 10}", linewidth=0.9, label=name)
     times = [point.time_s for point in history.swarm]
@@ -108,6 +108,11 @@ def _plot_bytes(axes: "Axes", history: History) -> None:
     axes.set_title("Bytes sent, all nodes together", fontsize=10, loc="left")
     axes.set_ylabel("MiB since the start")
     _legend(axes)
+
+
+def _by_number(history: History) -> list[tuple[str, list[NodePoint]]]:
+    """Nodes in the order of their numbers: n2 before n10."""
+    return sorted(history.nodes.items(), key=lambda node: (len(node[0]), node[0]))
 
 
 def _legend(axes: "Axes") -> None:

@@ -8,8 +8,8 @@ __all__ = ["Due", "Timeline"]
 
 _LATE_FROM = 0.2
 _LATE_TO = 0.6
-_CALM_FROM = 0.9
-"""Nobody is killed in the last tenth of a run: there would be no time to come back."""
+_CALM_FROM = 0.85
+"""Nobody is killed in the last 15 % of a run: there would be no time to come back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

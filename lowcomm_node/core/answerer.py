@@ -121,12 +121,16 @@ class AnsweringEnd:
 
     def applied(self, event: CorrectionApplied, now: float) -> list[Command]:
         known = self._known[event.meeting_id]
+        if known.phase is not _Phase.APPLYING:
+            return []  # of a trainer that is gone by now: the verdict stands
         known.norms = event.norms
         return self._settle(event.meeting_id, known, None, now)
 
     def refused(self, event: EncodingRefused, now: float) -> list[Command]:
         """The trainer refuses the offer or the close."""
         known = self._known[event.meeting_id]
+        if known.phase is _Phase.SETTLED:
+            return []
         if known.phase is _Phase.ANSWERING:
             refusal = Refusal(meeting_id=event.meeting_id, reason=event.reason)
             known.verdict = Verdict(meeting_id=event.meeting_id, applied=False, reason=event.reason)
@@ -161,11 +165,11 @@ class AnsweringEnd:
         return commands
 
     def ticked(self, now: float) -> list[Command]:
-        """Let go of meetings whose close does not come, and forget old verdicts."""
+        """Let go of meetings whose answer or close does not come, and forget old verdicts."""
         commands: list[Command] = []
         for meeting_id, known in list(self._known.items()):
             age_s = now - known.changed_at
-            if known.phase is _Phase.ANSWERED and age_s > self._deadline_s:
+            if known.phase in (_Phase.ANSWERING, _Phase.ANSWERED) and age_s > self._deadline_s:
                 commands.append(DropMeeting(meeting_id=meeting_id))
                 commands += self._settle(meeting_id, known, RefusalReason.EXPIRED, now, reason="timeout")
             elif known.phase is _Phase.SETTLED and age_s > self._verdict_keep_s:

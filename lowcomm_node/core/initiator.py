@@ -32,6 +32,7 @@ _MAX_PARTNERS_TRIED = 3
 _MAX_OFFER_ATTEMPTS = 2
 _FIRST_RETRY_S = 0.5
 _LONGEST_RETRY_S = 10.0
+_MAX_DOUBLINGS = 8
 _MAX_UNSETTLED = 8
 
 
@@ -57,6 +58,8 @@ class _Initiated:
     encoded: OfferEncoded | None = None
     close: Close | None = None
     has_link: bool = False
+    linked_at: float = 0.0
+    """When the newest connection was asked for, or the close was sent over it."""
     retry_at: float = 0.0
 
 
@@ -144,15 +147,19 @@ class InitiatingEnd:
     def busy(self, meeting_id: MeetingId, now: float) -> list[Command]:
         """Ask somebody else, with the same offer: a busy peer has kept nothing of it."""
         meeting = self._meetings.get(meeting_id)
-        if meeting is None or meeting.phase is not _Phase.OFFERED:
+        if meeting is None:
             return []
+        if meeting.phase is not _Phase.OFFERED:
+            return self._turned_away(meeting, now)
         return [CloseLink(meeting_id=meeting_id), *self._ask_somebody(meeting, now, "busy")]
 
     def refused(self, meeting_id: MeetingId, reason: str, now: float) -> list[Command]:
         """The partner will never answer this offer."""
         meeting = self._meetings.get(meeting_id)
-        if meeting is None or meeting.phase is not _Phase.OFFERED:
+        if meeting is None:
             return []
+        if meeting.phase is not _Phase.OFFERED:
+            return self._turned_away(meeting, now)
         self._partners.failed(meeting.peer, now)
         return self._give_up(meeting, reason, now)
 
@@ -171,22 +178,27 @@ class InitiatingEnd:
         meeting.close = Close(meeting_id=event.meeting_id, parts=event.parts)
         meeting.phase, meeting.changed_at = _Phase.CLOSED, now
         if meeting.has_link:
+            meeting.linked_at = now
             return [Send(meeting_id=event.meeting_id, message=meeting.close)]
         return self._wait_aside(meeting, now)
 
     def encoding_refused(self, event: EncodingRefused, now: float) -> list[Command]:
         """Our own trainer cannot make the offer, or refuses the partner's answer."""
         meeting = self._meetings[event.meeting_id]
+        if meeting.phase is _Phase.SETTLING:  # the partner has applied
+            return self._end(meeting, "half", "trainer", now)
         if meeting.phase is _Phase.CLOSING:
             self._partners.failed(meeting.peer, now)
         return self._give_up(meeting, event.reason.value, now)
 
     def verdict_received(self, verdict: Verdict, now: float) -> list[Command]:
         meeting = self._meetings.get(verdict.meeting_id)
-        if meeting is None or meeting.phase is not _Phase.CLOSED:
-            # A verdict can only be repeated when our confirmation was lost.
-            return [Send(meeting_id=verdict.meeting_id, message=Confirm(meeting_id=verdict.meeting_id))]
         confirm = Send(meeting_id=verdict.meeting_id, message=Confirm(meeting_id=verdict.meeting_id))
+        # An offer that was sent again can find the meeting let go. Otherwise a verdict before the close has no meaning,
+        # and one after the end is a repetition: our confirmation was lost.
+        is_let_go = meeting is not None and meeting.phase is _Phase.OFFERED and not verdict.applied
+        if meeting is None or not (meeting.phase is _Phase.CLOSED or is_let_go):
+            return [confirm]
         if verdict.applied:
             meeting.phase, meeting.changed_at, meeting.close = _Phase.SETTLING, now, None
             return [SettleMeeting(meeting_id=verdict.meeting_id), confirm, CloseLink(meeting_id=verdict.meeting_id)]
@@ -232,7 +244,7 @@ class InitiatingEnd:
             elif meeting.phase is _Phase.CLOSED and age_s > self._verdict_keep_s:
                 commands.append(DropMeeting(meeting_id=meeting.meeting_id))
                 commands += self._end(meeting, "half", "no_verdict", now)
-            elif meeting.phase is _Phase.CLOSED and meeting.has_link and age_s > self._deadline_s:
+            elif meeting.phase is _Phase.CLOSED and meeting.has_link and now - meeting.linked_at > self._deadline_s:
                 commands.append(CloseLink(meeting_id=meeting.meeting_id))
                 commands += self._wait_aside(meeting, now)
             elif meeting.phase is _Phase.CLOSED and not meeting.has_link and now >= meeting.retry_at:
@@ -271,10 +283,15 @@ class InitiatingEnd:
     def _ask_for_verdict(self, meeting: _Initiated, now: float) -> list[Command]:
         if meeting.close is None:
             return []
-        meeting.has_link = True
+        meeting.has_link, meeting.linked_at = True, now
         meeting.attempts += 1
-        meeting.retry_at = now + min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2**meeting.attempts)
+        meeting.retry_at = now + min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2 ** min(meeting.attempts, _MAX_DOUBLINGS))
         return [self._open(meeting, meeting.close)]
+
+    def _turned_away(self, meeting: _Initiated, now: float) -> list[Command]:
+        """Busy or a refusal where no offer is open: no verdict, and the partner ends the connection with it."""
+        meeting.has_link = False
+        return self._wait_aside(meeting, now) if meeting.phase is _Phase.CLOSED else []
 
     def _wait_aside(self, meeting: _Initiated, now: float) -> list[Command]:
         """Keep the correction, free the node for other meetings, ask for the verdict again and again."""

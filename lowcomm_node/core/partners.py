@@ -10,6 +10,7 @@ __all__ = ["Partners", "PeerView"]
 
 _FIRST_SUSPICION_S = 2.0
 _LONGEST_SUSPICION_S = 120.0
+_MAX_DOUBLINGS = 8
 
 
 @dataclass(slots=True)
@@ -64,7 +65,8 @@ class Partners:
         """Contact with the peer failed: leave it alone for a while, doubling with each failure in a row."""
         known = self._known.get(peer)
         if known is not None:
-            known.suspect_until = now + min(_LONGEST_SUSPICION_S, _FIRST_SUSPICION_S * 2**known.failures)
+            doublings = min(known.failures, _MAX_DOUBLINGS)
+            known.suspect_until = now + min(_LONGEST_SUSPICION_S, _FIRST_SUSPICION_S * 2**doublings)
             known.failures += 1
 
     def met(self, peer: PeerId) -> None:

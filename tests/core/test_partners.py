@@ -83,3 +83,11 @@ def test_a_member_that_comes_back_elsewhere_is_tried_at_once() -> None:
     found.failed(PeerId("a"), 0.0)
     found.see(member("a", expires_at=120.0, address="other:2"), 0.5)
     assert found.choose(0.5, NOBODY) is not None
+
+
+def test_suspicion_grows_no_further_than_its_bound_however_often_contact_fails() -> None:
+    """A member that keeps its record alive and is never reachable can be tried for weeks."""
+    found = partners("a")
+    for _ in range(3000):
+        found.failed(PeerId("a"), 0.0)
+    assert found.counts(119.0) == (0, 1)

@@ -1,0 +1,118 @@
+"""The initiating end by itself: what it makes of a partner, a link or a trainer that does not do as it should."""
+
+import pytest
+
+from lowcomm_node.core.chance import Chance
+from lowcomm_node.core.commands import CloseLink, Command, EncodeOffer, OpenLink, ReportMeeting
+from lowcomm_node.core.events import CloseEncoded, EncodingRefused, Member, OfferEncoded
+from lowcomm_node.core.initiator import InitiatingEnd
+from lowcomm_node.core.messages import Answer, Close, Verdict
+from lowcomm_node.core.partners import Partners
+from lowcomm_node.errors import RefusalReason
+from lowcomm_node.units import MeetingId, PeerId, RunId, Stream
+
+_DEADLINE_S = 5.0
+
+
+def end_with_offer(verdict_keep_s: float = 30.0) -> tuple[InitiatingEnd, MeetingId]:
+    """An initiating end whose offer to its one partner is out, at time 0."""
+    partners = Partners(PeerId("a"), 4, Chance(b"p"))
+    member = Member(peer=PeerId("b"), grpc_address="x:1", progress_steps=0, has_state=True, expires_at=1e9)
+    partners.see(member, 0.0)
+    end = InitiatingEnd(
+        own=PeerId("a"),
+        run_id=RunId("r"),
+        protocol_version=1,
+        deadline_s=_DEADLINE_S,
+        verdict_keep_s=verdict_keep_s,
+        partners=partners,
+        chance=Chance(b"m"),
+    )
+    (encode,) = end.start((Stream.PARAMS,), False, 0.0)
+    assert isinstance(encode, EncodeOffer)
+    encoded = OfferEncoded(meeting_id=encode.meeting_id, plans=(), parts=(b"1",), progress_steps=0)
+    assert [type(command) for command in end.offer_encoded(encoded, 0.0)] == [OpenLink]
+    return end, encode.meeting_id
+
+
+def end_with_close(verdict_keep_s: float = 30.0) -> tuple[InitiatingEnd, MeetingId]:
+    """The same, with the close out at time 0."""
+    end, meeting = end_with_offer(verdict_keep_s)
+    end.answered(Answer(meeting_id=meeting, parts=(b"",), progress_steps=0), 0.0)
+    end.close_encoded(CloseEncoded(meeting_id=meeting, parts=(b"",)), 0.0)
+    return end, meeting
+
+
+def outcomes(commands: list[Command]) -> list[tuple[str, str]]:
+    return [(command.outcome, command.reason) for command in commands if isinstance(command, ReportMeeting)]
+
+
+def opened(commands: list[Command]) -> list[Close]:
+    """The closes that these commands send over new connections."""
+    messages = [command.message for command in commands if isinstance(command, OpenLink)]
+    return [message for message in messages if isinstance(message, Close)]
+
+
+def test_each_retry_of_a_close_has_the_whole_deadline() -> None:
+    """Long after the close first went out, a new connection is not cut at the next tick: a slow line needs longer."""
+    end, meeting = end_with_close()
+    end.link_failed(meeting, "disconnect", _DEADLINE_S + 1)
+    assert len(opened(end.ticked(_DEADLINE_S + 2))) == 1
+
+    assert end.ticked(_DEADLINE_S + 2.25) == []
+    assert end.ticked(2 * _DEADLINE_S + 2.5) == [CloseLink(meeting_id=meeting)]
+
+
+@pytest.mark.parametrize("is_busy", [True, False])
+def test_a_close_that_is_turned_away_is_sent_again(is_busy: bool) -> None:
+    """Busy (a full house) or a refusal (damaged on the way) is no verdict: the node is free, and asks again soon."""
+    end, meeting = end_with_close()
+
+    if is_busy:
+        end.busy(meeting, 0.1)
+    else:
+        end.refused(meeting, "checksum", 0.1)
+
+    assert end.active is None
+    assert len(opened(end.ticked(1.0))) == 1
+
+
+def test_a_refusal_while_the_close_is_being_made_sends_it_over_a_new_connection() -> None:
+    """The partner has ended the stream; the close must not be sent into it and waited for."""
+    end, meeting = end_with_offer()
+    end.answered(Answer(meeting_id=meeting, parts=(b"",), progress_steps=0), 0.0)
+    end.refused(meeting, "malformed", 0.1)
+
+    end.close_encoded(CloseEncoded(meeting_id=meeting, parts=(b"",)), 0.2)
+
+    assert len(opened(end.ticked(1.0))) == 1
+
+
+def test_a_settled_no_ends_an_offer_that_was_sent_again() -> None:
+    """The answerer has let the meeting go: its verdict comes in place of an answer, and nothing is waited for."""
+    end, meeting = end_with_offer()
+    verdict = Verdict(meeting_id=meeting, applied=False, reason=RefusalReason.EXPIRED)
+
+    assert outcomes(end.verdict_received(verdict, 0.1)) == [("failed", "expired")]
+    assert end.is_settled()
+
+
+def test_a_trainer_that_cannot_follow_a_verdict_leaves_a_counted_half() -> None:
+    """The answerer has applied; a held correction that is gone must not pass for a meeting that merely failed."""
+    end, meeting = end_with_close()
+    end.verdict_received(Verdict(meeting_id=meeting, applied=True), 0.1)
+    lost = EncodingRefused(meeting_id=meeting, reason=RefusalReason.UNKNOWN_MEETING, detail="")
+
+    assert outcomes(end.encoding_refused(lost, 0.2)) == [("half", "trainer")]
+
+
+def test_waiting_a_day_for_a_verdict_raises_nothing() -> None:
+    """However long the settings let a correction wait, the pause between two tries stays a number."""
+    end, meeting = end_with_close(verdict_keep_s=86400.0)
+
+    tries = 0
+    for number in range(1500):
+        end.link_failed(meeting, "unreachable", 11.0 * number)
+        tries += len(opened(end.ticked(11.0 * number + 10.9)))
+
+    assert tries > 1100

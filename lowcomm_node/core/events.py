@@ -21,6 +21,7 @@ __all__ = [
     "StepsTaken",
     "Ticked",
     "TrainerLost",
+    "TrainerReady",
 ]
 
 
@@ -102,6 +103,11 @@ class TrainerLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrainerReady:
+    """The trainer has the run's state in place and serves meetings from now on, until TrainerLost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MessageReceived:
     """A complete and verified message came in."""
 
@@ -141,6 +147,7 @@ Event = (
     | CorrectionApplied
     | EncodingRefused
     | TrainerLost
+    | TrainerReady
     | MessageReceived
     | LinkFailed
     | MembersSeen

@@ -23,6 +23,7 @@ from lowcomm_node.core.events import (
     StepsTaken,
     Ticked,
     TrainerLost,
+    TrainerReady,
 )
 from lowcomm_node.core.initiator import InitiatingEnd
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, Refusal, Verdict
@@ -51,7 +52,11 @@ class NodeRules:
 
 
 class NodeCore:
-    """One node. Invariants: at most one meeting has its attention; each meeting id gets one verdict."""
+    """One node. Invariants: at most one meeting has its attention; each meeting id gets one verdict.
+
+    While there is no trainer with the run's state (before TrainerReady, after TrainerLost) it takes part in no meeting:
+    commands to the trainer would get lost, or be carried out on weights that are about to be replaced.
+    """
 
     def __init__(self, rules: NodeRules) -> None:
         self._own = rules.own
@@ -67,6 +72,7 @@ class NodeCore:
             chance=Chance(rules.seed + b"meetings"),
         )
         self._answerer = AnsweringEnd(deadline_s=rules.deadline_s, verdict_keep_s=rules.verdict_keep_s)
+        self._is_ready = False
         self._is_draining = False
 
     def handle(self, event: Event, now: float) -> list[Command]:
@@ -97,7 +103,11 @@ class NodeCore:
                 return self._corrected(event, now)
             case EncodingRefused():
                 return self._encoding_refused(event, now)
+            case TrainerReady():
+                self._is_ready = True
+                return []
             case TrainerLost():
+                self._is_ready = False
                 return self._initiator.trainer_lost(now) + self._answerer.trainer_lost(now)
             case DrainRequested():
                 self._is_draining = True
@@ -120,7 +130,7 @@ class NodeCore:
 
     def _steps_taken(self, event: StepsTaken, now: float) -> list[Command]:
         due = self._schedule.due(event.steps)
-        if not due or self._is_draining or not self._is_free():
+        if not due or self._is_draining or not self._is_ready or not self._is_free():
             return []  # what is due stays due
         self._schedule.met(due, event.steps)
         return self._initiator.start(due, event.is_cooldown, now)
@@ -151,6 +161,8 @@ class NodeCore:
             return self._answerer.offered_again(offer.meeting_id)
         if self._is_draining:
             return turn_away(Refusal(meeting_id=offer.meeting_id, reason=RefusalReason.LEAVING))
+        if not self._is_ready:
+            return turn_away(Refusal(meeting_id=offer.meeting_id, reason=RefusalReason.NOT_READY))
         is_ours = self._initiator.knows(offer.meeting_id)  # a meeting id somebody has copied from us
         if is_ours or self._answerer.active is not None or not self._initiator.yields_to(offer.sender):
             return turn_away(Busy(meeting_id=offer.meeting_id))

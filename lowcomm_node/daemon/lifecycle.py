@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lowcomm_node import PROTOCOL_VERSION
 from lowcomm_node.adapters.identity import load_or_create
-from lowcomm_node.core.events import DrainRequested, Ticked, TrainerLost
+from lowcomm_node.core.events import DrainRequested, Ticked, TrainerLost, TrainerReady
 from lowcomm_node.core.node import NodeCore, NodeRules
 from lowcomm_node.daemon.clock import SystemClock
 from lowcomm_node.daemon.control import ControlServer
@@ -322,10 +322,13 @@ class Node:
             self._runtime.trainer_said(message)
 
     def _trainer_lost(self) -> None:
+        self._announce_now.set()  # others should not ask us for a meeting or for our state now
         if self._runtime is not None:
             self._runtime.handle(TrainerLost())
 
     def _training_began(self) -> None:
+        if self._runtime is not None:
+            self._runtime.handle(TrainerReady())
         self._announce_now.set()
         run = (self._run_id or "")[:12]
         self._options.say(

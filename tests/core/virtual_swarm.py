@@ -1,58 +1,66 @@
-"""A swarm in virtual time: real cores, an exact one-number trainer, and a network that breaks in every way it can."""
+"""A swarm in virtual time: real cores, real frames, any trainer, and a network that breaks in every way it can.
+
+The trainer is pluggable: one exact number (``exact_trainer``) or a real replica (``tests/train/tensor_trainer``).
+"""
 
 import heapq
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import partial
+from typing import Generic, Protocol, TypeVar
 
-from lowcomm_node.core.commands import (
-    ApplyClose,
-    CloseLink,
-    Command,
-    DropMeeting,
-    EncodeAnswer,
-    EncodeClose,
-    EncodeOffer,
-    OpenLink,
-    ReportMeeting,
-    Send,
-    SettleMeeting,
-)
+from lowcomm_node.core.commands import CloseLink, Command, OpenLink, ReportMeeting, Send
 from lowcomm_node.core.events import (
-    AnswerEncoded,
-    CloseEncoded,
-    CorrectionApplied,
-    EncodingRefused,
     Event,
     LinkFailed,
     Member,
     MembersSeen,
     MessageReceived,
-    OfferEncoded,
     StepsTaken,
     Ticked,
     TrainerLost,
+    TrainerReady,
 )
-from lowcomm_node.core.messages import Message, StreamPlan
+from lowcomm_node.core.messages import Message, Refusal
 from lowcomm_node.core.node import NodeCore, NodeRules
-from lowcomm_node.errors import RefusalReason
-from lowcomm_node.units import Codec, Dtype, MeetingId, PeerId, RunId, Stream
+from lowcomm_node.errors import RefusalReason, RemoteProtocolError
+from lowcomm_node.units import MeetingId, PeerId, Stream
+from tests.core.virtual_link import RUN, VirtualLink, as_bytes, damaged, virtual_peer
 
-PLAN = StreamPlan(stream=Stream.PARAMS, codec=Codec.DENSE, dtype=Dtype.FP32, ranks=(-1,))
 DEADLINE_S = 5.0
 KEEP_S = 30.0
 
 
-def rules(own: str, seed: bytes = b"s", period: int = 4) -> NodeRules:
+class VirtualTrainer(Protocol):
+    """What the swarm trains with. It survives a restart with the state of that instant, as from a perfect checkpoint."""
+
+    def step(self, chance: random.Random) -> StepsTaken | None:
+        """One own step; None when the run is over for this node."""
+        ...
+
+    def carry_out(self, command: Command) -> Event | None: ...
+
+    def forget(self) -> None:
+        """The process died and came back: what it held of meetings is gone."""
+        ...
+
+    def pending(self) -> set[MeetingId]:
+        """Meetings of which it holds something."""
+        ...
+
+
+T = TypeVar("T", bound=VirtualTrainer)
+
+
+def rules(own: str, seed: bytes = b"s", periods: Mapping[Stream, int] | None = None) -> NodeRules:
     """Rules of a test node."""
     return NodeRules(
         own=PeerId(own),
-        run_id=RunId("r"),
+        run_id=RUN,
         protocol_version=1,
-        periods={Stream.PARAMS: period},
+        periods={Stream.PARAMS: 4} if periods is None else periods,
         deadline_s=DEADLINE_S,
         verdict_keep_s=KEEP_S,
         max_peers=16,
@@ -60,188 +68,213 @@ def rules(own: str, seed: bytes = b"s", period: int = 4) -> NodeRules:
     )
 
 
-@dataclass
-class Trainer:
-    """A model of one exact number; the correction of a meeting is half the difference."""
-
-    value: Fraction
-    drift: Fraction = Fraction(0)
-    offers: dict[MeetingId, Fraction] = field(default_factory=dict)
-    answers: dict[MeetingId, tuple[Fraction, Fraction]] = field(default_factory=dict)
-    held: dict[MeetingId, Fraction] = field(default_factory=dict)
-    applied: list[MeetingId] = field(default_factory=list)
-
-    def step(self, by: Fraction) -> None:
-        self.value += by
-        self.drift += by
-
-    def carry_out(self, command: Command) -> Event | None:
-        done = {"norms": ((Stream.PARAMS, 1.0),)}
-        match command:
-            case EncodeOffer(meeting_id=meeting):
-                self.offers[meeting] = self.value
-                return OfferEncoded(
-                    meeting_id=meeting, plans=(PLAN,), parts=(str(self.value).encode(),), progress_steps=0
-                )
-            case EncodeAnswer(offer=offer):
-                theirs = Fraction(offer.parts[0].decode())
-                self.answers[offer.meeting_id] = (theirs, self.value)
-                return AnswerEncoded(meeting_id=offer.meeting_id, parts=(str(self.value).encode(),), progress_steps=0)
-            case EncodeClose(answer=answer):
-                if answer.meeting_id not in self.offers:
-                    return self._unknown(answer.meeting_id)
-                ours = self.offers.pop(answer.meeting_id)
-                self.held[answer.meeting_id] = (ours - Fraction(answer.parts[0].decode())) / 2
-                return CloseEncoded(meeting_id=answer.meeting_id, parts=(b"",))
-            case ApplyClose(close=close):
-                if close.meeting_id not in self.answers:
-                    return self._unknown(close.meeting_id)
-                theirs, ours = self.answers.pop(close.meeting_id)
-                self.value += (theirs - ours) / 2
-                self.applied.append(close.meeting_id)
-                return CorrectionApplied(meeting_id=close.meeting_id, norms=done["norms"])
-            case SettleMeeting(meeting_id=meeting):
-                if meeting not in self.held:
-                    return self._unknown(meeting)
-                self.value -= self.held.pop(meeting)
-                self.applied.append(meeting)
-                return CorrectionApplied(meeting_id=meeting, norms=done["norms"])
-            case DropMeeting(meeting_id=meeting):
-                for store in (self.offers, self.answers, self.held):
-                    store.pop(meeting, None)
-        return None
-
-    def _unknown(self, meeting: MeetingId) -> EncodingRefused:
-        return EncodingRefused(meeting_id=meeting, reason=RefusalReason.UNKNOWN_MEETING, detail="")
-
-
-@dataclass
-class Node:
+@dataclass(eq=False)
+class Node(Generic[T]):
     """One node: core, trainer and what it reported."""
 
     name: PeerId
     core: NodeCore
-    trainer: Trainer
-    steps: int = 0
+    trainer: T
     reports: list[ReportMeeting] = field(default_factory=list)
-    links: dict[MeetingId, int] = field(default_factory=dict)
+    links: dict[MeetingId, VirtualLink] = field(default_factory=dict)
+    """The newest connection of each meeting."""
+    has_trainer: bool = False
+    life: int = 0
+    """Of the trainer: what was asked of an earlier one is lost."""
+    served_until: float = 0.0
 
 
-class VirtualSwarm:
+class VirtualSwarm(Generic[T]):
     """Everything is drawn from one seed; running it twice gives the same history."""
 
-    def __init__(self, count: int, seed: int, *, faults: float) -> None:
+    def __init__(
+        self,
+        trainers: Sequence[T],
+        *,
+        seed: int,
+        faults: float,
+        periods: Mapping[Stream, int] | None = None,
+        max_payload_bytes: int = 1 << 20,
+        max_tensors: int = 64,
+    ) -> None:
         self.random = random.Random(seed)
         self.faults = faults
         self.now = 0.0
+        self.is_stepping = True
+        self.refused: list[RefusalReason] = []
+        """What the readers found wrong with frames."""
+        self._seed = str(seed).encode()
+        self._periods = periods
+        self._max_payload_bytes, self._max_tensors = max_payload_bytes, max_tensors
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self._ends: dict[int, tuple[Node, Node]] = {}
-        self._link_ids = itertools.count()
-        self.nodes: dict[PeerId, Node] = {}
-        self.is_stepping = True
-        for index in range(count):
-            name = PeerId(f"n{index}")
-            core = NodeCore(rules(name, str(seed).encode()))
-            self.nodes[name] = Node(name, core, Trainer(Fraction(self.random.randrange(-1000, 1000))))
-        members = tuple(
+        self._links: set[VirtualLink] = set()
+        self.nodes: dict[PeerId, Node[T]] = {}
+        for index, trainer in enumerate(trainers):
+            name = virtual_peer(index)
+            self.nodes[name] = Node(name, NodeCore(rules(name, self._seed, periods)), trainer)
+        self._members = tuple(
             Member(peer=name, grpc_address=name, progress_steps=0, has_state=True, expires_at=1e9)
             for name in self.nodes
         )
         for node in self.nodes.values():
-            self.feed(node, MembersSeen(members=members))
+            self.feed(node, MembersSeen(members=self._members))
+            self._trainer_up(node, node.life)
             self.at(self.random.random(), partial(self._step, node))
             self.at(self.random.random(), partial(self._tick, node))
+
+    def __getitem__(self, index: int) -> Node[T]:
+        return self.nodes[virtual_peer(index)]
 
     def at(self, delay_s: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._queue, (self.now + delay_s, next(self._order), action))
 
     def run(self, until_s: float) -> None:
-        while self._queue and self._queue[0][0] <= until_s:
-            self.now, _, action = heapq.heappop(self._queue)
-            action()
+        self.run_until(lambda: False, until_s)
         self.now = until_s
 
-    def feed(self, node: Node, event: Event) -> None:
+    def run_until(self, condition: Callable[[], bool], until_s: float) -> None:
+        """Stop right after the action that makes the condition true, before anything follows from it."""
+        while not condition() and self._queue and self._queue[0][0] <= until_s:
+            self.now, _, action = heapq.heappop(self._queue)
+            action()
+
+    def settle(self) -> None:
+        """End training and faults, and give every meeting the time to end."""
+        self.is_stepping = False
+        self.faults = 0.0
+        self.run(self.now + 3 * KEEP_S + DEADLINE_S)
+
+    def feed(self, node: Node[T], event: Event) -> None:
         for command in node.core.handle(event, self.now):
             self._execute(node, command)
 
-    def lose_trainer(self, node: Node) -> None:
-        """The trainer dies and comes back empty-handed, its number intact (a checkpoint of this instant)."""
-        node.trainer.offers, node.trainer.answers, node.trainer.held = {}, {}, {}
+    def lose_trainer(self, node: Node[T]) -> None:
+        """The trainer dies; a new one is there after a while."""
+        self._trainer_down(node)
         self.feed(node, TrainerLost())
 
-    def _step(self, node: Node) -> None:
+    def restart(self, node: Node[T]) -> None:
+        """The daemon dies and takes its trainer along. The next life knows nothing of the meetings of this one."""
+        self._trainer_down(node)
+        for link in [link for link in self._links if node.name in link.ends()]:
+            node.links.pop(link.meeting_id, None)
+            self._break(link, "disconnect")
+        node.core = NodeCore(rules(node.name, self._seed + str(node.life).encode(), self._periods))
+        self.feed(node, MembersSeen(members=self._members))
+
+    def _trainer_down(self, node: Node[T]) -> None:
+        node.trainer.forget()
+        node.has_trainer = False
+        node.life += 1
+        self.at(0.5 + self.random.random(), partial(self._trainer_up, node, node.life))
+
+    def _trainer_up(self, node: Node[T], life: int) -> None:
+        if node.life == life:
+            node.has_trainer = True
+            self.feed(node, TrainerReady())
+
+    def _step(self, node: Node[T]) -> None:
         if not self.is_stepping:
             return
-        node.steps += 1
-        node.trainer.step(Fraction(self.random.randrange(-9, 10)))
-        self.feed(node, StepsTaken(steps=node.steps))
+        taken = node.trainer.step(self.random) if node.has_trainer else None
+        if taken is not None:
+            self.feed(node, taken)
         self.at(0.1 + self.random.random() * 0.2, lambda: self._step(node))
 
-    def _tick(self, node: Node) -> None:
+    def _tick(self, node: Node[T]) -> None:
         self.feed(node, Ticked())
         self.at(0.25, lambda: self._tick(node))
 
-    def _execute(self, node: Node, command: Command) -> None:
+    def _execute(self, node: Node[T], command: Command) -> None:
         match command:
             case OpenLink():
-                link = next(self._link_ids)
-                other = self.nodes[PeerId(command.grpc_address)]
-                self._ends[link] = (node, other)
+                link = VirtualLink(command.meeting_id, node.name, PeerId(command.grpc_address))
+                self._links.add(link)
                 node.links[command.meeting_id] = link
                 if self.random.random() < self.faults / 4:
-                    self.at(0.05, lambda: self._break(link, command.meeting_id, "unreachable"))
+                    self.at(0.05, lambda: self._break(link, "unreachable"))
                 else:
-                    self._transmit(link, node, command.message)
+                    self._transmit(link, node.name, command.message)
             case Send():
-                link_or_none = node.links.get(command.meeting_id)
-                if link_or_none is not None:
-                    self._transmit(link_or_none, node, command.message)
+                newest = node.links.get(command.meeting_id)
+                if newest is not None:
+                    self._transmit(newest, node.name, command.message)
             case CloseLink():
                 # what was sent is still delivered; the far end sees the stream end
                 gone = node.links.pop(command.meeting_id, None)
                 if gone is not None:
-                    self.at(1.0, lambda: self._break(gone, command.meeting_id, "disconnect"))
+                    gone.closed_by.add(node.name)
+                    self.at(1.0, lambda: self._break(gone, "disconnect"))
             case ReportMeeting():
                 node.reports.append(command)
             case _:
-                self.at(self.random.random() * 0.2, lambda: self._train(node, command))
+                assert node.has_trainer, f"{command} to a trainer that is not there"
+                # in the order they were given, as through a pipe
+                node.served_until = max(node.served_until, self.now + self.random.random() * 0.2)
+                self.at(node.served_until - self.now, partial(self._train, node, node.life, command))
 
-    def _train(self, node: Node, command: Command) -> None:
-        event = node.trainer.carry_out(command)
+    def _train(self, node: Node[T], life: int, command: Command) -> None:
+        event = node.trainer.carry_out(command) if node.life == life else None
         if event is not None:
             self.feed(node, event)
 
-    def _transmit(self, link: int, sender: Node, message: Message) -> None:
-        if link not in self._ends:
-            return
+    def _transmit(self, link: VirtualLink, sender: PeerId, message: Message) -> None:
+        frames = as_bytes(message)
         fate = self.random.random()
         if fate < self.faults:  # the connection breaks, with or without the message having arrived
             if self.random.random() < 0.5:
-                self.at(0.02, lambda: self._deliver(link, sender, message))
-            self.at(0.03, lambda: self._break(link, message.meeting_id, "disconnect"))
+                self.at(0.02, lambda: self._deliver(link, sender, frames))
+            self.at(0.03, lambda: self._break(link, "disconnect"))
         elif fate < 1.5 * self.faults:
             pass  # swallowed without a sign: only deadlines help
         else:
-            self.at(0.01 + self.random.random() * 0.1, lambda: self._deliver(link, sender, message))
+            if fate < 2 * self.faults:
+                frames = damaged(frames, self.random)
+            self.at(0.01 + self.random.random() * 0.1, lambda: self._deliver(link, sender, frames))
             if self.random.random() < self.faults:
-                self.at(0.2, lambda: self._deliver(link, sender, message))
+                self.at(0.2, lambda: self._deliver(link, sender, frames))
 
-    def _deliver(self, link: int, sender: Node, message: Message) -> None:
-        ends = self._ends.get(link)
-        if ends is None:
+    def _deliver(self, link: VirtualLink, sender: PeerId, frames: list[bytes]) -> None:
+        if not link.is_open:
             return
-        receiver = ends[1] if ends[0] is sender else ends[0]
-        if receiver is ends[1]:
-            receiver.links[message.meeting_id] = link  # newest connection wins
-        elif receiver.links.get(message.meeting_id) != link:
-            return  # the initiator has closed or replaced this connection
-        self.feed(receiver, MessageReceived(message=message))
+        receiver = self.nodes[link.other(sender)]
+        try:
+            messages = link.read(receiver.name, frames, self._max_payload_bytes, self._max_tensors)
+        except RemoteProtocolError as error:
+            self._refuse(link, receiver, error.reason)
+            return
+        for message in messages:
+            if receiver.name == link.answerer and receiver.name not in link.closed_by:
+                receiver.links[message.meeting_id] = link  # newest connection wins
+            elif receiver.name == link.dialler and receiver.links.get(message.meeting_id, link) is not link:
+                return  # the initiator has replaced this connection
+            self.feed(receiver, MessageReceived(message=message))
 
-    def _break(self, link: int, meeting_id: MeetingId, reason: str) -> None:
-        ends = self._ends.pop(link, None)
-        for node in ends or ():
-            if node.links.get(meeting_id) == link:
-                del node.links[meeting_id]
-                self.feed(node, LinkFailed(meeting_id=meeting_id, reason=reason))
+    def _refuse(self, link: VirtualLink, receiver: Node[T], reason: RefusalReason) -> None:
+        """As ``adapters.meeting_stream``: the answerer says why and ends the stream in order, the initiator just ends it."""
+        self.refused.append(reason)
+        if receiver.name == link.dialler:
+            self._break(link, "disconnect", {receiver.name: reason.value})
+            return
+        if receiver.links.get(link.meeting_id) is link:
+            del receiver.links[link.meeting_id]
+            self.feed(receiver, LinkFailed(meeting_id=link.meeting_id, reason=reason.value))
+        refusal = as_bytes(Refusal(meeting_id=link.meeting_id, reason=reason))
+        self.at(0.02, lambda: self._deliver(link, receiver.name, refusal))
+        self.at(0.03, lambda: self._drop(link))
+
+    def _drop(self, link: VirtualLink) -> None:
+        """An end in order, of which the cores hear nothing."""
+        link.is_open = False
+        self._links.discard(link)
+        for end in link.ends():
+            if self.nodes[end].links.get(link.meeting_id) is link:
+                del self.nodes[end].links[link.meeting_id]
+
+    def _break(self, link: VirtualLink, reason: str, own_reasons: Mapping[PeerId, str] | None = None) -> None:
+        listening = [end for end in link.ends() if self.nodes[end].links.get(link.meeting_id) is link]
+        self._drop(link)
+        for end in listening:
+            told = (own_reasons or {}).get(end, reason)
+            self.feed(self.nodes[end], LinkFailed(meeting_id=link.meeting_id, reason=told))

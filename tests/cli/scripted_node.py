@@ -48,7 +48,7 @@ class Answer(BaseHTTPRequestHandler):
 
 def leave(*_: object) -> None:
     Path(FINAL).write_bytes(b"")
-    Path(SOCKET).unlink()
+    Path(SOCKET).unlink(missing_ok=True)
     sys.exit(0)
 
 
@@ -56,11 +56,11 @@ def main() -> None:
     if CHARACTER == "broken":
         print("this is why")
         sys.exit(3)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if CHARACTER == "stubborn" else leave)
     Path(SOCKET).unlink(missing_ok=True)
     control = socket.socket(socket.AF_UNIX)
     control.bind(SOCKET)
     child = subprocess.Popen([sys.executable, "-c", CHILD[CHARACTER]], stdin=subprocess.PIPE)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if CHARACTER == "stubborn" else leave)
     HTTPServer.allow_reuse_address = True
     with HTTPServer(("127.0.0.1", int(PORT)), Answer) as server:
         print(f"child {child.pid}", flush=True)

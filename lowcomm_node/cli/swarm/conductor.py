@@ -122,9 +122,9 @@ class Conductor:
     def _wait_for_first(self) -> None:
         first = self._places[0].name
         waited_s = time.monotonic() - self._begun_s
-        if addresses := self._observer.addresses():
+        if first in self._observer.learned():
             self._observer.begin_training()
-            self._view.say(f"{first} trains after {waited_s:.0f} s; others join at {addresses[0]}")
+            self._view.say(f"{first} trains after {waited_s:.0f} s; others join at {self._first_address}")
             return
         has_ended = first not in self._fleet.places(Stage.RUNNING)
         if has_ended or waited_s > _START_PATIENCE_S:

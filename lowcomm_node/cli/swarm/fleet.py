@@ -1,5 +1,6 @@
 """The nodes of a swarm as processes: starts, kills, brings back and stops them, and notices who ended unasked."""
 
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ _ORPHAN_PATIENCE_S = 15.0
 """A trainer and a p2pd have to notice within this time that their daemon was killed."""
 _RETURN_AFTER_S = 1.0
 _LOG_LINES = 12
+_ORDERLY = frozenset({0, -signal.SIGTERM})
+"""A node that is told to stop before it has begun to listen to signals ends by the signal itself."""
 _STOP_LOOK_EVERY_S = 0.2
 
 
@@ -172,7 +175,7 @@ class Fleet:
             incidents.append(Incident(kind=IncidentKind.FORCED, node=berth.place.name, log=log))
             berth.process.kill_daemon()
             was_killed = True
-        elif berth.stage is Stage.RUNNING and berth.process.exit_code != 0:
+        elif berth.stage is Stage.RUNNING and berth.process.exit_code not in _ORDERLY:
             incidents.append(_death(berth))
         deadline_s = time.monotonic() + min(_ORPHAN_PATIENCE_S, patience_s())
         while berth.process.survivors() and time.monotonic() < deadline_s:

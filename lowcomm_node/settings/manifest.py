@@ -97,7 +97,7 @@ class OptimizerConfig:
 
     kind: Annotated[str, OneOf("adamw")] = "adamw"
     """Inner optimizer."""
-    lr: Annotated[float, Between(1e-8, 10.0)] = 3e-3
+    lr: Annotated[float, Between(1e-8, 10.0)] = 6e-3
     """Peak learning rate."""
     beta1: Annotated[float, Between(0.0, 0.99999)] = 0.9
     """Decay of the first moment."""

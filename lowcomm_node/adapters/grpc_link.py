@@ -112,11 +112,12 @@ class GrpcLink:
 
     def message_arrived(self, stream: MeetingStream, message: Message) -> None:
         """A stream has a complete message (``StreamOwner``)."""
+        if stream.is_closing:
+            return  # the meeting has moved on to another connection or partner, or is over
         if not stream.is_initiator and self._incoming.get(message.meeting_id) is not stream:
             if message.meeting_id in self._outgoing:
                 raise RemoteProtocolError(RefusalReason.MALFORMED, "an offer under the id of a meeting of our own")
-            if not stream.is_closing:
-                self._replace(self._incoming, message.meeting_id, stream)
+            self._replace(self._incoming, message.meeting_id, stream)
         self._sink.message_received(message)
 
     def bytes_carried(self, direction: str, message: Message | None, frame_bytes: int) -> None:

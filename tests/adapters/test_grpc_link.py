@@ -307,3 +307,24 @@ def test_a_port_in_use_names_the_setting() -> None:
         await first.stop(0)
 
     run(scenario())
+
+
+def test_what_a_left_partner_still_says_is_not_heard(meeting_id: MeetingId) -> None:
+    """Once the meeting has moved on, an answer of the partner before must not be taken for the new partner's."""
+
+    async def scenario() -> None:
+        async with link_nodes(3) as (ann, bob, eve):
+            ann.link.open(meeting_id, bob.address, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
+            await bob.messages.get()
+            bob.link.send(meeting_id, Busy(meeting_id=meeting_id))
+            assert isinstance(await ann.messages.get(), Busy)
+            ann.link.close(meeting_id)
+            ann.link.open(meeting_id, eve.address, offer(meeting_id, ann.peer, eve.peer, (b"1", b"")))
+            bob.link.send(meeting_id, Answer(meeting_id=meeting_id, parts=(b"bob", b""), progress_steps=0.0))
+            await eve.messages.get()
+            eve.link.send(meeting_id, Answer(meeting_id=meeting_id, parts=(b"eve", b""), progress_steps=0.0))
+            answer = await ann.messages.get()
+            assert isinstance(answer, Answer)
+            assert answer.parts == (b"eve", b"")
+
+    run(scenario())

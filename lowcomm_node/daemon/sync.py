@@ -1,6 +1,7 @@
 """Where does a node's state come from? A donor, its own last state file, or the manifest's initial weights."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,11 @@ from lowcomm_node.errors import LinkError, RemoteProtocolError, StoreError, Trai
 from lowcomm_node.ports import StateClient
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.train.messages import LoadState, StateLoaded
-from lowcomm_node.units import RunId
+from lowcomm_node.units import PeerId, RunId
 
 __all__ = ["StateSources", "obtain_state"]
 
 _RETRY_S = 1.0
-_OWN_AFTER_S = 15.0
-"""Seconds to look for a donor before an own, possibly older, state file is taken up."""
 _MAX_DONORS_PER_ROUND = 4
 _LARGE_BYTES = 50_000_000
 """A download that takes long enough for people to want to see it move in the log."""
@@ -33,6 +32,8 @@ class StateSources:
     download_file: Path
     is_first: bool
     """This node starts the run: with nobody else about it may begin from the initial weights."""
+    patience_s: float
+    """Seconds to look for a donor before an own, possibly older, state file or the initial weights will do."""
     max_bytes: int
     """Most bytes a state file of this manifest can have."""
 
@@ -48,36 +49,37 @@ async def obtain_state(
 ) -> StateLoaded | None:
     """Put the best state there is into the trainer; None means the initial weights are it.
 
-    Donors are asked in the order of their progress; one that fails is passed over. An own file is preferred when no
-    donor is further on. Waits for ever while there is no source at all, saying so through ``say``.
+    Donors are asked in the order of their progress, those that have failed after all others: what a member says of its
+    progress must not bring it to the front for ever. An own file is preferred when no donor that has not failed is further
+    on. Waits for ever while there is no source at all, saying so through ``say``.
     """
     log = get_logger("sync")
     own_progress = await asyncio.to_thread(_progress_of, sources.own_file, sources.run_id)
     loop = asyncio.get_running_loop()
     started_at = loop.time()
+    failures: Counter[PeerId] = Counter()
     while True:
         donors = sorted(
             (member for member in await find_donors() if member.has_state),
-            key=lambda member: -member.progress_steps,
+            key=lambda member: (failures[member.peer], -member.progress_steps),
         )[:_MAX_DONORS_PER_ROUND]
-        is_late = loop.time() - started_at > _OWN_AFTER_S
-        best = donors[0].progress_steps if donors else None
-        if own_progress is not None and (
-            (best is not None and own_progress >= best) or (best is None and (sources.is_first or is_late))
-        ):
+        is_late = loop.time() - started_at >= sources.patience_s
+        best = donors[0].progress_steps if donors and not failures[donors[0].peer] else None
+        if own_progress is not None and (is_late if best is None else own_progress >= best):
             try:
                 say("loading the own state file")
                 return await load(LoadState(path=str(sources.own_file), is_own=True))
             except (StoreError, TrainerError) as error:
                 log.warning("own_state_refused", detail=str(error))
                 own_progress = None
-        if not donors and sources.is_first:
+        if not donors and sources.is_first and is_late:
             return None
         for donor in donors:
             loaded = await _try_donor(sources, donor, client, load, say)
             on_download(loaded is not None)
             if loaded is not None:
                 return loaded
+            failures[donor.peer] += 1
         say("waiting for a member that can give its state" if not donors else "no donor could give its state; retrying")
         await asyncio.sleep(_RETRY_S)
 

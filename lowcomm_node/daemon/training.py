@@ -36,7 +36,10 @@ _MAX_FAILURES = 5
 _FORGIVEN_AFTER_S = 600.0
 _BACKOFF_S = 1.0
 _SNAPSHOT_FRESH_S = 10.0
+_SNAPSHOT_PREFIX = "snapshot-"
 _SAVE_GRACE_S = 60.0
+_PATIENCE_S = 15.0
+"""Seconds to look for a donor before an older state will do. Only who starts a run for the first time need not look."""
 
 
 class Training:
@@ -61,7 +64,7 @@ class Training:
         self._session = TrainerSession(self._said)
         self._question: Configure | None = None
         self._snapshot: tuple[Path, float, float] | None = None
-        self._snapshot_lock = asyncio.Lock()
+        self._writing: asyncio.Task[tuple[Path, float]] | None = None
         self.ready: Ready | None = None
         self.report: Report | None = None
         """The trainer's newest report."""
@@ -85,6 +88,7 @@ class Training:
 
     async def configure(self, manifest: Manifest, run: RunId, peer: PeerId) -> Ready:
         """Build model and data. Raises ConfigError, DataError, TrainerError."""
+        await asyncio.to_thread(self._clear_leftovers)
         self._question = Configure(manifest=manifest, settings=self._settings, run_id=run, peer_id=peer)
         return await self._configure(self._question)
 
@@ -98,10 +102,13 @@ class Training:
     ) -> None:
         """Sync and train, again whenever the trainer dies; gives up when it keeps dying. Raises LowcommError."""
         failures = 0
+        patience_s = 0.0 if is_first else _PATIENCE_S
         while True:
             started_at = time.monotonic()
             try:
-                await self._sync(is_first=is_first, find_donors=find_donors, client=client)
+                if failures and self._question is not None:
+                    await self._configure(self._question)  # here, so that failing at it counts as failing again
+                await self._sync(is_first=is_first, patience_s=patience_s, find_donors=find_donors, client=client)
                 self._session.send(Run())
                 self.has_state = True
                 self._enter("training", "")
@@ -114,20 +121,21 @@ class Training:
                 if failures >= _MAX_FAILURES:
                     raise
                 await self._restart(error, failures)
+                patience_s = _PATIENCE_S
 
     async def take_snapshot(self) -> tuple[Path, float]:
-        """A state file for joiners and its progress: a fresh one, or one of the last few seconds."""
-        async with self._snapshot_lock:
-            now = time.monotonic()
-            if self._snapshot is not None and now - self._snapshot[2] < _SNAPSHOT_FRESH_S:
-                return self._snapshot[:2]
-            if not self.has_state:
-                raise StoreError("this node has no state to give yet")
-            path = self._state_dir / f"snapshot-{time.time_ns()}.safetensors"
-            written = await self._session.ask(WriteSnapshot(path=str(path)), SnapshotWritten)
-            self._drop_snapshot()  # who is downloading the older one holds it open
-            self._snapshot = (path, written.progress_steps, now)
-            return path, written.progress_steps
+        """A state file for joiners and its progress: a fresh one, or one of the last few seconds.
+
+        Who asks may go away: the file is written and kept all the same, so that nobody can have one written after the
+        other by asking and going away.
+        """
+        if self._snapshot is not None and time.monotonic() - self._snapshot[2] < _SNAPSHOT_FRESH_S:
+            return self._snapshot[:2]
+        if not self.has_state:
+            raise StoreError("this node has no state to give yet")
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_snapshot(), name="snapshot")
+        return await asyncio.shield(self._writing)
 
     async def save(self) -> None:
         """Write the last state file; the trainer ends. Raises StoreError."""
@@ -148,6 +156,19 @@ class Training:
     def _own_file(self) -> Path:
         return self._state_dir / "final.safetensors"
 
+    async def _write_snapshot(self) -> tuple[Path, float]:
+        path = self._state_dir / f"{_SNAPSHOT_PREFIX}{time.time_ns()}.safetensors"
+        written = await self._session.ask(WriteSnapshot(path=str(path)), SnapshotWritten)
+        self._drop_snapshot()  # who is downloading the older one holds it open
+        self._snapshot = (path, written.progress_steps, time.monotonic())
+        return path, written.progress_steps
+
+    def _clear_leftovers(self) -> None:
+        """Remove what a life of this node that was killed has left; the directory is locked, so nobody uses it."""
+        for pattern in (f"{_SNAPSHOT_PREFIX}*", ".*.unfinished"):
+            for path in self._state_dir.glob(pattern):
+                path.unlink(missing_ok=True)
+
     async def _configure(self, question: Configure) -> Ready:
         self.ready = await self._session.ask(question, Ready)
         self._recorder.metrics.trainer_started(self._session.pid, self.ready.parameters)
@@ -157,6 +178,7 @@ class Training:
         self,
         *,
         is_first: bool,
+        patience_s: float,
         find_donors: Callable[[], Awaitable[tuple[Member, ...]]],
         client: StateClient,
     ) -> None:
@@ -169,6 +191,7 @@ class Training:
             own_file=self._own_file,
             download_file=self._state_dir / "download.safetensors",
             is_first=is_first,
+            patience_s=patience_s,
             max_bytes=ready.snapshot_bytes_max,
         )
         loaded = await obtain_state(
@@ -195,8 +218,6 @@ class Training:
         await asyncio.sleep(delay_s)
         self._session = TrainerSession(self._said)
         self._session.attach()
-        if self._question is not None:
-            await self._configure(self._question)
 
     def _said(self, message: FromTrainer) -> None:
         if isinstance(message, Report):

@@ -72,6 +72,7 @@ class Node:
         self._recorder = Recorder(self._metrics)
         self._stop_requested = asyncio.Event()
         self._announce_now = asyncio.Event()
+        self._announcing: asyncio.Task[None] | None = None
         self._num_signals = 0
         self._state, self._detail = "starting", ""
         self._manifest = options.manifest
@@ -130,17 +131,19 @@ class Node:
             await self._stop()
 
     async def _live(self) -> None:
-        await self._start()
-        await self._connect()
-        training = self._training.live(
-            is_first=not self._options.peers,
-            find_donors=self._network.donors,
-            client=self._network.state_client,
-            on_training=self._training_began,
-        )
         try:
             async with asyncio.TaskGroup() as group:
-                for work in (training, self._tick(), self._announce(), self._look_around(), self._tell()):
+                group.create_task(self._tick())
+                await self._start()
+                await self._connect()
+                training = self._training.live(
+                    is_first=not self._options.peers,
+                    find_donors=self._network.donors,
+                    client=self._network.state_client,
+                    on_training=self._training_began,
+                )
+                self._announcing = group.create_task(self._announce())
+                for work in (training, self._look_around(), self._tell()):
                     group.create_task(work)
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
@@ -264,6 +267,9 @@ class Node:
             # The core has state, no events to wait for.
             while not self._core.is_settled() and self._clock.monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
+        if self._announcing is not None:
+            self._announcing.cancel()  # or the good-bye might not be our last word
+            await asyncio.wait({self._announcing})
         await self._network.withdraw()
         self._enter("draining", "saving the state")
         await self._training.save()

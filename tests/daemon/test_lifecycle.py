@@ -1,0 +1,173 @@
+"""The life of a node in one process: real control socket and HTTP port, scripted network and trainer."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lowcomm_node.core.events import Member
+from lowcomm_node.daemon import lifecycle
+from lowcomm_node.daemon.lifecycle import JoinOptions, Node
+from lowcomm_node.errors import DataError, LowcommError
+from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.settings.node import MetricsSettings, NodeSettings
+from lowcomm_node.telemetry.metrics import Metrics
+from lowcomm_node.train.messages import Ready
+
+_READY = Ready(parameters=1, shapes=((1,),), snapshot_bytes_max=1000, train_tokens=1, validation_tokens=1, device="cpu")
+
+
+async def _at_once() -> None: ...
+
+
+class FakeTraining:
+    """A trainer that is ready at once and trains for ever."""
+
+    newest: "FakeTraining"
+
+    def __init__(self, **_: object) -> None:
+        FakeTraining.newest = self
+        self.ready = self.report = self.beat = None
+        self.started_loss = float("nan")
+        self.has_state = False
+        self.has_ended = False
+        self.failure: LowcommError | None = None
+        self.saving: Callable[[], Awaitable[None]] = _at_once
+
+    def attach(self) -> None: ...
+
+    def send(self, message: object) -> None: ...
+
+    async def configure(self, *_: object) -> Ready:
+        return _READY
+
+    async def live(self, *, on_training: Callable[[], None], **_: object) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.has_state = True
+        on_training()
+        await asyncio.Event().wait()
+
+    async def take_snapshot(self) -> tuple[Path, float]:
+        raise NotImplementedError
+
+    async def save(self) -> None:
+        await self.saving()
+
+    async def end(self, grace_s: float) -> None:
+        del grace_s
+        self.has_ended = True
+
+
+class FakeNetwork:
+    """A directory of nobody that writes down what it was asked for."""
+
+    newest: "FakeNetwork"
+
+    def __init__(self, **_: object) -> None:
+        FakeNetwork.newest = self
+        self.join_address = self.grpc_address = ""
+        self.link = self.state_client = None
+        self.story: list[str] = []
+        self.announcing: Callable[[], Awaitable[None]] = _at_once
+        self.starting: Callable[[], Awaitable[None]] = _at_once
+
+    async def start(self) -> None:
+        await self.starting()
+
+    async def open(self, *_: object) -> None: ...
+
+    def verify(self, record: bytes) -> Member:
+        raise NotImplementedError
+
+    async def announce(self, **_: object) -> bytes:
+        self.story.append("announce")
+        try:
+            await self.announcing()
+        finally:
+            self.story.append("announce ended")
+        return b"record"
+
+    async def members(self) -> tuple[Member, ...]:
+        return ()
+
+    donors = members
+
+    async def withdraw(self) -> None:
+        self.story.append("withdraw")
+
+    async def stop(self) -> None: ...
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+    monkeypatch.setattr(lifecycle, "Training", FakeTraining)
+    monkeypatch.setattr(lifecycle, "Network", FakeNetwork)
+    monkeypatch.setattr(lifecycle, "_TICK_S", 0.0)
+    options = JoinOptions(
+        manifest=Manifest(),
+        peers=(),
+        run_id="",
+        settings=NodeSettings(metrics=MetricsSettings(port=0)),
+        state_dir=tmp_path,
+        say=lambda _: None,
+    )
+    return Node(options, Metrics())
+
+
+def run(life: Awaitable[Any]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(10):
+            await life
+
+    asyncio.run(bounded())
+
+
+def test_the_loop_shows_that_it_is_alive_while_it_looks_for_the_run(node: Node) -> None:
+    """Peers may take a minute to answer; a supervisor that reads /livez must not end the node for that."""
+    first = node._health().loop_beat_s
+
+    async def slow_start() -> None:
+        while node._health().loop_beat_s == first:  # noqa: ASYNC110 - the tick sets no event
+            await asyncio.sleep(0)
+        node._stop_requested.set()
+
+    FakeNetwork.newest.starting = slow_start
+
+    run(node.run())
+
+    assert FakeTraining.newest.has_ended
+
+
+def test_nothing_is_announced_once_the_node_has_said_good_bye(node: Node) -> None:
+    """Neither by an announcement that was under way nor by the next one: saving can take longer than a renewal."""
+    network, training = FakeNetwork.newest, FakeTraining.newest
+
+    async def leave_meanwhile() -> None:
+        if training.has_state:
+            node._stop_requested.set()
+            await asyncio.Event().wait()
+
+    async def save_slowly() -> None:
+        node._announce_now.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    network.announcing, training.saving = leave_meanwhile, save_slowly
+
+    run(node.run())
+
+    assert network.story[-2:] == ["announce ended", "withdraw"]
+
+
+def test_what_ends_the_training_ends_the_node_with_its_own_error(node: Node) -> None:
+    """Not with a group of errors, and not before everything else has been stopped."""
+    FakeTraining.newest.failure = DataError("no text left")
+
+    with pytest.raises(DataError, match="no text left"):
+        run(node.run())
+
+    assert FakeTraining.newest.has_ended
+    assert node.status().state == "failed"

@@ -8,6 +8,8 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from google.protobuf.message import DecodeError
+
 from lowcomm_node.adapters.dht_validator import member_validator
 from lowcomm_node.adapters.p2p_process import P2pOptions, P2pProcess, split_address
 from lowcomm_node.errors import DirectoryError
@@ -143,6 +145,8 @@ class DhtSession:
                 return task.result()
         except TimeoutError:
             raise DirectoryError(f"no answer in {_CALL_TIMEOUT_S:g} s") from None
+        except DecodeError as error:
+            raise DirectoryError("an answer that cannot be read") from error
         except (P2PDaemonError, P2PHandlerError, OSError, asyncio.IncompleteReadError, ValueError) as error:
             raise DirectoryError(" ".join(str(error).split())[:300] or type(error).__name__) from error
         finally:

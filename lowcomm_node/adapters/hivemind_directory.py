@@ -329,7 +329,7 @@ class HivemindDirectory:
             others = [address for address in addresses if str(split_address(address)[0]) != self.peer_id]
             try:
                 return await DhtSession.start(self._options, others, self._answer_hello)
-            except DirectoryError as error:
+            except Exception as error:  # noqa: BLE001 - a supervisor: without it the node would be deaf for good
                 _log.warning("p2pd_restart_failed detail=%s next_try_s=%s", error, wait_s)
 
     async def _keep_up(self) -> None:

@@ -135,8 +135,8 @@ class P2pProcess:
         options.claim_port()
         options.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         _remove_sockets(options.socket_dir)
-        try:
-            p2p = await _p2p_class(options.socket_dir).create(
+        starting = asyncio.ensure_future(
+            _p2p_class(options.socket_dir).create(
                 identity_path=str(options.identity_path),
                 check_if_identity_free=False,  # starts a second p2pd and misses what it looks for
                 host_maddrs=[options.listen_address()],
@@ -146,6 +146,13 @@ class P2pProcess:
                 nat_port_map=False,
                 use_relay=False,  # would carry other nodes' traffic
             )
+        )
+        try:
+            # hivemind forgets the process that it has started when it is interrupted in the middle.
+            p2p = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await _end_late(starting, options.socket_dir)
+            raise
         except _p2p_error() as error:
             _remove_sockets(options.socket_dir)
             raise DirectoryError(f"p2pd does not start on {options.listen_address()}: {error}") from error
@@ -200,6 +207,14 @@ def split_address(address: str) -> tuple[Any, Any]:
         raise DirectoryError(
             f"{address!r} is not a peer's address; one looks like /ip4/203.0.113.5/tcp/31337/p2p/12D3KooW..."
         ) from error
+
+
+async def _end_late(starting: "asyncio.Future[P2P]", socket_dir: Path) -> None:
+    """End a p2pd that nobody waits for any more as soon as it is up."""
+    with suppress(TimeoutError, _p2p_error()):
+        async with asyncio.timeout(_STOP_GRACE_S):
+            await P2pProcess(await starting, socket_dir).stop()
+    _remove_sockets(socket_dir)
 
 
 def _p2p_class(socket_dir: Path) -> "type[P2P]":

@@ -227,3 +227,35 @@ def test_a_host_that_is_a_name_is_refused(tmp_path: Path) -> None:
     """Only literal addresses can be bound."""
     with pytest.raises(DirectoryError, match=r"network\.host = 'localhost'"):
         directory(tmp_path, [], host="localhost")
+
+
+def test_a_peer_that_answers_hello_with_garbage_is_named(tmp_path: Path) -> None:
+    """Bytes that are no answer are that peer's failure, told like any other, and not the joiner's end."""
+
+    async def scenario() -> None:
+        async with directories(tmp_path, 2) as (ann, bob):
+
+            async def garble(_data: bytes, _peer: object) -> bytes:
+                return b"\xff\xff\xff"
+
+            assert ann._session is not None
+            ann._session.process.p2p._client.control.unary_handlers["lowcomm.v1.Hello"] = garble
+            with pytest.raises(NoPeerError, match="cannot be read"):
+                await bob.hello(None)
+
+    run(scenario())
+
+
+def test_a_start_that_is_given_up_leaves_no_p2pd(tmp_path: Path) -> None:
+    """Ctrl-C while p2pd is starting: it is ended, whatever hivemind has heard of it by then."""
+
+    async def scenario() -> None:
+        for delay_s in (0.0, 0.02, 0.1):
+            starting = asyncio.create_task(directory(tmp_path, []).start())
+            await asyncio.sleep(delay_s)
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            assert [child.name() for child in psutil.Process().children(recursive=True) if "p2pd" in child.name()] == []
+
+    run(scenario())
+    assert not list(tmp_path.rglob("*.sock"))

@@ -184,6 +184,14 @@ class Manifest:
     def check(self) -> None:
         if self.data.tokenizer == "byte" and self.model.vocab_size < 256:
             fail("model.vocab_size", self.model.vocab_size, 'at least 256 with data.tokenizer = "byte"')
+        model, itemsize = self.model, 2 if self.meeting.dtype == "bf16" else 4
+        smallest = (model.d_model + max(model.d_model, model.d_ff, model.vocab_size)) * itemsize
+        if self.meeting.codec == "ab" and self.meeting.budget_bytes < smallest:
+            fail(
+                "meeting.budget_bytes",
+                self.meeting.budget_bytes,
+                f"at least {smallest}, rank 1 of this model's largest matrix, which would never be exchanged with less",
+            )
 
     @property
     def tokens_per_step(self) -> int:

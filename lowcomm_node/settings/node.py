@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from lowcomm_node.settings.rules import Between, OneOf
+from lowcomm_node.settings.rules import Between, OneOf, fail
 
 __all__ = [
     "DataSettings",
@@ -63,7 +63,16 @@ class MeetingSettings:
     deadline_s: Annotated[float, Between(0.5, 3600.0)] = 20.0
     """Seconds one phase of a meeting may take before it is given up."""
     verdict_keep_s: Annotated[float, Between(1.0, 86400.0)] = 120.0
-    """Seconds a finished meeting is remembered, so that a retry finds its verdict."""
+    """Seconds a finished meeting is remembered, so that a retry finds its verdict; no less than deadline_s."""
+
+    def check(self) -> None:
+        if self.verdict_keep_s < self.deadline_s:
+            fail(
+                "meeting.verdict_keep_s",
+                self.verdict_keep_s,
+                f"at least meeting.deadline_s = {self.deadline_s:g}: a verdict that is forgotten before its partner may "
+                "be late leaves half meetings",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

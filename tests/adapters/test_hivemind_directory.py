@@ -251,10 +251,12 @@ def test_a_start_that_is_given_up_leaves_no_p2pd(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         for delay_s in (0.0, 0.02, 0.1):
-            starting = asyncio.create_task(directory(tmp_path, []).start())
+            node = directory(tmp_path, [])
+            starting = asyncio.create_task(node.start())
             await asyncio.sleep(delay_s)
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
+            await node.stop()  # does nothing, unless the start was quicker
             assert [child.name() for child in psutil.Process().children(recursive=True) if "p2pd" in child.name()] == []
 
     run(scenario())

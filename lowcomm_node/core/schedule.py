@@ -20,9 +20,16 @@ class ExchangeSchedule:
         self._periods = {stream: period for stream, period in periods.items() if period > 0}
         self._chance = chance
         self._due_at: dict[Stream, int] = {}
+        self._steps = 0
 
     def due(self, steps: int) -> tuple[Stream, ...]:
-        """Streams whose time has come after ``steps`` own steps."""
+        """Streams whose time has come after ``steps`` own steps.
+
+        A smaller number than before is a new count: the trainer has taken over another state.
+        """
+        if steps < self._steps:
+            self._due_at.clear()
+        self._steps = steps
         for stream in self._periods:
             if stream not in self._due_at:
                 self._draw(stream, steps)

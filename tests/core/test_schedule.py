@@ -49,3 +49,12 @@ def test_what_is_due_stays_due_until_its_turn() -> None:
     assert schedule.due(101) == (Stream.PARAMS,)
     schedule.met((Stream.PARAMS,), 101)
     assert schedule.due(102) == ()
+
+
+def test_a_count_that_starts_anew_does_not_silence_the_node() -> None:
+    """A trainer that died comes back with a donor's state and counts its own steps from 0 again."""
+    schedule = ExchangeSchedule({Stream.PARAMS: 10}, Chance(b"s"))
+    for steps in range(5000):
+        schedule.met(schedule.due(steps), steps)
+
+    assert any(schedule.due(steps) for steps in range(16))

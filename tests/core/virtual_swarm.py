@@ -54,14 +54,16 @@ class VirtualTrainer(Protocol):
 T = TypeVar("T", bound=VirtualTrainer)
 
 
-def rules(own: str, seed: bytes = b"s", periods: Mapping[Stream, int] | None = None) -> NodeRules:
+def rules(
+    own: str, seed: bytes = b"s", periods: Mapping[Stream, int] | None = None, deadline_s: float = DEADLINE_S
+) -> NodeRules:
     """Rules of a test node."""
     return NodeRules(
         own=PeerId(own),
         run_id=RUN,
         protocol_version=1,
         periods={Stream.PARAMS: 4} if periods is None else periods,
-        deadline_s=DEADLINE_S,
+        deadline_s=deadline_s,
         verdict_keep_s=KEEP_S,
         max_peers=16,
         seed=seed + own.encode(),
@@ -94,6 +96,8 @@ class VirtualSwarm(Generic[T]):
         seed: int,
         faults: float,
         periods: Mapping[Stream, int] | None = None,
+        deadline_s: float = DEADLINE_S,
+        step_s: float = 0.2,
         max_payload_bytes: int = 1 << 20,
         max_tensors: int = 64,
     ) -> None:
@@ -103,8 +107,9 @@ class VirtualSwarm(Generic[T]):
         self.is_stepping = True
         self.refused: list[RefusalReason] = []
         """What the readers found wrong with frames."""
+        self._rules = partial(rules, periods=periods, deadline_s=deadline_s)
+        self._step_s = step_s
         self._seed = str(seed).encode()
-        self._periods = periods
         self._max_payload_bytes, self._max_tensors = max_payload_bytes, max_tensors
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -112,7 +117,7 @@ class VirtualSwarm(Generic[T]):
         self.nodes: dict[PeerId, Node[T]] = {}
         for index, trainer in enumerate(trainers):
             name = virtual_peer(index)
-            self.nodes[name] = Node(name, NodeCore(rules(name, self._seed, periods)), trainer)
+            self.nodes[name] = Node(name, NodeCore(self._rules(name, self._seed)), trainer)
         self._members = tuple(
             Member(peer=name, grpc_address=name, progress_steps=0, has_state=True, expires_at=1e9)
             for name in self.nodes
@@ -143,7 +148,7 @@ class VirtualSwarm(Generic[T]):
         """End training and faults, and give every meeting the time to end."""
         self.is_stepping = False
         self.faults = 0.0
-        self.run(self.now + 3 * KEEP_S + DEADLINE_S)
+        self.run(self.now + 3 * KEEP_S)
 
     def feed(self, node: Node[T], event: Event) -> None:
         for command in node.core.handle(event, self.now):
@@ -160,7 +165,7 @@ class VirtualSwarm(Generic[T]):
         for link in [link for link in self._links if node.name in link.ends()]:
             node.links.pop(link.meeting_id, None)
             self._break(link, "disconnect")
-        node.core = NodeCore(rules(node.name, self._seed + str(node.life).encode(), self._periods))
+        node.core = NodeCore(self._rules(node.name, self._seed + b" life %d" % node.life))
         self.feed(node, MembersSeen(members=self._members))
 
     def _trainer_down(self, node: Node[T]) -> None:
@@ -180,7 +185,7 @@ class VirtualSwarm(Generic[T]):
         taken = node.trainer.step(self.random) if node.has_trainer else None
         if taken is not None:
             self.feed(node, taken)
-        self.at(0.1 + self.random.random() * 0.2, lambda: self._step(node))
+        self.at(self._step_s * (0.5 + self.random.random()), lambda: self._step(node))
 
     def _tick(self, node: Node[T]) -> None:
         self.feed(node, Ticked())
@@ -209,7 +214,7 @@ class VirtualSwarm(Generic[T]):
             case ReportMeeting():
                 node.reports.append(command)
             case _:
-                assert node.has_trainer, f"{command} to a trainer that is not there"
+                assert node.has_trainer, f"{type(command).__name__} for a trainer that is not there"
                 # in the order they were given, as through a pipe
                 node.served_until = max(node.served_until, self.now + self.random.random() * 0.2)
                 self.at(node.served_until - self.now, partial(self._train, node, node.life, command))

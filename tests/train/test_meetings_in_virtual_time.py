@@ -1,0 +1,249 @@
+"""Whole swarms of real replicas, desks, cores and frames in virtual time: what no fault may break.
+
+``tensor_trainer`` watches each replica at each command (nothing but a correction moves it, theta - phi stays, moments stay
+positive, guarded and finite, payloads stay within the budget); the tests here look at the swarm as a whole.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+import torch
+
+from lowcomm_node.settings.manifest import (
+    Manifest,
+    MeetingConfig,
+    ModelConfig,
+    OptimizerConfig,
+    OuterConfig,
+    TrainingConfig,
+)
+from lowcomm_node.units import Codec, MeetingId, PeerId, Stream
+from tests.core.virtual_swarm import Node, VirtualSwarm
+from tests.train.tensor_trainer import CONSERVED, TensorTrainer
+
+Swarm = VirtualSwarm[TensorTrainer]
+
+_STEPS = 40
+"""Own steps of each node, about."""
+_STEP_S = 0.5
+_RUN_S = _STEPS * _STEP_S
+_FP32_ROUNDING = 1e-6
+"""Of a sum over a few nodes and some dozens of meetings, relative to the largest value in it."""
+
+
+@dataclass(frozen=True)
+class Case:
+    codec: str
+    dtype: str
+    exp_avg_sq_codec: str
+    mixing: str
+    faults: float
+
+    def __str__(self) -> str:
+        return f"{self.codec}-{self.dtype}-{self.exp_avg_sq_codec}-{self.mixing}-{self.faults}"
+
+
+CASES = [
+    Case("dense", "fp32", "rank1", "momentum", 0.0),
+    Case("dense", "fp32", "dense", "direct", 0.1),
+    Case("dense", "fp32", "rank1", "direct", 0.3),
+    Case("dense", "bf16", "dense", "direct", 0.0),
+    Case("dense", "bf16", "rank1", "momentum", 0.1),
+    Case("dense", "bf16", "dense", "momentum", 0.3),
+    Case("ab", "fp32", "rank1", "direct", 0.0),
+    Case("ab", "fp32", "dense", "momentum", 0.1),
+    Case("ab", "fp32", "rank1", "momentum", 0.3),
+    Case("ab", "bf16", "dense", "momentum", 0.0),
+    Case("ab", "bf16", "rank1", "direct", 0.1),
+    Case("ab", "bf16", "dense", "direct", 0.3),
+]
+"""Each codec of the signed streams under each rate of faults; the rest in turn, so that each pair of words occurs."""
+
+
+def manifest_of(case: Case) -> Manifest:
+    """The smallest model there is, all streams exchanged often, and an outer step now and then."""
+    return Manifest(
+        model=ModelConfig(num_layers=1, num_heads=2, d_model=8, d_ff=8, context_length=8),
+        training=TrainingConfig(batch_size=1, total_steps=200, warmup_steps=5),
+        optimizer=OptimizerConfig(lr=5e-2),
+        outer=OuterConfig(every_steps=7, mixing=case.mixing),
+        meeting=MeetingConfig(
+            codec=case.codec,
+            dtype=case.dtype,
+            budget_bytes=4096,
+            params_every_steps=2,
+            exp_avg_every_steps=3,
+            exp_avg_sq_every_steps=4,
+            exp_avg_sq_codec=case.exp_avg_sq_codec,
+        ),
+    )
+
+
+def make_swarm(case: Case, *, count: int = 4, seed: int = 0) -> Swarm:
+    """Nodes that reach the dense last phase (step 190 of 200) shortly before the end, from different places."""
+    manifest = manifest_of(case)
+    start = 200.0 - _STEPS
+    trainers = [TensorTrainer(manifest, index, start + 4.0 * index) for index in range(count)]
+    meeting, replica = manifest.meeting, trainers[0].replica
+    return VirtualSwarm(
+        trainers,
+        seed=seed,
+        faults=case.faults,
+        periods={
+            Stream.PARAMS: meeting.params_every_steps,
+            Stream.EXP_AVG: meeting.exp_avg_every_steps,
+            Stream.EXP_AVG_SQ: meeting.exp_avg_sq_every_steps,
+        },
+        deadline_s=1.0,
+        step_s=_STEP_S,
+        max_payload_bytes=3 * 4 * sum(theta.numel() for theta in replica.theta),
+        max_tensors=len(replica.theta),
+    )
+
+
+def trainers_of(swarm: Swarm) -> list[TensorTrainer]:
+    return [node.trainer for node in swarm.nodes.values()]
+
+
+def applied_counts(swarm: Swarm) -> Counter[MeetingId]:
+    return Counter(meeting for trainer in trainers_of(swarm) for meeting in trainer.moved)
+
+
+def assert_conserved(swarm: Swarm, least_share: float = 0.3) -> None:
+    """The sum over the swarm of every stream, of the outer accumulator and of progress is what own steps have made of it.
+
+    Meetings that only one end has applied are taken out as what they did there. Entries at which a guard has ever
+    acted on some node (|u| <= sqrt(v); a dense v no lower than a quarter of itself) are passed over; ``least_share`` of
+    the entries must remain.
+    """
+    trainers, counts = trainers_of(swarm), applied_counts(swarm)
+    for name in CONSERVED:
+        now = [trainer.quantities()[name] for trainer in trainers]
+        own = [trainer.own[name] for trainer in trainers]
+        rest = torch.stack(now).sum(0) - torch.stack(own).sum(0)
+        for trainer in trainers:
+            for meeting, moved in trainer.moved.items():
+                if counts[meeting] == 1:
+                    rest = rest - moved[name]
+        is_held = torch.ones_like(rest, dtype=torch.bool)
+        if name == "exp_avg":
+            is_held = ~torch.stack([trainer.clamped for trainer in trainers]).any(0)
+        elif name == "exp_avg_sq":
+            is_held = ~torch.stack([trainer.floored for trainer in trainers]).any(0)
+        is_used = torch.stack(now).any(0)
+        scale = float(torch.stack(now + own).abs().max())
+        assert float(rest[is_held].abs().max()) <= _FP32_ROUNDING * scale, name
+        assert int((is_held & is_used).sum()) >= least_share * int(is_used.sum()), (
+            f"{name}: hardly anything was looked at"
+        )
+
+
+def assert_nothing_pending(swarm: Swarm) -> None:
+    assert all(node.core.is_settled() for node in swarm.nodes.values())
+    assert not any(trainer.pending() for trainer in trainers_of(swarm))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_swarm_keeps_its_means_whatever_the_network_does(case: Case) -> None:
+    """Any codec, drops, delays, repetitions, damaged chunks, dead links: applied by both ends or by neither, means kept."""
+    swarm = make_swarm(case)
+    swarm.run(_RUN_S)
+    swarm.settle()
+
+    counts = applied_counts(swarm)
+    plans = sum((trainer.num_plans for trainer in trainers_of(swarm)), Counter[tuple[Stream, Codec]]())
+    reports = [report for node in swarm.nodes.values() for report in node.reports]
+    assert set(counts.values()) == {2}
+    assert_conserved(swarm)
+    assert_nothing_pending(swarm)
+    assert len(counts) >= (20 if case.faults == 0 else 5)
+    assert {stream for stream, _ in plans} == set(Stream)
+    assert plans[Stream.PARAMS, Codec.DENSE] > 0, "the last phase was not reached"
+    assert case.codec == "dense" or plans[Stream.PARAMS, Codec.AB] > 0
+    assert case.faults < 0.3 or len(swarm.refused) > 0, "no damage was noticed"
+    # A lost confirmation is the one thing that may look like a half meeting and is none.
+    assert {report.reason for report in reports if report.outcome == "half"} <= {"unconfirmed"}
+    assert case.faults > 0 or {report.outcome for report in reports} == {"completed", "failed"}
+
+
+def test_restarts_leave_only_halves_that_are_reported_or_in_the_known_window() -> None:
+    """Daemons and trainers die in mid-meeting: only the answerer can be left alone, and all but one window says so.
+
+    The window is that of ``test_an_answerer_that_forgets_its_verdict``. Nothing else is lost: what one end alone has
+    applied is all that the means are off by.
+    """
+    num_halves = num_silent = 0
+    for seed, case in enumerate([*CASES[1::3], CASES[11]]):
+        swarm = make_swarm(case, seed=seed)
+        forgotten: set[MeetingId] = set()
+
+        def restart(swarm: Swarm, forgotten: set[MeetingId], node: Node[TensorTrainer]) -> None:
+            forgotten |= node.trainer.answered
+            swarm.restart(node)
+
+        for number in range(24):
+            node = swarm[number % 4]
+            at_s = 0.8 * number + 0.5
+            swarm.at(
+                at_s, partial(restart, swarm, forgotten, node) if number % 2 else partial(swarm.lose_trainer, node)
+            )
+        swarm.run(_RUN_S)
+        swarm.settle()
+
+        assert_conserved(swarm)
+        assert_nothing_pending(swarm)
+        halves = {meeting for meeting, count in applied_counts(swarm).items() if count == 1}
+        reports = [report for node in swarm.nodes.values() for report in node.reports]
+        reported = {report.meeting_id for report in reports if report.outcome == "half"}
+        silent = halves - reported
+        assert halves <= {meeting for trainer in trainers_of(swarm) for meeting in trainer.answered}
+        assert silent <= forgotten
+        assert {(r.outcome, r.reason) for r in reports if r.meeting_id in silent} <= {("failed", "unknown_meeting")}
+        num_halves += len(halves)
+        num_silent += len(silent)
+    assert num_halves > num_silent, "the test never hit what it is about"
+
+
+@pytest.mark.parametrize("has_applied", [True, False])
+def test_an_answerer_that_forgets_its_verdict(has_applied: bool) -> None:
+    """The one window in which a half meeting is not called one, and what it looks like from the initiator.
+
+    It opens when the answerer's trainer has applied its half, and closes when the verdict reaches the initiator. If the
+    answerer's daemon is replaced in between while its weights live on, the next life answers the repeated close with
+    "not applied, unknown meeting", in good faith. The initiator drops its half and reports ``failed``, exactly as it
+    does when the answerer restarts before it has applied; there it is the truth. A verdict that is stored together
+    with the weights would tell the two apart.
+    """
+    swarm = make_swarm(Case("ab", "bf16", "rank1", "direct", 0.0), count=2)
+    nodes = list(swarm.nodes.values())
+    swarm.run_until(
+        lambda: any(node.trainer.answered if has_applied else node.trainer.closed for node in nodes), _RUN_S
+    )
+    (initiator,) = (node for node in nodes if node.trainer.closed)
+    (answerer,) = (node for node in nodes if node is not initiator)
+    (meeting,) = initiator.trainer.closed
+
+    swarm.restart(answerer)
+    swarm.run(swarm.now + 1.0)
+    swarm.settle()
+
+    told = [(report.outcome, report.reason) for report in initiator.reports if report.meeting_id == meeting]
+    assert applied_counts(swarm)[meeting] == (1 if has_applied else 0)
+    assert told == [("failed", "unknown_meeting")]
+    assert not any(report.meeting_id == meeting for report in answerer.reports)
+    assert_conserved(swarm, least_share=0.0)
+
+
+def test_two_runs_of_one_seed_are_equal_to_the_bit() -> None:
+    """Threads, dictionaries and time have no part in it: the same seed gives the same weights."""
+    case = Case("ab", "bf16", "rank1", "momentum", 0.2)
+    ends: list[dict[PeerId, torch.Tensor]] = []
+    for _ in range(2):
+        swarm = make_swarm(case, count=3, seed=5)
+        swarm.run(8.0)
+        swarm.settle()
+        ends.append({name: node.trainer.quantities()["params"] for name, node in swarm.nodes.items()})
+
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])

@@ -73,6 +73,8 @@ class HivemindDirectory:
         self.peer_id = identity.peer_id
         self.grpc_address = ""
         """host:port that our record announces; set it before ``announce`` and ``serve_hello``."""
+        self.record = b""
+        """Our newest signed record, for offers to carry, whether or not the DHT has taken it."""
         self.restarts = 0
         self.dropped: Counter[RefusalReason] = Counter()
         """Records that were read and not believed, by reason."""
@@ -165,13 +167,13 @@ class HivemindDirectory:
         """Store this node's signed record in the bucket it belongs to; returns the record.
 
         Raises:
-            DirectoryError: no node took it; it may be tried again.
+            DirectoryError: no node took it; it may be tried again. ``record`` is renewed all the same.
         """
+        self._progress_steps, self._has_state = progress_steps, has_state
+        self.record = record = self._signed(self.grpc_address)
         await self._walk()
         left = self._bucket
         self._bucket = own_bucket(self.peer_id, self._depth)
-        self._progress_steps, self._has_state = progress_steps, has_state
-        record = self._signed(self.grpc_address)
         await self._store(self._bucket, record)
         if left is not None and left != self._bucket:
             await self._store_farewell(left)

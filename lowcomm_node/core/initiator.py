@@ -186,29 +186,39 @@ class InitiatingEnd:
         """Our own trainer cannot make the offer, or refuses the partner's answer."""
         meeting = self._meetings[event.meeting_id]
         if meeting.phase is _Phase.SETTLING:  # the partner has applied
-            return self._end(meeting, "half", "trainer", now)
+            return [CloseLink(meeting_id=meeting.meeting_id), *self._end(meeting, "half", "trainer", now)]
         if meeting.phase is _Phase.CLOSING:
             self._partners.failed(meeting.peer, now)
         return self._give_up(meeting, event.reason.value, now)
 
     def verdict_received(self, verdict: Verdict, now: float) -> list[Command]:
+        """Follow the verdict, and confirm it only then: a confirmed meeting is one that both ends have applied.
+
+        The answerer counts as half what was never confirmed. With a confirmation in advance, a death of this node
+        between the two would leave the answerer alone with its half, and certain of the contrary.
+        """
         meeting = self._meetings.get(verdict.meeting_id)
-        confirm = Send(meeting_id=verdict.meeting_id, message=Confirm(meeting_id=verdict.meeting_id))
-        # An offer that was sent again can find the meeting let go. Otherwise a verdict before the close has no meaning,
-        # and one after the end is a repetition: our confirmation was lost.
+        # An offer that was sent again can find the meeting let go; otherwise a verdict before the close has no meaning.
         is_let_go = meeting is not None and meeting.phase is _Phase.OFFERED and not verdict.applied
         if meeting is None or not (meeting.phase is _Phase.CLOSED or is_let_go):
-            return [confirm]
+            return []
         if verdict.applied:
             meeting.phase, meeting.changed_at, meeting.close = _Phase.SETTLING, now, None
-            return [SettleMeeting(meeting_id=verdict.meeting_id), confirm, CloseLink(meeting_id=verdict.meeting_id)]
+            return [SettleMeeting(meeting_id=verdict.meeting_id)]
         reason = verdict.reason.value if verdict.reason else "refused"
+        confirm = Send(meeting_id=verdict.meeting_id, message=Confirm(meeting_id=verdict.meeting_id))
         return [confirm, *self._give_up(meeting, reason, now)]
 
     def settled(self, event: CorrectionApplied, now: float) -> list[Command]:
         meeting = self._meetings[event.meeting_id]
         self._partners.met(meeting.peer)
-        return self._end(meeting, "completed", "", now, event.norms)
+        confirm = Confirm(meeting_id=event.meeting_id)
+        commands: list[Command]
+        if meeting.has_link:
+            commands = [Send(meeting_id=event.meeting_id, message=confirm), CloseLink(meeting_id=event.meeting_id)]
+        else:
+            commands = [self._open(meeting, confirm)]  # the answerer ends this connection
+        return commands + self._end(meeting, "completed", "", now, event.norms)
 
     def link_failed(self, meeting_id: MeetingId, reason: str, now: float) -> list[Command]:
         meeting = self._meetings.get(meeting_id)
@@ -231,6 +241,7 @@ class InitiatingEnd:
         commands: list[Command] = []
         for meeting in list(self._meetings.values()):
             is_open = meeting.phase in (_Phase.CLOSED, _Phase.SETTLING)
+            commands.append(CloseLink(meeting_id=meeting.meeting_id))
             commands += self._end(meeting, "half" if is_open else "failed", "trainer", now)
         return commands
 
@@ -301,7 +312,7 @@ class InitiatingEnd:
             self.active = None
         return []
 
-    def _open(self, meeting: _Initiated, message: Offer | Close) -> OpenLink:
+    def _open(self, meeting: _Initiated, message: Offer | Close | Confirm) -> OpenLink:
         return OpenLink(
             meeting_id=meeting.meeting_id, peer=meeting.peer, grpc_address=meeting.grpc_address, message=message
         )

@@ -68,7 +68,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirm:
-    """Initiator to answerer: verdict received."""
+    """Initiator to answerer: verdict received and followed."""
 
     meeting_id: MeetingId
 

@@ -231,7 +231,7 @@ class Node:
                 progress_steps=report.progress_steps if report is not None else 0.0,
                 has_state=self._training.has_state,
             )
-            if record is not None and self._core is not None:
+            if self._core is not None:
                 self._core.carry_record(record)
             try:
                 async with asyncio.timeout(self._settings.network.record_ttl_s / 3):

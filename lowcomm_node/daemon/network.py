@@ -127,11 +127,10 @@ class Network:
         """Check a record that came in an offer. Raises RemoteProtocolError."""
         return self._directory.verify(signed_record)
 
-    async def announce(self, *, progress_steps: float, has_state: bool) -> bytes | None:
-        """Renew our record; None when the DHT did not take it this time."""
-        return await self._counted(
-            "put", lambda: self._directory.announce(progress_steps=progress_steps, has_state=has_state)
-        )
+    async def announce(self, *, progress_steps: float, has_state: bool) -> bytes:
+        """Renew our record and return it; partners believe it even when the DHT did not take it this time."""
+        await self._counted("put", lambda: self._directory.announce(progress_steps=progress_steps, has_state=has_state))
+        return self._directory.record
 
     async def members(self) -> tuple[Member, ...]:
         """A sample of live members; none when the DHT does not answer this time."""

@@ -133,6 +133,12 @@ class OuterConfig:
                 f"g < 2 (1 - a^2) = {bound:.4g} with a = outer.momentum = {self.momentum:g}: mixing through the momentum "
                 'lets replicas drift apart beyond it; lower it, lower the momentum, or use mixing = "direct"',
             )
+        if self.mixing == "momentum" and not self.every_steps:
+            fail(
+                "outer.mixing",
+                self.mixing,
+                '"direct" with outer.every_steps = 0: without outer steps there is no momentum',
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -148,10 +148,16 @@ def test_mixing_beyond_the_stability_bound_is_refused_with_the_formula() -> None
 
 def test_the_stability_bound_itself_is_refused() -> None:
     """g equal to 2 (1 - a^2) neither shrinks nor grows the disagreement: not allowed; a little below is."""
-    at_bound = {"momentum": 0.5, "mixing_gain": 1.5, "mixing": "momentum"}
+    at_bound = {"momentum": 0.5, "mixing_gain": 1.5, "every_steps": 50, "mixing": "momentum"}
 
     assert "g < 2 (1 - a^2) = 1.5" in refusal(Manifest, {"outer": at_bound})
     assert build(Manifest, {"outer": {**at_bound, "mixing_gain": 1.49}}, "run.toml").outer.mixing_gain == 1.49
+
+
+def test_momentum_mixing_without_outer_steps_is_refused() -> None:
+    """It would do nothing at all."""
+    with pytest.raises(ConfigError, match="without outer steps there is no momentum"):
+        build(Manifest, {"outer": {"mixing": "momentum", "mixing_gain": 0.7, "every_steps": 0}}, "run.toml")
 
 
 def test_all_problems_are_listed_together() -> None:

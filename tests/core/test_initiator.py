@@ -3,10 +3,10 @@
 import pytest
 
 from lowcomm_node.core.chance import Chance
-from lowcomm_node.core.commands import CloseLink, Command, EncodeOffer, OpenLink, ReportMeeting
-from lowcomm_node.core.events import CloseEncoded, EncodingRefused, Member, OfferEncoded
+from lowcomm_node.core.commands import CloseLink, Command, EncodeOffer, OpenLink, ReportMeeting, Send, SettleMeeting
+from lowcomm_node.core.events import CloseEncoded, CorrectionApplied, EncodingRefused, Member, OfferEncoded
 from lowcomm_node.core.initiator import InitiatingEnd
-from lowcomm_node.core.messages import Answer, Close, Verdict
+from lowcomm_node.core.messages import Answer, Close, Confirm, Verdict
 from lowcomm_node.core.partners import Partners
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import MeetingId, PeerId, RunId, Stream
@@ -116,3 +116,28 @@ def test_waiting_a_day_for_a_verdict_raises_nothing() -> None:
         tries += len(opened(end.ticked(11.0 * number + 10.9)))
 
     assert tries > 1100
+
+
+def test_a_verdict_is_confirmed_when_it_has_been_followed_and_not_before() -> None:
+    """A confirmation in advance would call a meeting completed whose initiator dies before it has applied its half."""
+    end, meeting = end_with_close()
+    verdict = Verdict(meeting_id=meeting, applied=True)
+
+    assert end.verdict_received(verdict, 0.1) == [SettleMeeting(meeting_id=meeting)]
+    assert end.verdict_received(verdict, 0.2) == []
+    sent, closed, _ = end.settled(CorrectionApplied(meeting_id=meeting, norms=()), 0.3)
+
+    assert sent == Send(meeting_id=meeting, message=Confirm(meeting_id=meeting))
+    assert closed == CloseLink(meeting_id=meeting)
+
+
+def test_a_confirmation_finds_its_way_when_the_connection_is_gone() -> None:
+    """Otherwise the answerer would count a half meeting that is none."""
+    end, meeting = end_with_close()
+    end.verdict_received(Verdict(meeting_id=meeting, applied=True), 0.1)
+    end.link_failed(meeting, "disconnect", 0.2)
+
+    sent, _ = end.settled(CorrectionApplied(meeting_id=meeting, norms=()), 0.3)
+
+    assert isinstance(sent, OpenLink)
+    assert sent.message == Confirm(meeting_id=meeting)

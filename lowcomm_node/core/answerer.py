@@ -70,8 +70,8 @@ class AnsweringEnd:
         return meeting_id in self._known
 
     def is_settled(self) -> bool:
-        """No meeting waits for a close or for the trainer."""
-        return all(known.phase is _Phase.SETTLED for known in self._known.values())
+        """No meeting waits for a close, for the trainer, or for the initiator to follow our verdict."""
+        return all(known.phase is _Phase.SETTLED and known.is_reported for known in self._known.values())
 
     def peer_of(self, meeting_id: MeetingId) -> PeerId | None:
         known = self._known.get(meeting_id)

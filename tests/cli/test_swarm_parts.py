@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lowcomm_node.cli.swarm.calibrate import Pace, steps_that_fit, with_total_steps
+from lowcomm_node.cli.swarm.calibrate import Pace, mean_nodes, steps_that_fit, with_total_steps
 from lowcomm_node.cli.swarm.compare import Hermit, mean_share
 from lowcomm_node.cli.swarm.interrupts import Interrupts
 from lowcomm_node.cli.swarm.launch import threads_per_node
@@ -81,6 +81,14 @@ def test_nodes_that_do_not_answer_are_left_out(status_port: int) -> None:
 
     assert list(seen) == ["n0"]
     assert seen["n0"].state == "training"
+
+
+def test_mean_nodes_counts_the_late_in_part_and_the_killed_not_at_all() -> None:
+    """A swarm under trouble has fewer trainers at a time than members."""
+    assert mean_nodes(nodes=4, late_shares=(), kill_every_s=0.0) == 4
+    assert mean_nodes(nodes=4, late_shares=(0.25, 0.75), kill_every_s=0.0) == 5
+    assert mean_nodes(nodes=4, late_shares=(), kill_every_s=15.0) == 3
+    assert mean_nodes(nodes=2, late_shares=(), kill_every_s=1.0) == 1
 
 
 def test_steps_that_fit_share_the_cores() -> None:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from lowcomm_node.settings.canonical import run_id
@@ -10,14 +10,16 @@ from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.units import PeerId
 
-__all__ = ["Pace", "available_cores", "measure_pace", "steps_that_fit", "with_total_steps"]
+__all__ = ["Pace", "available_cores", "mean_nodes", "measure_pace", "steps_that_fit", "with_total_steps"]
 
 _WARM_STEPS = 5
 _MEASURE_S = 3.0
-_EFFICIENCY = 0.6
+_EFFICIENCY = 0.65
 """Share of a lone trainer's pace that is left to one in a full swarm: daemons, meetings, validations, shared caches."""
 _START_CORE_S = 6.0
 """Processor seconds a node costs until it trains."""
+_AWAY_S = 15.0
+"""Seconds between a kill and the next step of its victim."""
 _MIN_STEPS = 20
 
 
@@ -50,6 +52,12 @@ def measure_pace(manifest: Manifest, settings: NodeSettings, is_unwanted: Callab
         steps += 1
     rate = steps / (time.perf_counter() - begun_s)
     return Pace(steps_per_second=rate, threads=settings.device.threads)
+
+
+def mean_nodes(*, nodes: int, late_shares: Sequence[float], kill_every_s: float) -> float:
+    """Nodes that train at a time, on average: late ones from their share of the run on, the killed not while away."""
+    away = _AWAY_S / kill_every_s if kill_every_s else 0.0
+    return max(1.0, nodes + sum(1 - share for share in late_shares) - away)
 
 
 def steps_that_fit(pace: Pace, *, seconds: float, nodes: float, cores: int, starts: int) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lowcomm_node.cli.exit_codes import ExitCode
-from lowcomm_node.cli.swarm.calibrate import available_cores, measure_pace, steps_that_fit, with_total_steps
+from lowcomm_node.cli.swarm.calibrate import available_cores, mean_nodes, measure_pace, steps_that_fit, with_total_steps
 from lowcomm_node.cli.swarm.compare import Hermit, train_hermits
 from lowcomm_node.cli.swarm.conductor import Conductor
 from lowcomm_node.cli.swarm.fleet import Fleet
@@ -130,7 +130,7 @@ class _Performance:
         total_steps = steps_that_fit(
             pace,
             seconds=options.limit_s,
-            nodes=options.nodes + sum(1 - share for share in shares),
+            nodes=mean_nodes(nodes=options.nodes, late_shares=shares, kill_every_s=options.kill_every_s),
             cores=cores,
             starts=options.join_late + int(options.limit_s / options.kill_every_s if options.kill_every_s else 0),
         )

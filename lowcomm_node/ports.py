@@ -48,7 +48,7 @@ class Directory(Protocol):
         """Ask the peers given at start for their run. Raises NoPeerError naming each address and what happened."""
         ...
 
-    def serve_hello(self, run_id: RunId, manifest: bytes) -> Awaitable[None]:
+    async def serve_hello(self, run_id: RunId, manifest: bytes) -> None:
         """Answer other nodes' hello from now on."""
         ...
 

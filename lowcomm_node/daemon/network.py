@@ -16,7 +16,7 @@ from lowcomm_node.adapters.state_service import StateService
 from lowcomm_node.core.events import Member
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.errors import DirectoryError, NoPeerError
-from lowcomm_node.ports import Link, MeetingSink, SnapshotSource, StateClient, Welcome
+from lowcomm_node.ports import Directory, Link, MeetingSink, SnapshotSource, StateClient, Welcome
 from lowcomm_node.settings.node import MeetingSettings, NetworkSettings
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.train.messages import Ready
@@ -52,7 +52,7 @@ class Network:
         self._patience = patience
         self._recorder = recorder
         self._log = get_logger("network")
-        self._directory = HivemindDirectory(
+        self._dht = HivemindDirectory(
             identity=identity,
             settings=settings,
             initial_peers=peers,
@@ -60,6 +60,7 @@ class Network:
             protocol_version=PROTOCOL_VERSION,
             on_restart=lambda _count: recorder.metrics.dht_restarted(),
         )
+        self._directory: Directory = self._dht
         self._identity = identity
         self._channels = ChannelCache()
         self._server: GrpcServer | None = None
@@ -73,7 +74,7 @@ class Network:
     @property
     def grpc_address(self) -> str:
         """host:port for meetings and downloads; empty before the port is open."""
-        return self._directory.grpc_address
+        return self._dht.grpc_address
 
     @property
     def link(self) -> Link:
@@ -84,8 +85,8 @@ class Network:
 
     async def start(self) -> None:
         """Bring the directory up. Raises DirectoryError, and NoPeerError when no given peer is found in time."""
-        await self._patiently(self._directory.start)
-        self.join_address = (await self._directory.visible_addresses())[0]
+        await self._patiently(self._dht.start)
+        self.join_address = (await self._dht.visible_addresses())[0]
 
     async def hello(self) -> Welcome:
         """Ask the given peers for their run. Raises NoPeerError, DirectoryError."""
@@ -120,7 +121,7 @@ class Network:
         self._states = StateService(run_id=run, protocol_version=PROTOCOL_VERSION, source=snapshots)
         port = await self._server.start([self._link.handler(), self._states.handler()])
         host = self._settings.announce_host or self._settings.host
-        self._directory.grpc_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._dht.grpc_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         await self._directory.serve_hello(run, canonical)
 
     def verify(self, signed_record: bytes) -> Member:
@@ -130,7 +131,7 @@ class Network:
     async def announce(self, *, progress_steps: float, has_state: bool) -> bytes:
         """Renew our record and return it; partners believe it even when the DHT did not take it this time."""
         await self._counted("put", lambda: self._directory.announce(progress_steps=progress_steps, has_state=has_state))
-        return self._directory.record
+        return self._dht.record
 
     async def members(self) -> tuple[Member, ...]:
         """A sample of live members; none when the DHT does not answer this time."""
@@ -158,7 +159,7 @@ class Network:
         if self._states is not None:
             self._states.close()
         await self._channels.close()
-        await self._directory.stop()
+        await self._dht.stop()
 
     async def _counted(self, operation: str, request: Callable[[], Awaitable[_T]]) -> _T | None:
         try:

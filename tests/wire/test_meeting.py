@@ -132,11 +132,17 @@ def test_frames_beyond_the_bound_are_refused_unparsed() -> None:
 def test_any_bytes_give_a_message_or_a_refusal(data: list[bytes]) -> None:
     """The reader never fails in another way, whatever comes."""
     reader = MeetingReader(LIMITS)
-    try:
-        for frame in data:
-            reader.feed(decode_frame(frame))
-    except RemoteProtocolError:
-        pass
+    refusals: list[RefusalReason] = []
+    given_out: list[Message | None] = []
+    for frame in data:
+        try:
+            given_out.append(reader.feed(decode_frame(frame)))
+        except RemoteProtocolError as refusal:
+            refusals.append(refusal.reason)
+            break
+
+    assert len(given_out) + len(refusals) <= len(data)
+    assert all(message is None or isinstance(message, Message) for message in given_out)
 
 
 @given(st.sampled_from(sorted(MESSAGES)), st.data())

@@ -150,7 +150,8 @@ class MeetingConfig:
     dtype: Annotated[str, OneOf("bf16", "fp32")] = "bf16"
     """Number format of payloads on the wire."""
     budget_bytes: Annotated[int, Between(1024, 1 << 40)] = 32768
-    """Most payload bytes a node sends for one stream in one meeting; ranks per tensor are chosen to fit."""
+    """Most payload bytes a node sends for one stream coded ab in one meeting; ranks per tensor are chosen to fit. Whole tensors
+    (codec dense, the last phase) and rank1 take what they take."""
     params_every_steps: Annotated[int, Between(1, 1_000_000)] = 5
     """K of the parameters, in own steps; due times are drawn around it so that nodes do not fall into step."""
     exp_avg_every_steps: Annotated[int, Between(0, 1_000_000)] = 0

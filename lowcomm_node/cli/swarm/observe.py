@@ -115,12 +115,12 @@ class Observer:
         return known[:_MAX_ADDRESSES]
 
     def progress(self) -> tuple[float, int]:
-        """Mean swarm progress of the nodes, and the run's total, in steps; zeros while nobody trains."""
+        """Mean swarm progress of the nodes that train, and the run's total, in steps; zeros while nobody trains."""
         trainings = [status.training for status in self.learned().values()]
-        if not trainings:
-            return 0.0, 0
-        total = max(training.total_steps for training in trainings)
-        return sum(training.progress_steps for training in trainings) / len(trainings), total
+        total = max((training.total_steps for training in trainings), default=0)
+        # A node that is on its way in knows no progress yet; counting it as 0 would make the run go backwards.
+        known = [training.progress_steps for training in trainings if training.progress_steps > 0]
+        return (sum(known) / len(known) if known else 0.0), total
 
     def share_done(self, limit_s: float | None) -> float:
         """How much of the run is over, 0 to 1, by time or by schedule, whichever ends it earlier."""

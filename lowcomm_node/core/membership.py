@@ -54,7 +54,7 @@ def next_depth(depth: int, *, own: int, child: int, parent: int) -> int:
         parent: members in its bucket one level up.
 
     Going deeper leaves at least ``FULL`` / 2 in the new bucket, and coming up needs fewer than that below the parent,
-    so that no member walks to and fro.
+    so that no member walks back and forth.
     """
     below = own + 2 * child
     if below > FULL and depth < MAX_DEPTH:

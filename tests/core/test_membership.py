@@ -42,7 +42,7 @@ def settle(peers: list[PeerId], depths: dict[PeerId, int]) -> Counter[Bucket]:
     for _ in range(4 * MAX_DEPTH):
         if not walk(peers, depths):
             return Counter(own_bucket(peer, depths[peer]) for peer in peers)
-    pytest.fail("the members walk to and fro")
+    pytest.fail("the members walk back and forth")
 
 
 def peers_of(count: int) -> list[PeerId]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from lowcomm_node.core.events import Member
-from lowcomm_node.errors import LinkError, RemoteProtocolError, StoreError, TrainerError
+from lowcomm_node.errors import LinkError, RemoteProtocolError, StoreError
 from lowcomm_node.ports import StateClient
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.train.messages import LoadState, StateLoaded
@@ -53,7 +53,6 @@ async def obtain_state(
     progress must not bring it to the front for ever. An own file is preferred when no donor that has not failed is further
     on. Waits for ever while there is no source at all, saying so through ``say``.
     """
-    log = get_logger("sync")
     own_progress = await asyncio.to_thread(_progress_of, sources.own_file, sources.run_id)
     loop = asyncio.get_running_loop()
     started_at = loop.time()
@@ -69,8 +68,8 @@ async def obtain_state(
             try:
                 say("loading the own state file")
                 return await load(LoadState(path=str(sources.own_file), is_own=True))
-            except (StoreError, TrainerError) as error:
-                log.warning("own_state_refused", detail=str(error))
+            except StoreError as error:
+                _keep_aside(sources.own_file, "refused", str(error))
                 own_progress = None
         if not donors and sources.is_first and is_late:
             return None
@@ -114,13 +113,27 @@ async def _try_donor(
 
 
 def _progress_of(path: Path, run_id: RunId) -> float | None:
-    """Progress that a state file claims; None when there is none of this run that can be read."""
+    """Progress that the own state file claims; None when there is none of this run that can be read.
+
+    Such a file is moved aside: the name is needed for this run's state, and what is in it may be all that is left.
+    """
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
-        return float(metadata["progress_steps"]) if metadata.get("run_id") == run_id else None
+        other_run = str(metadata["run_id"])
+        progress = float(metadata["progress_steps"])
     except FileNotFoundError:
         return None
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        get_logger("sync").warning("own_state_unreadable", path=str(path), detail=str(error))
+        _keep_aside(path, "unreadable", str(error))
         return None
+    if other_run == run_id:
+        return progress
+    _keep_aside(path, f"run-{other_run[:12]}" if other_run.isalnum() else "unreadable", "it is of another run")
+    return None
+
+
+def _keep_aside(path: Path, why: str, detail: str) -> None:
+    kept = path.with_name(f"{path.stem}.{why}{path.suffix}")
+    path.replace(kept)
+    get_logger("sync").warning("own_state_kept_aside", path=str(path), kept=str(kept), detail=detail)

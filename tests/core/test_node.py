@@ -26,7 +26,7 @@ from lowcomm_node.units import MeetingId, PeerId, RunId
 from tests.core.exact_trainer import PLAN, ExactTrainer, exact_swarm
 from tests.core.virtual_swarm import VirtualSwarm, rules
 
-SEEDS = range(100)
+SEEDS = range(150)
 
 
 def applied_counts(swarm: VirtualSwarm[ExactTrainer]) -> Counter[MeetingId]:

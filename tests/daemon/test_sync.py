@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from lowcomm_node.core.events import Member
 from lowcomm_node.daemon import sync
 from lowcomm_node.daemon.sync import StateSources, obtain_state
-from lowcomm_node.errors import LinkError
+from lowcomm_node.errors import LinkError, StoreError
 from lowcomm_node.train.messages import LoadState, StateLoaded
 from lowcomm_node.units import PeerId, RunId
 
@@ -52,12 +52,15 @@ def obtain(
     is_first: bool = False,
     patience_s: float = 0.0,
     find: Callable[[], Awaitable[tuple[Member, ...]]] | None = None,
+    refuses_own: bool = False,
 ) -> tuple[StateLoaded | None, list[LoadState]]:
     """Look for state for ten seconds at most; returns what was found and what was asked of the trainer."""
     loads: list[LoadState] = []
 
     async def load(question: LoadState) -> StateLoaded:
         loads.append(question)
+        if question.is_own and refuses_own:
+            raise StoreError("not finite")
         return StateLoaded(progress_steps=1.0, steps=0)
 
     async def listed() -> tuple[Member, ...]:
@@ -85,8 +88,8 @@ def obtain(
     return asyncio.run(bounded()), loads
 
 
-def own_file(folder: Path, progress_steps: float) -> None:
-    save_file({"x": torch.zeros(1)}, folder / "own", {"run_id": _RUN, "progress_steps": repr(progress_steps)})
+def own_file(folder: Path, progress_steps: float, run_id: str = _RUN) -> None:
+    save_file({"x": torch.zeros(1)}, folder / "own", {"run_id": run_id, "progress_steps": repr(progress_steps)})
 
 
 @pytest.fixture(autouse=True)
@@ -141,3 +144,17 @@ def test_who_starts_the_run_may_begin_at_once_but_not_after_a_crash(tmp_path: Pa
     loaded, _ = obtain(tmp_path, {}, client, is_first=True, patience_s=5.0, find=appear)
     assert loaded is not None
     assert client.asked == ["late"]
+
+
+def test_a_state_file_that_is_not_used_is_not_lost(tmp_path: Path) -> None:
+    """Leaving writes a new file under the same name: one of another run, or one that is damaged, is moved aside before."""
+    other_run = "cd" * 32
+    own_file(tmp_path, 50.0, other_run)
+    obtain(tmp_path, {}, Client(broken=set()), is_first=True)
+    (tmp_path / "own").write_bytes(b"half a fi")
+    obtain(tmp_path, {}, Client(broken=set()), is_first=True)
+    own_file(tmp_path, 50.0)
+    obtain(tmp_path, {}, Client(broken=set()), is_first=True, refuses_own=True)
+
+    assert {path.name for path in tmp_path.iterdir()} == {f"own.run-{other_run[:12]}", "own.unreadable", "own.refused"}
+    assert (tmp_path / "own.unreadable").read_bytes() == b"half a fi"

@@ -118,8 +118,7 @@ def test_a_swarm_survives_a_kill_and_a_late_join(place: Path) -> None:
     assert report["nodes_live"] == 4, output
     assert report["meetings_completed"] > 0, output
     assert report["meetings_half"] <= report["killed"], output
-    # Training that waited for meetings would show seconds; an overloaded machine may hold a thread up for a moment.
-    assert report["blocked_seconds"]["meeting"] < 0.2, output
+    assert report["blocked_seconds"]["meeting"] == 0, output
     assert report["val_loss_end"] < report["val_loss_start"], output
     assert report["val_loss_consensus"] < report["val_loss_start"], output
     assert 0 < report["bytes_sent"]["params"]["ab"] < report["ddp_bytes_equivalent"], output

@@ -13,7 +13,7 @@ Both ends derive C from the same bytes, so whatever the rounding, i taking -w C 
 where it was; and each message is computed from the live tensors, so local steps may lie between them.
 C is the orthogonal projection of M_i - M_j on the span of (M_i - M_j) Omega: one subspace iteration, as in PowerGossip
 (2008.01425), with a fresh Omega each meeting instead of one kept per edge. Differs from it also in that A and dZ are
-rounded as differences: bf16 loses 3 digits of the difference there, not of the weights.
+rounded as differences: bf16 keeps two to three digits of the difference there, not of the weights.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """``lowcomm-node join`` as its users meet it: real processes, sockets and DHT on loopback."""
 
 import json
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,11 @@ from lowcomm_node.settings.load import read_manifest
 from tests.system.real_nodes import TINY_MANIFEST, RealNode, wait_until
 
 pytestmark = pytest.mark.system
+
+NO_WAIT_S = 0.2
+"""A meeting takes tenths of a second, so training that waited for meetings would show most of the run. The interpreter's
+lock, held by a thread that an overloaded machine has put aside, has shown up as 0.08 s in 536 meetings.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +58,7 @@ def test_a_joiner_needs_nothing_but_an_address(workshop: Path, first: RealNode) 
         assert status["training"]["progress_steps"] > before["training"]["progress_steps"]
         assert status["training"]["steps"] < status["training"]["progress_steps"]
         assert status["meetings"]["half"] == 0
-        assert status["training"]["blocked_seconds"]["meeting"] == 0.0
+        assert status["training"]["blocked_seconds"]["meeting"] < NO_WAIT_S
         assert {(row["stream"], row["codec"]) for row in status["meetings"]["bytes"]} >= {("params", "ab")}
         assert before["peer_id"] in joiner.cli("peers", "--json").stdout
 
@@ -138,7 +144,9 @@ def test_local_port_answers(workshop: Path, first: RealNode) -> None:
     assert first.get(f"http://127.0.0.1:{port}/readyz") == "ok\n"
     metrics = first.get(f"http://127.0.0.1:{port}/metrics")
     assert 'lowcomm_node_state{state="training"} 1.0' in metrics
-    assert 'lowcomm_train_blocked_seconds_total{cause="meeting"} 0.0' in metrics
+    blocked = re.search(r'lowcomm_train_blocked_seconds_total\{cause="meeting"\} (\S+)', metrics)
+    assert blocked
+    assert float(blocked[1]) < NO_WAIT_S
     assert "lowcomm_meetings_half_total 0.0" in metrics
 
 

@@ -33,6 +33,10 @@ exp_avg_sq_every_steps = 100
 budget_bytes = 8192
 """
 PATIENCE_S = 240
+NO_WAIT_S = 0.2
+"""A meeting takes tenths of a second, so training that waited for meetings would show most of the run. The interpreter's
+lock, held by a thread that an overloaded machine has put aside, has shown up as 0.08 s in 536 meetings.
+"""
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(PATIENCE_S + 60)]
 
@@ -118,7 +122,7 @@ def test_a_swarm_survives_a_kill_and_a_late_join(place: Path) -> None:
     assert report["nodes_live"] == 4, output
     assert report["meetings_completed"] > 0, output
     assert report["meetings_half"] <= report["killed"], output
-    assert report["blocked_seconds"]["meeting"] == 0, output
+    assert report["blocked_seconds"]["meeting"] < NO_WAIT_S, output
     assert report["val_loss_end"] < report["val_loss_start"], output
     assert report["val_loss_consensus"] < report["val_loss_start"], output
     assert 0 < report["bytes_sent"]["params"]["ab"] < report["ddp_bytes_equivalent"], output

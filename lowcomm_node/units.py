@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import NewType
 
-__all__ = ["Codec", "Dtype", "MeetingId", "PeerId", "RunId", "Stream"]
+__all__ = ["Codec", "Dtype", "MeetingId", "Omega", "PeerId", "RunId", "Stream", "StreamKind"]
 
 PeerId = NewType("PeerId", str)
 """libp2p peer id in its base58 form, e.g. ``12D3KooW...``."""
@@ -21,6 +21,19 @@ class Stream(StrEnum):
     PARAMS = "params"
     EXP_AVG = "exp_avg"
     EXP_AVG_SQ = "exp_avg_sq"
+    MOMENTUM = "momentum"
+    BASIS = "basis"
+
+
+class StreamKind(StrEnum):
+    """What the numbers of a stream are, and with it how two nodes may bring them together."""
+
+    SIGNED = "signed"
+    """Averaged as they are."""
+    NON_NEGATIVE = "non_negative"
+    """Second moments: averaged by their logarithm, or by a correction that keeps them positive."""
+    BASIS = "basis"
+    """Directions without a common gauge: never averaged; a joiner takes them over from its donor."""
 
 
 class Codec(StrEnum):
@@ -28,7 +41,19 @@ class Codec(StrEnum):
 
     DENSE = "dense"
     AB = "ab"
+    SPARSE = "sparse"
     RANK1 = "rank1"
+
+
+class Omega(StrEnum):
+    """Where the test matrix of a low-rank meeting comes from."""
+
+    SEEDED = "seeded"
+    """Drawn by both ends from the meeting's seed; costs no byte."""
+    CACHED = "cached"
+    """The right factor of the initiator's last correction, with whomever; travels in the offer."""
+    DISPLACEMENT = "displacement"
+    """The main directions in which the initiator has moved since its last meeting; travels in the offer."""
 
 
 class Dtype(StrEnum):
@@ -36,8 +61,13 @@ class Dtype(StrEnum):
 
     FP32 = "fp32"
     BF16 = "bf16"
+    INT8 = "int8"
+    INT4 = "int4"
 
     @property
-    def itemsize(self) -> int:
-        """Bytes per number."""
-        return 4 if self is Dtype.FP32 else 2
+    def bits(self) -> int:
+        """Bits per number, scales apart."""
+        return _BITS[self]
+
+
+_BITS = {Dtype.FP32: 32, Dtype.BF16: 16, Dtype.INT8: 8, Dtype.INT4: 4}

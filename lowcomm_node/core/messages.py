@@ -6,7 +6,7 @@ Payload parts are opaque here: one byte string per planned stream, made and read
 from dataclasses import dataclass
 
 from lowcomm_node.errors import RefusalReason
-from lowcomm_node.units import Codec, Dtype, MeetingId, PeerId, RunId, Stream
+from lowcomm_node.units import Codec, Dtype, MeetingId, Omega, PeerId, RunId, Stream
 
 __all__ = ["Answer", "Busy", "Close", "Confirm", "Message", "Offer", "Refusal", "StreamPlan", "Verdict"]
 
@@ -19,7 +19,9 @@ class StreamPlan:
     codec: Codec
     dtype: Dtype
     ranks: tuple[int, ...]
-    """Per tensor, in the model's parameter order: r > 0 low rank, 0 left out of this meeting, -1 dense."""
+    """Per tensor of the stream, in its order: r > 0 low rank (ab) or r coordinates (sparse), 0 left out of this meeting, -1 dense."""
+    omega: Omega = Omega.SEEDED
+    """Codec ab: where the test matrix comes from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,8 @@ class Answer:
     meeting_id: MeetingId
     parts: tuple[bytes, ...]
     progress_steps: float
+    clip_norms: tuple[float, ...] = ()
+    """tau_j per plan: the largest |C| that the answerer takes unscaled, infinite for any; empty is infinite for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,8 @@ class Close:
 
     meeting_id: MeetingId
     parts: tuple[bytes, ...]
+    scales: tuple[float, ...] = ()
+    """s per plan, in (0, 1]: both ends apply s * C; empty is 1 for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,12 +7,10 @@ a slow node and a late joiner read nearly the same point of the schedule.
 
 import math
 
-from lowcomm_node.settings.manifest import TrainingConfig
+from lowcomm_node.settings.manifest import Manifest, TrainingConfig
 
 __all__ = ["is_cooldown", "is_dense_acceptable", "is_finished", "is_plausible", "learning_rate_at"]
 
-_COOLDOWN_RATIO = 0.05
-"""Share of the run, at its end, in which meetings are dense."""
 _COOLDOWN_SLACK_RATIO = 0.02
 """Share of the run by which a partner may be ahead of us when it starts to meet densely."""
 _PLAUSIBLE_RATIO = 1.1
@@ -37,14 +35,16 @@ def is_finished(progress_steps: float, training: TrainingConfig) -> bool:
     return progress_steps >= training.total_steps
 
 
-def is_cooldown(progress_steps: float, training: TrainingConfig) -> bool:
-    """Is this the last phase, in which nodes offer whole tensors to agree closely?"""
-    return progress_steps >= (1 - _COOLDOWN_RATIO) * training.total_steps
+def is_cooldown(progress_steps: float, manifest: Manifest) -> bool:
+    """Is this the last phase (meeting.dense_last_ratio), in which nodes offer whole tensors to agree closely?"""
+    ratio = manifest.meeting.dense_last_ratio
+    return ratio > 0 and progress_steps >= (1 - ratio) * manifest.training.total_steps
 
 
-def is_dense_acceptable(progress_steps: float, training: TrainingConfig) -> bool:
+def is_dense_acceptable(progress_steps: float, manifest: Manifest) -> bool:
     """May a partner offer whole tensors, whatever the byte budget? True a little before our own last phase."""
-    return progress_steps >= (1 - _COOLDOWN_RATIO - _COOLDOWN_SLACK_RATIO) * training.total_steps
+    ratio = manifest.meeting.dense_last_ratio
+    return ratio > 0 and progress_steps >= (1 - ratio - _COOLDOWN_SLACK_RATIO) * manifest.training.total_steps
 
 
 def is_plausible(progress_steps: float, training: TrainingConfig) -> bool:

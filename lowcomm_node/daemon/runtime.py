@@ -88,7 +88,7 @@ class Runtime:
             case Report():
                 self._recorder.training(message)
                 if not message.is_finished:
-                    in_cooldown = is_cooldown(message.progress_steps, self._manifest.training)
+                    in_cooldown = is_cooldown(message.progress_steps, self._manifest)
                     self.handle(StepsTaken(steps=message.steps, is_cooldown=in_cooldown))
             case _:
                 pass  # life-cycle messages: the node's own business

@@ -95,18 +95,34 @@ class TrainingConfig:
 class OptimizerConfig:
     """The inner optimizer."""
 
-    kind: Annotated[str, OneOf("adamw")] = "adamw"
-    """Inner optimizer."""
+    kind: Annotated[str, OneOf("adamw", "adopt", "mtdao", "sgd", "muon", "dion")] = "adamw"
+    """adamw; adopt (2411.02853); mtdao: Adam with a slow momentum beside the raw gradient (2510.05361); sgd with momentum; muon
+    and dion (2504.05295): orthonormalised updates of hidden matrices, everything else by `scalar`. Learning rates differ between
+    kinds: `lowcomm-node init --optimizer KIND` writes fitting ones."""
     lr: Annotated[float, Between(1e-8, 10.0)] = 6e-3
     """Peak learning rate."""
     beta1: Annotated[float, Between(0.0, 0.99999)] = 0.9
-    """Decay of the first moment."""
+    """Decay of the first moment (adamw, adopt, mtdao, and the scalar optimizer of muon and dion)."""
     beta2: Annotated[float, Between(0.0, 0.999999)] = 0.99
-    """Decay of the second moment."""
+    """Decay of the second moment (as beta1); of lion's momentum."""
     eps: Annotated[float, Between(1e-12, 1e-2)] = 1e-8
-    """Added to the root of the second moment."""
+    """Added to the root of the second moment; for adopt the least value of that root."""
     weight_decay: Annotated[float, Between(0.0, 10.0)] = 0.1
     """Decoupled weight decay of matrices; vectors have none."""
+    momentum: Annotated[float, Between(0.0, 0.99999)] = 0.95
+    """Momentum of sgd and muon; mu of dion."""
+    momentum_share: Annotated[float, Between(0.0, 1.0)] = 0.9
+    """mtdao: weight of the slow momentum in the update; the raw gradient has the rest."""
+    rank_fraction: Annotated[float, Between(1e-6, 1.0)] = 0.25
+    """dion: rank of the update as a share of the smaller side of a matrix."""
+    rank_multiple: Annotated[int, Between(1, 65536)] = 1
+    """dion: the rank is rounded up to a multiple of this."""
+    scalar: Annotated[str, OneOf("adamw", "lion")] = "adamw"
+    """muon, dion: what trains vectors, embeddings and the output head."""
+    scalar_lr_ratio: Annotated[float, Between(1e-6, 1e6)] = 1.0
+    """muon, dion: learning rate of the scalar optimizer, as a multiple of lr."""
+    state_dtype: Annotated[str, OneOf("fp32", "bf16")] = "fp32"
+    """dion: number format in which momentum and basis are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,21 +161,36 @@ class OuterConfig:
 class MeetingConfig:
     """What two nodes exchange, and how often (DES-LOC: each stream has its own period)."""
 
-    codec: Annotated[str, OneOf("ab", "dense")] = "ab"
-    """ab: low-rank factors of the pair's difference; dense: the whole tensors."""
-    dtype: Annotated[str, OneOf("bf16", "fp32")] = "bf16"
-    """Number format of payloads on the wire."""
+    codec: Annotated[str, OneOf("ab", "dense", "sparse")] = "ab"
+    """ab: low-rank factors of the pair's difference; dense: the whole tensors; sparse: a random subset of coordinates, another in
+    each meeting."""
+    dtype: Annotated[str, OneOf("fp32", "bf16", "int8", "int4")] = "bf16"
+    """Number format of payloads on the wire. The integers resolve the difference of two nodes, not the weights, so they are
+    finer than they look; a node that does not know the size of differences yet sends bf16."""
+    omega: Annotated[str, OneOf("seeded", "cached", "displacement")] = "seeded"
+    """Test matrix of codec ab. seeded: drawn by both ends; cached: from the initiator's last correction; displacement: from
+    its own movement since its last meeting (one more copy of the weights). The latter two travel with the offer."""
     budget_bytes: Annotated[int, Between(1024, 1 << 40)] = 32768
-    """Most payload bytes a node sends for one stream coded ab in one meeting; ranks per tensor are chosen to fit. Whole tensors
-    (codec dense, the last phase) and rank1 take what they take."""
+    """Most payload bytes a node sends for one stream coded ab or sparse in one meeting; ranks per tensor are chosen to fit. Whole
+    tensors (codec dense, the last phase) and rank1 take what they take."""
     params_every_steps: Annotated[int, Between(1, 1_000_000)] = 5
     """K of the parameters, in own steps; due times are drawn around it so that nodes do not fall into step."""
-    exp_avg_every_steps: Annotated[int, Between(0, 1_000_000)] = 0
-    """K of the first moment; 0 is never (worth little at beta1 <= 0.95: forgotten before the next meeting)."""
-    exp_avg_sq_every_steps: Annotated[int, Between(0, 1_000_000)] = 60
-    """K of the second moment; 0 is never."""
-    exp_avg_sq_codec: Annotated[str, OneOf("rank1", "dense")] = "rank1"
-    """rank1: row and column means, a multiplicative correction; dense: the whole second moment."""
+    exp_avg_every_steps: Annotated[int, Between(-1, 1_000_000)] = -1
+    """K of the first moment; 0 is never, -1 is what follows from its half-life: never at beta1 <= 0.95, where it is forgotten
+    before the next meeting, else the half-life."""
+    exp_avg_sq_every_steps: Annotated[int, Between(-1, 1_000_000)] = -1
+    """K of the second moment; 0 is never, -1 is its half-life, but not below params_every_steps."""
+    momentum_every_steps: Annotated[int, Between(-1, 1_000_000)] = -1
+    """K of the momentum of sgd, muon and dion; 0 is never, -1 follows from its half-life as for the first moment."""
+    exp_avg_sq_codec: Annotated[str, OneOf("rank1", "ab", "dense")] = "rank1"
+    """rank1: row and column means, a multiplicative correction; ab: low-rank difference of the logarithms; dense: the whole
+    second moment."""
+    timing: Annotated[str, OneOf("uniform", "bernoulli")] = "uniform"
+    """Gaps between meetings. uniform: K/2 to 3K/2; bernoulli: each step with probability 1/K, as in DES-LOC's proofs."""
+    clip_ratio: Annotated[float, Between(0.0, 1e6)] = 4.0
+    """Clipped gossip: a correction is scaled down to this many times the median size of a node's recent ones; 0 switches it off."""
+    dense_last_ratio: Annotated[float, Between(0.0, 1.0)] = 0.05
+    """Share of the run, at its end, in which the parameters meet densely so that replicas agree closely."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

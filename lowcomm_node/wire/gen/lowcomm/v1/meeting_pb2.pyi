@@ -56,18 +56,20 @@ class MeetingFrame(_message.Message):
     def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., confirm: _Optional[_Union[Confirm, _Mapping]] = ..., busy: _Optional[_Union[Busy, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ...) -> None: ...
 
 class StreamPlan(_message.Message):
-    __slots__ = ("stream", "codec", "dtype", "ranks", "payload_bytes")
+    __slots__ = ("stream", "codec", "dtype", "ranks", "payload_bytes", "omega")
     STREAM_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     RANKS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    OMEGA_FIELD_NUMBER: _ClassVar[int]
     stream: str
     codec: str
     dtype: str
     ranks: _containers.RepeatedScalarFieldContainer[int]
     payload_bytes: int
-    def __init__(self, stream: _Optional[str] = ..., codec: _Optional[str] = ..., dtype: _Optional[str] = ..., ranks: _Optional[_Iterable[int]] = ..., payload_bytes: _Optional[int] = ...) -> None: ...
+    omega: str
+    def __init__(self, stream: _Optional[str] = ..., codec: _Optional[str] = ..., dtype: _Optional[str] = ..., ranks: _Optional[_Iterable[int]] = ..., payload_bytes: _Optional[int] = ..., omega: _Optional[str] = ...) -> None: ...
 
 class PayloadHeader(_message.Message):
     __slots__ = ("total_bytes", "sha256")
@@ -108,26 +110,30 @@ class Offer(_message.Message):
     def __init__(self, meeting_id: _Optional[bytes] = ..., run_id: _Optional[bytes] = ..., protocol_version: _Optional[int] = ..., sender: _Optional[bytes] = ..., receiver: _Optional[bytes] = ..., plans: _Optional[_Iterable[_Union[StreamPlan, _Mapping]]] = ..., progress_steps: _Optional[float] = ..., payload: _Optional[_Union[PayloadHeader, _Mapping]] = ..., member: _Optional[_Union[_records_pb2.SignedRecord, _Mapping]] = ...) -> None: ...
 
 class Answer(_message.Message):
-    __slots__ = ("meeting_id", "part_bytes", "progress_steps", "payload")
+    __slots__ = ("meeting_id", "part_bytes", "progress_steps", "payload", "clip_norms")
     MEETING_ID_FIELD_NUMBER: _ClassVar[int]
     PART_BYTES_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_STEPS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    CLIP_NORMS_FIELD_NUMBER: _ClassVar[int]
     meeting_id: bytes
     part_bytes: _containers.RepeatedScalarFieldContainer[int]
     progress_steps: float
     payload: PayloadHeader
-    def __init__(self, meeting_id: _Optional[bytes] = ..., part_bytes: _Optional[_Iterable[int]] = ..., progress_steps: _Optional[float] = ..., payload: _Optional[_Union[PayloadHeader, _Mapping]] = ...) -> None: ...
+    clip_norms: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, meeting_id: _Optional[bytes] = ..., part_bytes: _Optional[_Iterable[int]] = ..., progress_steps: _Optional[float] = ..., payload: _Optional[_Union[PayloadHeader, _Mapping]] = ..., clip_norms: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Close(_message.Message):
-    __slots__ = ("meeting_id", "part_bytes", "payload")
+    __slots__ = ("meeting_id", "part_bytes", "payload", "scales")
     MEETING_ID_FIELD_NUMBER: _ClassVar[int]
     PART_BYTES_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    SCALES_FIELD_NUMBER: _ClassVar[int]
     meeting_id: bytes
     part_bytes: _containers.RepeatedScalarFieldContainer[int]
     payload: PayloadHeader
-    def __init__(self, meeting_id: _Optional[bytes] = ..., part_bytes: _Optional[_Iterable[int]] = ..., payload: _Optional[_Union[PayloadHeader, _Mapping]] = ...) -> None: ...
+    scales: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, meeting_id: _Optional[bytes] = ..., part_bytes: _Optional[_Iterable[int]] = ..., payload: _Optional[_Union[PayloadHeader, _Mapping]] = ..., scales: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("meeting_id", "applied", "reason")

@@ -1,0 +1,1 @@
+"""Inner optimizers behind one interface: what they keep is declared, so that nothing else needs a special case."""

@@ -1,0 +1,40 @@
+"""What training, meetings and state files need to know of an inner optimizer, and nothing more."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from lowcomm_node.settings.streams import StateStream
+from lowcomm_node.units import Stream
+
+__all__ = ["InnerOptimizer"]
+
+
+class InnerOptimizer(ABC):
+    """Updates parameters in place from their ``grad``.
+
+    State is made at once, before the first step, so that it can be loaded, described and exchanged at any time.
+    Steps are bit-exact functions of parameters, gradients, state tensors and ``optimizer_steps``: nothing else is kept.
+    """
+
+    streams: tuple[StateStream, ...]
+    """What is kept, as ``settings.streams.state_streams`` declares it."""
+    members: Mapping[Stream, tuple[int, ...]]
+    """Per stream, the positions (in the order of ``model.parameters()``) of the parameters that have it."""
+    optimizer_steps: int
+    """t: updates behind the state; set it after loading state."""
+
+    @abstractmethod
+    def step(self, lr: float) -> None:
+        """One update with learning rate ``lr``. A parameter without gradient stays as it is."""
+
+    @abstractmethod
+    def tensors(self, stream: Stream) -> list[Tensor]:
+        """The live tensors of one stream, one per position in ``members[stream]``; the same objects at every call."""
+
+    def guard(self) -> None:  # noqa: B027 - most optimizers need none
+        """Called after state was exchanged: bring it back to where the next step is safe."""
+
+
+Parameters = Sequence[nn.Parameter]

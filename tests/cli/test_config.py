@@ -10,6 +10,7 @@ from lowcomm_node.cli.app import main
 from lowcomm_node.settings.load import build
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NetworkSettings, NodeSettings
+from lowcomm_node.settings.presets import OPTIMIZERS
 from lowcomm_node.settings.template import manifest_template
 
 
@@ -90,6 +91,18 @@ def test_check_takes_settings_and_manifest_together(capsys: pytest.CaptureFixtur
     out = capsys.readouterr().out
     assert "node settings: ok (config.toml)" in out
     assert "manifest: ok (run.toml)" in out
+
+
+def test_check_tells_what_the_run_exchanges(capsys: pytest.CaptureFixture[str]) -> None:
+    """The optimizer, the bytes of a meeting, and per stream how often and why, derived periods included."""
+    Path("run.toml").write_text(manifest_template(Manifest(optimizer=OPTIMIZERS["mtdao"])))
+
+    assert main(["config", "check", "run.toml"]) == 0
+
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "optimizer mtdao" in lines
+    assert any(line.startswith("a meeting at most 32 KiB each way for the weights") for line in lines)
+    assert "first moment (exp_avg) every 693 steps half-life of beta 0.999" in lines
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from lowcomm_node.cli.app import main
 from lowcomm_node.settings.canonical import run_id
 from lowcomm_node.settings.load import read_manifest
 from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.settings.presets import OPTIMIZERS
 
 
 def test_init_writes_a_manifest_that_check_accepts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,6 +30,24 @@ def test_the_name_can_be_chosen() -> None:
     assert main(["init", "x.toml", "--name", "The small run"]) == 0
 
     assert read_manifest(Path("x.toml")) == Manifest(name="The small run")
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_an_optimizer_comes_with_fitting_values(kind: str) -> None:
+    """--optimizer writes its preset, so nobody has to know another optimizer's learning rate."""
+    assert main(["init", "x.toml", "--optimizer", kind]) == 0
+
+    assert read_manifest(Path("x.toml")) == Manifest(name="x", optimizer=OPTIMIZERS[kind])
+
+
+def test_an_unknown_optimizer_is_a_usage_error_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    """The nearest is named, and no file is written."""
+    assert main(["init", "x.toml", "--optimizer", "adam"]) == 2
+
+    error = capsys.readouterr().err
+    assert "mtdao" in error
+    assert "did you mean adamw?" in error
+    assert not Path("x.toml").exists()
 
 
 def test_an_existing_file_is_kept(capsys: pytest.CaptureFixture[str]) -> None:

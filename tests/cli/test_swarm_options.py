@@ -35,9 +35,23 @@ def test_impossible_options_are_refused_by_name(options: SwarmOptions, word: str
         options.check()
 
 
+def test_a_manifest_names_its_own_optimizer(tmp_path: Path) -> None:
+    """The refusal names both options, the manifest's key and the command that writes fitting values."""
+    path = tmp_path / "run.toml"
+    path.write_text("seed = 1\n")
+
+    with pytest.raises(ConfigError) as caught:
+        SwarmOptions(manifest=path, optimizer="dion").check()
+
+    text = str(caught.value)
+    assert text.startswith("--optimizer dion and --manifest exclude each other: the manifest's optimizer.kind decides")
+    assert "lowcomm-node init FILE --optimizer dion" in text
+
+
 def test_possible_options_pass(tmp_path: Path) -> None:
     """The defaults and the corners of the ranges are allowed."""
     SwarmOptions().check()
+    SwarmOptions(optimizer="dion").check()
     SwarmOptions(nodes=64, join_late=64, port_base=65536 - 3 * 128, kill_every_s=3.0, seed=2**63 - 1).check()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from lowcomm_node import PROTOCOL_VERSION
 from lowcomm_node.cli.common import add_settings_arguments, settings_from, state_dir_of
 from lowcomm_node.cli.exit_codes import ExitCode
+from lowcomm_node.cli.periods import payload_text, period_lines
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.canonical import run_id
 from lowcomm_node.settings.load import read_manifest, read_toml, toml_value
@@ -95,6 +96,11 @@ def _check_manifest(path: Path) -> None:
     print(f"  run id      {run_id(manifest)}")
     print(f"  parameters  {manifest.model.num_parameters:,}")
     print(f"  per step    {manifest.tokens_per_step:,} tokens a node, {manifest.training.total_steps:,} steps")
+    print(f"  optimizer   {manifest.optimizer.kind}")
+    print(f"  a meeting   {payload_text(manifest)}")
+    print("  how often a node starts one, counted in its own steps, and why:")
+    for line in period_lines(manifest):
+        print(f"    {line}")
 
 
 def _is_manifest(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from lowcomm_node.cli.exit_codes import ExitCode
@@ -9,6 +10,7 @@ from lowcomm_node.errors import StoreError
 from lowcomm_node.settings.canonical import run_id
 from lowcomm_node.settings.load import build
 from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.settings.presets import OPTIMIZERS
 from lowcomm_node.settings.template import manifest_template
 
 __all__ = ["add_arguments", "run"]
@@ -18,13 +20,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the file and what goes into it."""
     parser.add_argument("file", type=Path, metavar="FILE", help="manifest to write, e.g. my-run.toml")
     parser.add_argument("--name", help="name of the run; default: the file's name without its ending")
+    parser.add_argument(
+        "--optimizer",
+        choices=tuple(OPTIMIZERS),
+        default="adamw",
+        help="inner optimizer, with a learning rate that fits it (adamw)",
+    )
     parser.add_argument("--force", action="store_true", help="overwrite a file that exists")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the manifest; prints the run id and what to do next."""
     path: Path = args.file
-    manifest = build(Manifest, {"name": path.stem if args.name is None else args.name}, "--name")
+    named = build(Manifest, {"name": path.stem if args.name is None else args.name}, "--name")
+    manifest = replace(named, optimizer=OPTIMIZERS[args.optimizer])
     try:
         with path.open("w" if args.force else "x", encoding="utf-8", newline="\n") as file:
             file.write(manifest_template(manifest))

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from lowcomm_node.cli.swarm.options import DEFAULT_MINUTES, MAX_NODES, SwarmOptions
+from lowcomm_node.settings.presets import OPTIMIZERS
 
 __all__ = ["add_arguments", "run"]
 
@@ -27,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="run manifest (see 'init'); its own length unless --minutes or --steps",
+    )
+    parser.add_argument(
+        "--optimizer",
+        choices=tuple(OPTIMIZERS),
+        help="inner optimizer, with a learning rate that fits it (adamw); a manifest names its own",
     )
     parser.add_argument(
         "--data",
@@ -73,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         minutes=args.minutes,
         steps=args.steps,
         manifest=args.manifest,
+        optimizer=args.optimizer,
         kill_every_s=args.kill_every,
         join_late=args.join_late,
         seed=args.seed,

@@ -29,6 +29,8 @@ class SwarmOptions:
     steps: int | None = None
     """Length of the schedule instead of a time: the swarm ends when its nodes have finished it."""
     manifest: Path | None = None
+    optimizer: str | None = None
+    """Kind in ``settings.presets.OPTIMIZERS``; None is the manifest's own."""
     kill_every_s: float = 0.0
     """Seconds between two kill -9; 0 is never."""
     join_late: int = 0
@@ -66,6 +68,11 @@ class SwarmOptions:
             _refuse("--port-base", self.port_base, f"{_FIRST_UNPRIVILEGED_PORT} to {highest}")
         if self.manifest is not None and not self.manifest.exists():
             raise ConfigError(f"--manifest {self.manifest}: no such file")
+        if self.manifest is not None and self.optimizer is not None:
+            raise ConfigError(
+                f"--optimizer {self.optimizer} and --manifest exclude each other: the manifest's optimizer.kind decides; "
+                f"'lowcomm-node init FILE --optimizer {self.optimizer}' writes a manifest with fitting learning rates"
+            )
         if self.directory is not None:
             self._check_directory(self.directory)
 

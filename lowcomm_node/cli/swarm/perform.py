@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lowcomm_node.cli.exit_codes import ExitCode
+from lowcomm_node.cli.periods import periods_text
 from lowcomm_node.cli.swarm.calibrate import available_cores, mean_nodes, measure_pace, steps_that_fit, with_total_steps
 from lowcomm_node.cli.swarm.compare import Hermit, train_hermits
 from lowcomm_node.cli.swarm.conductor import Conductor
@@ -32,6 +33,7 @@ from lowcomm_node.settings.canonical import run_id
 from lowcomm_node.settings.load import read_manifest
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import DataSettings, DeviceSettings, NodeSettings
+from lowcomm_node.settings.presets import OPTIMIZERS
 from lowcomm_node.units import PeerId
 
 __all__ = ["perform"]
@@ -71,6 +73,7 @@ class _Performance:
     def report(self) -> SwarmReport:
         """Do it all; the report and the plot are written even when somebody interrupts."""
         manifest = self._manifest()
+        self._view.say(f"optimizer {manifest.optimizer.kind}; meetings: {periods_text(manifest)}")
         self._run_id = run_id(manifest)
         workshop = Workshop(self._directory, manifest, settings=self._settings)
         ports = choose_ports(self._options.members_max, self._options.port_base)
@@ -116,7 +119,10 @@ class _Performance:
     def _manifest(self) -> Manifest:
         """The run's manifest; a length is chosen where neither file nor options give one."""
         options = self._options
-        manifest = Manifest(name="swarm") if options.manifest is None else read_manifest(options.manifest)
+        if options.manifest is None:
+            manifest = Manifest(name="swarm", optimizer=OPTIMIZERS[options.optimizer or "adamw"])
+        else:
+            manifest = read_manifest(options.manifest)
         if options.seed is not None:
             manifest = replace(manifest, seed=options.seed)
         if options.steps is not None:

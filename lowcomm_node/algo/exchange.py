@@ -106,12 +106,12 @@ def part_bytes(shapes: Shapes, plan: Plan) -> PartBytes:
             offer += m * rank
             answer += (m + n) * rank
             close += n * rank
-    size = plan.dtype.itemsize
+    size = plan.dtype.bits // 8
     return PartBytes(offer=offer * size, answer=answer * size, close=close * size)
 
 
 @torch.no_grad()
-def encode_offer(tensors: Sequence[Tensor], plan: Plan, seed: bytes) -> bytes:
+def encode_offer(tensors: Sequence[Tensor], plan: Plan, seed: bytes, *, ranges: Sequence[float] | None = None) -> bytes:
     """Initiator: the first payload, from its tensors of one stream (any device, fp32) and the meeting's ``seed``.
 
     Raises ValueError when the plan does not fit the tensors.
@@ -155,7 +155,7 @@ def encode_answer(tensors: Sequence[Tensor], plan: Plan, seed: bytes, offer: byt
 
 
 @torch.no_grad()
-def encode_close(tensors: Sequence[Tensor], plan: Plan, offer: bytes, answer: bytes) -> tuple[bytes, Correction]:
+def encode_close(tensors: Sequence[Tensor], plan: Plan, seed: bytes, offer: bytes, answer: bytes) -> tuple[bytes, Correction]:
     """Initiator: the third payload, and the correction, to be held until the verdict.
 
     ``offer`` is the payload this node sent; the tensors may have moved since. No seed: the basis comes with the answer.
@@ -219,13 +219,13 @@ class _Reader:
         self._dtype = dtype
 
     def take(self, shape: Sequence[int]) -> Tensor:
-        size = prod(shape) * self._dtype.itemsize
+        size = prod(shape) * self._dtype.bits // 8
         tensor = decode(self._rest[:size], shape, self._dtype)
         self._rest = self._rest[size:]
         return tensor
 
     def skip(self, count: int) -> None:
-        self._rest = self._rest[count * self._dtype.itemsize :]
+        self._rest = self._rest[count * self._dtype.bits // 8 :]
 
 
 def _shapes(tensors: Sequence[Tensor]) -> tuple[tuple[int, ...], ...]:

@@ -111,7 +111,7 @@ def part_bytes(shapes: Shapes, plan: Plan) -> PartBytes:
     """The payload sizes of a rank1 plan. Raises ValueError as ``check_plan`` does."""
     check_plan(shapes, plan)
     numbers = sum(sum(_log_shapes(shape)) for shape, rank in zip(shapes, plan.ranks, strict=True) if rank)
-    return PartBytes(offer=numbers * plan.dtype.itemsize, answer=numbers * plan.dtype.itemsize, close=0)
+    return PartBytes(offer=4 * numbers, answer=4 * numbers, close=0)
 
 
 @torch.no_grad()
@@ -153,7 +153,7 @@ def finish(shapes: Shapes, plan: Plan, offer: bytes, answer: bytes) -> RatioCorr
             parts.append(None)
             continue
         m, n = _log_shapes(shape)
-        middle, end = start + m * plan.dtype.itemsize, start + (m + n) * plan.dtype.itemsize
+        middle, end = start + 4 * m, start + 4 * (m + n)
         rows_i, rows_j = (decode(payload[start:middle], (m,), plan.dtype) for payload in (offer, answer))
         columns_i, columns_j = (decode(payload[middle:end], (n,), plan.dtype) for payload in (offer, answer))
         has_row = (rows_i > _LOG_FLOOR) & (rows_j > _LOG_FLOOR)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Protocol
 
-from lowcomm_node.units import Codec, Dtype, Stream
+from lowcomm_node.units import Codec, Dtype, Omega, Stream
 
 __all__ = ["Plan", "Shapes", "matrix_shape", "max_paying_rank"]
 
@@ -23,7 +23,11 @@ class Plan(Protocol):
     def dtype(self) -> Dtype: ...
     @property
     def ranks(self) -> tuple[int, ...]:
-        """Per tensor: r > 0 low rank, 0 left out of this meeting, -1 dense."""
+        """Per tensor: r > 0 low rank (ab) or r coordinates (sparse), 0 left out of this meeting, -1 dense."""
+        ...
+    @property
+    def omega(self) -> Omega:
+        """Codec ab: where the test matrix comes from."""
         ...
 
 

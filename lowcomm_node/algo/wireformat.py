@@ -25,9 +25,9 @@ def encode(tensor: Tensor, dtype: Dtype) -> bytes:
 def decode(payload: bytes | memoryview, shape: Sequence[int], dtype: Dtype) -> Tensor:
     """A new fp32 CPU tensor of ``shape`` from the bytes of ``encode``. The tensor owns its memory.
 
-    Raises ValueError when the payload is not exactly ``prod(shape) * dtype.itemsize`` bytes long.
+    Raises ValueError when the payload is not exactly ``prod(shape) * dtype.bits // 8`` bytes long.
     """
-    expected = prod(shape) * dtype.itemsize
+    expected = prod(shape) * dtype.bits // 8
     if len(payload) != expected:
         raise ValueError(f"payload of {len(payload)} bytes where {tuple(shape)} in {dtype} takes {expected}")
     if expected == 0:

@@ -222,7 +222,7 @@ class Manifest:
     def check(self) -> None:
         if self.data.tokenizer == "byte" and self.model.vocab_size < 256:
             fail("model.vocab_size", self.model.vocab_size, 'at least 256 with data.tokenizer = "byte"')
-        model, itemsize = self.model, 2 if self.meeting.dtype == "bf16" else 4
+        model, itemsize = self.model, 4 if self.meeting.dtype == "fp32" else 2
         smallest = (model.d_model + max(model.d_model, model.d_ff, model.vocab_size)) * itemsize
         if self.meeting.codec == "ab" and self.meeting.budget_bytes < smallest:
             fail(

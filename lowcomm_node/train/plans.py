@@ -20,7 +20,7 @@ class Planner:
 
     def __init__(self, manifest: Manifest, shapes: Sequence[tuple[int, ...]]) -> None:
         meeting = manifest.meeting
-        self._training = manifest.training
+        self._manifest = manifest
         self._shapes = tuple(shapes)
         self._dtype = Dtype(meeting.dtype)
         self._budget_bytes = meeting.budget_bytes
@@ -42,7 +42,7 @@ class Planner:
         if is_dense or codec is Codec.DENSE:
             ranks = (-1,) * len(self._shapes)
             return StreamPlan(stream=stream, codec=Codec.DENSE, dtype=self._dtype, ranks=ranks)
-        ranks = self._energy[stream].choose_ranks(self._budget_bytes, self._dtype.itemsize)
+        ranks = self._energy[stream].choose_ranks(self._budget_bytes, self._dtype.bits // 8)
         return StreamPlan(stream=stream, codec=codec, dtype=self._dtype, ranks=ranks)
 
     def observe(self, plan: StreamPlan, correction: AnyCorrection) -> None:
@@ -74,7 +74,7 @@ class Planner:
         except ValueError as error:
             raise RemoteProtocolError(RefusalReason.MALFORMED, str(error)) from error
         is_bounded = codec is Codec.AB and not (
-            is_dense_instead and is_dense_acceptable(progress_steps, self._training)
+            is_dense_instead and is_dense_acceptable(progress_steps, self._manifest)
         )
         if is_bounded and sizes.largest_direction > self._budget_bytes:
             detail = f"{plan.stream} takes {sizes.largest_direction} bytes, over the budget of {self._budget_bytes}"

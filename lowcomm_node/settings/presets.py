@@ -19,4 +19,4 @@ OPTIMIZERS: Mapping[str, OptimizerConfig] = {
     # lr is for orthonormal updates; `scalar` is AdamW with lr * scalar_lr_ratio.
     "dion": OptimizerConfig(kind="dion", lr=0.03, momentum=0.95, scalar_lr_ratio=0.2),
 }
-"""By kind, every kind the manifest allows; fits the default model and run length. "adamw" is the manifest's own default."""
+"""Starting values for the default model and run length, for every kind the manifest allows. "adamw" is the manifest's default."""

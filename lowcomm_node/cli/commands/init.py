@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--optimizer",
         choices=tuple(OPTIMIZERS),
         default="adamw",
-        help="inner optimizer, with a learning rate that fits it (adamw)",
+        help="inner optimizer, with the learning rate of its kind (adamw)",
     )
     parser.add_argument("--force", action="store_true", help="overwrite a file that exists")
 

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--optimizer",
         choices=tuple(OPTIMIZERS),
-        help="inner optimizer, with a learning rate that fits it (adamw); a manifest names its own",
+        help="inner optimizer, with the learning rate of its kind (adamw); a manifest names its own",
     )
     parser.add_argument(
         "--data",

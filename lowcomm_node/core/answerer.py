@@ -49,7 +49,7 @@ class _Answered:
     phase: _Phase = _Phase.ANSWERING
     answer: Answer | None = None
     verdict: Verdict | None = None
-    norms: tuple[tuple[Stream, float], ...] = ()
+    applied: CorrectionApplied | None = None
     is_reported: bool = False
 
 
@@ -103,7 +103,12 @@ class AnsweringEnd:
         known = self._known.get(event.meeting_id)
         if known is None or known.phase is not _Phase.ANSWERING:
             return [DropMeeting(meeting_id=event.meeting_id)]
-        known.answer = Answer(meeting_id=event.meeting_id, parts=event.parts, progress_steps=event.progress_steps)
+        known.answer = Answer(
+            meeting_id=event.meeting_id,
+            parts=event.parts,
+            progress_steps=event.progress_steps,
+            clip_norms=event.clip_norms,
+        )
         known.phase, known.changed_at = _Phase.ANSWERED, now
         return [Send(meeting_id=event.meeting_id, message=known.answer)]
 
@@ -123,7 +128,7 @@ class AnsweringEnd:
         known = self._known[event.meeting_id]
         if known.phase is not _Phase.APPLYING:
             return []  # of a trainer that is gone by now: the verdict stands
-        known.norms = event.norms
+        known.applied = event
         return self._settle(event.meeting_id, known, None, now)
 
     def refused(self, event: EncodingRefused, now: float) -> list[Command]:
@@ -207,6 +212,7 @@ class AnsweringEnd:
                 outcome=outcome,
                 reason=reason,
                 duration_s=now - known.started_at,
-                norms=known.norms,
+                norms=known.applied.norms if known.applied else (),
+                scales=known.applied.scales if known.applied else (),
             )
         ]

@@ -113,6 +113,9 @@ class ReportMeeting:
     """Empty when completed; else busy, unreachable, disconnect, timeout, trainer or a refusal reason."""
     duration_s: float
     norms: tuple[tuple[Stream, float], ...] = ()
+    """As in CorrectionApplied; empty where nothing was applied."""
+    scales: tuple[tuple[Stream, float], ...] = ()
+    """As in CorrectionApplied."""
 
 
 Command = (

@@ -69,6 +69,8 @@ class AnswerEncoded:
     meeting_id: MeetingId
     parts: tuple[bytes, ...]
     progress_steps: float
+    clip_norms: tuple[float, ...] = ()
+    """As in Answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,8 @@ class CloseEncoded:
 
     meeting_id: MeetingId
     parts: tuple[bytes, ...]
+    scales: tuple[float, ...] = ()
+    """As in Close."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +89,9 @@ class CorrectionApplied:
 
     meeting_id: MeetingId
     norms: tuple[tuple[Stream, float], ...]
-    """Frobenius norm |C| of the estimated difference, per stream."""
+    """Frobenius norm |C| of the estimated difference, per stream, before clipping."""
+    scales: tuple[tuple[Stream, float], ...] = ()
+    """s per stream: s * C was applied. Below 1 it was clipped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

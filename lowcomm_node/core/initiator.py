@@ -175,7 +175,7 @@ class InitiatingEnd:
         meeting = self._meetings.get(event.meeting_id)
         if meeting is None or meeting.phase is not _Phase.CLOSING:
             return [DropMeeting(meeting_id=event.meeting_id)]
-        meeting.close = Close(meeting_id=event.meeting_id, parts=event.parts)
+        meeting.close = Close(meeting_id=event.meeting_id, parts=event.parts, scales=event.scales)
         meeting.phase, meeting.changed_at = _Phase.CLOSED, now
         if meeting.has_link:
             meeting.linked_at = now
@@ -211,14 +211,14 @@ class InitiatingEnd:
 
     def settled(self, event: CorrectionApplied, now: float) -> list[Command]:
         meeting = self._meetings[event.meeting_id]
-        self._partners.met(meeting.peer)
+        self._partners.met(meeting.peer, now, is_clipped=any(scale < 1 for _, scale in event.scales))
         confirm = Confirm(meeting_id=event.meeting_id)
         commands: list[Command]
         if meeting.has_link:
             commands = [Send(meeting_id=event.meeting_id, message=confirm), CloseLink(meeting_id=event.meeting_id)]
         else:
             commands = [self._open(meeting, confirm)]  # the answerer ends this connection
-        return commands + self._end(meeting, "completed", "", now, event.norms)
+        return commands + self._end(meeting, "completed", "", now, event)
 
     def link_failed(self, meeting_id: MeetingId, reason: str, now: float) -> list[Command]:
         meeting = self._meetings.get(meeting_id)
@@ -330,7 +330,7 @@ class InitiatingEnd:
         outcome: str,
         reason: str,
         now: float,
-        norms: tuple[tuple[Stream, float], ...] = (),
+        applied: CorrectionApplied | None = None,
     ) -> list[Command]:
         self._forget(meeting.meeting_id)
         return [
@@ -342,7 +342,8 @@ class InitiatingEnd:
                 outcome=outcome,
                 reason=reason,
                 duration_s=now - meeting.started_at,
-                norms=norms,
+                norms=applied.norms if applied else (),
+                scales=applied.scales if applied else (),
             )
         ]
 

@@ -50,7 +50,7 @@ class Answer:
     parts: tuple[bytes, ...]
     progress_steps: float
     clip_norms: tuple[float, ...] = ()
-    """tau_j per plan: the largest |C| that the answerer takes unscaled, infinite for any; empty is infinite for all."""
+    """tau_j per plan, above 0: the largest |C| that the answerer takes unscaled, infinite for any; empty is infinite for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

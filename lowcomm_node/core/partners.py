@@ -1,6 +1,7 @@
 """Whom could we meet? A bounded sample of live members, and a uniform choice among those not under suspicion."""
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 from lowcomm_node.core.chance import Chance
 from lowcomm_node.core.events import Member
@@ -11,6 +12,8 @@ __all__ = ["Partners", "PeerView"]
 _FIRST_SUSPICION_S = 2.0
 _LONGEST_SUSPICION_S = 120.0
 _MAX_DOUBLINGS = 8
+_REMEMBERED_MEETINGS = 5
+_MANY_CLIPPED = 4
 
 
 @dataclass(slots=True)
@@ -22,10 +25,14 @@ class PeerView:
     """When it last gave a sign of life: its record was renewed, or it sent something."""
     suspect_until: float = 0.0
     failures: int = 0
+    avoid_until: float = 0.0
+    """As ``suspect_until``, but no sign of life ends it: the peer is alive and far from us."""
     meetings: int = 0
+    clipped: deque[bool] = field(default_factory=lambda: deque(maxlen=_REMEMBERED_MEETINGS))
+    """Of the last meetings with it: was a correction scaled down?"""
 
     def is_suspect(self, now: float) -> bool:
-        return now < self.suspect_until
+        return now < max(self.suspect_until, self.avoid_until)
 
 
 class Partners:
@@ -69,10 +76,19 @@ class Partners:
             known.suspect_until = now + min(_LONGEST_SUSPICION_S, _FIRST_SUSPICION_S * 2**doublings)
             known.failures += 1
 
-    def met(self, peer: PeerId) -> None:
+    def met(self, peer: PeerId, now: float, *, is_clipped: bool = False) -> None:
+        """A meeting with the peer is complete. One that is clipped again and again is not asked for a while.
+
+        It is hostile, or so far away that few meetings with it are worth their bytes; its own offers are answered still.
+        """
         known = self._known.get(peer)
-        if known is not None:
-            known.meetings += 1
+        if known is None:
+            return
+        known.meetings += 1
+        known.clipped.append(is_clipped)
+        if sum(known.clipped) >= _MANY_CLIPPED:
+            known.avoid_until = now + _LONGEST_SUSPICION_S
+            known.clipped.clear()
 
     def expire(self, now: float) -> None:
         """Forget members whose record has run out: they are gone, or will be seen again."""

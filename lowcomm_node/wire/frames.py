@@ -7,6 +7,7 @@ from google.protobuf.message import DecodeError
 
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, Refusal, StreamPlan, Verdict
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
+from lowcomm_node.units import Omega
 from lowcomm_node.wire.assembly import payload_digest, split
 from lowcomm_node.wire.gen.lowcomm.v1 import meeting_pb2, records_pb2
 from lowcomm_node.wire.limits import MAX_HEADER_BYTES
@@ -61,9 +62,11 @@ def _header(message: Message, parts: tuple[bytes, ...], digest: bytes | None) ->
         case Answer():
             answer = meeting_pb2.Answer(meeting_id=meeting_id, part_bytes=sizes, payload=payload)
             answer.progress_steps = message.progress_steps
+            answer.clip_norms.extend(message.clip_norms)
             frame.answer.CopyFrom(answer)
         case Close():
-            frame.close.CopyFrom(meeting_pb2.Close(meeting_id=meeting_id, part_bytes=sizes, payload=payload))
+            close = meeting_pb2.Close(meeting_id=meeting_id, part_bytes=sizes, payload=payload, scales=message.scales)
+            frame.close.CopyFrom(close)
         case Verdict():
             reason = _REASON_TO_WIRE[message.reason] if message.reason is not None else None
             frame.verdict.CopyFrom(meeting_pb2.Verdict(meeting_id=meeting_id, applied=message.applied, reason=reason))
@@ -86,6 +89,7 @@ def _plan(plan: StreamPlan, payload_bytes: int) -> meeting_pb2.StreamPlan:
         dtype=plan.dtype.value,
         ranks=plan.ranks,
         payload_bytes=payload_bytes,
+        omega="" if plan.omega is Omega.SEEDED else plan.omega.value,
     )
 
 

@@ -6,12 +6,12 @@ and verified.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from typing import TypeVar
 
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, Refusal, StreamPlan, Verdict
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
-from lowcomm_node.units import Codec, Dtype, MeetingId, PeerId, RunId, Stream
+from lowcomm_node.units import Codec, Dtype, MeetingId, Omega, PeerId, RunId, Stream
 from lowcomm_node.wire.assembly import PayloadAssembler
 from lowcomm_node.wire.frames import REASON_FROM_WIRE
 from lowcomm_node.wire.gen.lowcomm.v1 import meeting_pb2
@@ -134,17 +134,19 @@ class MeetingReader:
     def _begin_answer(self, answer: meeting_pb2.Answer) -> Message | None:
         meeting_id = self._address(answer.meeting_id)
         progress_steps = _progress(answer.progress_steps)
+        clip_norms = _positive(answer.clip_norms, inf, "clip norm")
 
         def complete(parts: tuple[bytes, ...]) -> Answer:
-            return Answer(meeting_id=meeting_id, parts=parts, progress_steps=progress_steps)
+            return Answer(meeting_id=meeting_id, parts=parts, progress_steps=progress_steps, clip_norms=clip_norms)
 
         return self._begin_payload(answer.payload, _bounded(answer.part_bytes), complete)
 
     def _begin_close(self, close: meeting_pb2.Close) -> Message | None:
         meeting_id = self._address(close.meeting_id)
+        scales = _positive(close.scales, 1.0, "scale")
 
         def complete(parts: tuple[bytes, ...]) -> Close:
-            return Close(meeting_id=meeting_id, parts=parts)
+            return Close(meeting_id=meeting_id, parts=parts, scales=scales)
 
         return self._begin_payload(close.payload, _bounded(close.part_bytes), complete)
 
@@ -184,7 +186,13 @@ class MeetingReader:
         if min(ranks) < -1 or max(ranks) > _MAX_RANK:
             raise _malformed(f"ranks from {min(ranks)} to {max(ranks)}")
         try:
-            return StreamPlan(stream=Stream(plan.stream), codec=Codec(plan.codec), dtype=Dtype(plan.dtype), ranks=ranks)
+            return StreamPlan(
+                stream=Stream(plan.stream),
+                codec=Codec(plan.codec),
+                dtype=Dtype(plan.dtype),
+                ranks=ranks,
+                omega=Omega(plan.omega or Omega.SEEDED),
+            )
         except ValueError as error:
             raise _malformed(f"an unknown word in a plan: {error}") from error
 
@@ -204,6 +212,16 @@ def _progress(steps: float) -> float:
     if not (isfinite(steps) and 0.0 <= steps <= _MAX_PROGRESS_STEPS):
         raise _malformed(f"progress of {steps} steps")
     return steps
+
+
+def _positive(numbers: Sequence[float], largest: float, what: str) -> tuple[float, ...]:
+    """One number per plan, or none at all; how many plans there are is known only to who has made or read the offer."""
+    if len(numbers) > len(Stream):
+        raise _malformed(f"{len(numbers)} numbers where there are {len(Stream)} streams")
+    for number in numbers:
+        if not 0.0 < number <= largest:  # NaN is none of it
+            raise _malformed(f"a {what} of {number}")
+    return tuple(numbers)
 
 
 def _bounded(items: Sequence[_Item]) -> Sequence[_Item]:

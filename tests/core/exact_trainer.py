@@ -28,11 +28,13 @@ from lowcomm_node.units import Codec, Dtype, MeetingId, Stream
 from tests.core.virtual_swarm import VirtualSwarm
 
 PLAN = StreamPlan(stream=Stream.PARAMS, codec=Codec.DENSE, dtype=Dtype.FP32, ranks=(-1,))
+CLIP_NORM = 8.0
+"""Where differences are larger than the answerer takes, half the correction is applied: scales must reach both ends."""
 
 
 @dataclass
 class ExactTrainer:
-    """The correction of a meeting is half the difference."""
+    """The correction of a meeting is half the difference, or a quarter where that is clipped."""
 
     value: Fraction
     drift: Fraction = Fraction(0)
@@ -40,6 +42,7 @@ class ExactTrainer:
     offers: dict[MeetingId, Fraction] = field(default_factory=dict)
     answers: dict[MeetingId, tuple[Fraction, Fraction]] = field(default_factory=dict)
     held: dict[MeetingId, Fraction] = field(default_factory=dict)
+    scales: dict[MeetingId, float] = field(default_factory=dict)
     applied: list[MeetingId] = field(default_factory=list)
 
     def step(self, chance: Random) -> StepsTaken:
@@ -50,41 +53,48 @@ class ExactTrainer:
         return StepsTaken(steps=self.steps)
 
     def forget(self) -> None:
-        self.offers, self.answers, self.held = {}, {}, {}
+        self.offers, self.answers, self.held, self.scales = {}, {}, {}, {}
 
     def pending(self) -> set[MeetingId]:
         return {*self.offers, *self.answers, *self.held}
 
     def carry_out(self, command: Command) -> Event | None:
-        norms = ((Stream.PARAMS, 1.0),)
         match command:
             case EncodeOffer(meeting_id=meeting):
                 self.offers[meeting] = self.value
                 return OfferEncoded(meeting_id=meeting, plans=(PLAN,), parts=(_encode(self.value),), progress_steps=0)
             case EncodeAnswer(offer=offer):
                 self.answers[offer.meeting_id] = (_decode(offer.parts[0]), self.value)
-                return AnswerEncoded(meeting_id=offer.meeting_id, parts=(_encode(self.value),), progress_steps=0)
+                return AnswerEncoded(
+                    meeting_id=offer.meeting_id,
+                    parts=(_encode(self.value),),
+                    progress_steps=0,
+                    clip_norms=(CLIP_NORM,),
+                )
             case EncodeClose(answer=answer):
                 if answer.meeting_id not in self.offers:
                     return _unknown(answer.meeting_id)
-                ours = self.offers.pop(answer.meeting_id)
-                self.held[answer.meeting_id] = (ours - _decode(answer.parts[0])) / 2
-                return CloseEncoded(meeting_id=answer.meeting_id, parts=(b"",))
+                difference = self.offers.pop(answer.meeting_id) - _decode(answer.parts[0])
+                scale = 0.5 if abs(difference) > answer.clip_norms[0] else 1.0
+                self.held[answer.meeting_id] = Fraction(scale) * difference / 2
+                self.scales[answer.meeting_id] = scale
+                return CloseEncoded(meeting_id=answer.meeting_id, parts=(b"",), scales=(scale,))
             case ApplyClose(close=close):
                 if close.meeting_id not in self.answers:
                     return _unknown(close.meeting_id)
                 theirs, ours = self.answers.pop(close.meeting_id)
-                self.value += (theirs - ours) / 2
+                (scale,) = close.scales
+                self.value += Fraction(scale) * (theirs - ours) / 2
                 self.applied.append(close.meeting_id)
-                return CorrectionApplied(meeting_id=close.meeting_id, norms=norms)
+                return _applied(close.meeting_id, scale)
             case SettleMeeting(meeting_id=meeting):
                 if meeting not in self.held:
                     return _unknown(meeting)
                 self.value -= self.held.pop(meeting)
                 self.applied.append(meeting)
-                return CorrectionApplied(meeting_id=meeting, norms=norms)
+                return _applied(meeting, self.scales.pop(meeting))
             case DropMeeting(meeting_id=meeting):
-                for store in (self.offers, self.answers, self.held):
+                for store in (self.offers, self.answers, self.held, self.scales):
                     store.pop(meeting, None)
         return None
 
@@ -94,6 +104,10 @@ def exact_swarm(count: int, *, seed: int, faults: float) -> VirtualSwarm[ExactTr
     chance = Random(seed)
     trainers = [ExactTrainer(Fraction(chance.randrange(-1000, 1000))) for _ in range(count)]
     return VirtualSwarm(trainers, seed=seed, faults=faults)
+
+
+def _applied(meeting: MeetingId, scale: float) -> CorrectionApplied:
+    return CorrectionApplied(meeting_id=meeting, norms=((Stream.PARAMS, 1.0),), scales=((Stream.PARAMS, scale),))
 
 
 def _encode(value: Fraction) -> bytes:

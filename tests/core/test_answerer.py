@@ -3,7 +3,7 @@
 from lowcomm_node.core.answerer import AnsweringEnd
 from lowcomm_node.core.commands import Command, DropMeeting, ReportMeeting, Send
 from lowcomm_node.core.events import AnswerEncoded, CorrectionApplied, EncodingRefused
-from lowcomm_node.core.messages import Close, Offer, StreamPlan, Verdict
+from lowcomm_node.core.messages import Answer, Close, Offer, StreamPlan, Verdict
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import Codec, Dtype, MeetingId, PeerId, RunId, Stream
 
@@ -45,6 +45,23 @@ def test_an_answer_that_the_trainer_never_makes_ends_by_deadline() -> None:
     assert end.active is None
     assert end.is_settled()
     assert end.answer_encoded(_ENCODED, 6.0) == [DropMeeting(meeting_id=_ID)]
+
+
+def test_what_clipping_needs_goes_out_and_into_the_report() -> None:
+    """The answer says how large a correction may be; the report says what was applied, and how much of it."""
+    end = end_with_offer()
+    encoded = AnswerEncoded(meeting_id=_ID, parts=(b"",), progress_steps=0, clip_norms=(2.5,))
+    norms, scales = ((Stream.PARAMS, 5.0),), ((Stream.PARAMS, 0.5),)
+
+    (sent,) = end.answer_encoded(encoded, 0.0)
+    end.close_received(_CLOSE, 0.1)
+    end.applied(CorrectionApplied(meeting_id=_ID, norms=norms, scales=scales), 0.2)
+    (report,) = [command for command in end.confirmed(_ID, 0.3) if isinstance(command, ReportMeeting)]
+
+    assert isinstance(sent, Send)
+    assert isinstance(sent.message, Answer)
+    assert sent.message.clip_norms == (2.5,)
+    assert (report.norms, report.scales) == (norms, scales)
 
 
 def test_a_verdict_once_given_is_never_changed() -> None:

@@ -77,6 +77,23 @@ def test_a_close_that_is_turned_away_is_sent_again(is_busy: bool) -> None:
     assert len(opened(end.ticked(1.0))) == 1
 
 
+def test_a_close_carries_its_scales_each_time_and_the_report_says_what_was_applied() -> None:
+    """Whichever copy of the close arrives, the answerer takes the same multiple of the correction as this end."""
+    end, meeting = end_with_offer()
+    end.answered(Answer(meeting_id=meeting, parts=(b"",), progress_steps=0), 0.0)
+    (sent,) = end.close_encoded(CloseEncoded(meeting_id=meeting, parts=(b"",), scales=(0.5,)), 0.0)
+    end.link_failed(meeting, "disconnect", 0.1)
+    (again,) = opened(end.ticked(1.0))
+    end.verdict_received(Verdict(meeting_id=meeting, applied=True), 1.1)
+    norms, scales = ((Stream.PARAMS, 5.0),), ((Stream.PARAMS, 0.5),)
+    *_, report = end.settled(CorrectionApplied(meeting_id=meeting, norms=norms, scales=scales), 1.2)
+
+    assert sent == Send(meeting_id=meeting, message=again)
+    assert again.scales == (0.5,)
+    assert isinstance(report, ReportMeeting)
+    assert (report.norms, report.scales) == (norms, scales)
+
+
 def test_a_refusal_while_the_close_is_being_made_sends_it_over_a_new_connection() -> None:
     """The partner has ended the stream; the close must not be sent into it and waited for."""
     end, meeting = end_with_offer()

@@ -4,6 +4,8 @@
 """
 
 import json
+import math
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, Refusal, StreamPlan, Verdict
 from lowcomm_node.errors import RefusalReason
-from lowcomm_node.units import Codec, Dtype, MeetingId, RunId, Stream
+from lowcomm_node.units import Codec, Dtype, MeetingId, Omega, RunId, Stream
 from lowcomm_node.wire.frames import to_frames
 from lowcomm_node.wire.meeting import MeetingLimits
 from lowcomm_node.wire.peer_id import peer_id_of_key
@@ -56,8 +58,15 @@ OFFER = Offer(
 
 MESSAGES: dict[str, Message] = {
     "offer": OFFER,
+    "offer_with_omega": replace(
+        OFFER, plans=(replace(OFFER.plans[0], dtype=Dtype.INT4, omega=Omega.CACHED),), parts=(b"i",)
+    ),
     "answer": Answer(meeting_id=MEETING, parts=(b"answered", b"", b"moments"), progress_steps=124.0),
+    "answer_with_clip_norms": Answer(
+        meeting_id=MEETING, parts=(b"answered", b"m"), progress_steps=124.0, clip_norms=(0.75, math.inf)
+    ),
     "close": Close(meeting_id=MEETING, parts=(b"closing",)),
+    "close_with_scales": Close(meeting_id=MEETING, parts=(b"closing", b""), scales=(0.125, 1.0)),
     "close_without_payload": Close(meeting_id=MEETING, parts=(b"", b"")),
     "verdict_applied": Verdict(meeting_id=MEETING, applied=True),
     "verdict_refused": Verdict(meeting_id=MEETING, applied=False, reason=RefusalReason.EXPIRED),

@@ -1,5 +1,6 @@
 """Reading frames: everything a peer says is checked, and nothing it says breaks the reader."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from lowcomm_node.core.messages import Answer, Message
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
-from lowcomm_node.units import RunId
+from lowcomm_node.units import RunId, Stream
 from lowcomm_node.wire.frames import decode_frame, to_frames
 from lowcomm_node.wire.gen.lowcomm.v1 import meeting_pb2
 from lowcomm_node.wire.limits import MAX_HEADER_BYTES
@@ -62,6 +63,7 @@ def test_an_offer_is_judged_by_its_header(change: dict[str, object], reason: Ref
         (lambda offer: setattr(offer.plans[0], "stream", "gradients"), RefusalReason.MALFORMED),
         (lambda offer: setattr(offer.plans[0], "codec", "zip"), RefusalReason.MALFORMED),
         (lambda offer: setattr(offer.plans[0], "dtype", "int3"), RefusalReason.MALFORMED),
+        (lambda offer: setattr(offer.plans[0], "omega", "guessed"), RefusalReason.MALFORMED),
         (lambda offer: setattr(offer.plans[1], "stream", "params"), RefusalReason.MALFORMED),
         (lambda offer: setattr(offer.plans[0], "payload_bytes", 2**64 - 1), RefusalReason.MALFORMED),
         (lambda offer: offer.plans[0].ranks.extend([1] * 5), RefusalReason.MALFORMED),
@@ -81,6 +83,33 @@ def test_each_field_of_an_offer_is_checked(damage: Callable[[meeting_pb2.Offer],
     assert refused(frames) is reason
 
 
+@pytest.mark.parametrize("clip_norms", [[0.0], [-1.0], [math.nan], [1.0] * (len(Stream) + 1)])
+def test_clip_norms_of_an_answer_are_checked(clip_norms: list[float]) -> None:
+    """A bound that nothing or everything meets, or more bounds than a meeting can have plans, are no bounds."""
+    frames = list(to_frames(MESSAGES["answer"]))
+    frames[0].answer.clip_norms.extend(clip_norms)
+
+    assert refused(frames) is RefusalReason.MALFORMED
+
+
+@pytest.mark.parametrize("scales", [[0.0], [-0.5], [1.0000001], [math.nan], [math.inf], [1.0] * (len(Stream) + 1)])
+def test_scales_of_a_close_are_checked(scales: list[float]) -> None:
+    """A scale makes a correction smaller: it neither turns it round nor blows it up."""
+    frames = list(to_frames(MESSAGES["close"]))
+    frames[0].close.scales.extend(scales)
+
+    assert refused(frames) is RefusalReason.MALFORMED
+
+
+def test_an_omega_of_few_words_is_understood() -> None:
+    """Seeded may be said or left unsaid."""
+    frames = list(to_frames(OFFER))
+    assert frames[0].offer.plans[0].omega == ""
+    frames[0].offer.plans[0].omega = "seeded"
+
+    assert read(frames) == OFFER
+
+
 @pytest.mark.parametrize(
     "frames",
     [
@@ -90,7 +119,7 @@ def test_each_field_of_an_offer_is_checked(damage: Callable[[meeting_pb2.Offer],
         [Frame(verdict=meeting_pb2.Verdict(meeting_id=bytes(16), applied=True, reason="REFUSAL_REASON_EXPIRED"))],
         [Frame(verdict=meeting_pb2.Verdict(meeting_id=bytes(16), applied=False))],
         [Frame.FromString(bytes.fromhex("3a140a10" + "00" * 16 + "1063"))],
-        [Frame(answer=meeting_pb2.Answer(meeting_id=bytes(16), part_bytes=[0] * 4))],
+        [Frame(answer=meeting_pb2.Answer(meeting_id=bytes(16), part_bytes=[0] * (len(Stream) + 1)))],
     ],
     ids=["empty", "lone chunk", "header in a payload", "both", "neither", "unknown reason", "too many parts"],
 )

@@ -1,4 +1,4 @@
-"""Optimizer settings that fit each other: what ``init --optimizer KIND`` and ``swarm --optimizer KIND`` write into a manifest."""
+"""Optimizer settings that go together: what ``--optimizer KIND`` of ``init`` and ``swarm`` puts into a manifest."""
 
 from collections.abc import Mapping
 
@@ -19,4 +19,4 @@ OPTIMIZERS: Mapping[str, OptimizerConfig] = {
     # lr is for orthonormal updates; `scalar` is AdamW with lr * scalar_lr_ratio.
     "dion": OptimizerConfig(kind="dion", lr=0.03, momentum=0.95, scalar_lr_ratio=0.2),
 }
-"""Starting values for the default model and run length, for every kind the manifest allows. "adamw" is the manifest's default."""
+"""Starting values for the default model and run length, by kind; "adamw" is the manifest's own default."""

@@ -8,6 +8,8 @@ from lowcomm_node.cli.app import main
 from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.cli.swarm.options import SwarmOptions
 from lowcomm_node.errors import ConfigError
+from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.settings.presets import OPTIMIZERS
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,18 @@ def test_a_manifest_names_its_own_optimizer(tmp_path: Path) -> None:
     assert "lowcomm-node init FILE --optimizer dion" in text
 
 
+def test_the_run_is_of_the_manifest_or_the_chosen_optimizer(tmp_path: Path) -> None:
+    """A file is taken as it is, without one the preset; a seed on the command line beats both."""
+    path = tmp_path / "run.toml"
+    path.write_text('name = "mine"\n[optimizer]\nkind = "sgd"\nlr = 0.1\n')
+
+    mine = SwarmOptions(manifest=path, seed=5).read_manifest()
+
+    assert (mine.name, mine.seed, mine.optimizer.kind, mine.optimizer.lr) == ("mine", 5, "sgd", 0.1)
+    assert SwarmOptions(optimizer="dion").read_manifest() == Manifest(name="swarm", optimizer=OPTIMIZERS["dion"])
+    assert SwarmOptions().read_manifest() == Manifest(name="swarm")
+
+
 def test_possible_options_pass(tmp_path: Path) -> None:
     """The defaults and the corners of the ranges are allowed."""
     SwarmOptions().check()
@@ -77,3 +91,6 @@ def test_the_command_line_says_what_is_wrong(capsys: pytest.CaptureFixture[str])
     assert "not allowed with" in capsys.readouterr().err
     assert main(["swarm", "--nodes", "0"]) == ExitCode.CONFIG
     assert capsys.readouterr().err == "error: --nodes 0 is not allowed; allowed: 1 to 64\n"
+    Path("run.toml").write_text("seed = 1\n")
+    assert main(["swarm", "--manifest", "run.toml", "--optimizer", "dion"]) == ExitCode.CONFIG
+    assert capsys.readouterr().err.startswith("error: --optimizer dion and --manifest exclude each other")

@@ -1,9 +1,12 @@
 """What the user asked ``lowcomm-node swarm`` for, checked before anything starts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lowcomm_node.errors import ConfigError
+from lowcomm_node.settings.load import read_manifest
+from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.settings.presets import OPTIMIZERS
 
 __all__ = ["DEFAULT_MINUTES", "MAX_NODES", "PORTS_PER_NODE", "SwarmOptions"]
 
@@ -75,6 +78,14 @@ class SwarmOptions:
             )
         if self.directory is not None:
             self._check_directory(self.directory)
+
+    def read_manifest(self) -> Manifest:
+        """The user's manifest, or the default one with the chosen optimizer; its length may still change."""
+        if self.manifest is None:
+            manifest = Manifest(name="swarm", optimizer=OPTIMIZERS[self.optimizer or "adamw"])
+        else:
+            manifest = read_manifest(self.manifest)
+        return manifest if self.seed is None else replace(manifest, seed=self.seed)
 
     @property
     def members_max(self) -> int:

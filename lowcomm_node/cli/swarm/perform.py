@@ -30,10 +30,8 @@ from lowcomm_node.cli.swarm.view import View, view_for
 from lowcomm_node.cli.swarm.watch import Watcher
 from lowcomm_node.errors import LowcommError, StoreError
 from lowcomm_node.settings.canonical import run_id
-from lowcomm_node.settings.load import read_manifest
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import DataSettings, DeviceSettings, NodeSettings
-from lowcomm_node.settings.presets import OPTIMIZERS
 from lowcomm_node.units import PeerId
 
 __all__ = ["perform"]
@@ -119,12 +117,7 @@ class _Performance:
     def _manifest(self) -> Manifest:
         """The run's manifest; a length is chosen where neither file nor options give one."""
         options = self._options
-        if options.manifest is None:
-            manifest = Manifest(name="swarm", optimizer=OPTIMIZERS[options.optimizer or "adamw"])
-        else:
-            manifest = read_manifest(options.manifest)
-        if options.seed is not None:
-            manifest = replace(manifest, seed=options.seed)
+        manifest = options.read_manifest()
         if options.steps is not None:
             return with_total_steps(manifest, options.steps)
         if options.manifest is not None or options.limit_s is None:

@@ -165,7 +165,8 @@ class MeetingDesk:
         corrections: list[_Checked] = []
         with _peer_input():
             for plan, own, theirs in zip(offered.plans, offered.parts, answer.parts, strict=True):
-                part, correction = close_part(self._replica, plan, own, theirs)
+                seed = self._seed(answer.meeting_id, plan)
+                part, correction = close_part(self._replica, plan, seed, own, theirs)
                 parts.append(part)
                 corrections.append(_check_correction(plan, correction))
         shift = (answer.progress_steps - offered.progress_steps) / 2
@@ -195,7 +196,7 @@ class MeetingDesk:
     def _follow(
         self, meeting_id: MeetingId, corrections: Sequence[_Checked], signed_weight: float, progress_shift: float
     ) -> CorrectionApplied:
-        apply_corrections(self._replica, [(c.plan.stream, c.correction) for c in corrections], signed_weight)
+        apply_corrections(self._replica, [(c.plan.stream, c.correction, signed_weight) for c in corrections])
         # Never below the start: the learning rate of a negative progress has no meaning.
         self._replica.progress_steps = max(0.0, self._replica.progress_steps + progress_shift)
         for checked in corrections:

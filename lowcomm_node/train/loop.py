@@ -172,9 +172,8 @@ class Trainer:
 
     def _load(self, request: LoadState) -> None:
         replica, path = self._replica, Path(request.path)
-        shapes = dict(zip(replica.names, replica.shapes, strict=True))
         try:
-            state = read_state(path, self._session.run_id, shapes, has_mixed=replica.has_mixed)
+            state = read_state(path, self._session.run_id, replica.layout())
             if not is_plausible(state.counters.progress_steps, self._training):
                 raise StoreError(
                     f"{path}: state refused: progress {state.counters.progress_steps} is beyond the run's end"

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from lowcomm_node.settings.manifest import Manifest, ModelConfig
 
-__all__ = ["GPT", "build_model", "count_parameters", "parameter_shapes"]
+__all__ = ["GPT", "build_model", "count_parameters", "hidden_matrices", "parameter_shapes"]
 
 _RMS_EPS = 1e-6
 _SMALL_STD = 0.02
@@ -154,6 +154,16 @@ def build_model(manifest: Manifest) -> GPT:
 def parameter_shapes(model: nn.Module) -> tuple[tuple[int, ...], ...]:
     """Shape of each parameter tensor, in the order that plans refer to."""
     return tuple(tuple(parameter.shape) for parameter in model.parameters())
+
+
+def hidden_matrices(model: nn.Module) -> tuple[int, ...]:
+    """Positions, in the order of ``parameters()``, of the blocks' matrices: what Muon and Dion train.
+
+    By name and not by shape: embedding and output head are matrices too, but their rows are tokens, and both methods
+    do poorly on them.
+    """
+    named = enumerate(model.named_parameters())
+    return tuple(index for index, (name, p) in named if name.startswith("blocks.") and p.ndim == 2)
 
 
 def count_parameters(model: nn.Module) -> int:

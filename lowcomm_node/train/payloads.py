@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from lowcomm_node.algo import exchange, moments
 from lowcomm_node.algo.correction import Correction
 from lowcomm_node.algo.exchange import AnswerHalf
+from lowcomm_node.algo.log_moments import apply_log_correction_
 from lowcomm_node.algo.moments import RatioCorrection
 from lowcomm_node.core.messages import StreamPlan
 from lowcomm_node.train.replica import Replica
-from lowcomm_node.units import Codec, MeetingId, RunId, Stream
+from lowcomm_node.units import Codec, MeetingId, RunId, Stream, StreamKind
 
 __all__ = [
     "AnyCorrection",
@@ -32,12 +33,12 @@ def meeting_seed(run_id: RunId, meeting_id: MeetingId, stream: Stream) -> bytes:
     return hashlib.sha256(f"{run_id}|{meeting_id}|{stream}".encode()).digest()
 
 
-def offer_part(replica: Replica, plan: StreamPlan, seed: bytes) -> bytes:
-    """The initiator's first payload."""
+def offer_part(replica: Replica, plan: StreamPlan, seed: bytes, ranges: Sequence[float] | None = None) -> bytes:
+    """The initiator's first payload. ``ranges`` as ``Planner.ranges`` gives them, for integers alone."""
     tensors = replica.views(plan.stream)
     if plan.codec is Codec.RANK1:
         return moments.encode_offer(tensors, plan)
-    return exchange.encode_offer(tensors, plan, seed)
+    return exchange.encode_offer(tensors, plan, seed, ranges=ranges)
 
 
 def answer_part(replica: Replica, plan: StreamPlan, seed: bytes, offer: bytes) -> tuple[bytes, AnyHalf]:
@@ -48,11 +49,13 @@ def answer_part(replica: Replica, plan: StreamPlan, seed: bytes, offer: bytes) -
     return exchange.encode_answer(tensors, plan, seed, offer)
 
 
-def close_part(replica: Replica, plan: StreamPlan, offer: bytes, answer: bytes) -> tuple[bytes, AnyCorrection]:
+def close_part(
+    replica: Replica, plan: StreamPlan, seed: bytes, offer: bytes, answer: bytes
+) -> tuple[bytes, AnyCorrection]:
     """The initiator's last payload and its correction. Raises ValueError when the answer does not fit."""
     if plan.codec is Codec.RANK1:
-        return b"", moments.finish(replica.shapes, plan, offer, answer)
-    return exchange.encode_close(replica.views(plan.stream), plan, offer, answer)
+        return b"", moments.finish(replica.shapes_of(plan.stream), plan, offer, answer)
+    return exchange.encode_close(replica.views(plan.stream), plan, seed, offer, answer)
 
 
 def finish_part(half: AnyHalf, close: bytes) -> AnyCorrection:
@@ -64,29 +67,39 @@ def finish_part(half: AnyHalf, close: bytes) -> AnyCorrection:
     return half
 
 
-def apply_corrections(
-    replica: Replica, corrections: Sequence[tuple[Stream, AnyCorrection]], signed_weight: float
-) -> None:
-    """Move the replica by ``signed_weight * C`` of each stream: -w on the initiator, +w on the answerer.
+def apply_corrections(replica: Replica, corrections: Sequence[tuple[Stream, AnyCorrection, float]]) -> None:
+    """Move the replica by ``signed weight * C`` of each stream: the weight is negative on the initiator.
 
     params: theta and phi shift together, so that the own displacement theta - phi is untouched; with mixing through
-    the momentum the next outer step takes the shift into the outer momentum too. Moments: C is in bias-corrected
-    coordinates and is scaled back by the own 1 - beta^t; the second moment stays positive. After a change of either
-    moment |u| <= sqrt(v), bias-corrected, holds everywhere.
+    the momentum the next outer step takes the shift into the outer momentum too. Optimizer state: C is in the
+    coordinates of ``Replica.views`` and is scaled back by the own 1 - beta^t; second moments stay non-negative. After a change
+    of optimizer state its guard is called.
     """
-    for stream, correction in corrections:
-        if isinstance(correction, RatioCorrection):
-            correction.apply_(replica.exp_avg_sq, signed_weight)
-        elif stream is Stream.PARAMS:
+    for stream, correction, signed_weight in corrections:
+        if stream is Stream.PARAMS and isinstance(correction, Correction):
             correction.add_to_(replica.theta, signed_weight)
             correction.add_to_(replica.phi, signed_weight)
             if replica.has_mixed:
                 correction.add_to_(replica.mixed, signed_weight)
         else:
-            weight = signed_weight * replica.bias_correction(stream)
-            if stream is Stream.EXP_AVG:
-                correction.add_to_(replica.exp_avg, weight)
-            else:
-                moments.add_nonnegative_(replica.exp_avg_sq, correction, weight)
-    if any(stream is not Stream.PARAMS for stream, _ in corrections):
-        replica.guard_moments()
+            _apply_to_state(replica, stream, correction, signed_weight)
+    if any(stream is not Stream.PARAMS for stream, _, _ in corrections):
+        replica.optimizer.guard()
+
+
+def _apply_to_state(replica: Replica, stream: Stream, correction: AnyCorrection, signed_weight: float) -> None:
+    tensors = replica.tensors(stream)
+    scale = replica.bias_correction(stream)
+    if isinstance(correction, RatioCorrection):
+        correction.apply_(tensors, signed_weight)
+    elif replica.is_logarithmic(stream):
+        apply_log_correction_(tensors, correction, signed_weight, bias_correction=scale, eps=replica.eps)
+    elif replica.kind(stream) is StreamKind.NON_NEGATIVE:
+        moments.add_nonnegative_(tensors, correction, signed_weight * scale)
+    else:
+        # Added in float32 and rounded once: a small correction would be lost on the way into a narrower sum.
+        sums = [tensor.float() for tensor in tensors]
+        correction.add_to_(sums, signed_weight * scale)
+        for tensor, total in zip(tensors, sums, strict=True):
+            if total is not tensor:
+                tensor.copy_(total)

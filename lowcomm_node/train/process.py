@@ -65,7 +65,7 @@ def _train(mailbox: PipeMailbox) -> None:
         Ready(
             parameters=count_parameters(replica.model),
             shapes=replica.shapes,
-            snapshot_bytes_max=state_bytes_bound(replica.shapes, has_mixed=replica.has_mixed),
+            snapshot_bytes_max=state_bytes_bound(replica.layout()),
             train_tokens=session.train_tokens,
             validation_tokens=session.validation_tokens,
             device=str(replica.device),

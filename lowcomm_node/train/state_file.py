@@ -5,7 +5,7 @@ Written atomically; read with every name, shape and value checked, because a don
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -18,11 +18,9 @@ from torch import Tensor
 from lowcomm_node.errors import StoreError
 from lowcomm_node.units import RunId
 
-__all__ = ["Counters", "TrainingState", "read_state", "state_bytes_bound", "state_keys", "write_state"]
+__all__ = ["Counters", "TensorSpec", "TrainingState", "read_state", "state_bytes_bound", "write_state"]
 
 _FORMAT = "lowcomm-state-1"
-_GROUPS = ("params", "slow", "outer_momentum", "exp_avg", "exp_avg_sq")
-_MIXED_GROUP = "mixed"
 _HEADER_BYTES = 4096
 _HEADER_BYTES_PER_TENSOR = 512
 _LARGEST_COUNT = 2**53
@@ -44,25 +42,27 @@ class Counters:
     """Index of the next batch of this node's stream."""
 
 
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What one tensor of a run's state must be."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    is_non_negative: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingState:
-    """Everything training needs to go on; tensors are float32, keyed "<group>/<parameter name>"."""
+    """Everything training needs to go on; tensors are keyed "<group>/<parameter name>"."""
 
     tensors: dict[str, Tensor]
     counters: Counters
 
 
-def state_keys(names: Sequence[str], *, has_mixed: bool) -> list[str]:
-    """All keys of a state file for these parameter names, group by group."""
-    groups = (*_GROUPS, _MIXED_GROUP) if has_mixed else _GROUPS
-    return [f"{group}/{name}" for group in groups for name in names]
-
-
-def state_bytes_bound(shapes: Sequence[tuple[int, ...]], *, has_mixed: bool) -> int:
-    """Upper bound of the size of a state file for these parameter shapes."""
-    num_groups = len(_GROUPS) + has_mixed
-    tensor_bytes = 4 * sum(math.prod(shape) for shape in shapes)
-    return num_groups * (tensor_bytes + _HEADER_BYTES_PER_TENSOR * len(shapes)) + _HEADER_BYTES
+def state_bytes_bound(layout: Mapping[str, TensorSpec]) -> int:
+    """Upper bound of the size of a state file with these tensors."""
+    tensor_bytes = sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in layout.values())
+    return tensor_bytes + _HEADER_BYTES_PER_TENSOR * len(layout) + _HEADER_BYTES
 
 
 def write_state(path: Path, state: TrainingState, run_id: RunId) -> None:
@@ -94,30 +94,27 @@ def write_state(path: Path, state: TrainingState, run_id: RunId) -> None:
         raise StoreError(f"{path}: state cannot be written: {error}") from error
 
 
-def read_state(path: Path, run_id: RunId, shapes: dict[str, tuple[int, ...]], *, has_mixed: bool) -> TrainingState:
-    """Read and verify a state file for parameters of these names and shapes.
+def read_state(path: Path, run_id: RunId, layout: Mapping[str, TensorSpec]) -> TrainingState:
+    """Read and verify a state file that must hold exactly these tensors.
 
     Refuses, with a StoreError naming the file and the first thing wrong: a size over the bound, another format or
     run, missing or additional tensors, other shapes or dtypes, values that are not finite, a negative second moment,
     counters out of range. Memory: one copy of the state.
     """
-    largest = state_bytes_bound(list(shapes.values()), has_mixed=has_mixed)
+    largest = state_bytes_bound(layout)
     try:
         size = path.stat().st_size
         if size > largest:
             _refuse(path, f"{size} bytes, more than the {largest} this run's state can have")
         with safe_open(path, framework="pt") as file:
             counters = _read_counters(path, file.metadata() or {}, run_id)
-            expected = state_keys(list(shapes), has_mixed=has_mixed)
             found = set(file.keys())
-            for key in expected:
+            for key in layout:
                 if key not in found:
                     _refuse(path, f"{key} is missing")
-            for key in found.difference(expected):
+            for key in found.difference(layout):
                 _refuse(path, f"{key!r} does not belong to this run's state")
-            tensors = {
-                key: _checked(path, key, file.get_tensor(key), shapes[key.partition("/")[2]]) for key in expected
-            }
+            tensors = {key: _checked(path, key, file.get_tensor(key), spec) for key, spec in layout.items()}
     except (OSError, SafetensorError, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: state cannot be read: {error}") from error
     return TrainingState(tensors=tensors, counters=counters)
@@ -138,12 +135,12 @@ def _read_counters(path: Path, metadata: dict[str, str], run_id: RunId) -> Count
     return Counters(progress_steps=progress_steps, **counts)
 
 
-def _checked(path: Path, key: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    if tensor.dtype != torch.float32 or tuple(tensor.shape) != shape:
-        _refuse(path, f"{key} is {tensor.dtype} {tuple(tensor.shape)} instead of torch.float32 {shape}")
+def _checked(path: Path, key: str, tensor: Tensor, spec: TensorSpec) -> Tensor:
+    if tensor.dtype != spec.dtype or tuple(tensor.shape) != spec.shape:
+        _refuse(path, f"{key} is {tensor.dtype} {tuple(tensor.shape)} instead of {spec.dtype} {spec.shape}")
     if not bool(torch.isfinite(tensor).all()):
         _refuse(path, f"{key} has values that are not finite")
-    if key.startswith("exp_avg_sq/") and bool((tensor < 0).any()):
+    if spec.is_non_negative and bool((tensor < 0).any()):
         _refuse(path, f"{key} has negative values")
     return tensor
 

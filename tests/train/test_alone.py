@@ -20,7 +20,7 @@ def test_alone_is_the_swarm_node_without_meetings(tmp_path: Path) -> None:
     train(node, 20)
 
     replica = node.replica
-    state = read_state(path, RUN, dict(zip(replica.names, replica.shapes, strict=True)), has_mixed=False)
+    state = read_state(path, RUN, replica.layout())
     assert all(torch.equal(state.tensors[f"params/{n}"], t) for n, t in zip(replica.names, replica.theta, strict=True))
     assert (report.steps, report.progress_steps) == (20, 20.0)
     assert 0 < report.validation_loss < 5.6

@@ -99,7 +99,10 @@ def test_second_moment_stays_positive_and_comes_closer(codec: str) -> None:
     """Whatever the form, v stays positive where it was, and the logarithms of the pair's row means come closer."""
     pair = _pair(tiny_meeting(exp_avg_sq_codec=codec, dtype="fp32"))
     pair.step(10)
-    seen = [(a.mean(-1) > 0) & (b.mean(-1) > 0) for a, b in zip(pair.i.exp_avg_sq, pair.j.exp_avg_sq, strict=True)]
+    seen = [
+        (a.mean(-1) > 0) & (b.mean(-1) > 0)
+        for a, b in zip(pair.i.tensors(Stream.EXP_AVG_SQ), pair.j.tensors(Stream.EXP_AVG_SQ), strict=True)
+    ]
 
     def gap() -> float:
         logs = [
@@ -108,19 +111,19 @@ def test_second_moment_stays_positive_and_comes_closer(codec: str) -> None:
         ]
         return distance(logs[0], logs[1])
 
-    first, had = gap(), [v > 0 for v in pair.i.exp_avg_sq]
+    first, had = gap(), [v > 0 for v in pair.i.tensors(Stream.EXP_AVG_SQ)]
     for _ in range(3):
         pair.meet(Stream.EXP_AVG_SQ)
 
     assert gap() < 0.5 * first
-    assert all(bool((v[was] > 0).all()) for v, was in zip(pair.i.exp_avg_sq, had, strict=True))
-    assert all(bool((v >= 0).all()) for v in pair.j.exp_avg_sq)
+    assert all(bool((v[was] > 0).all()) for v, was in zip(pair.i.tensors(Stream.EXP_AVG_SQ), had, strict=True))
+    assert all(bool((v >= 0).all()) for v in pair.j.tensors(Stream.EXP_AVG_SQ))
 
 
 def test_first_moments_are_averaged_bias_corrected_and_guarded() -> None:
     """Nodes of different age meet in u / (1 - beta1^t); afterwards |u| <= sqrt(v) holds everywhere, so no step explodes."""
     pair = _pair(tiny_meeting(codec="dense", dtype="fp32"))
-    for v in pair.i.exp_avg_sq:
+    for v in pair.i.tensors(Stream.EXP_AVG_SQ):
         v.mul_(1e-12)  # a node that has hardly seen any gradient
 
     pair.meet(Stream.EXP_AVG)
@@ -333,13 +336,15 @@ def test_hostile_rank1_payloads_are_refused_and_extremes_clamped() -> None:
     count = len(good.parts[0]) // 4
     bad = dataclasses.replace(good, parts=(struct.pack("<f", math.nan) * count,))
     huge = dataclasses.replace(good, parts=(struct.pack("<f", 60.0) * count,))
-    before = [v.clone() for v in pair.j.exp_avg_sq]
+    before = [v.clone() for v in pair.j.tensors(Stream.EXP_AVG_SQ)]
 
     assert refusal(pair.desk_j.handle(EncodeAnswer(offer=bad))) is RefusalReason.NONFINITE
     pair.answer(huge)
     pair.apply(Close(meeting_id=huge.meeting_id, parts=(b"",)))
 
-    ratios = torch.cat([(v / b)[b > 0].flatten() for v, b in zip(pair.j.exp_avg_sq, before, strict=True)])
+    ratios = torch.cat(
+        [(v / b)[b > 0].flatten() for v, b in zip(pair.j.tensors(Stream.EXP_AVG_SQ), before, strict=True)]
+    )
     assert 1.0 < float(ratios.max()) <= 4.0 * (1 + 1e-5)
     assert float(ratios.min()) >= 0.25 * (1 - 1e-5)
 

@@ -31,8 +31,7 @@ def _replica(mixing: str = "direct") -> Replica:
 
 
 def _read(path: Path, replica: Replica) -> TrainingState:
-    shapes = dict(zip(replica.names, replica.shapes, strict=True))
-    return read_state(path, RUN, shapes, has_mixed=replica.has_mixed)
+    return read_state(path, RUN, replica.layout())
 
 
 @pytest.mark.parametrize("mixing", ["direct", "momentum"])
@@ -48,7 +47,7 @@ def test_what_is_written_is_read(tmp_path: Path, mixing: str) -> None:
     assert found.counters == expected.counters
     assert found.tensors.keys() == expected.tensors.keys()
     assert all(torch.equal(found.tensors[key], expected.tensors[key]) for key in found.tensors)
-    assert path.stat().st_size <= state_bytes_bound(replica.shapes, has_mixed=replica.has_mixed)
+    assert path.stat().st_size <= state_bytes_bound(replica.layout())
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -113,7 +112,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     replica, path = _replica(), tmp_path / "state"
     write_state(path, replica.state(), RUN)
     whole = path.read_bytes()
-    bound = state_bytes_bound(replica.shapes, has_mixed=False)
+    bound = state_bytes_bound(replica.layout())
 
     for content in (whole[: len(whole) // 2], whole[:4], b"", b"\xff" * 100, whole[:8] + b"[" * 200 + whole[208:]):
         path.write_bytes(content)

@@ -13,6 +13,7 @@ from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.train.data import load_corpus, validation_batches
 from lowcomm_node.train.evaluate import validation_loss
 from lowcomm_node.train.model import GPT, build_model
+from lowcomm_node.train.replica import Replica
 from lowcomm_node.train.session import choose_device
 from lowcomm_node.train.state_file import TrainingState, read_state
 from lowcomm_node.units import RunId
@@ -85,10 +86,8 @@ class Judge:
 
     def params_of(self, path: Path) -> dict[str, Tensor]:
         """The parameters in a state file, by name. Raises StoreError."""
-        model = build_model(self._manifest)
-        shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-        has_mixed = self._manifest.outer.mixing == "momentum"
-        state: TrainingState = read_state(path, self._run_id, shapes, has_mixed=has_mixed)
+        layout = Replica(self._manifest, torch.device("cpu")).layout()
+        state: TrainingState = read_state(path, self._run_id, layout)
         return {key.removeprefix(_PARAMS): t for key, t in state.tensors.items() if key.startswith(_PARAMS)}
 
     def _loss(self, params: Mapping[str, Tensor] | None) -> float:

@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from lowcomm_node.settings.streams import StateStream
 from lowcomm_node.units import Stream
 
-__all__ = ["InnerOptimizer"]
+__all__ = ["InnerOptimizer", "ZeroStateOptimizer", "decays"]
 
 
 class InnerOptimizer(ABC):
@@ -37,4 +38,22 @@ class InnerOptimizer(ABC):
         """Called after state was exchanged: bring it back to where the next step is safe."""
 
 
-Parameters = Sequence[nn.Parameter]
+class ZeroStateOptimizer(InnerOptimizer):
+    """One whose streams all start at zero and have the shapes of the parameters."""
+
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], positions: Sequence[int], streams: tuple[StateStream, ...]
+    ) -> None:
+        self._parameters = list(parameters)
+        self.streams = streams
+        self.members = {stream.name: tuple(positions) for stream in streams}
+        self._tensors = {stream.name: [torch.zeros_like(p.data) for p in self._parameters] for stream in streams}
+        self.optimizer_steps = 0
+
+    def tensors(self, stream: Stream) -> list[Tensor]:
+        return self._tensors[stream]
+
+
+def decays(parameter: nn.Parameter) -> bool:
+    """Does weight decay act on it? On matrices, not on vectors."""
+    return parameter.ndim >= 2

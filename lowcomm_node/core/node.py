@@ -28,7 +28,7 @@ from lowcomm_node.core.events import (
 from lowcomm_node.core.initiator import InitiatingEnd
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, Refusal, Verdict
 from lowcomm_node.core.partners import Partners
-from lowcomm_node.core.schedule import ExchangeSchedule
+from lowcomm_node.core.schedule import ExchangeSchedule, Timing
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import PeerId, RunId, Stream
 
@@ -49,6 +49,7 @@ class NodeRules:
     max_peers: int
     seed: bytes
     """Of this life of this node: meeting ids must not repeat after a restart."""
+    timing: Timing = Timing.UNIFORM
 
 
 class NodeCore:
@@ -61,7 +62,7 @@ class NodeCore:
     def __init__(self, rules: NodeRules) -> None:
         self._own = rules.own
         self.partners = Partners(rules.own, rules.max_peers, Chance(rules.seed + b"partners"))
-        self._schedule = ExchangeSchedule(rules.periods, Chance(rules.seed + b"schedule"))
+        self._schedule = ExchangeSchedule(rules.periods, Chance(rules.seed + b"schedule"), rules.timing)
         self._initiator = InitiatingEnd(
             own=rules.own,
             run_id=rules.run_id,

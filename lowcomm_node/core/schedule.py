@@ -1,22 +1,32 @@
 """When is which stream due? DES-LOC's independent periods, counted in own steps and drawn around their mean."""
 
+import math
 from collections.abc import Mapping
+from enum import StrEnum
 
 from lowcomm_node.core.chance import Chance
 from lowcomm_node.units import Stream
 
-__all__ = ["ExchangeSchedule"]
+__all__ = ["ExchangeSchedule", "Timing"]
+
+
+class Timing(StrEnum):
+    """How the gap between two meetings of a stream is drawn; its mean is always the period."""
+
+    UNIFORM = "uniform"
+    """On K/2 .. 3K/2 own steps."""
+    BERNOULLI = "bernoulli"
+    """Each step with probability 1/K, so that gaps are geometric: what DES-LOC's proofs assume (2505.22549, Algorithms 4 and 5)."""
 
 
 class ExchangeSchedule:
-    """Due times per stream.
+    """Due times per stream, from periods K in own steps; a period of 0 is never.
 
-    The gap between two meetings of a stream with period K is uniform on K/2 .. 3K/2 own steps: the mean is K, and
-    nodes that started together do not stay in step and all look for a partner at once. A period of 0 is never.
-    DES-LOC (2505.22549) analyses the same thing as "with probability 1/K".
+    Gaps vary so that nodes that started together do not stay in step and all look for a partner at once.
     """
 
-    def __init__(self, periods: Mapping[Stream, int], chance: Chance) -> None:
+    def __init__(self, periods: Mapping[Stream, int], chance: Chance, timing: Timing = Timing.UNIFORM) -> None:
+        self._timing = timing
         self._periods = {stream: period for stream, period in periods.items() if period > 0}
         self._chance = chance
         self._due_at: dict[Stream, int] = {}
@@ -41,6 +51,14 @@ class ExchangeSchedule:
             self._draw(stream, steps)
 
     def _draw(self, stream: Stream, steps: int) -> None:
-        period = self._periods[stream]
-        low = (period + 1) // 2
-        self._due_at[stream] = steps + low + self._chance.below(period + period // 2 - low + 1)
+        self._due_at[stream] = steps + self._gap(self._periods[stream])
+
+    def _gap(self, period: int) -> int:
+        """Own steps until the next meeting, at least 1."""
+        if self._timing is Timing.UNIFORM:
+            low = (period + 1) // 2
+            return low + self._chance.below(period + period // 2 - low + 1)
+        if period == 1:
+            return 1
+        # The number of trials of probability 1/K up to and with the first success, by inverting its distribution.
+        return 1 + int(math.log1p(-self._chance.uniform()) / math.log1p(-1 / period))

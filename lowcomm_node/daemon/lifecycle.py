@@ -15,6 +15,7 @@ from lowcomm_node import PROTOCOL_VERSION
 from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.core.events import DrainRequested, Ticked, TrainerLost, TrainerReady
 from lowcomm_node.core.node import NodeCore, NodeRules
+from lowcomm_node.core.schedule import Timing
 from lowcomm_node.daemon.clock import SystemClock
 from lowcomm_node.daemon.control import ControlServer
 from lowcomm_node.daemon.http import Health, LocalHttp
@@ -27,10 +28,11 @@ from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.canonical import canonical_bytes, manifest_from_canonical, run_id
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
+from lowcomm_node.settings.streams import periods
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.telemetry.metrics import Metrics
 from lowcomm_node.train.messages import FromTrainer, Report
-from lowcomm_node.units import RunId, Stream
+from lowcomm_node.units import RunId
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import Peers, Status
 from lowcomm_node.wire.limits import MAX_MANIFEST_BYTES
 
@@ -187,6 +189,7 @@ class Node:
             device=ready.device,
         )
         self._log.info("joined", run=run, name=manifest.name, parameters=ready.parameters)
+        self._tell_periods(manifest)
 
     async def _find_run(self) -> tuple[bytes, Manifest, RunId]:
         """The canonical manifest and its parts: our own file's, or the run's that the peers are in."""
@@ -343,21 +346,26 @@ class Node:
         )
 
     def _rules(self, manifest: Manifest, run: RunId) -> NodeRules:
-        meeting = manifest.meeting
         return NodeRules(
             own=self._identity.peer_id,
             run_id=run,
             protocol_version=PROTOCOL_VERSION,
-            periods={
-                Stream.PARAMS: meeting.params_every_steps,
-                Stream.EXP_AVG: meeting.exp_avg_every_steps,
-                Stream.EXP_AVG_SQ: meeting.exp_avg_sq_every_steps,
-            },
+            periods={period.stream: period.every_steps for period in periods(manifest)},
             deadline_s=self._settings.meeting.deadline_s,
             verdict_keep_s=self._settings.meeting.verdict_keep_s,
             max_peers=self._settings.network.max_peers,
             seed=os.urandom(32),
+            timing=Timing(manifest.meeting.timing),
         )
+
+    def _tell_periods(self, manifest: Manifest) -> None:
+        """What this node exchanges how often, and why: much of it follows from the manifest without standing there."""
+        for period in periods(manifest):
+            often = f"every {period.every_steps} own steps" if period.every_steps else "never"
+            self._options.say(f"exchanging {period.stream} {often}: {period.reason}")
+            self._log.info(
+                "exchange_period", stream=period.stream, every_steps=period.every_steps, reason=period.reason
+            )
 
     def _enter(self, state: str, detail: str) -> None:
         has_changed = state != self._state

@@ -64,7 +64,7 @@ def state_streams(config: OptimizerConfig) -> tuple[StateStream, ...]:
             return (StateStream(name=Stream.MOMENTUM, kind=signed, decay=config.momentum),)
     if config.scalar == "lion":
         rest: tuple[StateStream, ...] = (
-            StateStream(name=Stream.EXP_AVG, kind=signed, decay=beta2, scope=Scope.REST),
+            StateStream(name=Stream.EXP_AVG, kind=signed, decay=beta2, scope=Scope.REST, is_bias_corrected=True),
         )
     else:
         rest = _adam(config, Scope.REST)
@@ -94,15 +94,15 @@ def periods(manifest: Manifest) -> tuple[Period, ...]:
     about it would still meet, but not as the organiser was told.
     """
     meeting = manifest.meeting
-    found = [Period(stream=Stream.PARAMS, every_steps=meeting.params_every_steps, reason="set in the manifest")]
-    for stream in state_streams(manifest.optimizer):
-        found.append(_period(stream, meeting))
-    return tuple(found)
+    params = Period(stream=Stream.PARAMS, every_steps=meeting.params_every_steps, reason="set in the manifest")
+    return (params, *(_period(stream, meeting) for stream in state_streams(manifest.optimizer)))
 
 
 def _period(stream: StateStream, meeting: MeetingConfig) -> Period:
     if stream.kind is StreamKind.BASIS:
-        return Period(stream=stream.name, every_steps=0, reason="bases have no common gauge; a joiner takes its donor's")
+        return Period(
+            stream=stream.name, every_steps=0, reason="bases have no common gauge; a joiner takes its donor's"
+        )
     wished = {
         Stream.EXP_AVG: meeting.exp_avg_every_steps,
         Stream.EXP_AVG_SQ: meeting.exp_avg_sq_every_steps,
@@ -112,7 +112,9 @@ def _period(stream: StateStream, meeting: MeetingConfig) -> Period:
         return Period(stream=stream.name, every_steps=wished, reason="set in the manifest")
     steps = half_life(stream.decay)
     if stream.kind is StreamKind.SIGNED and stream.decay <= _SHORTEST_DECAY:
-        reason = f"beta {stream.decay:g} forgets half in {steps:.1f} steps, so an exchanged value is gone before it matters"
+        reason = (
+            f"beta {stream.decay:g} forgets half in {steps:.1f} steps, so an exchanged value is gone before it matters"
+        )
         return Period(stream=stream.name, every_steps=0, reason=reason)
     every_steps = max(meeting.params_every_steps, round(steps))
     return Period(stream=stream.name, every_steps=every_steps, reason=f"half-life of beta {stream.decay:g}")

@@ -14,9 +14,10 @@ from lowcomm_node.core.progress import (
     is_plausible,
     learning_rate_at,
 )
-from lowcomm_node.settings.manifest import TrainingConfig
+from lowcomm_node.settings.manifest import Manifest, MeetingConfig, TrainingConfig
 
 _TRAINING = TrainingConfig(total_steps=1000, warmup_steps=100, min_lr_ratio=0.1)
+_MANIFEST = Manifest(training=_TRAINING, meeting=MeetingConfig(dense_last_ratio=0.05))
 
 
 def test_warm_up_rises_linearly_and_the_first_step_already_learns() -> None:
@@ -52,7 +53,7 @@ def test_no_warm_up_starts_at_the_peak() -> None:
 def test_phases_of_a_run() -> None:
     """Dense offers are accepted before they are made, and both before the run ends."""
     phases = [
-        (is_dense_acceptable(p, _TRAINING), is_cooldown(p, _TRAINING), is_finished(p, _TRAINING))
+        (is_dense_acceptable(p, _MANIFEST), is_cooldown(p, _MANIFEST), is_finished(p, _TRAINING))
         for p in (900.0, 940.0, 950.0, 999.9, 1000.0)
     ]
 
@@ -63,6 +64,13 @@ def test_phases_of_a_run() -> None:
         (True, True, False),
         (True, True, True),
     ]
+
+
+def test_without_a_dense_last_phase_nobody_offers_or_takes_whole_tensors() -> None:
+    """A ratio of 0 leaves the byte budget in force to the end; the slack must not open it again."""
+    never = Manifest(training=_TRAINING, meeting=MeetingConfig(dense_last_ratio=0.0))
+
+    assert not any(is_cooldown(p, never) or is_dense_acceptable(p, never) for p in (0.0, 985.0, 1000.0, 1050.0))
 
 
 @pytest.mark.parametrize("progress", [-1.0, math.nan, math.inf, -math.inf, 1e9])

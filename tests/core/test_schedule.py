@@ -1,10 +1,12 @@
 """Exchange periods: right on average, independent per stream, never in lockstep."""
 
 from itertools import pairwise
-from statistics import mean
+from statistics import mean, pstdev
+
+import pytest
 
 from lowcomm_node.core.chance import Chance
-from lowcomm_node.core.schedule import ExchangeSchedule
+from lowcomm_node.core.schedule import ExchangeSchedule, Timing
 from lowcomm_node.units import Stream
 
 
@@ -35,9 +37,22 @@ def test_streams_keep_their_own_periods() -> None:
     assert not found[Stream.EXP_AVG]
 
 
-def test_period_of_one_is_every_step() -> None:
+def test_bernoulli_gaps_are_geometric() -> None:
+    """Each step with probability 1/K: mean K, standard deviation sqrt(K (K - 1)), and the past tells nothing of the next step."""
+    found = due_steps(ExchangeSchedule({Stream.PARAMS: 10}, Chance(b"e"), Timing.BERNOULLI), 60_000)[Stream.PARAMS]
+    gaps = [after - before for before, after in pairwise(found)]
+    assert abs(mean(gaps) - 10) < 0.4
+    assert abs(pstdev(gaps) - 90**0.5) < 0.5
+    assert min(gaps) == 1
+    waited = [gap for gap in gaps if gap > 10]
+    assert abs(mean(waited) - 10 - mean(gaps)) < 0.8
+    assert abs(gaps.count(1) / len(gaps) - 0.1) < 0.012
+
+
+@pytest.mark.parametrize("timing", Timing)
+def test_period_of_one_is_every_step(timing: Timing) -> None:
     """K = 1 may not become "sometimes twice" or "never"."""
-    found = due_steps(ExchangeSchedule({Stream.PARAMS: 1}, Chance(b"c")), 100)[Stream.PARAMS]
+    found = due_steps(ExchangeSchedule({Stream.PARAMS: 1}, Chance(b"c"), timing), 100)[Stream.PARAMS]
     assert len(found) >= 98
 
 

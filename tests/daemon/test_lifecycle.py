@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,11 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     return Node(options, Metrics())
 
 
+async def _stop_at_once(node: Node) -> Ready:
+    node._stop_requested.set()
+    return _READY
+
+
 def run(life: Awaitable[Any]) -> None:
     async def bounded() -> None:
         async with asyncio.timeout(10):
@@ -139,6 +145,23 @@ def test_the_loop_shows_that_it_is_alive_while_it_looks_for_the_run(node: Node) 
     run(node.run())
 
     assert FakeTraining.newest.has_ended
+
+
+def test_the_person_at_the_terminal_reads_what_is_exchanged_and_why(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Periods that follow from half-lives stand nowhere in the manifest; the node says each of them once."""
+    told: list[str] = []
+    monkeypatch.setattr(node, "_options", replace(node._options, say=told.append))
+    monkeypatch.setattr(FakeTraining.newest, "configure", lambda *_: _stop_at_once(node))
+
+    run(node.run())
+
+    assert [line for line in told if line.startswith("exchanging")] == [
+        "exchanging params every 5 own steps: set in the manifest",
+        "exchanging exp_avg never: beta 0.9 forgets half in 6.6 steps, so an exchanged value is gone before it matters",
+        "exchanging exp_avg_sq every 69 own steps: half-life of beta 0.99",
+    ]
 
 
 def test_nothing_is_announced_once_the_node_has_said_good_bye(node: Node) -> None:

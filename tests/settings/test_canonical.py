@@ -16,14 +16,17 @@ from lowcomm_node.settings.manifest import Manifest, OptimizerConfig, OuterConfi
 LIMIT = 1 << 18
 
 GOLDEN = (
-    b'{"data":{"kind":"text","tokenizer":"byte","validation_ratio":0.05},"meeting":{"budget_bytes":32768,"codec":"ab",'
-    b'"dtype":"bf16","exp_avg_every_steps":0,"exp_avg_sq_codec":"rank1","exp_avg_sq_every_steps":60,'
-    b'"params_every_steps":5},"model":{"context_length":96,"d_ff":256,"d_model":96,"kind":"gpt","num_heads":4,'
-    b'"num_layers":3,"qk_norm":true,"rope_base":10000.0,"tie_embeddings":false,"vocab_size":256},"name":"my-run",'
-    b'"optimizer":{"beta1":0.9,"beta2":0.99,"eps":1e-08,"kind":"adamw","lr":0.006,"weight_decay":0.1},'
-    b'"outer":{"every_steps":0,"lr":0.7,"mixing":"direct","mixing_gain":1.0,"momentum":0.5},"protocol_version":1,'
-    b'"security":{"admission":"open"},"seed":0,"training":{"batch_size":8,"grad_clip":1.0,"min_lr_ratio":0.1,'
-    b'"total_steps":2000,"warmup_steps":50}}'
+    b'{"data":{"kind":"text","tokenizer":"byte","validation_ratio":0.05},"meeting":{"budget_bytes":32768,'
+    b'"clip_ratio":4.0,"codec":"ab","dense_last_ratio":0.05,"dtype":"bf16","exp_avg_every_steps":-1,'
+    b'"exp_avg_sq_codec":"rank1","exp_avg_sq_every_steps":-1,"momentum_every_steps":-1,"omega":"seeded",'
+    b'"params_every_steps":5,"timing":"uniform"},"model":{"context_length":96,"d_ff":256,"d_model":96,'
+    b'"kind":"gpt","num_heads":4,"num_layers":3,"qk_norm":true,"rope_base":10000.0,"tie_embeddings":false,'
+    b'"vocab_size":256},"name":"my-run","optimizer":{"beta1":0.9,"beta2":0.99,"eps":1e-08,"kind":"adamw",'
+    b'"lr":0.006,"momentum":0.95,"momentum_share":0.9,"rank_fraction":0.25,"rank_multiple":1,"scalar":"adamw",'
+    b'"scalar_lr_ratio":1.0,"state_dtype":"fp32","weight_decay":0.1},"outer":{"every_steps":0,"lr":0.7,'
+    b'"mixing":"direct","mixing_gain":1.0,"momentum":0.5},"protocol_version":1,"security":{"admission":"open"},'
+    b'"seed":0,"training":{"batch_size":8,"grad_clip":1.0,"min_lr_ratio":0.1,"total_steps":2000,'
+    b'"warmup_steps":50}}'
 )
 """The default manifest. A change here is a change of every run id: it needs a new protocol version."""
 
@@ -38,7 +41,7 @@ def test_golden_vector() -> None:
     """The canonical form of the defaults, byte for byte, and its hash."""
     assert canonical_bytes(Manifest()) == GOLDEN
     assert run_id(Manifest()) == hashlib.sha256(GOLDEN).hexdigest()
-    assert run_id_of_bytes(GOLDEN) == "6c4332a328c74a7059c7043f7fd0ef7e0a69c00d41dbafbb3e181a5fedef0b5c"
+    assert run_id_of_bytes(GOLDEN) == "62c9601112509a1f1b5d4a14547b1ddfa09d5712c5ea2fe75f6067231f40e48c"
 
 
 def test_a_written_default_is_the_same_run() -> None:

@@ -54,7 +54,7 @@ class DionOptimizer(InnerOptimizer):
         self._seed = seed
         self._group = group
         dtype = _STATE_DTYPES[config.state_dtype]
-        self._momenta = [torch.zeros_like(parameter, dtype=dtype, requires_grad=False) for parameter in parameters]
+        self._momenta = [torch.zeros(parameter.shape, dtype=dtype, device=parameter.device) for parameter in parameters]
         self._bases = [
             seeded_basis(
                 self._seed_of(index),
@@ -64,6 +64,7 @@ class DionOptimizer(InnerOptimizer):
             for index, parameter in enumerate(parameters)
         ]
 
+    @torch.no_grad()
     def step(self, lr: float) -> None:
         self.optimizer_steps += 1
         is_alone = self._group.size == 1
@@ -88,7 +89,7 @@ class DionOptimizer(InnerOptimizer):
             _matrix(parameter),
             [_matrix(self._momenta[index])],
             self._bases[index],
-            [_matrix(gradient)],
+            [gradient.flatten(1)],
             lr=lr,
             mu=self._config.momentum,
             weight_decay=self._config.weight_decay,
@@ -101,5 +102,5 @@ class DionOptimizer(InnerOptimizer):
 
 
 def _matrix(tensor: Tensor) -> Tensor:
-    """The (out, rest) view of a tensor."""
+    """The (out, rest) view of a tensor; never a copy, since it is written to."""
     return tensor if tensor.ndim == 2 else tensor.view(tensor.shape[0], -1)

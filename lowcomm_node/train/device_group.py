@@ -1,0 +1,57 @@
+"""The replicas on the devices of one machine, a process each, as a group that averages tensors: the one use of torch.distributed.
+
+Processes find one another through a file and talk over loopback, with Gloo, which serves tensors of any device.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+
+from lowcomm_node.errors import TrainerError
+
+__all__ = ["ProcessGroup"]
+
+_LOOPBACK = "127.0.0.1"
+
+
+class ProcessGroup:
+    """An ``algo.group.Group`` of ``size`` processes on one machine.
+
+    Nobody waits longer than ``timeout_s``: a mean that is not complete by then, because a member has died, hangs or has left,
+    raises TrainerError at those that wait, and the group is of no more use. Close it before the interpreter ends, whatever
+    happened: the threads of Gloo abort the process if they still run by then.
+    """
+
+    def __init__(self, rendezvous: Path, rank: int, size: int, timeout_s: float) -> None:
+        """Join as number ``rank`` of ``size`` members, and wait for all of them.
+
+        ``rendezvous`` is a path in a private folder, the same for all members, where no file is yet; the last member to leave
+        removes it. Raises TrainerError when the members do not all come within the time-out.
+        """
+        self.size = size
+        # The public constructor listens on the address that the host's name stands for, which others may reach, and Gloo asks
+        # nobody who he is. Only these options say where to listen.
+        options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]  # noqa: SLF001
+        options._devices = [dist.ProcessGroupGloo.create_device(hostname=_LOOPBACK)]  # noqa: SLF001
+        options._timeout = timedelta(seconds=timeout_s)  # noqa: SLF001
+        store = dist.FileStore(str(rendezvous), size)  # type: ignore[attr-defined]
+        store.set_timeout(timedelta(seconds=timeout_s))
+        try:
+            self._group: Any = dist.ProcessGroupGloo(store, rank, size, options)
+        except RuntimeError as error:
+            raise TrainerError(f"the {size} replicas of this machine did not find one another: {error}") from error
+
+    def mean_(self, tensor: Tensor) -> None:
+        """``Group.mean_``: a sum by ring, which every member gets in the same bits, divided by the size."""
+        try:
+            self._group.allreduce([tensor]).wait()
+        except RuntimeError as error:
+            raise TrainerError(f"a replica on this machine left the group: {error}") from error
+        tensor.div_(self.size)
+
+    def close(self) -> None:
+        """Leave; nothing can be averaged afterwards."""
+        self._group = None

@@ -1,0 +1,80 @@
+"""Clipped gossip (He, Karimireddy, Jaggi, arXiv 2202.01545): how far one meeting may move a node, whoever it meets.
+
+Symbols: C the pair's correction, |C| its Frobenius norm over a stream, tau a node's largest |C| taken unscaled, s the scale,
+w the mixing weight, CLIP(z, tau) = min(1, tau/|z|) z. Both ends apply s C with s = min(1, tau_i/|C|, tau_j/|C|).
+
+Differs from the paper in two ways. There each end clips with its own tau alone, and a pair whose ends clip differently moves its
+mean; here both take the smaller of the two, so that the mean stays. There tau_i follows from the distances to the honest
+neighbours, which no node can know; here it is a multiple of the median |C| of a node's recent meetings: as long as fewer than half
+of them were with hostile partners, tau stays within that multiple of what honest ones have shown.
+"""
+
+import math
+import sys
+from collections import defaultdict, deque
+from functools import partial
+from statistics import median
+
+from torch import Tensor
+
+from lowcomm_node.units import Codec, Stream
+
+__all__ = ["ClipNorms", "clip_scale", "reference_clipped_pair"]
+
+_MEMORY = 32
+"""Meetings that count: enough for a median that one partner does not move, few enough to follow a run."""
+_FEWEST = 8
+"""Meetings before the median is believed. Differences start at zero and grow fastest then."""
+
+
+def reference_clipped_pair(
+    x_i: Tensor, x_j: Tensor, *, tau_i: float, tau_j: float, weight: float
+) -> tuple[Tensor, Tensor]:
+    """One exchange of x_i and x_j (same shape), line by line in fp64: the paper's update with C clipped by both ends.
+
+    z   = x_j - x_i                             c = CLIP(CLIP(z, tau_i), tau_j)
+    x_i <- x_i + weight c                       x_j <- x_j - weight c
+    """
+    x_i, x_j = x_i.double(), x_j.double()
+    clipped = _reference_clip(_reference_clip(x_j - x_i, tau_i), tau_j)
+    return x_i + weight * clipped, x_j - weight * clipped
+
+
+def _reference_clip(z: Tensor, tau: float) -> Tensor:
+    norm = float(z.norm())
+    return z if norm <= tau else tau / norm * z
+
+
+def clip_scale(norm: float, own: float, theirs: float) -> float:
+    """s = min(1, own/norm, theirs/norm) for |C| = ``norm``, finite; the bounds are positive and may be infinite.
+
+    Always above 0 and at most 1, so that a scale of 0 on the wire is nothing but a mistake.
+    """
+    if norm <= 0.0:
+        return 1.0
+    return max(min(1.0, own / norm, theirs / norm), sys.float_info.min)
+
+
+class ClipNorms:
+    """tau of one node, for each stream and codec by itself: whole tensors show more of a difference than low rank."""
+
+    def __init__(self, ratio: float) -> None:
+        """``ratio`` times the median is tau (meeting.clip_ratio); 0 is no clipping at all."""
+        self._ratio = ratio
+        self._seen: defaultdict[tuple[Stream, Codec], deque[float]] = defaultdict(partial(deque, maxlen=_MEMORY))
+
+    def observe(self, stream: Stream, codec: Codec, norm: float) -> None:
+        """A meeting is complete whose correction measured ``norm`` before clipping.
+
+        The clipped norm would not do: tau could then never grow by more than it lets through. A norm of 0 (equal replicas,
+        nothing legible) says nothing about honest differences, and a tau of 0 would end all mixing.
+        """
+        if norm > 0.0:
+            self._seen[stream, codec].append(norm)
+
+    def limit(self, stream: Stream, codec: Codec) -> float:
+        """tau: the largest |C| to be taken unscaled; infinite before enough was seen."""
+        seen = self._seen.get((stream, codec), ())
+        if not self._ratio or len(seen) < _FEWEST:
+            return math.inf
+        return self._ratio * median(seen)

@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, Command] = {
     "leave": Command("Look after a node", "ask the node to finish its meeting, save and stop", ""),
     "config": Command("Settings", "show settings with their origins, check files", "show --origin"),
     "identity": Command("Settings", "show this node's peer id", "show"),
+    "bench": Command("Research", "compare training methods in a laboratory without network", "methods --seeds 3"),
 }
 """Every command, in the order of the help; the module of each is ``lowcomm_node.cli.commands.<name>``."""
 

@@ -14,7 +14,7 @@ from lowcomm_node.settings.manifest import DataConfig
 from lowcomm_node.train.corpus_files import Document, describe_paths, find_documents
 from lowcomm_node.units import PeerId, RunId
 
-__all__ = ["Corpus", "Stream", "load_corpus", "validation_batches"]
+__all__ = ["Corpus", "Stream", "is_held_out", "load_corpus", "validation_batches"]
 
 _SEPARATOR = b"\0"
 
@@ -37,8 +37,8 @@ def load_corpus(paths: tuple[str, ...], data: DataConfig, context_length: int) -
     """
     documents = find_documents(paths)
     needed = context_length + 1
-    train = _join([d for d in documents if not _is_validation(d.name, data.validation_ratio)])
-    validation = _join([d for d in documents if _is_validation(d.name, data.validation_ratio)])
+    train = _join([d for d in documents if not is_held_out(d.name, data.validation_ratio)])
+    validation = _join([d for d in documents if is_held_out(d.name, data.validation_ratio)])
     if min(len(train), len(validation)) < needed:
         cuts = [int(len(d.text) * (1 - data.validation_ratio)) for d in documents]
         train = _join([Document(d.name, d.text[:cut]) for d, cut in zip(documents, cuts, strict=True)])
@@ -95,7 +95,8 @@ def _windows(tokens: Tensor, starts: list[int], window: Tensor) -> Tensor:
     return tokens[torch.tensor(starts).unsqueeze(1) + window].long()
 
 
-def _is_validation(name: str, validation_ratio: float) -> bool:
+def is_held_out(name: str, validation_ratio: float) -> bool:
+    """Does the file of this name belong to validation? By a hash, so that all nodes agree."""
     digest = hashlib.sha256(b"lowcomm/v1/split|" + name.encode()).digest()
     return int.from_bytes(digest[:8], "little") < validation_ratio * 2**64
 

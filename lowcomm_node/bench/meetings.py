@@ -1,0 +1,211 @@
+"""Asynchronous meetings in virtual time: the node's own decisions, the trainer's own replicas and desks, no network.
+
+Time is counted in steps of the fastest replica. Steps and codecs take none of it; each message travels ``delay_steps``.
+"""
+
+import heapq
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from lowcomm_node import PROTOCOL_VERSION
+from lowcomm_node.bench.examine import Examiner
+from lowcomm_node.bench.texts import Texts, peer_of, run_of
+from lowcomm_node.bench.trial import Trial
+from lowcomm_node.core.commands import (
+    CloseLink,
+    Command,
+    EncodeClose,
+    OpenLink,
+    ReportMeeting,
+    Role,
+    Send,
+    SettleMeeting,
+)
+from lowcomm_node.core.events import (
+    CorrectionApplied,
+    Event,
+    Member,
+    MembersSeen,
+    MessageReceived,
+    StepsTaken,
+    Ticked,
+    TrainerReady,
+)
+from lowcomm_node.core.messages import Answer, Close, Message, Offer
+from lowcomm_node.core.node import NodeCore, NodeRules
+from lowcomm_node.core.progress import is_cooldown, is_finished
+from lowcomm_node.settings.streams import periods
+from lowcomm_node.train.data import Stream as Batches
+from lowcomm_node.train.desk import MeetingDesk
+from lowcomm_node.train.replica import Replica
+from lowcomm_node.units import MeetingId, PeerId, Stream
+
+__all__ = ["MeetingsRun"]
+
+_CPU = torch.device("cpu")
+_DEADLINE = 1000.0
+"""No message is lost here, so no deadline is ever needed."""
+
+
+@dataclass(eq=False, slots=True)
+class _Node:
+    name: PeerId
+    core: NodeCore
+    replica: Replica
+    desk: MeetingDesk
+    batches: Batches
+    speed: float
+    """Steps per unit of time."""
+
+
+class MeetingsRun:
+    """All replicas of one trial. Everything is drawn from the seed; two runs are equal to the bit."""
+
+    def __init__(self, trial: Trial, texts: Texts) -> None:
+        self._trial = trial
+        self._training = trial.manifest.training
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._now = 0.0
+        self._num_steps = 0
+        self._is_stepping = True
+        self._ends: dict[MeetingId, tuple[_Node, _Node]] = {}
+        """Initiator and answerer of meetings under way."""
+        self._gaps: dict[MeetingId, Tensor] = {}
+        """theta_i - theta_j when the initiator computed its correction."""
+        self._captured: list[float] = []
+        self._bytes_sent = 0
+        self.duration_steps = 0.0
+        self.num_meetings = 0
+        self.failures: Counter[str] = Counter()
+        self._nodes = {
+            peer_of(index): self._build(index, batches, speed)
+            for index, (batches, speed) in enumerate(zip(texts.streams, trial.replica_speeds, strict=True))
+        }
+        self.replicas = [node.replica for node in self._nodes.values()]
+
+    @property
+    def bytes_per_node(self) -> float:
+        """Payload bytes that crossed the wire, mean over nodes."""
+        return self._bytes_sent / len(self._nodes)
+
+    @property
+    def captured_ratio(self) -> float:
+        """Mean over meetings of the parameters of 1 - |D - C|^2 / |D|^2, D the difference, C what was applied of it; or NaN."""
+        return sum(self._captured) / len(self._captured) if self._captured else math.nan
+
+    def run(self, examiner: Examiner) -> None:
+        """Train until the replicas together have taken the steps of the schedule, then let meetings end."""
+        members = tuple(
+            Member(peer=name, grpc_address=name, progress_steps=0.0, has_state=True, expires_at=math.inf)
+            for name in self._nodes
+        )
+        for index, node in enumerate(self._nodes.values()):
+            self._feed(node, MembersSeen(members=members))
+            self._feed(node, TrainerReady())
+            # Phases differ, so that replicas of one speed do not all stand at a step's end at once.
+            self._at((1 + index / len(self._nodes)) / node.speed, partial(self._step, node, examiner))
+        while self._queue:
+            self._now, _, action = heapq.heappop(self._queue)
+            action()
+
+    def _build(self, index: int, batches: Batches, speed: float) -> _Node:
+        trial, run, name = self._trial, run_of(self._trial.seed), peer_of(index)
+        replica = Replica(trial.manifest, _CPU)
+        rules = NodeRules(
+            own=name,
+            run_id=run,
+            protocol_version=PROTOCOL_VERSION,
+            periods={period.stream: period.every_steps for period in periods(trial.manifest)},
+            deadline_s=_DEADLINE,
+            verdict_keep_s=_DEADLINE,
+            max_peers=trial.replicas,
+            seed=f"{run}|{name}".encode(),
+        )
+        return _Node(name, NodeCore(rules), replica, MeetingDesk(replica, trial.manifest, run), batches, speed)
+
+    def _at(self, delay: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, (self._now + delay, next(self._order), action))
+
+    def _step(self, node: _Node, examiner: Examiner) -> None:
+        """One own step, or a wait: whoever is at the end of the run waits for the others, as nodes do."""
+        total = self._training.total_steps * len(self._nodes)
+        if self._num_steps >= total or all(self._is_finished(other) for other in self._nodes.values()):
+            return
+        self._feed(node, Ticked())
+        if not self._is_finished(node):
+            node.replica.train_step(node.batches.batch(node.replica.data_cursor))
+            self._num_steps += 1
+            self.duration_steps = self._now
+            cooldown = is_cooldown(node.replica.progress_steps, self._trial.manifest)
+            self._feed(node, StepsTaken(steps=node.replica.steps, is_cooldown=cooldown))
+            examiner.observe(self.replicas, self._num_steps, self.bytes_per_node)
+        self._at(1 / node.speed, partial(self._step, node, examiner))
+
+    def _is_finished(self, node: _Node) -> bool:
+        return is_finished(node.replica.progress_steps, self._training)
+
+    def _feed(self, node: _Node, event: Event) -> None:
+        for command in node.core.handle(event, self._now):
+            self._execute(node, command)
+
+    def _execute(self, node: _Node, command: Command) -> None:
+        match command:
+            case OpenLink():
+                self._ends[command.meeting_id] = (node, self._nodes[command.peer])
+                self._send(node, command.message)
+            case Send():
+                self._send(node, command.message)
+            case CloseLink():
+                pass  # links are not lost here, and what was sent arrives
+            case ReportMeeting():
+                self._report(command)
+            case SettleMeeting():
+                self._settle(node, command)
+            case _:
+                if isinstance(command, EncodeClose):
+                    i, j = (_flat(end.replica) for end in self._ends[command.answer.meeting_id])
+                    self._gaps[command.answer.meeting_id] = i - j
+                event = node.desk.handle(command)
+                if event is not None:
+                    self._feed(node, event)
+
+    def _settle(self, node: _Node, command: SettleMeeting) -> None:
+        """The initiator moves by -(g/2) C, which tells what C was."""
+        before = _flat(node.replica)
+        event = node.desk.handle(command)
+        gap = self._gaps.pop(command.meeting_id)
+        if isinstance(event, CorrectionApplied) and Stream.PARAMS in dict(event.norms):
+            correction = (before - _flat(node.replica)) / (self._trial.manifest.outer.mixing_gain / 2)
+            size = float(gap.square().sum())
+            if size > 0:
+                self._captured.append(1 - float((gap - correction).square().sum()) / size)
+        if event is not None:
+            self._feed(node, event)
+
+    def _send(self, node: _Node, message: Message) -> None:
+        ends = self._ends.get(message.meeting_id)
+        if ends is None or node not in ends:
+            return
+        receiver = ends[1] if node is ends[0] else ends[0]
+        if isinstance(message, Offer | Answer | Close):
+            self._bytes_sent += sum(map(len, message.parts))
+        self._at(self._trial.delay_steps, partial(self._feed, receiver, MessageReceived(message=message)))
+
+    def _report(self, report: ReportMeeting) -> None:
+        if report.role is Role.INITIATOR and report.outcome == "completed":
+            self.num_meetings += 1
+        elif report.outcome != "completed":
+            self._gaps.pop(report.meeting_id, None)
+            self.failures[report.reason] += 1
+
+
+def _flat(replica: Replica) -> Tensor:
+    return torch.cat([theta.flatten() for theta in replica.theta])

@@ -1,0 +1,157 @@
+"""From what a researcher asks to the list of trials: methods x grid x seeds."""
+
+import itertools
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lowcomm_node.bench.methods import Family, Method, Overrides, find_methods
+from lowcomm_node.bench.trial import FULL, SMALL, Shards, Speeds, Trial, make_manifest
+from lowcomm_node.errors import ConfigError
+from lowcomm_node.settings.load import read_manifest, read_toml
+from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.settings.schema import keys_of, nearest
+
+__all__ = ["Request", "plan_trials"]
+
+_MAX_REPLICAS = 256
+_MAX_SEEDS = 1000
+_SMALL_REPLICAS = 8
+_FULL_REPLICAS = 16
+_TRIED_SECTIONS = ("optimizer", "outer", "meeting")
+"""What of a manifest file makes a method; model and schedule are those of the comparison."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The command line of one comparison."""
+
+    only: Sequence[str] = ()
+    """Names of methods; empty is the default selection."""
+    seeds: int = 1
+    steps: int | None = None
+    """Length of the schedule."""
+    replicas: int | None = None
+    shards: Shards = Shards.IID
+    speeds: Speeds = Speeds.EQUAL
+    delay_steps: float = 0.1
+    is_full: bool = False
+    sets: Sequence[str] = ()
+    """``key=value``: one more run of our meetings with all of these."""
+    manifest: Path | None = None
+    """One more run of our meetings with this file's optimizer, outer and meeting sections."""
+    grid: Sequence[str] = ()
+    """``key=value,value``: each method with each combination."""
+    data: tuple[str, ...] = ()
+
+
+def plan_trials(request: Request) -> list[Trial]:
+    """All trials, those of one method together. Raises ConfigError naming the option and what it allows."""
+    replicas = request.replicas or (_FULL_REPLICAS if request.is_full else _SMALL_REPLICAS)
+    _check_range("--replicas", replicas, 2, _MAX_REPLICAS)
+    _check_range("--seeds", request.seeds, 1, _MAX_SEEDS)
+    if not 0 <= request.delay_steps <= 1000:
+        raise ConfigError(f"--delay {request.delay_steps} is not allowed; allowed: 0 to 1000 steps")
+    base = _base(request)
+    trials = []
+    for method in _methods(request):
+        for point in _grid(request.grid):
+            label = " ".join([method.name, *(f"{_last(key)}={value}" for key, value in point.items())])
+            trials += [
+                Trial(
+                    label=label,
+                    family=method.family,
+                    manifest=make_manifest(base, method.overrides, point, seed=seed, source=label),
+                    replicas=replicas,
+                    shards=request.shards,
+                    speeds=request.speeds,
+                    delay_steps=request.delay_steps,
+                    data_paths=request.data,
+                )
+                for seed in range(request.seeds)
+            ]
+    return trials
+
+
+def _base(request: Request) -> Overrides:
+    size = FULL if request.is_full else SMALL
+    if request.steps is None:
+        return size
+    default = make_manifest(size).training
+    _check_range("--steps", request.steps, 1, 1_000_000)
+    # A short schedule keeps the shape of the default one, which warms up for no more than a quarter.
+    return {
+        **size,
+        "training.total_steps": request.steps,
+        "training.warmup_steps": min(default.warmup_steps, request.steps // 4),
+    }
+
+
+def _methods(request: Request) -> list[Method]:
+    methods = find_methods(request.only)
+    overrides: dict[str, object] = {}
+    words = ["meet"]
+    if request.manifest is not None:
+        overrides |= _sections_of(request.manifest)
+        words.append(request.manifest.stem)
+    for text in request.sets:
+        key, value = _split("--set", text)
+        overrides[key] = _value(key, value)
+        words.append(f"{_last(key)}={value}")
+    if overrides:
+        name = " ".join(words)
+        methods.append(Method(name=name, family=Family.MEETINGS, about="as asked for", overrides=overrides))
+    return methods
+
+
+def _sections_of(path: Path) -> Overrides:
+    read_manifest(path)  # for its errors
+    table = read_toml(path)
+    found: dict[str, object] = {}
+    for section in _TRIED_SECTIONS:
+        values = table.get(section, {})
+        if isinstance(values, Mapping):
+            found |= {f"{section}.{name}": value for name, value in values.items()}
+    return found
+
+
+def _grid(texts: Sequence[str]) -> list[Overrides]:
+    """All combinations; one empty one without a grid."""
+    axes = []
+    for text in texts:
+        key, values = _split("--grid", text)
+        axes.append([(key, _value(key, value.strip())) for value in values.split(",")])
+    return [dict(combination) for combination in itertools.product(*axes)]
+
+
+def _split(option: str, text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    known = keys_of(Manifest)
+    if not equals or not value.strip():
+        raise ConfigError(f"{option} {text}: write it as {option} section.key=value, e.g. {option} optimizer.lr=0.003")
+    if key not in known:
+        close = nearest(key, known)
+        raise ConfigError(f"{option} {text}: no manifest has {key}" + (f"; did you mean {close}?" if close else ""))
+    if key in {"seed", "name", "protocol_version"}:
+        raise ConfigError(f"{option} {text}: {key} is the laboratory's own; seeds are numbered by --seeds")
+    return key, value.strip()
+
+
+def _value(key: str, text: str) -> object:
+    if keys_of(Manifest)[key].type is str:
+        return text
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # the manifest's own check says what is allowed
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _check_range(option: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{option} {value} is not allowed; allowed: {low} to {high}")

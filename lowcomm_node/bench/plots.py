@@ -1,0 +1,139 @@
+"""Three pictures of a comparison. Colours are those of Okabe and Ito, which the colour-blind can tell apart."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from lowcomm_node.bench.methods import Family
+from lowcomm_node.bench.summary import Row, describe, front
+from lowcomm_node.bench.trial import Point
+from lowcomm_node.errors import StoreError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["plot_bytes", "plot_spread", "plot_tokens"]
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_STYLES = ("-", "--", ":", "-.")
+_MARKERS = {
+    Family.DDP: "s",
+    Family.LOCAL: "X",
+    Family.AVERAGE: "^",
+    Family.DILOCO: "D",
+    Family.NOLOCO: "v",
+    Family.MEETINGS: "o",
+}
+_FRONT_COLOUR = "#999999"
+_LEGEND_ROWS = 24
+
+
+def plot_bytes(rows: Sequence[Row], path: Path) -> None:
+    """Loss against bytes per node, with the front. Raises StoreError."""
+    figure, axes = _figure(rows, "Loss against traffic")
+    sending = [row for row in rows if row.mean("bytes_per_node") > 0]
+    for index, row in enumerate(rows):
+        if row in sending:
+            axes.errorbar(
+                row.mean("bytes_per_node") / 1024,
+                row.mean("loss"),
+                yerr=row.deviation("loss"),
+                fmt=_MARKERS[row.family],
+                color=_colour(index),
+                markersize=6,
+                capsize=3,
+                label=row.label,
+            )
+        else:
+            axes.axhline(row.mean("loss"), color=_colour(index), linestyle="--", linewidth=1.0, label=f"{row.label}: 0")
+    if sending:
+        axes.set_xscale("log")
+        best = front(sending)
+        xs = [row.mean("bytes_per_node") / 1024 for row in best]
+        # Between two methods of the front nothing was measured: a step down at each.
+        axes.step(xs, [row.mean("loss") for row in best], where="post", color=_FRONT_COLOUR, linewidth=1.0, zorder=0)
+    axes.set_xlabel("sent per node (KiB, whole run)")
+    axes.set_ylabel("validation loss, mean over replicas (nats per token)")
+    _save(figure, axes, path)
+
+
+def plot_tokens(rows: Sequence[Row], path: Path) -> None:
+    """Loss against tokens during the run. Raises StoreError."""
+    figure, axes = _figure(rows, "Loss during the run")
+    for index, row in enumerate(rows):
+        points = _mean_curve(row)
+        tokens = [point.tokens for point in points]
+        losses = [point.loss for point in points]
+        axes.plot(tokens, losses, color=_colour(index), linestyle=_style(index), linewidth=1.4, label=row.label)
+    axes.set_xlabel("tokens, all replicas together")
+    axes.set_ylabel("validation loss, mean over replicas (nats per token)")
+    _save(figure, axes, path)
+
+
+def plot_spread(rows: Sequence[Row], path: Path) -> None:
+    """Spread against learning rate during the run, where replicas differ. Raises StoreError."""
+    figure, axes = _figure(rows, "Spread against learning rate during the run")
+    for index, row in enumerate(rows):
+        points = [point for point in _mean_curve(row) if point.spread > 0 and point.learning_rate > 0]
+        if points:
+            axes.plot(
+                [point.learning_rate for point in points],
+                [point.spread for point in points],
+                color=_colour(index),
+                linestyle=_style(index),
+                marker=_MARKERS[row.family],
+                markersize=4,
+                linewidth=0.9,
+                label=row.label,
+            )
+    if axes.lines:
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+    axes.set_xlabel("learning rate of the inner optimizer")
+    axes.set_ylabel("spread: rms distance from the mean, per parameter")
+    _save(figure, axes, path)
+
+
+def _mean_curve(row: Row) -> list[Point]:
+    """Look by look, the mean over seeds; looks that not all seeds have are left out."""
+    curve = []
+    for looks in zip(*(result.curve for result in row.results), strict=False):
+        means = {name: statistics.fmean(getattr(look, name) for look in looks) for name in Point.__dataclass_fields__}
+        if all(math.isfinite(value) for value in means.values()):
+            curve.append(Point(**means | {"tokens": looks[0].tokens}))
+    return curve
+
+
+def _figure(rows: Sequence[Row], title: str) -> "tuple[Figure, Axes]":
+    figure = Figure(figsize=(11, 6.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.set_title(f"{title}\n{describe(rows)}", fontsize=9, loc="left")
+    axes.grid(visible=True, alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure: Figure, axes: "Axes", path: Path) -> None:
+    count = len(axes.get_legend_handles_labels()[0])
+    if count:
+        columns = -(-count // _LEGEND_ROWS)
+        axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.0), ncols=columns)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png")
+    except OSError as error:
+        raise StoreError(f"{path}: the plot cannot be written: {error.strerror}") from error
+
+
+def _colour(index: int) -> str:
+    return _COLOURS[index % len(_COLOURS)]
+
+
+def _style(index: int) -> str:
+    return _STYLES[index // len(_COLOURS) % len(_STYLES)]

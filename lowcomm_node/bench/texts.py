@@ -1,0 +1,83 @@
+"""What each replica trains on, and the text that all are judged by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from lowcomm_node.bench.trial import Shards, Trial
+from lowcomm_node.errors import DataError
+from lowcomm_node.settings.manifest import DataConfig
+from lowcomm_node.train.corpus_files import find_documents
+from lowcomm_node.train.data import Stream, is_held_out, load_corpus, validation_batches
+from lowcomm_node.units import PeerId, RunId
+
+__all__ = ["Texts", "load_texts", "peer_of", "run_of"]
+
+_WINDOWS_PER_BATCH = 64
+_NUM_BATCHES = 12
+_NUM_QUICK_BATCHES = 2
+_QUICK_WINDOWS_PER_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Texts:
+    """Tokens of one trial."""
+
+    streams: tuple[Stream, ...]
+    """Batches of each replica."""
+    validation: Sequence[Tensor]
+    """For the end of a run."""
+    quick_validation: Sequence[Tensor]
+    """For looks during a run."""
+
+
+def load_texts(trial: Trial) -> Texts:
+    """Read the corpus once a process. Raises DataError."""
+    manifest = trial.manifest
+    context_length, batch_size = manifest.model.context_length, manifest.training.batch_size
+    train, validation = _corpus(trial.data_paths, manifest.data, context_length)
+    shards = (train,) * trial.replicas
+    if trial.shards is Shards.BY_FILE:
+        shards = _slices(_in_order_of_names(trial.data_paths, manifest.data), trial.replicas, context_length)
+    run = run_of(trial.seed)
+    return Texts(
+        streams=tuple(
+            Stream(tokens, batch_size, context_length, run, peer_of(index)) for index, tokens in enumerate(shards)
+        ),
+        validation=validation_batches(validation, _WINDOWS_PER_BATCH, context_length, _NUM_BATCHES),
+        quick_validation=validation_batches(validation, _QUICK_WINDOWS_PER_BATCH, context_length, _NUM_QUICK_BATCHES),
+    )
+
+
+def run_of(seed: int) -> RunId:
+    """A run id that depends on the seed alone: all methods draw the same batches."""
+    return RunId(f"{seed:064x}")
+
+
+def peer_of(index: int) -> PeerId:
+    """Name of replica ``index``."""
+    return PeerId(f"replica{index:03d}")
+
+
+@lru_cache(maxsize=2)
+def _corpus(paths: tuple[str, ...], data: DataConfig, context_length: int) -> tuple[Tensor, Tensor]:
+    corpus = load_corpus(paths, data, context_length)
+    return corpus.train, corpus.validation
+
+
+@lru_cache(maxsize=2)
+def _in_order_of_names(paths: tuple[str, ...], data: DataConfig) -> Tensor:
+    documents = [d for d in find_documents(paths) if not is_held_out(d.name, data.validation_ratio)]
+    text = b"\0".join(document.text for document in sorted(documents, key=lambda d: d.name))
+    if not text:
+        raise DataError("shards by file need more files than the held-out ones; give more text, or take --shards iid")
+    return torch.frombuffer(bytearray(text), dtype=torch.uint8)
+
+
+def _slices(tokens: Tensor, count: int, context_length: int) -> tuple[Tensor, ...]:
+    if len(tokens) < count * (context_length + 1):
+        raise DataError(f"{len(tokens)} bytes are too few for {count} shards of a window each")
+    return tuple(torch.tensor_split(tokens, count))

@@ -1,0 +1,1 @@
+"""What the laboratory shows while it works, and leaves behind."""

@@ -1,0 +1,113 @@
+"""``lowcomm-node bench``: the laboratory. Methods compared at equal tokens, in this process and without network."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from lowcomm_node.bench.methods import METHODS
+from lowcomm_node.bench.plan import Request, plan_trials
+from lowcomm_node.bench.trial import Shards, Speeds
+from lowcomm_node.cli.exit_codes import ExitCode
+from lowcomm_node.errors import ConfigError
+
+__all__ = ["add_arguments", "run"]
+
+_PLAIN_WIDTH = 160
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the experiments and their arguments."""
+    experiments = parser.add_subparsers(dest="experiment", required=True, metavar="methods")
+    methods = experiments.add_parser(
+        "methods",
+        help="train the same model on the same data by several methods; loss, traffic and agreement of each",
+        epilog="A method is a line of --list, or --set and --manifest. Results are kept in --out: what is there is not run again.",
+    )
+    which = methods.add_argument_group("what is compared")
+    which.add_argument("--list", action="store_true", help="name all methods and stop")
+    which.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="these methods instead of the default selection"
+    )
+    which.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one more method: our meetings with this manifest key, e.g. meeting.dtype=int4; repeat it for several keys",
+    )
+    which.add_argument(
+        "--manifest",
+        type=Path,
+        metavar="FILE",
+        help="one more method: our meetings with this file's [optimizer], [outer] and [meeting]",
+    )
+    which.add_argument(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="KEY=A,B",
+        help="each method once for each value, e.g. optimizer.lr=0.003,0.006; several: each combination",
+    )
+    how = methods.add_argument_group("under which conditions")
+    how.add_argument("--seeds", type=int, default=1, metavar="N", help="initial weights, data order and partners (1)")
+    how.add_argument("--steps", type=int, metavar="N", help="length of the schedule (800; --full 2000)")
+    how.add_argument("--replicas", type=int, metavar="N", help="nodes (8; --full 16)")
+    how.add_argument(
+        "--shards",
+        choices=[*Shards],
+        default=Shards.IID,
+        help="windows of all text, or each replica its own files (iid)",
+    )
+    how.add_argument(
+        "--speeds", choices=[*Speeds], default=Speeds.EQUAL, help="all alike, or from 1 down to 1/8 (equal)"
+    )
+    how.add_argument(
+        "--delay", type=float, default=0.1, metavar="STEPS", help="how long a message of a meeting travels (0.1)"
+    )
+    how.add_argument("--full", action="store_true", help="a new manifest's model and length instead of the small ones")
+    how.add_argument(
+        "--data", nargs="+", default=[], metavar="PATH", help="text instead of the standard library's sources"
+    )
+    output = methods.add_argument_group("work and results")
+    output.add_argument("--jobs", type=int, metavar="N", help="runs at a time, one thread each (number of cores)")
+    output.add_argument(
+        "--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="folder of results (runs/bench)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan, run what is missing, and write the comparison."""
+    if args.list:
+        width = max(map(len, METHODS))
+        for method in METHODS.values():
+            print(f"{'*' if method.is_default else ' '} {method.name:<{width}}  {method.about}")
+        print("* compared when no --only is given")
+        return ExitCode.OK
+    jobs = args.jobs if args.jobs is not None else os.cpu_count() or 1
+    if jobs < 1:
+        raise ConfigError(f"--jobs {jobs} is not allowed; allowed: at least 1")
+    trials = plan_trials(
+        Request(
+            only=args.only,
+            seeds=args.seeds,
+            steps=args.steps,
+            replicas=args.replicas,
+            shards=Shards(args.shards),
+            speeds=Speeds(args.speeds),
+            delay_steps=args.delay,
+            is_full=args.full,
+            sets=args.set,
+            manifest=args.manifest,
+            grid=args.grid,
+            data=tuple(args.data),
+        )
+    )
+    # Imported late: what is wrong with the command line is said at once.
+    from rich.console import Console
+
+    from lowcomm_node.cli.bench.compare import compare
+
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    compare(trials, args.out, jobs, console)
+    return ExitCode.OK

@@ -27,12 +27,17 @@ from lowcomm_node.units import MeetingId, PeerId, RunId, Stream
 RUN = RunId("ab" * 32)
 
 
-def tiny_manifest(meeting: MeetingConfig | None = None, outer: OuterConfig | None = None, **training: int) -> Manifest:
-    """A run whose model has about ten thousand parameters, with all three streams exchanged."""
+def tiny_manifest(
+    meeting: MeetingConfig | None = None,
+    outer: OuterConfig | None = None,
+    optimizer: OptimizerConfig | None = None,
+    **training: int,
+) -> Manifest:
+    """A run whose model has about ten thousand parameters, with all streams exchanged."""
     return Manifest(
         model=ModelConfig(num_layers=1, num_heads=2, d_model=16, d_ff=32, context_length=16),
         training=dataclasses.replace(TrainingConfig(batch_size=4, total_steps=200, warmup_steps=5), **training),
-        optimizer=OptimizerConfig(lr=1e-2),
+        optimizer=optimizer or OptimizerConfig(lr=1e-2),
         meeting=meeting or tiny_meeting(),
         outer=outer or OuterConfig(every_steps=8),
     )
@@ -40,7 +45,9 @@ def tiny_manifest(meeting: MeetingConfig | None = None, outer: OuterConfig | Non
 
 def tiny_meeting(**changes: object) -> MeetingConfig:
     """Every stream on, and a budget that a low rank of the tiny model needs."""
-    defaults = MeetingConfig(budget_bytes=4096, exp_avg_every_steps=10, exp_avg_sq_every_steps=10)
+    defaults = MeetingConfig(
+        budget_bytes=4096, exp_avg_every_steps=10, exp_avg_sq_every_steps=10, momentum_every_steps=10
+    )
     return dataclasses.replace(defaults, **changes)  # type: ignore[arg-type]
 
 
@@ -109,13 +116,18 @@ class Pair:
         """The answerer's answer, or an assertion that says why not."""
         event = self.desk_j.handle(EncodeAnswer(offer=offer))
         assert isinstance(event, AnswerEncoded), event
-        return Answer(meeting_id=event.meeting_id, parts=event.parts, progress_steps=event.progress_steps)
+        return Answer(
+            meeting_id=event.meeting_id,
+            parts=event.parts,
+            progress_steps=event.progress_steps,
+            clip_norms=event.clip_norms,
+        )
 
     def close(self, answer: Answer) -> Close:
         """The initiator's close."""
         event = self.desk_i.handle(EncodeClose(answer=answer))
         assert isinstance(event, CloseEncoded), event
-        return Close(meeting_id=event.meeting_id, parts=event.parts)
+        return Close(meeting_id=event.meeting_id, parts=event.parts, scales=event.scales)
 
     def apply(self, close: Close) -> CorrectionApplied:
         """The answerer follows."""

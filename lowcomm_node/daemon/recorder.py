@@ -69,13 +69,16 @@ class Recorder:
     def meeting_ended(self, report: ReportMeeting, now: float) -> None:
         """A meeting is over for this node."""
         self.metrics.meeting_reported(report)
-        fields = {
+        fields: dict[str, object] = {
             "meeting": report.meeting_id,
             "partner": report.peer,
             "role": report.role.value,
             "streams": [stream.value for stream in report.streams],
             "duration_s": round(report.duration_s, 3),
         }
+        clipped = {stream.value: float(f"{scale:.3g}") for stream, scale in report.scales if scale < 1}
+        if clipped:
+            fields["scales"] = clipped
         if report.outcome == "completed":
             self.tally.completed[report.role] += 1
             self.tally.duration_sum_s += report.duration_s

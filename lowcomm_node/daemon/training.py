@@ -171,7 +171,7 @@ class Training:
 
     async def _configure(self, question: Configure) -> Ready:
         self.ready = await self._session.ask(question, Ready)
-        self._recorder.metrics.trainer_started(self._session.pid, self.ready.parameters)
+        self._recorder.metrics.trainer_started(self._session.pid, self.ready.stream_sizes)
         return self.ready
 
     async def _sync(

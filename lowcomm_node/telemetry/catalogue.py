@@ -214,10 +214,17 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric(
         name="meeting_correction_norm",
         kind="gauge",
-        help="Frobenius norm of the estimated difference from the last partner, by stream of state.",
+        help="Frobenius norm of the estimated difference from the last partner before clipping, by stream of state.",
         labels={"stream": _STREAMS},
         initial=_UNMEASURED,
         used_by="Do replicas stay together?",
+    ),
+    Metric(
+        name="meeting_corrections_clipped_total",
+        kind="counter",
+        help="Corrections of meetings that were scaled down because one end found them too large, by stream of state.",
+        labels={"stream": _STREAMS},
+        used_by="Is somebody far off or hostile? Is meeting.clip_ratio too low?",
     ),
     Metric(
         name="wire_bytes_total",

@@ -70,7 +70,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._instruments = _Instruments(self._registry)
         self._seen: dict[tuple[str, ...], float] = {}
-        self._parameters = 0
+        self._stream_sizes: Mapping[Stream, int] = {}
         self._trainer_pid: int | None = None
         ProcessCollector(registry=self._registry)
         ProcessCollector(namespace="lowcomm_trainer", pid=lambda: self._trainer_pid or "none", registry=self._registry)
@@ -92,10 +92,10 @@ class Metrics:
         """The node has entered another state of its life."""
         self._instruments.set_exclusive("node_state", state)
 
-    def trainer_started(self, pid: int, parameters: int) -> None:
-        """A trainer process is ready; its cumulative numbers count from zero."""
+    def trainer_started(self, pid: int, stream_sizes: Mapping[Stream, int]) -> None:
+        """A trainer process is ready; its cumulative numbers count from zero. Sizes are numbers of values."""
         self._trainer_pid = pid
-        self._parameters = parameters
+        self._stream_sizes = stream_sizes
         self._seen.clear()
 
     def trainer_resumed(self, steps: int, tokens: int) -> None:
@@ -142,6 +142,8 @@ class Metrics:
             return
         for stream, norm in report.norms:
             instruments.gauge("meeting_correction_norm", stream).set(norm)
+        for stream, scale in report.scales:
+            instruments.counter("meeting_corrections_clipped_total", stream).inc(scale < 1)
         if report.outcome == "half":
             instruments.counter("meetings_half_total").inc()
             return
@@ -151,7 +153,7 @@ class Metrics:
         for stream in report.streams:
             for direction in ("sent", "received"):
                 raw = instruments.counter("wire_raw_bytes_total", direction, stream)
-                raw.inc(self._parameters * _FP32_BYTES)
+                raw.inc(self._stream_sizes.get(stream, 0) * _FP32_BYTES)
 
     def payload_sent(self, stream: Stream, codec: Codec, num_bytes: int) -> None:
         """This node has handed one stream's share of a meeting message to the link."""

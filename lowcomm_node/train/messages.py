@@ -15,7 +15,7 @@ from lowcomm_node.core.events import (
 )
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
-from lowcomm_node.units import PeerId, RunId
+from lowcomm_node.units import PeerId, RunId, Stream
 
 __all__ = [
     "Configure",
@@ -50,12 +50,14 @@ class Ready:
 
     parameters: int
     shapes: tuple[tuple[int, ...], ...]
-    """Shape of each parameter tensor, in the order that plans refer to."""
+    """Shape of each parameter tensor, in the order that plans of the parameters refer to."""
     snapshot_bytes_max: int
     """Upper bound of the size of a state file of this manifest; a download over it is refused."""
     train_tokens: int
     validation_tokens: int
     device: str
+    stream_sizes: dict[Stream, int] = field(default_factory=dict)
+    """Number of values in each stream of state that a meeting could be about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

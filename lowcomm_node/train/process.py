@@ -69,6 +69,9 @@ def _train(mailbox: PipeMailbox) -> None:
             train_tokens=session.train_tokens,
             validation_tokens=session.validation_tokens,
             device=str(replica.device),
+            stream_sizes={
+                stream: sum(tensor.numel() for tensor in replica.tensors(stream)) for stream in replica.streams
+            },
         )
     )
     trainer.run()

@@ -19,6 +19,7 @@ from lowcomm_node.units import Codec, MeetingId, PeerId, RunId, Stream
 
 _NOW = 1_700_000_000.0
 _MAX_SERIES = 600
+_SIZES = {Stream.PARAMS: 1000, Stream.MOMENTUM: 900, Stream.EXP_AVG: 100}
 
 _REPORT = Report(
     steps=10,
@@ -44,6 +45,7 @@ _MEETING = ReportMeeting(
     reason="",
     duration_s=0.3,
     norms=((Stream.PARAMS, 0.7),),
+    scales=((Stream.PARAMS, 1.0),),
 )
 
 
@@ -90,7 +92,7 @@ def test_nothing_outside_the_catalogue_is_exposed(metrics: Metrics) -> None:
 def test_series_stay_within_the_budget_and_do_not_grow(metrics: Metrics) -> None:
     """Whatever words come in, the number of series is that of a fresh node and below the budget."""
     metrics.identify(peer_id=PeerId("12D3KooWSelf"), run_id=RunId("00" * 32), run_name="r", codec="ab", device="cpu")
-    metrics.trainer_started(os.getpid(), parameters=1000)
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
     fresh = len(_samples(metrics))
 
     for number in range(200):
@@ -112,7 +114,7 @@ def test_every_reason_of_the_core_has_its_own_series(metrics: Metrics, reason: s
 
 def test_a_report_moves_counters_by_its_growth(metrics: Metrics) -> None:
     """Cumulative values become increments: two reports count what the second one holds, not their sum."""
-    metrics.trainer_started(os.getpid(), parameters=1000)
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
     metrics.trainer_reported(_REPORT)
     metrics.trainer_reported(replace(_REPORT, steps=13, tokens=1300, blocked_seconds={"data": 2.0}, loss=2.4))
 
@@ -132,11 +134,11 @@ def test_a_report_moves_counters_by_its_growth(metrics: Metrics) -> None:
 
 def test_a_restarted_trainer_counts_on(metrics: Metrics) -> None:
     """A new trainer process starts at zero, its counters do not; work redone from a checkpoint is work done."""
-    metrics.trainer_started(os.getpid(), parameters=1000)
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
     metrics.trainer_reported(replace(_REPORT, steps=100, tokens=10_000))
 
     metrics.trainer_restarted()
-    metrics.trainer_started(os.getpid(), parameters=1000)
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
     metrics.trainer_resumed(steps=80, tokens=8_000)
     metrics.trainer_reported(replace(_REPORT, steps=85, tokens=8_500))
 
@@ -168,7 +170,7 @@ def test_a_report_without_steps_leaves_the_step_gauges(metrics: Metrics) -> None
 
 def test_a_completed_meeting(metrics: Metrics) -> None:
     """It counts for its role, leaves its time and norm, and is compared with whole fp32 tensors both ways."""
-    metrics.trainer_started(os.getpid(), parameters=1000)
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
     metrics.meeting_started(Role.INITIATOR)
     metrics.meeting_reported(_MEETING)
     metrics.payload_sent(Stream.PARAMS, Codec.AB, 700)
@@ -184,6 +186,25 @@ def test_a_completed_meeting(metrics: Metrics) -> None:
     assert _value(metrics, "wire_raw_bytes_total", direction="received", stream="params") == 4000
     assert _value(metrics, "wire_bytes_total", direction="sent", stream="params", codec="ab") == 700
     assert _value(metrics, "wire_bytes_total", direction="received", stream="params", codec="ab") == 600
+
+
+def test_each_stream_is_compared_with_its_own_size(metrics: Metrics) -> None:
+    """Muon's momentum covers the hidden matrices, Adam's moments beside it the rest: neither is as large as the model."""
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
+    metrics.meeting_reported(replace(_MEETING, streams=(Stream.MOMENTUM, Stream.EXP_AVG)))
+
+    assert _value(metrics, "wire_raw_bytes_total", direction="sent", stream="momentum") == 3600
+    assert _value(metrics, "wire_raw_bytes_total", direction="sent", stream="exp_avg") == 400
+    assert _value(metrics, "wire_raw_bytes_total", direction="sent", stream="params") == 0
+
+
+def test_clipped_corrections_count_by_stream(metrics: Metrics) -> None:
+    """A scale below 1 counts, with whatever stream it was for; a whole correction does not."""
+    metrics.meeting_reported(replace(_MEETING, scales=((Stream.PARAMS, 0.2), (Stream.EXP_AVG_SQ, 1.0))))
+    metrics.meeting_reported(_MEETING)
+
+    assert _value(metrics, "meeting_corrections_clipped_total", stream="params") == 1
+    assert _value(metrics, "meeting_corrections_clipped_total", stream="exp_avg_sq") == 0
 
 
 def test_outcomes_of_meetings_exclude_each_other(metrics: Metrics) -> None:
@@ -247,10 +268,10 @@ def test_the_trainer_process_is_shown_while_it_lives(metrics: Metrics) -> None:
     name = ("lowcomm_trainer_process_resident_memory_bytes", frozenset[tuple[str, str]]())
     assert name not in _samples(metrics)
 
-    metrics.trainer_started(os.getpid(), parameters=1)
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
     assert _samples(metrics)[name] > 0
 
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    metrics.trainer_started(child.pid, parameters=1)
+    metrics.trainer_started(child.pid, stream_sizes=_SIZES)
     assert name not in _samples(metrics)

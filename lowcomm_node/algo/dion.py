@@ -50,7 +50,7 @@ def rank_of(shape: Sequence[int], fraction: float, multiple: int = 1) -> int:
     short = min(matrix_shape(shape) or (0,))
     if short == 0:
         raise ValueError(f"a tensor of shape {tuple(shape)} is no matrix and has no rank")
-    # 0.1 * 30 is a little more than 3, and the rank meant is 3.
+    # 0.07 * 100 is a little more than 7, and the rank meant is 7.
     return min(short, multiple * math.ceil(fraction * short / multiple - 1e-9))
 
 
@@ -160,7 +160,7 @@ def dion_rounds(
     if m < n:
         X, Ms, Gs = X.T, [M.T for M in Ms], [G.T for G in Gs]
     dtype = torch.float64 if X.dtype == torch.float64 else torch.float32
-    Bs = [(M if M.dtype == dtype else M.to(dtype, copy=True)).add_(G) for M, G in zip(Ms, Gs, strict=True)]
+    Bs = [(M if M.dtype == dtype else M.to(dtype)).add_(G) for M, G in zip(Ms, Gs, strict=True)]
 
     Y = _mean_product(Bs, Q.to(dtype))
     yield Y

@@ -332,6 +332,18 @@ def test_ill_conditioned_gradients_leave_finite_numbers(kind: str, dtype: torch.
         assert float(_update(before, state.X).norm()) < math.sqrt(6) * (1 + 1e-3)
 
 
+def test_small_directions_count_as_much_as_large_ones() -> None:
+    """Singular values from 1 to 1e-4 in fp32, every one well above rounding: the update has them all at full length."""
+    U, _, V = torch.linalg.svd(_gradients((24, 16), 1)[0], full_matrices=False)
+    G = U * torch.logspace(0, -4, 16, dtype=torch.float64) @ V
+    state = _start((24, 16), 16, torch.float32)
+    before = state.X.clone()
+
+    state.step(G.float(), weight_decay=0.0)
+
+    assert float(_update(before, state.X).norm()) == pytest.approx(4.0, rel=1e-4)
+
+
 def test_basis_turns_towards_the_polar_factor() -> None:
     """On a fixed B at full rank P Q^T comes ever nearer to U V^T, from which the first step is far away."""
     (B,) = _gradients((96, 64), 1)
@@ -412,12 +424,12 @@ def test_first_basis_is_the_same_everywhere() -> None:
         ((64, 32), 0.25, 64, 32),
         ((64, 32), 1.0, 1, 32),
         ((64, 32), 1e-6, 1, 1),
-        ((64, 30), 0.1, 1, 3),
+        ((300, 100), 0.07, 1, 7),
         ((16, 3, 3, 3), 0.5, 1, 8),
     ],
 )
 def test_rank(shape: tuple[int, ...], fraction: float, multiple: int, rank: int) -> None:
-    """A share of the short side, rounded up to a multiple, at most the whole side; 0.1 of 30 is 3, not 4."""
+    """A share of the short side, rounded up to a multiple, at most the whole side; 0.07 of 100 is 7, not 8."""
     assert rank_of(shape, fraction, multiple) == rank
 
 

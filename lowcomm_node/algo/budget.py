@@ -8,11 +8,13 @@ marginal rank, which is optimal for falling e_k up to what does not fit at the e
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite, prod
+from math import isfinite, prod, sqrt
 
 from lowcomm_node.algo.shapes import Shapes, matrix_shape, max_paying_rank
+from lowcomm_node.algo.sizes import low_rank_bytes, whole_bytes
+from lowcomm_node.units import Dtype, Omega
 
-__all__ = ["EnergyModel"]
+__all__ = ["EnergyModel", "choose_counts"]
 
 _PRIOR_DECAY = 0.9
 """q before anything was seen: a random sketch of rank 8 of a 128-dim difference then captures 0.57, of rank 16 0.81."""
@@ -25,6 +27,10 @@ run, would otherwise teach an energy of 0 that no waiting can raise."""
 _MAX_GROWTH = 16.0
 """Most that one observation may raise an estimate: one partner that is far off shall not claim the budget for a hundred
 meetings."""
+_VOID_GROWTH = 16.0
+"""A difference that did not fit its format is believed to be this many times larger in energy, four times in size."""
+_ENERGY_RANGE = (1e-60, 1e60)
+"""Keeps the rms of a number within fp32, whatever was seen."""
 
 
 @dataclass(slots=True)
@@ -36,8 +42,8 @@ class _Tensor:
     """Largest rank that pays; 0 for vectors and for matrices too small for it."""
     num_directions: int
     """min(m, n); 1 for vectors."""
-    rank_cost: int
-    """m + n numbers per rank."""
+    matrix: tuple[int, int] | None
+    """m, n; None of vectors."""
     energy: float = 0.0
     """Running mean of the energy of the whole difference, once it has been seen."""
     decay: float = _PRIOR_DECAY
@@ -48,6 +54,14 @@ class _Tensor:
     def captured(self, rank: int) -> float:
         """Expected share of ``energy`` in the first ``rank`` directions."""
         return (1 - self.decay**rank) / (1 - self.decay**self.num_directions)
+
+    def cost(self, rank: int, dtype: Dtype, omega: Omega) -> int:
+        """Bytes of the busier direction."""
+        if rank == 0:
+            return 0
+        if rank < 0 or self.matrix is None:
+            return whole_bytes(self.numel, dtype).largest_direction
+        return low_rank_bytes(*self.matrix, rank, dtype, omega).largest_direction
 
 
 class EnergyModel:
@@ -62,17 +76,18 @@ class EnergyModel:
         self._energy_per_number = 1.0
 
     def observe(self, ranks: Sequence[int], spectra: Sequence[Sequence[float] | None]) -> None:
-        """Learn from a meeting that took place with ``ranks``.
+        """Learn from a meeting that took place with ``ranks``: -1 where ``spectra`` has one number for the whole tensor's energy.
 
-        ``spectra`` are a Correction's: per tensor the squared singular values of C, largest first, of a dense tensor one
-        number, |C|^2. Values that are not finite are passed over. Raises ValueError when the lengths are not those of
-        the shapes.
+        ``spectra`` are a Correction's. None for a tensor of rank other than 0 is a void one: its difference was larger than
+        believed. Values that are not finite are passed over. Raises ValueError when the lengths are not those of the shapes.
         """
         if not len(ranks) == len(spectra) == len(self._tensors):
             raise ValueError(f"{len(ranks)} ranks and {len(spectra)} spectra for {len(self._tensors)} tensors")
         for tensor, rank, spectrum in zip(self._tensors, ranks, spectra, strict=True):
             if rank == 0 or spectrum is None or not all(isfinite(value) for value in spectrum):
                 tensor.missed += 1
+                if rank != 0 and spectrum is None:
+                    tensor.energy = min(_VOID_GROWTH * tensor.energy, _ENERGY_RANGE[1])
                 continue
             _learn(tensor, rank, spectrum, _MAX_GROWTH * self._expected(tensor))
         seen = [tensor for tensor in self._tensors if tensor.is_seen]
@@ -81,44 +96,56 @@ class EnergyModel:
             # Tensors never seen keep the prior, energy proportional to size, in the unit that the others turned out to have.
             self._energy_per_number = total / sum(tensor.numel for tensor in seen)
 
-    def choose_ranks(self, budget_bytes: int, itemsize: int) -> tuple[int, ...]:
-        """Ranks for the next plan: -1 dense, 0 left out, r > 0 low rank; never more than ``budget_bytes`` either way.
+    def knows(self, ranks: Sequence[int]) -> bool:
+        """Was a difference of each tensor that ``ranks`` sends seen before?"""
+        return all(tensor.is_seen for tensor, rank in zip(self._tensors, ranks, strict=True) if rank)
 
-        A number takes ``itemsize`` bytes; rank r of an m x n matrix takes r (m + n) numbers in each direction and the whole
-        matrix m n. Low rank only where 2 r (m + n) < m n. Vectors go dense before anything else, unless that would keep out
-        a matrix which the budget could carry; then they compete like the rest.
+    def ranges(self) -> tuple[float, ...]:
+        """Per tensor the expected rms of a number of the next difference, positive."""
+        low, high = _ENERGY_RANGE
+        energies = [self._expected(tensor) * (1 + tensor.missed) / max(tensor.numel, 1) for tensor in self._tensors]
+        return tuple(sqrt(min(max(energy, low), high)) for energy in energies)
+
+    def choose_ranks(self, budget_bytes: int, dtype: Dtype, omega: Omega = Omega.SEEDED) -> tuple[int, ...]:
+        """Ranks for the next plan of codec ab: -1 dense, 0 left out, r > 0 low rank; never more than ``budget_bytes`` either way.
+
+        Costs are exact, scales, ranges and checksums included. Low rank only where 2 r (m + n) < m n. Vectors go dense before
+        anything else, unless that would keep out a matrix which the budget could carry; then they compete like the rest.
         """
-        budget = budget_bytes // itemsize
         ranks = [0] * len(self._tensors)
-        vectors = [index for index, tensor in enumerate(self._tensors) if tensor.rank_cost == 0]
-        vector_cost = sum(self._tensors[index].numel for index in vectors)
-        widest = max((cost for tensor in self._tensors if (cost := _cheapest(tensor)) <= budget), default=0)
-        if vector_cost + widest <= budget:
+        left = budget_bytes
+        vectors = [index for index, tensor in enumerate(self._tensors) if tensor.matrix is None]
+        vector_cost = sum(self._tensors[index].cost(-1, dtype, omega) for index in vectors)
+        cheapest = [_cheapest(tensor, dtype, omega) for tensor in self._tensors if tensor.matrix is not None]
+        widest = max((cost for cost in cheapest if cost <= left), default=0)
+        if vector_cost + widest <= left:
             for index in vectors:
                 ranks[index] = -1
-            budget -= vector_cost
-        offers = [offer for index in range(len(ranks)) if ranks[index] == 0 for offer in self._offers(index, 0)]
+            left -= vector_cost
+        offers = [o for index in range(len(ranks)) if ranks[index] == 0 for o in self._offers(index, 0, dtype, omega)]
         heapq.heapify(offers)
         while offers:
             _, index, rank_before, rank, cost = heapq.heappop(offers)
-            if ranks[index] != rank_before or cost > budget:
+            if ranks[index] != rank_before or cost > left:
                 continue
             ranks[index] = rank
-            budget -= cost
+            left -= cost
             if rank > 0:
-                for offer in self._offers(index, rank):
+                for offer in self._offers(index, rank, dtype, omega):
                     heapq.heappush(offers, offer)
         return tuple(ranks)
 
-    def _offers(self, index: int, rank: int) -> list[tuple[float, int, int, int, int]]:
-        """The next steps from ``rank``: one more rank, or the whole tensor; as (-energy per number, index, from, to, cost)."""
+    def _offers(self, index: int, rank: int, dtype: Dtype, omega: Omega) -> list[tuple[float, int, int, int, int]]:
+        """The next steps from ``rank``: one more rank, or the whole tensor; as (-energy per byte, index, from, to, cost)."""
         tensor = self._tensors[index]
         energy = self._expected(tensor) * (1 + tensor.missed)
         captured = tensor.captured(rank)
-        steps = [(-1, 1.0 - captured, tensor.numel - rank * tensor.rank_cost)]
+        steps = [(-1, 1.0 - captured)]
         if rank < tensor.max_rank:
-            steps.append((rank + 1, tensor.captured(rank + 1) - captured, tensor.rank_cost))
-        return [(-energy * gain / cost, index, rank, to, cost) for to, gain, cost in steps if cost > 0]
+            steps.append((rank + 1, tensor.captured(rank + 1) - captured))
+        spent = tensor.cost(rank, dtype, omega)
+        costs = [(to, gain, tensor.cost(to, dtype, omega) - spent) for to, gain in steps]
+        return [(-energy * gain / cost, index, rank, to, cost) for to, gain, cost in costs if cost > 0]
 
     def _expected(self, tensor: _Tensor) -> float:
         """Expected energy in a meeting that follows a meeting."""
@@ -126,25 +153,42 @@ class EnergyModel:
         return max(tensor.energy, _FLOOR_RATIO * average) if tensor.is_seen else average
 
 
+def choose_counts(shapes: Shapes, budget_bytes: int, dtype: Dtype) -> tuple[int, ...]:
+    """Ranks for a plan of codec sparse: the same share of every tensor, at least one number, in at most ``budget_bytes`` either way.
+
+    -1 where all of a tensor fits. A budget that has not room for one number of each leaves out the last tensors.
+    """
+    sizes = [prod(shape) for shape in shapes]
+
+    def counts(share: float) -> list[int]:
+        return [max(1, int(share * size)) if size else 0 for size in sizes]
+
+    def cost(chosen: Sequence[int]) -> int:
+        return sum(whole_bytes(count, dtype).largest_direction for count in chosen if count)
+
+    low, high = 0.0, 1.0
+    if cost(counts(high)) <= budget_bytes:
+        low = high
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(counts(middle)) <= budget_bytes else (low, middle)
+    chosen = counts(low)
+    while cost(chosen) > budget_bytes:
+        chosen[max(index for index, count in enumerate(chosen) if count)] = 0
+    return tuple(-1 if count == size and size else count for count, size in zip(chosen, sizes, strict=True))
+
+
 def _describe(shape: Sequence[int]) -> _Tensor:
     numel = prod(shape)
     matrix = matrix_shape(shape)
     if matrix is None:
-        return _Tensor(numel=numel, max_rank=0, num_directions=1, rank_cost=0)
-    m, n = matrix
-    return _Tensor(
-        numel=numel,
-        max_rank=max_paying_rank(m, n),
-        num_directions=max(1, min(m, n)),
-        rank_cost=m + n,
-    )
+        return _Tensor(numel=numel, max_rank=0, num_directions=1, matrix=None)
+    return _Tensor(numel=numel, max_rank=max_paying_rank(*matrix), num_directions=max(1, min(matrix)), matrix=matrix)
 
 
-def _cheapest(tensor: _Tensor) -> int:
-    """Numbers of the smallest part of a matrix that can be sent; 0 for vectors."""
-    if tensor.rank_cost == 0:
-        return 0
-    return tensor.rank_cost if tensor.max_rank else tensor.numel
+def _cheapest(tensor: _Tensor, dtype: Dtype, omega: Omega) -> int:
+    """Bytes of the smallest part of a matrix that can be sent."""
+    return tensor.cost(1 if tensor.max_rank else -1, dtype, omega)
 
 
 def _learn(tensor: _Tensor, rank: int, spectrum: Sequence[float], ceiling: float) -> None:

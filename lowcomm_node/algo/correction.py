@@ -12,9 +12,11 @@ from torch import Tensor
 
 from lowcomm_node.algo.wireformat import is_finite
 
-__all__ = ["Correction", "Factors", "solve_factors"]
+__all__ = ["Coordinates", "Correction", "Factors", "Part", "make_factors", "right_factors", "whiten"]
 
 _FP32_MAX: float = torch.finfo(torch.float32).max
+_RIDGE = 1e-8
+"""Far below what rounding leaves of a factor, far above what fp64 leaves of a Gram matrix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,34 +33,56 @@ class Factors:
     """b^T b, r x r fp64."""
 
 
-def solve_factors(a: Tensor, image: Tensor, ridge: float) -> Factors:
-    """The factors of the projection of D on span(a), given its image D^T a: b = image (a^T a + lambda I)^-1.
+@dataclass(frozen=True, slots=True)
+class Coordinates:
+    """C of one tensor at some positions, and 0 elsewhere."""
 
-    a is m x r, image n x r, both fp32 on the CPU; lambda = ridge * trace(a^T a) / r. The solve is in fp64, and smooth in
-    its input: two machines whose Gram matrices differ in the last bit get nearly the same b, which a cut-off on small
-    directions would not promise. The ridge decides how far a direction that ``a`` hardly contains may amplify rounding noise.
-    a = 0 (equal replicas) gives b = 0; input that is not finite gives a b that is not finite.
+    index: Tensor
+    """Positions in row-major order, each at most once; int64 on the CPU."""
+    values: Tensor
+    """fp32 on the CPU."""
+    total: int
+    """How many numbers the tensor has."""
+
+
+Part = Tensor | Factors | Coordinates
+"""C of one tensor: written out (fp32, the tensor's shape), as factors, or at some coordinates."""
+
+
+def make_factors(a: Tensor, b: Tensor) -> Factors:
+    """The factors with their Gram matrices; a is m x r, b is n x r, fp32 on the CPU."""
+    wide_a, wide_b = a.double(), b.double()
+    return Factors(a, b, wide_a.T @ wide_a, wide_b.T @ wide_b)
+
+
+def whiten(a: Tensor) -> Tensor:
+    """Q = a L^-T with L L^T = a^T a + lambda I: nearly orthonormal columns that span what those of ``a`` (m x r, fp32, CPU) span.
+
+    For an image Z = D^T Q of D, Q Z^T = a (a^T a + lambda I)^-1 a^T D is the projection of D on span(a), and since no column of Q is
+    longer than 1, an error of Z, such as rounding, is not amplified, however alike the columns of ``a`` are.
+    lambda = 1e-8 trace(a^T a) / r; directions that ``a`` hardly contains come out short instead of arbitrary. fp64 inside; a
+    Cholesky factor, unlike a QR or SVD, has no sign that two machines could choose differently, and is smooth in its input.
+    a = 0 gives 0, and numbers that are not finite give NaN.
     """
-    wide_a = a.double()
-    gram_a = wide_a.T @ wide_a
-    trace = gram_a.diagonal().sum()
-    if not is_finite(trace) or not is_finite(image):
-        return Factors(a, torch.full_like(image, torch.nan), gram_a, gram_a)
+    wide = a.double()
+    gram = wide.T @ wide
+    trace = gram.diagonal().sum()
     if trace == 0:
-        return Factors(a, torch.zeros_like(image), gram_a, gram_a)
-    rank = a.shape[1]
-    regular = gram_a + ridge * trace / rank * torch.eye(rank, dtype=torch.float64)
-    b = torch.linalg.solve(regular, image.double().T).T.to(torch.float32).contiguous()
-    wide_b = b.double()
-    return Factors(a, b, gram_a, wide_b.T @ wide_b)
+        return torch.zeros_like(a)
+    ridge = _RIDGE * trace / a.shape[1]
+    factor, info = torch.linalg.cholesky_ex(gram + ridge * torch.eye(a.shape[1], dtype=torch.float64))
+    if info or not is_finite(trace):
+        return torch.full_like(a, torch.nan)
+    Q: Tensor = torch.linalg.solve_triangular(factor, wide.T, upper=False).T
+    return Q.to(torch.float32).contiguous()
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
     """C of one stream. The initiator applies it with a negative weight, the answerer with the same positive one."""
 
-    parts: tuple[Tensor | Factors | None, ...]
-    """Per tensor: the whole C (fp32, the tensor's shape), its factors, or None where the tensor was left out."""
+    parts: tuple[Part | None, ...]
+    """Per tensor; None where it was left out, or where its difference was too large for the format (void)."""
 
     @torch.no_grad()
     def add_to_(self, tensors: Sequence[Tensor], weight: float | Sequence[float]) -> None:
@@ -76,6 +100,9 @@ class Correction:
             if isinstance(part, Tensor):
                 tensor.add_(part.to(tensor), alpha=own_weight)
                 continue
+            if isinstance(part, Coordinates):
+                _add_coordinates_(tensor, part, own_weight)
+                continue
             matrix = tensor if tensor.ndim == 2 else tensor.view(tensor.shape[0], -1)
             matrix.addmm_(part.a.to(tensor), part.b.to(tensor).T, alpha=own_weight)
 
@@ -88,23 +115,41 @@ class Correction:
         return all(_is_part_finite(part) for part in self.parts if part is not None)
 
     def spectra(self) -> tuple[tuple[float, ...] | None, ...]:
-        """Per tensor the squared singular values of C, largest first, from an r x r problem.
+        """What the meeting says of the difference's energy; this is what ``EnergyModel.observe`` takes.
 
-        A tensor sent whole gives one number, its |C|^2; one left out gives None. This is what ``EnergyModel.observe`` takes.
+        Per tensor the squared singular values of C, largest first, from an r x r problem; one number, |C|^2, of a tensor sent
+        whole; |C|^2 / share of one of which only a share of the coordinates met; None of one left out or void.
         """
         return tuple(None if part is None else _spectrum(part) for part in self.parts)
 
 
-def _energy(part: Tensor | Factors) -> float:
-    if isinstance(part, Tensor):
-        return float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2
-    # The trace of a product of two symmetric matrices is the sum of their elementwise product.
-    return max(float((part.gram_a * part.gram_b).sum()), 0.0)
+def right_factors(correction: Correction) -> tuple[Tensor | None, ...]:
+    """Per tensor an orthonormal basis (n x r fp32, CPU) of the row space of C, main direction first; None where C has no factors."""
+    return tuple(
+        torch.linalg.svd(part.b, full_matrices=False)[0] if isinstance(part, Factors) else None
+        for part in correction.parts
+    )
 
 
-def _is_part_finite(part: Tensor | Factors) -> bool:
-    if isinstance(part, Tensor):
-        return is_finite(part)
+def _add_coordinates_(tensor: Tensor, part: Coordinates, weight: float) -> None:
+    index, values = part.index.to(tensor.device), part.values.to(tensor)
+    if tensor.is_contiguous():
+        tensor.view(-1).index_add_(0, index, values, alpha=weight)
+    else:
+        tensor[torch.unravel_index(index, tensor.shape)] += weight * values
+
+
+def _energy(part: Part) -> float:
+    if isinstance(part, Factors):
+        # The trace of a product of two symmetric matrices is the sum of their elementwise product.
+        return max(float((part.gram_a * part.gram_b).sum()), 0.0)
+    values = part.values if isinstance(part, Coordinates) else part
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
+
+
+def _is_part_finite(part: Part) -> bool:
+    if not isinstance(part, Factors):
+        return is_finite(part.values if isinstance(part, Coordinates) else part)
     if not (is_finite(part.a) and is_finite(part.b)):
         return False
     # |a| |b| bounds every partial sum of a b^T, so the product cannot overflow on the way to a finite C either.
@@ -112,7 +157,9 @@ def _is_part_finite(part: Tensor | Factors) -> bool:
     return bound < _FP32_MAX
 
 
-def _spectrum(part: Tensor | Factors) -> tuple[float, ...]:
+def _spectrum(part: Part) -> tuple[float, ...]:
+    if isinstance(part, Coordinates):
+        return (_energy(part) * part.total / part.index.numel(),)
     if isinstance(part, Tensor):
         return (_energy(part),)
     # C^T C has the eigenvalues of G_a^(1/2) G_b G_a^(1/2), which is symmetric.

@@ -1,19 +1,14 @@
 """What two nodes exchange about one stream of tensors, and the correction both compute from it.
 
-One plan, three messages. i is the initiator, j the answerer, M a tensor's m x n view, r its rank in the plan,
-Omega an n x r test matrix common to both, and ``^`` marks a value read back from the bytes that crossed the wire:
+One plan, three messages, per tensor one of four ways:
 
-    dense (r = -1)   offer M_i          answer M_j             close nothing      C = M^_i - M^_j
-    ab    (r > 0)    offer Y_i = M_i Omega
-                     answer A = Y^_i - M_j Omega  and  Z_j = M_j^T A
-                     close dZ = M_i^T A - Z^_j                 B = dZ^ (A^T A + lambda I)^-1,  C = A^ B^T
+    dense  (r = -1)  all its numbers                                    algo.whole
+    sparse (r > 0)   r of its numbers, at coordinates drawn by both     algo.whole, algo.sparse
+    ab     (r > 0)   r directions of the difference                     algo.lowrank
     left out (r = 0) nothing
 
-Both ends derive C from the same bytes, so whatever the rounding, i taking -w C and j taking +w C leaves the pair's mean
-where it was; and each message is computed from the live tensors, so local steps may lie between them.
-C is the orthogonal projection of M_i - M_j on the span of (M_i - M_j) Omega: one subspace iteration, as in PowerGossip
-(2008.01425), with a fresh Omega each meeting instead of one kept per edge. Differs from it also in that A and dZ are
-rounded as differences: bf16 keeps two to three digits of the difference there, not of the weights.
+Both ends derive C, their common estimate of M_i - M_j, from the same bytes, so whatever the rounding, i taking -w C and j taking +w C
+leaves the pair's mean where it was; and each message is computed from the live tensors, so local steps may lie between them.
 """
 
 from collections.abc import Sequence
@@ -23,47 +18,24 @@ from math import prod
 import torch
 from torch import Tensor
 
-from lowcomm_node.algo.correction import Correction, Factors, solve_factors
-from lowcomm_node.algo.omega import rademacher
-from lowcomm_node.algo.shapes import Plan, Shapes, matrix_shape
-from lowcomm_node.algo.wireformat import decode, encode, is_finite
-from lowcomm_node.units import Codec, Dtype
+from lowcomm_node.algo.correction import Coordinates, Correction, Part
+from lowcomm_node.algo.lowrank import LowRank, answer_low_rank, close_low_rank, finish_low_rank, offer_low_rank
+from lowcomm_node.algo.shapes import Plan
+from lowcomm_node.algo.sizes import check_plan, is_integer, part_bytes, whole_bytes
+from lowcomm_node.algo.sparse import coordinates
+from lowcomm_node.algo.whole import answer_whole, offer_whole, read_whole
+from lowcomm_node.algo.wireformat import Reader, as_fp32, is_finite
+from lowcomm_node.units import Codec
 
-__all__ = [
-    "AnswerHalf",
-    "PartBytes",
-    "check_plan",
-    "encode_answer",
-    "encode_close",
-    "encode_offer",
-    "finish",
-    "part_bytes",
-    "reference_projection",
-]
-
-_RIDGE = {Dtype.FP32: 1e-8, Dtype.BF16: 1e-4}
-"""lambda relative to the mean eigenvalue of A^T A: about the square root of what rounding a factor costs in energy."""
-
-
-@dataclass(frozen=True, slots=True)
-class PartBytes:
-    """Exact payload sizes of one stream in one meeting."""
-
-    offer: int
-    answer: int
-    close: int
-
-    @property
-    def largest_direction(self) -> int:
-        """Bytes the busier of the two ends sends."""
-        return max(self.offer + self.close, self.answer)
+__all__ = ["AnswerHalf", "encode_answer", "encode_close", "encode_offer", "finish"]
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerHalf:
-    """What the answerer keeps between its answer and the close: per tensor the whole C, or the basis A (m x r)."""
+    """What the answerer keeps between its answer and the close: per tensor C, flat, or the basis Q (m x r); None where it is void."""
 
     plan: Plan
+    seed: bytes
     shapes: tuple[tuple[int, ...], ...]
     parts: tuple[Tensor | None, ...]
 
@@ -72,57 +44,35 @@ class AnswerHalf:
         return all(is_finite(part) for part in self.parts if part is not None)
 
 
-def check_plan(shapes: Shapes, plan: Plan) -> None:
-    """Raise ValueError, saying what is wrong, unless ``plan`` is one this module can carry out for tensors of ``shapes``."""
-    if plan.codec not in (Codec.DENSE, Codec.AB):
-        raise ValueError(f"codec {plan.codec} of stream {plan.stream} is not dense or ab")
-    if len(plan.ranks) != len(shapes):
-        raise ValueError(f"plan of {plan.stream} has {len(plan.ranks)} ranks for {len(shapes)} tensors")
-    for index, (shape, rank) in enumerate(zip(shapes, plan.ranks, strict=True)):
-        where = f"tensor {index} of {plan.stream}, shape {tuple(shape)}, rank {rank}"
-        if rank < -1:
-            raise ValueError(f"{where}: ranks are -1 (dense), 0 (left out) or positive")
-        if rank <= 0:
-            continue
-        if plan.codec is Codec.DENSE:
-            raise ValueError(f"{where}: codec dense has no low rank")
-        matrix = matrix_shape(shape)
-        if matrix is None:
-            raise ValueError(f"{where}: a vector goes dense or not at all")
-        if rank > min(matrix):
-            raise ValueError(f"{where}: above min(m, n) = {min(matrix)}")
-
-
-def part_bytes(shapes: Shapes, plan: Plan) -> PartBytes:
-    """The size of each of the three payloads. Raises ValueError as ``check_plan`` does."""
-    check_plan(shapes, plan)
-    offer = answer = close = 0
-    for shape, rank in zip(shapes, plan.ranks, strict=True):
-        if rank < 0:
-            offer += prod(shape)
-            answer += prod(shape)
-        elif rank > 0:
-            m, n = _matrix(shape)
-            offer += m * rank
-            answer += (m + n) * rank
-            close += n * rank
-    size = plan.dtype.bits // 8
-    return PartBytes(offer=offer * size, answer=answer * size, close=close * size)
-
-
 @torch.no_grad()
-def encode_offer(tensors: Sequence[Tensor], plan: Plan, seed: bytes, *, ranges: Sequence[float] | None = None) -> bytes:
+def encode_offer(
+    tensors: Sequence[Tensor],
+    plan: Plan,
+    seed: bytes,
+    *,
+    ranges: Sequence[float] | None = None,
+    bases: Sequence[Tensor | None] | None = None,
+) -> bytes:
     """Initiator: the first payload, from its tensors of one stream (any device, fp32) and the meeting's ``seed``.
 
-    Raises ValueError when the plan does not fit the tensors.
+    ``ranges``: per tensor the expected rms of a number of the difference, for integer formats. ``bases``: per tensor the test
+    matrix (n x c, c <= r or more, unit columns, main direction first) of a plan whose Omega is not seeded; None where there is
+    none yet. Raises ValueError when the plan does not fit the tensors, or integers are planned without ranges.
     """
     check_plan(_shapes(tensors), plan)
+    if is_integer(plan.dtype) and ranges is None:
+        raise ValueError(f"{plan.dtype} of {plan.stream} needs the expected ranges of differences")
     chunks: list[bytes] = []
     for index, (tensor, rank) in enumerate(zip(tensors, plan.ranks, strict=True)):
-        if rank < 0:
-            chunks.append(encode(tensor, plan.dtype))
-        elif rank > 0:
-            chunks.append(encode(_sketch(tensor, seed, index, rank), plan.dtype))
+        rms = 0.0 if ranges is None else as_fp32(ranges[index])
+        if rank == 0:
+            continue
+        if not _is_low_rank(plan, rank):
+            values = _values(tensor, _index(plan, seed, index, tensor.shape))
+            chunks.append(offer_whole(values, plan.dtype, seed, index, rms))
+            continue
+        basis = None if bases is None else bases[index]
+        chunks.append(offer_low_rank(_matrix(tensor), _form(plan, seed, index), basis, rms))
     return b"".join(chunks)
 
 
@@ -130,57 +80,53 @@ def encode_offer(tensors: Sequence[Tensor], plan: Plan, seed: bytes, *, ranges: 
 def encode_answer(tensors: Sequence[Tensor], plan: Plan, seed: bytes, offer: bytes) -> tuple[bytes, AnswerHalf]:
     """Answerer: the second payload, and what to keep until the close comes.
 
-    Raises ValueError when the plan does not fit the tensors or ``offer`` is not of the plan's exact size.
+    Raises ValueError when the plan does not fit the tensors or ``offer`` is not one of this plan.
     """
     shapes = _shapes(tensors)
-    reader = _Reader(offer, part_bytes(shapes, plan).offer, plan.dtype)
+    reader = Reader(offer, part_bytes(shapes, plan).offer)
     chunks: list[bytes] = []
     parts: list[Tensor | None] = []
     for index, (tensor, rank) in enumerate(zip(tensors, plan.ranks, strict=True)):
         if rank == 0:
             parts.append(None)
             continue
-        if rank < 0:
-            theirs = reader.take(tensor.shape)
-            chunks.append(encode(tensor, plan.dtype))
-            parts.append(theirs.sub_(decode(chunks[-1], tensor.shape, plan.dtype)))
-            continue
-        matrix = tensor.reshape(tensor.shape[0], -1)
-        theirs = reader.take((matrix.shape[0], rank)).to(matrix.device)
-        chunks.append(encode(theirs - _sketch(tensor, seed, index, rank), plan.dtype))
-        basis = decode(chunks[-1], theirs.shape, plan.dtype)
-        chunks.append(encode(_image(matrix, basis), plan.dtype))
-        parts.append(basis)
-    return b"".join(chunks), AnswerHalf(plan, shapes, tuple(parts))
+        if _is_low_rank(plan, rank):
+            chunk, basis = answer_low_rank(_matrix(tensor), _form(plan, seed, index), reader)
+            parts.append(basis)
+        else:
+            values = _values(tensor, _index(plan, seed, index, tensor.shape))
+            chunk, C = answer_whole(values, plan.dtype, seed, index, reader)
+            parts.append(C)
+        chunks.append(chunk)
+    return b"".join(chunks), AnswerHalf(plan, seed, shapes, tuple(parts))
 
 
 @torch.no_grad()
-def encode_close(tensors: Sequence[Tensor], plan: Plan, seed: bytes, offer: bytes, answer: bytes) -> tuple[bytes, Correction]:
+def encode_close(
+    tensors: Sequence[Tensor], plan: Plan, seed: bytes, offer: bytes, answer: bytes
+) -> tuple[bytes, Correction]:
     """Initiator: the third payload, and the correction, to be held until the verdict.
 
-    ``offer`` is the payload this node sent; the tensors may have moved since. No seed: the basis comes with the answer.
-    Raises ValueError when a payload is not of the plan's exact size.
+    ``offer`` is the payload this node sent; the tensors may have moved since. Raises ValueError when a payload is not one
+    of this plan.
     """
     shapes = _shapes(tensors)
     sizes = part_bytes(shapes, plan)
-    own = _Reader(offer, sizes.offer, plan.dtype)
-    reader = _Reader(answer, sizes.answer, plan.dtype)
+    own, theirs = Reader(offer, sizes.offer), Reader(answer, sizes.answer)
     chunks: list[bytes] = []
-    parts: list[Tensor | Factors | None] = []
-    for tensor, rank in zip(tensors, plan.ranks, strict=True):
+    parts: list[Part | None] = []
+    for index, (tensor, rank) in enumerate(zip(tensors, plan.ranks, strict=True)):
         if rank == 0:
             parts.append(None)
-            continue
-        if rank < 0:
-            parts.append(own.take(tensor.shape).sub_(reader.take(tensor.shape)))
-            continue
-        matrix = tensor.reshape(tensor.shape[0], -1)
-        own.skip(matrix.shape[0] * rank)
-        basis = reader.take((matrix.shape[0], rank))
-        theirs = reader.take((matrix.shape[1], rank))
-        chunks.append(encode(_image(matrix, basis) - theirs.to(matrix.device), plan.dtype))
-        gap = decode(chunks[-1], theirs.shape, plan.dtype)
-        parts.append(solve_factors(basis, gap, _RIDGE[plan.dtype]))
+        elif _is_low_rank(plan, rank):
+            chunk, factors = close_low_rank(_matrix(tensor), _form(plan, seed, index), own, theirs)
+            chunks.append(chunk)
+            parts.append(factors)
+        else:
+            positions = _index(plan, seed, index, tensor.shape)
+            own.take(whole_bytes(_count(positions, tensor.shape), plan.dtype).offer)
+            C = read_whole(_count(positions, tensor.shape), plan.dtype, theirs)
+            parts.append(_shaped(C, positions, tensor.shape))
     return b"".join(chunks), Correction(tuple(parts))
 
 
@@ -188,63 +134,51 @@ def encode_close(tensors: Sequence[Tensor], plan: Plan, seed: bytes, offer: byte
 def finish(half: AnswerHalf, close: bytes) -> Correction:
     """Answerer: the same correction as the initiator's, to the last bit on the same kind of machine.
 
-    Raises ValueError when ``close`` is not of the plan's exact size.
+    Raises ValueError when ``close`` is not one of this plan.
     """
-    reader = _Reader(close, part_bytes(half.shapes, half.plan).close, half.plan.dtype)
-    parts: list[Tensor | Factors | None] = []
-    for shape, rank, part in zip(half.shapes, half.plan.ranks, half.parts, strict=True):
-        if part is None or rank < 0:
-            parts.append(part)
-            continue
-        gap = reader.take((_matrix(shape)[1], rank))
-        parts.append(solve_factors(part, gap, _RIDGE[half.plan.dtype]))
+    plan = half.plan
+    reader = Reader(close, part_bytes(half.shapes, plan).close)
+    parts: list[Part | None] = []
+    for index, (shape, rank, part) in enumerate(zip(half.shapes, plan.ranks, half.parts, strict=True)):
+        if part is not None and _is_low_rank(plan, rank):
+            parts.append(finish_low_rank(part, prod(shape[1:]), _form(plan, half.seed, index), reader))
+        else:
+            parts.append(_shaped(part, _index(plan, half.seed, index, shape), shape) if rank else None)
     return Correction(tuple(parts))
-
-
-def reference_projection(M_i: Tensor, M_j: Tensor, omega: Tensor) -> Tensor:
-    """The plain form of ab: the fp64 projection of D = M_i - M_j (m x n) on the span of D omega (omega n x r)."""
-    difference = M_i.double() - M_j.double()
-    image = difference @ omega.double()
-    projection: Tensor = image @ torch.linalg.pinv(image) @ difference
-    return projection
-
-
-class _Reader:
-    """Cuts tensors off a payload whose total size was checked first."""
-
-    def __init__(self, payload: bytes, expected_bytes: int, dtype: Dtype) -> None:
-        if len(payload) != expected_bytes:
-            raise ValueError(f"payload of {len(payload)} bytes where the plan takes {expected_bytes}")
-        self._rest = memoryview(payload)
-        self._dtype = dtype
-
-    def take(self, shape: Sequence[int]) -> Tensor:
-        size = prod(shape) * self._dtype.bits // 8
-        tensor = decode(self._rest[:size], shape, self._dtype)
-        self._rest = self._rest[size:]
-        return tensor
-
-    def skip(self, count: int) -> None:
-        self._rest = self._rest[count * self._dtype.bits // 8 :]
 
 
 def _shapes(tensors: Sequence[Tensor]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(tensor.shape) for tensor in tensors)
 
 
-def _matrix(shape: Sequence[int]) -> tuple[int, int]:
-    matrix = matrix_shape(shape)
-    if matrix is None:
-        raise ValueError(f"shape {tuple(shape)} has no low-rank form")
-    return matrix
+def _is_low_rank(plan: Plan, rank: int) -> bool:
+    return plan.codec is Codec.AB and rank > 0
 
 
-def _sketch(tensor: Tensor, seed: bytes, index: int, rank: int) -> Tensor:
-    """M Omega, m x r fp32 on the tensor's device."""
-    matrix = tensor.reshape(tensor.shape[0], -1).to(torch.float32)
-    return matrix @ rademacher(seed, index, matrix.shape[1], rank).to(matrix.device)
+def _form(plan: Plan, seed: bytes, index: int) -> LowRank:
+    return LowRank(plan.ranks[index], plan.dtype, plan.omega, seed, index)
 
 
-def _image(matrix: Tensor, basis: Tensor) -> Tensor:
-    """M^T A, n x r fp32 on the matrix's device."""
-    return matrix.to(torch.float32).T @ basis.to(matrix.device)
+def _matrix(tensor: Tensor) -> Tensor:
+    return tensor.reshape(tensor.shape[0], -1)
+
+
+def _index(plan: Plan, seed: bytes, index: int, shape: Sequence[int]) -> Tensor | None:
+    """The coordinates of a tensor that a sparse plan names; None for all of them."""
+    rank = plan.ranks[index]
+    return None if rank < 0 else coordinates(seed, index, prod(shape), rank)
+
+
+def _values(tensor: Tensor, positions: Tensor | None) -> Tensor:
+    flat = tensor.reshape(-1)
+    return (flat if positions is None else flat[positions.to(flat.device)]).to(device="cpu", dtype=torch.float32)
+
+
+def _count(positions: Tensor | None, shape: Sequence[int]) -> int:
+    return prod(shape) if positions is None else positions.numel()
+
+
+def _shaped(C: Tensor | None, positions: Tensor | None, shape: Sequence[int]) -> Part | None:
+    if C is None:
+        return None
+    return C.reshape(tuple(shape)) if positions is None else Coordinates(positions, C, prod(shape))

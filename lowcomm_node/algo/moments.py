@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from lowcomm_node.algo.correction import Correction
-from lowcomm_node.algo.exchange import PartBytes
 from lowcomm_node.algo.shapes import Plan, Shapes, matrix_shape
+from lowcomm_node.algo.sizes import PartBytes
 from lowcomm_node.algo.wireformat import decode, encode, is_finite
 from lowcomm_node.units import Codec, Dtype, Stream
 

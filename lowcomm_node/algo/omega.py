@@ -1,15 +1,16 @@
-"""The common test matrix of a low-rank meeting: +-1 entries drawn from a hash, the same on every machine and version.
+"""Test matrices of a low-rank meeting: drawn from a hash, the same on every machine and version, or brought by the initiator.
 
 A Rademacher matrix is as good a range finder as a Gaussian one (Halko, Martinsson, Tropp 2011, 0909.4061) and,
 unlike it, needs no floating-point library to agree on, so it can have a golden vector.
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["rademacher"]
+__all__ = ["main_directions", "pad_basis", "rademacher"]
 
 
 def rademacher(seed: bytes, index: int, n: int, r: int) -> Tensor:
@@ -23,3 +24,30 @@ def rademacher(seed: bytes, index: int, n: int, r: int) -> Tensor:
     octets = torch.frombuffer(bytearray(digest), dtype=torch.uint8) if digest else torch.zeros(0, dtype=torch.uint8)
     bits = (octets.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8)) & 1
     return bits.reshape(-1)[:count].to(torch.float32).mul_(2).sub_(1).reshape(n, r)
+
+
+def pad_basis(basis: Tensor | None, seed: bytes, index: int, n: int, rank: int) -> Tensor:
+    """A test matrix of ``rank`` columns to be sent (n x rank fp32, CPU): those of ``basis``, then seeded ones of length 1."""
+    found = torch.zeros(n, 0) if basis is None else basis[:, :rank].to(device="cpu", dtype=torch.float32)
+    missing = rank - found.shape[1]
+    if not missing:
+        return found
+    return torch.cat([found, rademacher(seed, index, n, missing) / n**0.5], 1)
+
+
+@torch.no_grad()
+def main_directions(displacements: Sequence[Tensor], ranks: Sequence[int], seed: bytes) -> tuple[Tensor | None, ...]:
+    """Per tensor the main right directions of an own displacement X (m x n): orthonormal, n x rank fp32 on the CPU; None where rank <= 0.
+
+    One subspace step from a seeded start, orth(X^T (X Omega)) (0909.4061, algorithm 4.3 with q = 0 on X^T): what a node has moved along
+    since its last meeting is much of what its next partner differs in. Directions that X does not contain come out arbitrary.
+    """
+    bases: list[Tensor | None] = []
+    for index, (displacement, rank) in enumerate(zip(displacements, ranks, strict=True)):
+        if rank <= 0:
+            bases.append(None)
+            continue
+        X = displacement.reshape(displacement.shape[0], -1).to(torch.float32)
+        image = X.T @ (X @ rademacher(seed, index, X.shape[1], rank).to(X.device))
+        bases.append(torch.linalg.qr(image.cpu())[0])
+    return tuple(bases)

@@ -25,6 +25,7 @@ class Plan(Protocol):
     def ranks(self) -> tuple[int, ...]:
         """Per tensor: r > 0 low rank (ab) or r coordinates (sparse), 0 left out of this meeting, -1 dense."""
         ...
+
     @property
     def omega(self) -> Omega:
         """Codec ab: where the test matrix comes from."""

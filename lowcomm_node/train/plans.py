@@ -1,54 +1,72 @@
 """How own meetings are coded, and which plans of others are accepted; every limit follows from the manifest."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from lowcomm_node.algo import exchange, moments
-from lowcomm_node.algo.budget import EnergyModel
+from lowcomm_node.algo import moments
+from lowcomm_node.algo.budget import EnergyModel, choose_counts
 from lowcomm_node.algo.correction import Correction
+from lowcomm_node.algo.shapes import Shapes
+from lowcomm_node.algo.sizes import is_integer, part_bytes
 from lowcomm_node.core.messages import StreamPlan
 from lowcomm_node.core.progress import is_dense_acceptable
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
 from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.settings.streams import periods
 from lowcomm_node.train.payloads import AnyCorrection
-from lowcomm_node.units import Codec, Dtype, Stream
+from lowcomm_node.units import Codec, Dtype, Omega, Stream
 
 __all__ = ["Planner"]
 
 
-class Planner:
-    """Plans for tensors of ``shapes``; remembers how much each tensor's difference held in past meetings."""
+@dataclass(frozen=True, slots=True)
+class _Coding:
+    """How the manifest wants one stream to be coded."""
 
-    def __init__(self, manifest: Manifest, shapes: Sequence[tuple[int, ...]]) -> None:
-        meeting = manifest.meeting
+    codec: Codec
+    dtype: Dtype
+    shapes: Shapes
+    energy: EnergyModel
+
+
+class Planner:
+    """Plans for the streams that the manifest exchanges; remembers how much each tensor's difference held in past meetings."""
+
+    def __init__(self, manifest: Manifest, shapes: Mapping[Stream, Shapes]) -> None:
+        """``shapes``: per stream those of its tensors, for all streams that are exchanged."""
         self._manifest = manifest
-        self._shapes = tuple(shapes)
-        self._dtype = Dtype(meeting.dtype)
-        self._budget_bytes = meeting.budget_bytes
-        self._codecs = {Stream.PARAMS: Codec(meeting.codec)}
-        if meeting.exp_avg_every_steps:
-            self._codecs[Stream.EXP_AVG] = Codec(meeting.codec)
-        if meeting.exp_avg_sq_every_steps:
-            self._codecs[Stream.EXP_AVG_SQ] = Codec(meeting.exp_avg_sq_codec)
-        self._energy = {stream: EnergyModel(shapes) for stream, codec in self._codecs.items() if codec is Codec.AB}
+        self._omega = Omega(manifest.meeting.omega)
+        self._budget_bytes = manifest.meeting.budget_bytes
+        self._codings = {
+            period.stream: _coding(manifest, period.stream, shapes[period.stream])
+            for period in periods(manifest)
+            if period.every_steps > 0
+        }
 
     def plan(self, stream: Stream, *, is_dense: bool) -> StreamPlan:
-        """The plan of an own offer. ``is_dense`` sends whole tensors instead of low rank, whatever the budget."""
-        codec = self._codecs.get(stream)
-        if codec is None:
-            raise RemoteProtocolError(RefusalReason.MALFORMED, f"the manifest does not exchange {stream}")
-        if codec is Codec.RANK1:
-            ranks = moments.rank1_ranks(self._shapes)
-            return StreamPlan(stream=stream, codec=codec, dtype=Dtype.FP32, ranks=ranks)
-        if is_dense or codec is Codec.DENSE:
-            ranks = (-1,) * len(self._shapes)
-            return StreamPlan(stream=stream, codec=Codec.DENSE, dtype=self._dtype, ranks=ranks)
-        ranks = self._energy[stream].choose_ranks(self._budget_bytes, self._dtype.bits // 8)
-        return StreamPlan(stream=stream, codec=codec, dtype=self._dtype, ranks=ranks)
+        """The plan of an own offer. ``is_dense`` sends whole tensors instead of some directions or coordinates, whatever the budget."""
+        coding = self._coding(stream)
+        if coding.codec is Codec.RANK1:
+            ranks = moments.rank1_ranks(coding.shapes)
+            return StreamPlan(stream=stream, codec=Codec.RANK1, dtype=Dtype.FP32, ranks=ranks)
+        codec = Codec.DENSE if is_dense else coding.codec
+        dtype, ranks = coding.dtype, self._ranks(coding, codec, coding.dtype)
+        if is_integer(dtype) and not coding.energy.knows(ranks):
+            # Integers resolve a difference of known size; until one was seen, floating point finds out.
+            dtype, ranks = Dtype.BF16, self._ranks(coding, codec, Dtype.BF16)
+        omega = self._omega if codec is Codec.AB else Omega.SEEDED
+        return StreamPlan(stream=stream, codec=codec, dtype=dtype, ranks=ranks, omega=omega)
+
+    def ranges(self, plan: StreamPlan) -> tuple[float, ...] | None:
+        """What ``encode_offer`` needs to know for an own plan: expected rms per tensor; None where the format does not ask."""
+        return self._coding(plan.stream).energy.ranges() if is_integer(plan.dtype) else None
 
     def observe(self, plan: StreamPlan, correction: AnyCorrection) -> None:
-        """Learn from a meeting's correction where the next bytes buy most."""
-        if plan.codec is Codec.AB and isinstance(correction, Correction):
-            self._energy[plan.stream].observe(plan.ranks, correction.spectra())
+        """Learn from a meeting's correction where the next bytes buy most, and how large differences are."""
+        if isinstance(correction, Correction):
+            is_spectral = plan.codec is Codec.AB
+            ranks = plan.ranks if is_spectral else tuple(-1 if rank else 0 for rank in plan.ranks)
+            self._coding(plan.stream).energy.observe(ranks, correction.spectra())
 
     def check_foreign(self, plans: Sequence[StreamPlan], progress_steps: float) -> None:
         """Accept a partner's plans or raise RemoteProtocolError(MALFORMED | OVERSIZED).
@@ -61,21 +79,53 @@ class Planner:
             self._check_one(plan, progress_steps)
 
     def _check_one(self, plan: StreamPlan, progress_steps: float) -> None:
-        codec = self._codecs.get(plan.stream)
-        if codec is None:
-            raise RemoteProtocolError(RefusalReason.MALFORMED, f"the manifest does not exchange {plan.stream}")
-        is_dense_instead = plan.codec is Codec.DENSE and codec is Codec.AB
-        if plan.codec is not codec and not is_dense_instead:
-            raise RemoteProtocolError(RefusalReason.MALFORMED, f"{plan.stream} in codec {plan.codec}, not {codec}")
-        if plan.codec is not Codec.RANK1 and plan.dtype is not self._dtype:
-            raise RemoteProtocolError(RefusalReason.MALFORMED, f"{plan.stream} in {plan.dtype}, not {self._dtype}")
+        coding = self._coding(plan.stream)
+        is_dense_instead = plan.codec is Codec.DENSE and coding.codec in (Codec.AB, Codec.SPARSE)
+        if plan.codec is not coding.codec and not is_dense_instead:
+            raise RemoteProtocolError(
+                RefusalReason.MALFORMED, f"{plan.stream} in codec {plan.codec}, not {coding.codec}"
+            )
+        is_first = plan.dtype is Dtype.BF16 and is_integer(coding.dtype)
+        if plan.dtype is not coding.dtype and not is_first:
+            raise RemoteProtocolError(RefusalReason.MALFORMED, f"{plan.stream} in {plan.dtype}, not {coding.dtype}")
+        if plan.codec is Codec.AB and plan.omega is not self._omega:
+            raise RemoteProtocolError(
+                RefusalReason.MALFORMED, f"{plan.stream} with omega {plan.omega}, not {self._omega}"
+            )
         try:
-            sizes = (moments if plan.codec is Codec.RANK1 else exchange).part_bytes(self._shapes, plan)
+            sizes = (moments.part_bytes if plan.codec is Codec.RANK1 else part_bytes)(coding.shapes, plan)
         except ValueError as error:
             raise RemoteProtocolError(RefusalReason.MALFORMED, str(error)) from error
-        is_bounded = codec is Codec.AB and not (
+        is_bounded = coding.codec in (Codec.AB, Codec.SPARSE) and not (
             is_dense_instead and is_dense_acceptable(progress_steps, self._manifest)
         )
         if is_bounded and sizes.largest_direction > self._budget_bytes:
             detail = f"{plan.stream} takes {sizes.largest_direction} bytes, over the budget of {self._budget_bytes}"
             raise RemoteProtocolError(RefusalReason.OVERSIZED, detail)
+
+    def _coding(self, stream: Stream) -> _Coding:
+        coding = self._codings.get(stream)
+        if coding is None:
+            raise RemoteProtocolError(RefusalReason.MALFORMED, f"the manifest does not exchange {stream}")
+        return coding
+
+    def _ranks(self, coding: _Coding, codec: Codec, dtype: Dtype) -> tuple[int, ...]:
+        match codec:
+            case Codec.AB:
+                return coding.energy.choose_ranks(self._budget_bytes, dtype, self._omega)
+            case Codec.SPARSE:
+                return choose_counts(coding.shapes, self._budget_bytes, dtype)
+            case _:
+                return (-1,) * len(coding.shapes)
+
+
+def _coding(manifest: Manifest, stream: Stream, shapes: Shapes) -> _Coding:
+    meeting = manifest.meeting
+    dtype = Dtype(meeting.dtype)
+    codec = Codec(meeting.exp_avg_sq_codec if stream is Stream.EXP_AVG_SQ else meeting.codec)
+    if codec is Codec.RANK1:
+        dtype = Dtype.FP32
+    elif stream is Stream.EXP_AVG_SQ and codec is Codec.DENSE and is_integer(dtype):
+        # Second moments of one tensor span many orders of magnitude: one step for all would drown the small ones.
+        dtype = Dtype.BF16
+    return _Coding(codec, dtype, shapes, EnergyModel(shapes))

@@ -10,13 +10,13 @@ from lowcomm_node.algo.noloco import outer_step_, reference_pair_step
 from lowcomm_node.bench.examine import Examiner
 from lowcomm_node.bench.methods import Family
 from lowcomm_node.bench.texts import Texts, run_of
-from lowcomm_node.bench.traffic import pair_bytes, ring_bytes
+from lowcomm_node.bench.traffic import dion_numbers, pair_bytes, ring_bytes
 from lowcomm_node.bench.trial import Trial
 from lowcomm_node.core.chance import Chance
 from lowcomm_node.settings.manifest import Manifest, OuterConfig
 from lowcomm_node.settings.streams import periods
 from lowcomm_node.train.replica import Replica
-from lowcomm_node.units import Dtype, Stream
+from lowcomm_node.units import Dtype
 
 __all__ = ["LockstepRun"]
 
@@ -32,8 +32,7 @@ class LockstepRun:
     def __init__(self, trial: Trial, texts: Texts) -> None:
         self._trial = trial
         self._texts = texts
-        # The mean gradient of all batches is the gradient of them put together: one replica is exact, and eight times as fast.
-        count = 1 if trial.family is Family.DDP else trial.replicas
+        count = 1 if trial.family.is_synchronous else trial.replicas
         # Outer steps are taken here, on what was exchanged, and not by each replica for itself.
         inner = replace(trial.manifest, outer=OuterConfig(every_steps=0))
         self.replicas = [Replica(inner, _CPU) for _ in range(count)]
@@ -53,7 +52,8 @@ class LockstepRun:
 
     def _train(self) -> None:
         streams = self._texts.streams
-        if self._trial.family is Family.DDP:
+        if self._trial.family.is_synchronous:
+            # The mean gradient of all batches is the gradient of them put together: one replica is exact.
             (replica,) = self.replicas
             replica.train_step(torch.cat([stream.batch(replica.data_cursor) for stream in streams]))
             return
@@ -67,6 +67,9 @@ class LockstepRun:
         match self._trial.family:
             case Family.DDP:
                 self.bytes_per_node += ring_bytes(num_parameters, nodes, _GRADIENT_BITS)
+            case Family.DION_SYNC:
+                numbers = dion_numbers(self.replicas[0].model, manifest.optimizer)
+                self.bytes_per_node += ring_bytes(numbers, nodes, _GRADIENT_BITS)
             case Family.AVERAGE:
                 self.bytes_per_node += _average_due(self.replicas, manifest, step)
             case Family.DILOCO if is_outer_due:
@@ -87,15 +90,10 @@ def _average_due(replicas: Sequence[Replica], manifest: Manifest, step: int) -> 
     num_bytes = 0.0
     for period in periods(manifest):
         if period.every_steps and step % period.every_steps == 0:
-            tensors = [_live(replica, period.stream) for replica in replicas]
+            tensors = [replica.tensors(period.stream) for replica in replicas]
             _average_(tensors)
             num_bytes += ring_bytes(sum(t.numel() for t in tensors[0]), len(replicas), _STATE_BITS)
     return num_bytes
-
-
-def _live(replica: Replica, stream: Stream) -> list[Tensor]:
-    """The replica's own tensors of one stream; the state's dictionary shares their memory."""
-    return [tensor for key, tensor in replica.state().tensors.items() if key.startswith(f"{stream}/")]
 
 
 def _average_(replicas: Sequence[Sequence[Tensor]]) -> None:

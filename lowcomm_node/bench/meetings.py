@@ -200,9 +200,11 @@ class MeetingsRun:
         self._at(self._trial.delay_steps, partial(self._feed, receiver, MessageReceived(message=message)))
 
     def _report(self, report: ReportMeeting) -> None:
-        if report.role is Role.INITIATOR and report.outcome == "completed":
+        if report.role is not Role.INITIATOR:
+            return  # each meeting counts once
+        if report.outcome == "completed":
             self.num_meetings += 1
-        elif report.outcome != "completed":
+        else:
             self._gaps.pop(report.meeting_id, None)
             self.failures[report.reason] += 1
 

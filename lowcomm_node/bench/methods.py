@@ -23,6 +23,8 @@ class Family(StrEnum):
 
     DDP = "ddp"
     """Mean gradient in each step."""
+    DION_SYNC = "dion-sync"
+    """Distributed Dion: P and R of hidden matrices averaged in each step, which is Dion on the mean gradient."""
     LOCAL = "local"
     """Not at all."""
     AVERAGE = "average"
@@ -33,6 +35,11 @@ class Family(StrEnum):
     """Heavy ball in random pairs, every outer.every_steps, as published."""
     MEETINGS = "meetings"
     """This project's asynchronous meetings, by the node's own decisions and codecs."""
+
+    @property
+    def is_synchronous(self) -> bool:
+        """Replicas are equal at all times."""
+        return self in {Family.DDP, Family.DION_SYNC}
 
     @property
     def is_lockstep(self) -> bool:
@@ -99,6 +106,12 @@ def _lockstep() -> list[Method]:
         *(
             Method(name=f"ddp-{kind}", family=Family.DDP, about=f"the same with {kind}", overrides=_optimizer(kind))
             for kind in ("adopt", "mtdao", "sgd", "muon", "dion")
+        ),
+        Method(
+            name="dion-sync",
+            family=Family.DION_SYNC,
+            about="ddp-dion, sending only its factors: (m + n) r numbers a matrix and step",
+            overrides=_optimizer("dion"),
         ),
         Method(name="local", family=Family.LOCAL, about="each replica for itself", is_default=True),
         *(

@@ -1,6 +1,7 @@
 """One trial from start to end, and many of them side by side in processes of their own."""
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -56,7 +57,13 @@ def run_trials(trials: Sequence[Trial], jobs: int) -> Iterator[tuple[Trial, Resu
         yield from ((trial, run_trial(trial)) for trial in trials)
         return
     before = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(max_workers=jobs, mp_context=multiprocessing.get_context("spawn"))
+    executor = ProcessPoolExecutor(
+        max_workers=jobs,
+        mp_context=multiprocessing.get_context("spawn"),
+        # Ctrl+C reaches the whole process group; this process decides what becomes of the others.
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
     try:
         futures = {executor.submit(run_trial, trial): trial for trial in trials}
         for future in as_completed(futures):

@@ -23,6 +23,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _STYLES = ("-", "--", ":", "-.")
 _MARKERS = {
     Family.DDP: "s",
+    Family.DION_SYNC: "P",
     Family.LOCAL: "X",
     Family.AVERAGE: "^",
     Family.DILOCO: "D",

@@ -14,8 +14,8 @@ COLUMNS = ("method", "loss", "averaged", "spread", "KiB per node", "meetings", "
 BYTES_NOTE = (
     "loss: nats per token on held-out text, mean over replicas (and seeds, +/- their standard deviation); averaged: of the "
     "averaged model; * no other method has both less loss and fewer bytes. Bytes are what a node sends. Meetings: counted, "
-    "payloads of both directions. Lockstep: by formula; a ring all-reduce is 2(N-1)/N numbers a value, fp32 for ddp and "
-    "bf16 for the others, as their authors run them; noloco sends 2 numbers a parameter, as published. captured: share of a "
+    "payloads of both directions. Lockstep: by formula; a ring all-reduce is 2(N-1)/N numbers a value, fp32 for ddp "
+    "and dion-sync, bf16 for the others, as their authors run them; noloco sends 2 numbers a parameter, as published. captured: share of a "
     "difference's energy that a meeting takes away. duration: in steps of the fastest replica."
 )
 

@@ -1,6 +1,20 @@
 """Bytes that methods in lockstep send, by formula: the laboratory's own averages never leave the process."""
 
-__all__ = ["pair_bytes", "ring_bytes"]
+from lowcomm_node.algo.dion import rank_of
+from lowcomm_node.settings.manifest import OptimizerConfig
+from lowcomm_node.train.model import GPT, hidden_matrices
+
+__all__ = ["dion_numbers", "pair_bytes", "ring_bytes"]
+
+
+def dion_numbers(model: GPT, config: OptimizerConfig) -> int:
+    """Averaged in a step of distributed Dion: (m + n) r of each hidden matrix, the whole gradient of everything else (2504.05295)."""
+    hidden = set(hidden_matrices(model))
+    numbers = 0
+    for position, parameter in enumerate(model.parameters()):
+        rank = rank_of(parameter.shape, config.rank_fraction, config.rank_multiple) if position in hidden else 0
+        numbers += rank * sum(parameter.shape) if rank else parameter.numel()
+    return numbers
 
 
 def ring_bytes(numbers: int, nodes: int, bits: int) -> float:

@@ -1,0 +1,1 @@
+"""The laboratory, on models that step in a millisecond."""

@@ -1,0 +1,62 @@
+"""Who trains on what."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from lowcomm_node.bench.texts import load_texts
+from lowcomm_node.bench.trial import Shards
+from lowcomm_node.errors import DataError
+from tests.bench.tiny import text_in, tiny_trial
+
+
+def _files(folder: Path, count: int = 40) -> tuple[str, ...]:
+    for number in range(count):
+        (folder / f"text{number:02d}.txt").write_text(chr(ord("A") + number % 26) * 400)
+    return (str(folder),)
+
+
+def test_all_methods_draw_the_same_batches(tmp_path: Path) -> None:
+    """Batches depend on the seed and the replica alone, so methods are compared on equal data."""
+    paths = text_in(tmp_path)
+    trials = [tiny_trial(paths, "ddp"), tiny_trial(paths, "meet"), tiny_trial(paths, "meet", seed=1)]
+
+    ddp, meet, other = ([stream.batch(3) for stream in load_texts(trial).streams] for trial in trials)
+
+    assert all(map(torch.equal, ddp, meet))
+    assert not any(map(torch.equal, ddp, other))
+    assert not torch.equal(ddp[0], ddp[1])
+
+
+def test_shards_by_file_share_nothing(tmp_path: Path) -> None:
+    """Each replica sees its own stretch of the files in the order of their names."""
+    trial = tiny_trial(_files(tmp_path, 24), shards=Shards.BY_FILE)
+
+    seen = [
+        set(torch.cat([stream.batch(k) for k in range(40)]).unique().tolist()) - {0}
+        for stream in load_texts(trial).streams
+    ]
+
+    assert all(max(one) <= min(other) for one, other in itertools.pairwise(seen))
+    assert sum(map(len, seen)) <= 24 + 3  # a file may be cut between two
+
+
+def test_everybody_is_judged_on_the_same_text(tmp_path: Path) -> None:
+    """Held-out windows do not depend on shards or seed."""
+    paths = _files(tmp_path)
+
+    iid = load_texts(tiny_trial(paths)).validation
+    by_file = load_texts(tiny_trial(paths, shards=Shards.BY_FILE, seed=4)).validation
+
+    assert all(map(torch.equal, iid, by_file))
+
+
+def test_too_little_text_for_so_many_shards(tmp_path: Path) -> None:
+    """Said in words, before anything is trained."""
+    for number in range(30):
+        (tmp_path / f"text{number}.txt").write_text("some words")
+
+    with pytest.raises(DataError, match="too few for 60 shards"):
+        load_texts(tiny_trial((str(tmp_path),), replicas=60, shards=Shards.BY_FILE))

@@ -1,0 +1,99 @@
+"""``lowcomm-node bench``: from the command line to table and pictures, and no run twice."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lowcomm_node.bench.methods import METHODS
+from lowcomm_node.cli.app import main
+from tests.bench.tiny import TINY, text_in
+
+_SHRINK = [
+    f"--grid={key}={value}" for key, value in TINY.items() if key.startswith(("model.", "training.batch", "meet"))
+]
+
+
+def _bench(folder: Path, *arguments: str) -> int:
+    data = text_in(folder)
+    return main(
+        [
+            "bench",
+            "methods",
+            "--steps=4",
+            "--replicas=2",
+            "--data",
+            *data,
+            "--out",
+            str(folder / "out"),
+            *_SHRINK,
+            *arguments,
+        ]
+    )
+
+
+def test_list_names_all(capsys: pytest.CaptureFixture[str]) -> None:
+    """--list runs nothing."""
+    assert main(["bench", "methods", "--list"]) == 0
+
+    out = capsys.readouterr().out
+    assert all(name in out for name in METHODS)
+    assert not Path("runs").exists()
+
+
+def test_a_comparison_leaves_its_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Table, numbers, three pictures, and one file for each run."""
+    assert _bench(tmp_path, "--jobs=1", "--only", "ddp", "local", "--set", "meeting.dtype=fp32", "--seeds=2") == 0
+
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir()} == {
+        "trials", "methods.md", "methods.json", "loss-bytes.png", "loss-tokens.png", "spread-lr.png"
+    }  # fmt: skip
+    assert len(list((out / "trials").iterdir())) == 6
+    rows = json.loads((out / "methods.json").read_text())["rows"]
+    assert [row["label"].split()[0] for row in rows] == ["ddp", "local", "meet"]
+    assert rows[0]["seeds"] == [0, 1]
+    assert "meet dtype=fp32" in capsys.readouterr().out
+
+
+def test_what_is_there_is_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second call takes the results it finds and runs only what is new."""
+    assert _bench(tmp_path, "--jobs=1", "--only", "local") == 0
+    (stored,) = (tmp_path / "out" / "trials").iterdir()
+    before = stored.stat().st_mtime_ns
+    capsys.readouterr()
+
+    assert _bench(tmp_path, "--jobs=1", "--only", "local", "ddp") == 0
+
+    out = capsys.readouterr().out
+    assert "1 result taken" in out
+    assert "1/1  ddp" in out
+    assert stored.stat().st_mtime_ns == before
+
+
+def test_processes_find_what_one_process_finds(tmp_path: Path) -> None:
+    """--jobs changes how long it takes and nothing else."""
+    folders = [tmp_path / "one", tmp_path / "two"]
+    losses = []
+    for jobs, folder in enumerate(folders, start=1):
+        folder.mkdir()
+        assert _bench(folder, f"--jobs={jobs}", "--only", "local", "ddp", f"--data={text_in(tmp_path)[0]}") == 0
+        rows = json.loads((folder / "out" / "methods.json").read_text())["rows"]
+        losses.append([row["mean"]["loss"] for row in rows])
+
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--only", "diloko-h50"], "did you mean diloco-h50"),
+        (["--jobs", "0"], "--jobs 0"),
+        (["--data", "nowhere"], "nowhere: no such file"),
+    ],
+)
+def test_errors_are_one_line(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the configuration status."""
+    assert main(["bench", "methods", "--out", "out", *arguments]) in {78, 2}
+
+    assert words in capsys.readouterr().err

@@ -38,7 +38,8 @@ def offer_part(replica: Replica, plan: StreamPlan, seed: bytes, ranges: Sequence
     tensors = replica.views(plan.stream)
     if plan.codec is Codec.RANK1:
         return moments.encode_offer(tensors, plan)
-    return exchange.encode_offer(tensors, plan, seed, ranges=ranges)
+    bases = replica.directions.bases(plan, seed)
+    return exchange.encode_offer(tensors, plan, seed, ranges=ranges, bases=bases)
 
 
 def answer_part(replica: Replica, plan: StreamPlan, seed: bytes, offer: bytes) -> tuple[bytes, AnyHalf]:
@@ -85,6 +86,9 @@ def apply_corrections(replica: Replica, corrections: Sequence[tuple[Stream, AnyC
             _apply_to_state(replica, stream, correction, signed_weight)
     if any(stream is not Stream.PARAMS for stream, _, _ in corrections):
         replica.optimizer.guard()
+    for stream, correction, _ in corrections:
+        if isinstance(correction, Correction):
+            replica.directions.corrected(stream, correction)
 
 
 def _apply_to_state(replica: Replica, stream: Stream, correction: AnyCorrection, signed_weight: float) -> None:

@@ -15,11 +15,12 @@ from lowcomm_node.algo.moments import bias_correction
 from lowcomm_node.algo.noloco import outer_step_
 from lowcomm_node.core.progress import learning_rate_at
 from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.train.directions import Directions
 from lowcomm_node.train.evaluate import language_model_loss
 from lowcomm_node.train.model import build_model, parameter_shapes
 from lowcomm_node.train.optimizers.build import build_optimizer
 from lowcomm_node.train.state_file import Counters, TensorSpec, TrainingState
-from lowcomm_node.units import Stream, StreamKind
+from lowcomm_node.units import Omega, Stream, StreamKind
 
 __all__ = ["Replica", "StepResult"]
 
@@ -57,6 +58,7 @@ class Replica:
         self.has_mixed = manifest.outer.mixing == "momentum"
         self.mixed = [torch.zeros_like(theta) for theta in self.theta] if self.has_mixed else []
         self.optimizer = build_optimizer(self.model, manifest)
+        self.directions = Directions(Omega(manifest.meeting.omega), self.views)
         self._declared = {stream.name: stream for stream in self.optimizer.streams}
         self.progress_steps = 0.0
         self.steps = 0
@@ -175,6 +177,7 @@ class Replica:
         self.steps = counters.steps if is_own else 0
         self.tokens = counters.tokens if is_own else 0
         self.data_cursor = counters.data_cursor if is_own else 0
+        self.directions.forget()
 
     def _live(self) -> dict[str, Tensor]:
         """All state by its key in state files, "<group>/<parameter name>"."""

@@ -27,15 +27,15 @@ from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.data import Stream as Batches
 from lowcomm_node.train.desk import MeetingDesk
 from lowcomm_node.train.replica import Replica
-from lowcomm_node.units import Codec, MeetingId, Stream
+from lowcomm_node.units import Codec, MeetingId, Stream, StreamKind
 from tests.core.virtual_link import RUN, virtual_peer
 
 Quantities = dict[str, Tensor]
-"""Flat fp64 vectors by name; those in ``CONSERVED`` keep their sum over the swarm in every meeting."""
+"""Flat fp64 vectors by name; those in ``TensorTrainer.conserved`` keep their sum over the swarm in every meeting."""
 
-CONSERVED = ("params", "mixed", "exp_avg", "exp_avg_sq", "progress")
 _CPU = torch.device("cpu")
 _FP32_ROUNDING = 1e-6
+_DISPLACEMENT = "displacement"
 
 
 class TensorTrainer:
@@ -58,8 +58,8 @@ class TensorTrainer:
         """Those of them in which this node was the answerer."""
         self.closed: set[MeetingId] = set()
         """Meetings of which this node has encoded the close."""
-        self.clamped = torch.zeros_like(self.own["exp_avg"], dtype=torch.bool)
-        self.floored = torch.zeros_like(self.clamped)
+        self.held = {name: torch.ones_like(part, dtype=torch.bool) for name, part in self.own.items()}
+        """Entries at which nothing but corrections has ever acted in a meeting: no guard, no floor."""
         self.num_plans: Counter[tuple[Stream, Codec]] = Counter()
         self._plans: dict[MeetingId, tuple[StreamPlan, ...]] = {}
         self._sent: defaultdict[tuple[MeetingId, Stream], int] = defaultdict(int)
@@ -72,7 +72,7 @@ class TensorTrainer:
         assert result.is_finite
         _, change = self._look()
         self.own = {name: self.own[name] + change[name] for name in change}
-        return StepsTaken(steps=replica.steps, is_cooldown=is_cooldown(replica.progress_steps, training))
+        return StepsTaken(steps=replica.steps, is_cooldown=is_cooldown(replica.progress_steps, self.manifest))
 
     def forget(self) -> None:
         self.desk.forget_all()
@@ -103,59 +103,83 @@ class TensorTrainer:
         before, self._last = self._last, self.quantities()
         return before, {name: self._last[name] - before[name] for name in before}
 
-    def quantities(self) -> Quantities:
-        """What meetings are to conserve, and theta - phi, which they are to leave alone.
+    @property
+    def conserved(self) -> list[str]:
+        """Names of what the swarm's sum must keep in meetings."""
+        return [name for name in self.own if name not in (_DISPLACEMENT, Stream.BASIS)]
 
-        Moments are bias-corrected and zero before the first step. The second moment is its logarithm where that is what
-        is averaged (rank1), entries without gradient standing at 0.
+    def quantities(self) -> Quantities:
+        """What meetings are to conserve, and theta - phi and bases, which they are to leave alone.
+
+        Optimizer state is bias-corrected where it is declared so, and zero before the first step. The second moment is
+        its logarithm where that is what is averaged: in rank1 entries without gradient stand at 0.
         """
         replica, optimizer = self.replica, self.manifest.optimizer
         theta, phi = _flat(replica.theta), _flat(replica.phi)
         t = max(replica.optimizer_steps, 1)
-        v = _flat(replica.exp_avg_sq)
-        if self.is_rank1:
-            v = v.log().where(v > 0, 0.0)
-        else:
-            v /= 1 - optimizer.beta2**t
-        return {
+        found = {
             "params": theta,
-            "displacement": theta - phi,
+            _DISPLACEMENT: theta - phi,
             "mixed": _flat(replica.mixed) if replica.has_mixed else torch.zeros(1, dtype=torch.float64),
-            "exp_avg": _flat(replica.exp_avg) / (1 - optimizer.beta1**t),
-            "exp_avg_sq": v,
             "progress": torch.tensor([replica.progress_steps], dtype=torch.float64),
         }
+        for stream in replica.optimizer.streams:
+            value = _flat(replica.tensors(stream.name))
+            if stream.is_bias_corrected:
+                value /= 1 - stream.decay**t
+            if stream.kind is StreamKind.NON_NEGATIVE and self._sq_codec == "rank1":
+                value = value.log().where(value > 0, 0.0)
+            elif stream.kind is StreamKind.NON_NEGATIVE and self._sq_codec == "ab":
+                value = (value + optimizer.eps**2).log()
+            found[stream.name] = value
+        return found
 
     @property
-    def is_rank1(self) -> bool:
-        return self.manifest.meeting.exp_avg_sq_codec == "rank1"
+    def _sq_codec(self) -> str:
+        return self.manifest.meeting.exp_avg_sq_codec
 
     def _check_correction(self, event: CorrectionApplied, before: Quantities, change: Quantities) -> None:
         """Nothing but the streams of the meeting moves; moments stay positive, guarded and finite."""
         streams = {stream.value for stream, _ in event.norms}
-        assert float(change["displacement"].abs().max()) < _FP32_ROUNDING * float(before["params"].abs().max())
+        assert float(change[_DISPLACEMENT].abs().max()) < _FP32_ROUNDING * float(before["params"].abs().max())
         assert all(bool(part.isfinite().all()) for part in change.values())
-        assert "params" in streams or not bool(change["params"].any())
-        if streams == {"params"}:
-            assert not bool(change["exp_avg"].any() or change["exp_avg_sq"].any())
-            return
-        optimizer, t = self.manifest.optimizer, self.replica.optimizer_steps
-        u = _flat(self.replica.exp_avg).abs() / (1 - optimizer.beta1**t)
-        v = _flat(self.replica.exp_avg_sq) / (1 - optimizer.beta2**t)
-        limit = v.sqrt()
+        guarded = {Stream.EXP_AVG} if self._is_guarded and streams != {"params"} else set[Stream]()
+        for stream in self.replica.streams:
+            assert stream in streams | guarded or not bool(change[stream].any()), f"{stream} moved"
+        if Stream.EXP_AVG_SQ in streams:
+            self._check_second_moment(before[Stream.EXP_AVG_SQ], change[Stream.EXP_AVG_SQ])
+        if guarded:
+            u, v = (
+                _flat(self.replica.tensors(stream)) / self.replica.bias_correction(stream)
+                for stream in (Stream.EXP_AVG, Stream.EXP_AVG_SQ)
+            )
+            limit = v.sqrt()
+            assert bool((u.abs() <= limit * (1 + 1e-5)).all())
+            self.held[Stream.EXP_AVG] &= u.abs() < limit * (1 - 1e-5)
+
+    @property
+    def _is_guarded(self) -> bool:
+        """Has the optimizer Adam's two moments, bias-corrected?"""
+        return {s.name for s in self.replica.optimizer.streams if s.is_bias_corrected} >= {
+            Stream.EXP_AVG,
+            Stream.EXP_AVG_SQ,
+        }
+
+    def _check_second_moment(self, before: Tensor, change: Tensor) -> None:
+        v = _flat(self.replica.tensors(Stream.EXP_AVG_SQ))
+        held = self.held[Stream.EXP_AVG_SQ]
         assert bool((v >= 0).all())
-        assert bool((u <= limit * (1 + 1e-5)).all())
-        self.clamped |= u >= limit * (1 - 1e-5)
-        if not self.is_rank1:
-            old = before["exp_avg_sq"]
-            assert bool((v[old > 0] > 0).all())
-            self.floored |= v <= 0.25 * old * (1 + 1e-5)
-        else:
-            assert float(change["exp_avg_sq"].abs().max()) <= math.log(4) * (1 + 1e-5)
+        if self._sq_codec == "dense":
+            after = before + change
+            assert bool((v[before > 0] > 0).all())
+            held &= after > 0.25 * before * (1 + 1e-5)
+            return
+        assert float(change.abs().max()) <= math.log(4) * (1 + 1e-5) + 1e-5
+        if self._sq_codec == "ab":
+            held &= v > 0  # what would have become negative stands at 0 instead
 
     def _check_payload(self, command: Command, event: Event | None) -> None:
         """Neither direction of a low-rank stream exceeds the budget; whole tensors go in the last phase alone."""
-        training = self.manifest.training
         match event:
             case OfferEncoded() if isinstance(command, EncodeOffer):
                 self._plans[event.meeting_id] = event.plans
@@ -168,7 +192,7 @@ class TensorTrainer:
                 self._count(event.meeting_id, event.parts)
                 for plan in command.offer.plans:
                     assert not self._is_dense_instead(plan) or is_dense_acceptable(
-                        self.replica.progress_steps, training
+                        self.replica.progress_steps, self.manifest
                     )
             case CloseEncoded():
                 self.closed.add(event.meeting_id)
@@ -177,13 +201,13 @@ class TensorTrainer:
     def _count(self, meeting_id: MeetingId, parts: tuple[bytes, ...]) -> None:
         for plan, part in zip(self._plans[meeting_id], parts, strict=True):
             self._sent[meeting_id, plan.stream] += len(part)
-            if plan.codec is Codec.AB:
+            if plan.codec in (Codec.AB, Codec.SPARSE):
                 assert self._sent[meeting_id, plan.stream] <= self.manifest.meeting.budget_bytes
 
     def _is_dense_instead(self, plan: StreamPlan) -> bool:
-        """A dense plan of a stream that the manifest sends as low rank."""
-        is_low_rank = self.manifest.meeting.codec == "ab" and plan.stream is not Stream.EXP_AVG_SQ
-        return plan.codec is Codec.DENSE and is_low_rank
+        """A dense plan of a stream that the manifest sends in part."""
+        wished = self._sq_codec if plan.stream is Stream.EXP_AVG_SQ else self.manifest.meeting.codec
+        return plan.codec is Codec.DENSE and wished in (Codec.AB, Codec.SPARSE)
 
 
 def _flat(tensors: list[Tensor]) -> Tensor:

@@ -5,11 +5,13 @@ import dataclasses
 import pytest
 import torch
 
+from lowcomm_node.algo.correction import Correction, make_factors
 from lowcomm_node.core.progress import learning_rate_at
-from lowcomm_node.settings.manifest import OuterConfig
+from lowcomm_node.settings.manifest import OptimizerConfig, OuterConfig
 from lowcomm_node.train.evaluate import validation_loss
+from lowcomm_node.train.payloads import apply_corrections
 from lowcomm_node.units import Stream
-from tests.train.pairs import tiny_manifest, tiny_session, train
+from tests.train.pairs import tiny_manifest, tiny_meeting, tiny_session, train
 
 
 def test_training_lowers_the_loss() -> None:
@@ -97,6 +99,51 @@ def test_moments_are_seen_bias_corrected() -> None:
         assert gradient is not None
         torch.testing.assert_close(u, gradient)
         torch.testing.assert_close(v, gradient.square(), rtol=1e-4, atol=1e-12)
+
+
+def test_only_what_is_declared_so_is_seen_bias_corrected() -> None:
+    """Muon's momentum is an average from zero, SGD's is a sum, and ADOPT's moments begin at the first gradient."""
+    cases = {"muon": (Stream.MOMENTUM, 0.95), "sgd": (Stream.MOMENTUM, 0.0), "adopt": (Stream.EXP_AVG_SQ, 0.0)}
+
+    for kind, (stream, decay) in cases.items():
+        session = tiny_session(tiny_manifest(optimizer=OptimizerConfig(kind=kind, lr=1e-2)))
+        train(session, 2)
+        replica = session.replica
+        for tensor, view in zip(replica.tensors(stream), replica.views(stream), strict=True):
+            torch.testing.assert_close(view, tensor / (1 - decay**2))
+        assert replica.shapes_of(stream) == tuple(tuple(tensor.shape) for tensor in replica.tensors(stream))
+
+
+def test_second_moments_are_seen_in_their_logarithm_where_the_manifest_says_so() -> None:
+    """exp_avg_sq_codec = "ab": log(v^ + eps^2), whatever a single plan sends; the first moment stays as it is."""
+    session = tiny_session(tiny_manifest(tiny_meeting(exp_avg_sq_codec="ab")))
+    train(session, 3)
+    replica = session.replica
+
+    for tensor, view in zip(replica.tensors(Stream.EXP_AVG_SQ), replica.views(Stream.EXP_AVG_SQ), strict=True):
+        torch.testing.assert_close(view, (tensor / (1 - 0.99**3) + 1e-16).log())
+    assert replica.is_logarithmic(Stream.EXP_AVG_SQ)
+    assert not replica.is_logarithmic(Stream.EXP_AVG)
+
+
+def test_corrections_of_narrow_state_are_rounded_once() -> None:
+    """Dion's momentum in bf16 takes the float32 sum, not a correction whose factors were rounded before."""
+    optimizer = OptimizerConfig(kind="dion", lr=1e-2, state_dtype="bf16")
+    session = tiny_session(tiny_manifest(optimizer=optimizer))
+    train(session, 2)
+    replica, generator = session.replica, torch.Generator().manual_seed(0)
+    momenta = replica.tensors(Stream.MOMENTUM)
+    before = [tensor.float() for tensor in momenta]
+    parts = [
+        make_factors(*(torch.randn(size, 2, generator=generator) * 0.1 for size in tensor.shape)) for tensor in momenta
+    ]
+
+    apply_corrections(replica, [(Stream.MOMENTUM, Correction(tuple(parts)), 0.5)])
+
+    for tensor, old, part in zip(momenta, before, parts, strict=True):
+        assert tensor.dtype == torch.bfloat16
+        assert torch.equal(tensor, torch.addmm(old, part.a, part.b.T, alpha=0.5).bfloat16())
+    assert all(view.dtype == torch.float32 for view in replica.views(Stream.MOMENTUM))
 
 
 @pytest.mark.parametrize("mixing", ["direct", "momentum"])

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lowcomm_node.errors import StoreError
-from lowcomm_node.settings.manifest import OuterConfig
+from lowcomm_node.settings.manifest import OptimizerConfig, OuterConfig
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.train.state_file import TrainingState, read_state, state_bytes_bound, write_state
 from lowcomm_node.units import RunId
@@ -24,8 +24,17 @@ _METADATA = {
 }
 
 
-def _replica(mixing: str = "direct") -> Replica:
-    session = tiny_session(tiny_manifest(outer=OuterConfig(every_steps=2, mixing=mixing)))
+_OPTIMIZERS = {
+    "adamw": OptimizerConfig(lr=1e-2),
+    "sgd": OptimizerConfig(kind="sgd", lr=1e-2),
+    "muon": OptimizerConfig(kind="muon", lr=1e-2, scalar="lion"),
+    "dion": OptimizerConfig(kind="dion", lr=1e-2, state_dtype="bf16"),
+}
+
+
+def _replica(mixing: str = "direct", kind: str = "adamw") -> Replica:
+    manifest = tiny_manifest(outer=OuterConfig(every_steps=2, mixing=mixing), optimizer=_OPTIMIZERS[kind])
+    session = tiny_session(manifest)
     train(session, 3)
     return session.replica
 
@@ -34,10 +43,11 @@ def _read(path: Path, replica: Replica) -> TrainingState:
     return read_state(path, RUN, replica.layout())
 
 
+@pytest.mark.parametrize("kind", _OPTIMIZERS)
 @pytest.mark.parametrize("mixing", ["direct", "momentum"])
-def test_what_is_written_is_read(tmp_path: Path, mixing: str) -> None:
+def test_what_is_written_is_read(tmp_path: Path, mixing: str, kind: str) -> None:
     """Every tensor and counter survives, within the stated size, and nothing else stays in the folder."""
-    replica, path = _replica(mixing), tmp_path / "state.safetensors"
+    replica, path = _replica(mixing, kind), tmp_path / "state.safetensors"
     replica.progress_steps = 2.0 / 3.0
 
     write_state(path, replica.state(), RUN)
@@ -105,6 +115,32 @@ def test_wrong_tensors_are_refused(tmp_path: Path) -> None:
         save_file(tensors, path, _METADATA)
         with pytest.raises(StoreError, match=reason):
             _read(path, replica)
+
+
+def test_the_file_holds_what_the_optimizer_declares_and_no_more(tmp_path: Path) -> None:
+    """A tensor per stream and parameter in its scope, in the format it is kept in, and a bound that is not far above."""
+    replica, path = _replica(kind="dion"), tmp_path / "state"
+    write_state(path, replica.state(), RUN)
+
+    found = load_file(path)
+
+    matrices = {name for name in replica.names if name.startswith("blocks.") and "norm" not in name}
+    assert {key.partition("/")[2] for key in found if key.startswith("momentum/")} == matrices
+    assert {key.partition("/")[2] for key in found if key.startswith("exp_avg/")} == set(replica.names) - matrices
+    assert {t.dtype for key, t in found.items() if key.startswith(("momentum/", "basis/"))} == {torch.bfloat16}
+    assert list(replica.layout()) == list(replica.state().tensors)
+    assert state_bytes_bound(replica.layout()) < path.stat().st_size + 4096 + 512 * len(found)
+
+
+def test_state_of_another_optimizer_is_refused(tmp_path: Path) -> None:
+    """A donor's Dion state in float32 is not this run's in bf16: nothing is converted in silence."""
+    replica, path = _replica(kind="dion"), tmp_path / "state"
+    tensors = replica.state().tensors
+    key = "momentum/blocks.0.mlp.up.weight"
+    save_file(tensors | {key: tensors[key].float()}, path, _METADATA)
+
+    with pytest.raises(StoreError, match=r"float32 \(32, 16\) instead of torch.bfloat16"):
+        _read(path, replica)
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:

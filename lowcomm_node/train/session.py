@@ -37,8 +37,8 @@ class Session:
 def build_session(manifest: Manifest, settings: NodeSettings, run_id: RunId, peer_id: PeerId) -> Session:
     """Model with the run's initial weights, optimizer, and this node's data.
 
-    Sets torch's number of threads for the whole process. Raises ConfigError for a device that is not there, and
-    DataError for text that is not there.
+    Sets torch's number of threads for the whole process. Raises ConfigError for a device that is not there or an
+    optimizer that the installed torch has not, and DataError for text that is not there.
     """
     device = choose_device(settings.device)
     torch.set_num_threads(settings.device.threads or _available_cpus())

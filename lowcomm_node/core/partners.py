@@ -26,7 +26,7 @@ class PeerView:
     suspect_until: float = 0.0
     failures: int = 0
     avoid_until: float = 0.0
-    """As ``suspect_until``, but no sign of life ends it: the peer is alive and far from us."""
+    """Until then not our choice while there is another one. No sign of life ends it: the peer is alive, and far from us."""
     meetings: int = 0
     clipped: deque[bool] = field(default_factory=lambda: deque(maxlen=_REMEMBERED_MEETINGS))
     """Of the last meetings with it: was a correction scaled down?"""
@@ -77,9 +77,10 @@ class Partners:
             known.failures += 1
 
     def met(self, peer: PeerId, now: float, *, is_clipped: bool = False) -> None:
-        """A meeting with the peer is complete. One that is clipped again and again is not asked for a while.
+        """A meeting with the peer is complete. One that is clipped again and again is avoided for a while.
 
-        It is hostile, or so far away that few meetings with it are worth their bytes; its own offers are answered still.
+        It is hostile, or so far away that few meetings with it are worth their bytes. Its own offers are answered still, and
+        where there is nobody else it is asked: two nodes that were separated must find together again.
         """
         known = self._known.get(peer)
         if known is None:
@@ -97,12 +98,13 @@ class Partners:
 
     def choose(self, now: float, excluded: frozenset[PeerId]) -> Member | None:
         """A uniformly random live member that has state to meet with, or None."""
-        candidates = [
-            known.member
+        live = [
+            known
             for peer, known in self._known.items()
-            if peer not in excluded and known.member.has_state and not known.is_suspect(now)
+            if peer not in excluded and known.member.has_state and now >= known.suspect_until
         ]
-        return candidates[self._chance.below(len(candidates))] if candidates else None
+        candidates = [known for known in live if now >= known.avoid_until] or live
+        return candidates[self._chance.below(len(candidates))].member if candidates else None
 
     def views(self) -> tuple[PeerView, ...]:
         return tuple(self._known.values())

@@ -14,9 +14,9 @@ from lowcomm_node.units import MeetingId, PeerId, RunId, Stream
 _DEADLINE_S = 5.0
 
 
-def end_with_offer(verdict_keep_s: float = 30.0) -> tuple[InitiatingEnd, MeetingId]:
+def end_with_offer(verdict_keep_s: float = 30.0, partners: Partners | None = None) -> tuple[InitiatingEnd, MeetingId]:
     """An initiating end whose offer to its one partner is out, at time 0."""
-    partners = Partners(PeerId("a"), 4, Chance(b"p"))
+    partners = partners or Partners(PeerId("a"), 4, Chance(b"p"))
     member = Member(peer=PeerId("b"), grpc_address="x:1", progress_steps=0, has_state=True, expires_at=1e9)
     partners.see(member, 0.0)
     end = InitiatingEnd(
@@ -92,6 +92,22 @@ def test_a_close_carries_its_scales_each_time_and_the_report_says_what_was_appli
     assert again.scales == (0.5,)
     assert isinstance(report, ReportMeeting)
     assert (report.norms, report.scales) == (norms, scales)
+
+
+def test_each_clipped_meeting_counts_against_the_partner() -> None:
+    """What was applied whole does not; one clipped stream of several does."""
+    partners = Partners(PeerId("a"), 4, Chance(b"p"))
+    for scale in (1.0, 0.5):
+        end, meeting = end_with_offer(partners=partners)
+        end.answered(Answer(meeting_id=meeting, parts=(b"",), progress_steps=0), 0.0)
+        end.close_encoded(CloseEncoded(meeting_id=meeting, parts=(b"",)), 0.0)
+        end.verdict_received(Verdict(meeting_id=meeting, applied=True), 0.1)
+        scales = ((Stream.PARAMS, 1.0), (Stream.EXP_AVG_SQ, scale))
+        end.settled(CorrectionApplied(meeting_id=meeting, norms=(), scales=scales), 0.2)
+
+    (view,) = partners.views()
+    assert list(view.clipped) == [False, True]
+    assert view.meetings == 2
 
 
 def test_a_refusal_while_the_close_is_being_made_sends_it_over_a_new_connection() -> None:

@@ -85,20 +85,33 @@ def test_a_member_that_comes_back_elsewhere_is_tried_at_once() -> None:
     assert found.choose(0.5, NOBODY) is not None
 
 
-def test_a_peer_that_is_clipped_again_and_again_is_left_alone_for_a_while() -> None:
+def test_a_peer_that_is_clipped_again_and_again_is_avoided_for_a_while() -> None:
     """Four clipped meetings of five; a sign of life does not end it, two minutes do, and then it takes four more."""
-    found = partners("a")
+    found = partners("a", "b")
+
+    def chosen(now: float) -> set[str]:
+        return {str(member.peer) for _ in range(50) if (member := found.choose(now, NOBODY)) is not None}
+
     for is_clipped in (True, True, False, True):
         found.met(PeerId("a"), 0.0, is_clipped=is_clipped)
-    assert found.choose(0.0, NOBODY) is not None
+    assert chosen(0.0) == {"a", "b"}
 
     found.met(PeerId("a"), 0.0, is_clipped=True)
     found.heard_from(PeerId("a"), 1.0)
 
-    assert found.choose(1.0, NOBODY) is None
-    assert found.counts(1.0) == (0, 1)
+    assert chosen(1.0) == {"b"}
+    assert found.counts(1.0) == (1, 1)
     found.met(PeerId("a"), 121.0, is_clipped=True)
-    assert found.choose(121.0, NOBODY) is not None
+    assert chosen(121.0) == {"a", "b"}
+
+
+def test_an_avoided_peer_is_better_than_none() -> None:
+    """Two nodes that were cut off from each other long enough to be clipped must still come together."""
+    found = partners("a")
+    for _ in range(4):
+        found.met(PeerId("a"), 0.0, is_clipped=True)
+    assert found.counts(1.0) == (0, 1)
+    assert found.choose(1.0, NOBODY) is not None
 
 
 def test_now_and_then_clipped_is_nothing() -> None:
@@ -106,7 +119,7 @@ def test_now_and_then_clipped_is_nothing() -> None:
     found = partners("a")
     for number in range(100):
         found.met(PeerId("a"), float(number), is_clipped=number % 2 == 0)
-        assert found.choose(float(number), NOBODY) is not None
+        assert found.counts(float(number)) == (1, 0)
 
 
 def test_suspicion_grows_no_further_than_its_bound_however_often_contact_fails() -> None:

@@ -1,7 +1,8 @@
 """The trainer's side of meetings: encodes from the live weights, holds what is pending, applies between two steps.
 
 Whatever comes from a peer is checked here before it touches anything: plans against the manifest, sizes against the
-plans, numbers for being finite. A meeting that fails a check is forgotten and answered with the reason.
+plans, numbers for being finite, corrections against the largest size (clipped gossip, ``algo.clipping``). A meeting that
+fails a check is forgotten and answered with the reason.
 """
 
 import math
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from lowcomm_node.algo.clipping import ClipNorms, clip_scale
 from lowcomm_node.core.commands import ApplyClose, DropMeeting, EncodeAnswer, EncodeClose, EncodeOffer, SettleMeeting
 from lowcomm_node.core.events import AnswerEncoded, CloseEncoded, CorrectionApplied, EncodingRefused, OfferEncoded
 from lowcomm_node.core.messages import StreamPlan
@@ -40,6 +42,8 @@ _MAX_ANSWERED = 8
 """Answers whose close is still to come. An older one is dropped: its close will be refused, and nobody applies it."""
 _MAX_INITIATED = 16
 """Own offers and held corrections. The core keeps at most 8, so that nothing is dropped here that still counts."""
+_CLIP_SLACK = 1e-3
+"""Share by which a correction may be larger than we have asked for: the partner's |C| is rounded as its machine does it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +57,12 @@ class _Offered:
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """One stream's correction, known to be finite."""
+    """One stream's correction, known to be finite, and what multiple of it both ends apply."""
 
     plan: StreamPlan
     correction: AnyCorrection
     norm: float
+    scale: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +79,8 @@ class _Answered:
 
     plans: tuple[StreamPlan, ...]
     halves: tuple[AnyHalf, ...]
+    clip_norms: tuple[float, ...]
+    """As the answer has them."""
     progress_shift: float
 
 
@@ -88,7 +95,8 @@ class MeetingDesk:
         self._training = manifest.training
         self._weight = manifest.outer.mixing_gain / 2
         self._run_id = run_id
-        self._planner = Planner(manifest, replica.shapes)
+        self._planner = Planner(manifest, {stream: replica.shapes_of(stream) for stream in replica.streams})
+        self._clip_norms = ClipNorms(manifest.meeting.clip_ratio)
         self._initiated: OrderedDict[MeetingId, _Offered | _Held] = OrderedDict()
         self._answered: OrderedDict[MeetingId, _Answered] = OrderedDict()
 
@@ -129,7 +137,10 @@ class MeetingDesk:
         if not streams:
             raise RemoteProtocolError(RefusalReason.NOT_READY, "no step was taken yet, there are no moments")
         plans = tuple(self._planner.plan(stream, is_dense=command.is_dense) for stream in streams)
-        parts = tuple(offer_part(self._replica, plan, self._seed(command.meeting_id, plan)) for plan in plans)
+        parts = tuple(
+            offer_part(self._replica, plan, self._seed(command.meeting_id, plan), self._planner.ranges(plan))
+            for plan in plans
+        )
         progress = self._replica.progress_steps
         offered = _Offered(plans=plans, parts=parts, progress_steps=progress)
         _keep(self._initiated, command.meeting_id, offered, _MAX_INITIATED)
@@ -151,9 +162,12 @@ class MeetingDesk:
                 halves.append(half)
         progress = replica.progress_steps
         shift = (offer.progress_steps - progress) / 2
-        answered = _Answered(plans=offer.plans, halves=tuple(halves), progress_shift=shift)
+        clip_norms = tuple(self._clip_norms.limit(plan.stream, plan.codec) for plan in offer.plans)
+        answered = _Answered(plans=offer.plans, halves=tuple(halves), clip_norms=clip_norms, progress_shift=shift)
         _keep(self._answered, offer.meeting_id, answered, _MAX_ANSWERED)
-        return AnswerEncoded(meeting_id=offer.meeting_id, parts=tuple(parts), progress_steps=progress)
+        return AnswerEncoded(
+            meeting_id=offer.meeting_id, parts=tuple(parts), progress_steps=progress, clip_norms=clip_norms
+        )
 
     def _close(self, command: EncodeClose) -> CloseEncoded:
         answer = command.answer
@@ -164,25 +178,39 @@ class MeetingDesk:
         parts: list[bytes] = []
         corrections: list[_Checked] = []
         with _peer_input():
-            for plan, own, theirs in zip(offered.plans, offered.parts, answer.parts, strict=True):
+            clip_norms = _per_plan(answer.clip_norms, offered.plans, math.inf)
+            for plan, own, theirs, clip_norm in zip(
+                offered.plans, offered.parts, answer.parts, clip_norms, strict=True
+            ):
                 seed = self._seed(answer.meeting_id, plan)
                 part, correction = close_part(self._replica, plan, seed, own, theirs)
+                norm = _finite_norm(plan, correction)
+                scale = clip_scale(norm, self._clip_norms.limit(plan.stream, plan.codec), clip_norm)
                 parts.append(part)
-                corrections.append(_check_correction(plan, correction))
+                corrections.append(_Checked(plan, correction, norm, scale))
         shift = (answer.progress_steps - offered.progress_steps) / 2
         self._initiated[answer.meeting_id] = _Held(corrections=tuple(corrections), progress_shift=shift)
-        return CloseEncoded(meeting_id=answer.meeting_id, parts=tuple(parts))
+        scales = tuple(checked.scale for checked in corrections)
+        return CloseEncoded(meeting_id=answer.meeting_id, parts=tuple(parts), scales=scales)
 
     def _apply(self, command: ApplyClose) -> CorrectionApplied:
         close = command.close
         answered = self._answered.get(close.meeting_id)
         if answered is None:
             raise _unknown(close.meeting_id)
+        corrections: list[_Checked] = []
         with _peer_input():
-            corrections = [
-                _check_correction(plan, finish_part(half, part))
-                for plan, half, part in zip(answered.plans, answered.halves, close.parts, strict=True)
-            ]
+            scales = _per_plan(close.scales, answered.plans, 1.0)
+            for plan, half, part, scale, clip_norm in zip(
+                answered.plans, answered.halves, close.parts, scales, answered.clip_norms, strict=True
+            ):
+                correction = finish_part(half, part)
+                norm = _finite_norm(plan, correction)
+                if scale * norm > clip_norm * (1 + _CLIP_SLACK):
+                    raise ValueError(
+                        f"{plan.stream}: a correction of {scale * norm:.3g}, {clip_norm:.3g} was asked for"
+                    )
+                corrections.append(_Checked(plan, correction, norm, scale))
         del self._answered[close.meeting_id]
         return self._follow(close.meeting_id, corrections, self._weight, answered.progress_shift)
 
@@ -196,12 +224,18 @@ class MeetingDesk:
     def _follow(
         self, meeting_id: MeetingId, corrections: Sequence[_Checked], signed_weight: float, progress_shift: float
     ) -> CorrectionApplied:
-        apply_corrections(self._replica, [(c.plan.stream, c.correction, signed_weight) for c in corrections])
+        weighted = [(c.plan.stream, c.correction, signed_weight * c.scale) for c in corrections]
+        apply_corrections(self._replica, weighted)
         # Never below the start: the learning rate of a negative progress has no meaning.
         self._replica.progress_steps = max(0.0, self._replica.progress_steps + progress_shift)
         for checked in corrections:
             self._planner.observe(checked.plan, checked.correction)
-        return CorrectionApplied(meeting_id=meeting_id, norms=tuple((c.plan.stream, c.norm) for c in corrections))
+            self._clip_norms.observe(checked.plan.stream, checked.plan.codec, checked.norm)
+        return CorrectionApplied(
+            meeting_id=meeting_id,
+            norms=tuple((c.plan.stream, c.norm) for c in corrections),
+            scales=tuple((c.plan.stream, c.scale) for c in corrections),
+        )
 
     def _check_progress(self, progress_steps: float) -> None:
         if not math.isfinite(progress_steps):
@@ -241,10 +275,19 @@ def _peer_input() -> Iterator[None]:
         raise RemoteProtocolError(RefusalReason.MALFORMED, str(error)) from error
 
 
-def _check_correction(plan: StreamPlan, correction: AnyCorrection) -> _Checked:
+def _per_plan(numbers: Sequence[float], plans: Sequence[StreamPlan], largest: float) -> Sequence[float]:
+    """A peer's number in (0, largest] for each plan; none at all stand for the largest. Raises ValueError."""
+    if not numbers:
+        return (largest,) * len(plans)
+    if len(numbers) != len(plans) or not all(0.0 < number <= largest for number in numbers):
+        raise ValueError(f"{list(numbers)} where each of {len(plans)} plans takes a number in (0, {largest:g}]")
+    return numbers
+
+
+def _finite_norm(plan: StreamPlan, correction: AnyCorrection) -> float:
     norm = correction.norm() if correction.is_finite() else math.nan
     _check_finite(plan.stream, math.isfinite(norm))
-    return _Checked(plan, correction, norm)
+    return norm
 
 
 def _check_finite(stream: Stream, is_finite: bool) -> None:

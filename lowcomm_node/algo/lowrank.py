@@ -114,7 +114,7 @@ def answer_low_rank(matrix: Tensor, form: LowRank, offer: Reader) -> tuple[bytes
     theirs = offer.take(integer_bytes(m * rank, bits))
     if is_integer(dtype):
         step = _sketch_step(rms, n, dtype)
-        image = (wrap(unpack(theirs, m * rank, bits).reshape(m, rank) - lattice(sketch, step), bits) * step).float()
+        image = (wrap(unpack(theirs, m * rank, bits).reshape(m, rank) - lattice(sketch, step), bits).double() * step).float()
         image = image if is_finite(sketch) else image.fill_(torch.nan)
     else:
         image = decode(theirs, (m, rank), dtype) - sketch
@@ -150,7 +150,7 @@ def close_low_rank(matrix: Tensor, form: LowRank, offer: Reader, answer: Reader)
         if is_void:
             return VOID + encode_difference(torch.zeros(rank, n), dtype), None
         # Plus what rounding took from the own half, which need not be lost.
-        gap = shrink((difference - ours) * step + Z, n * step**2 / 12, dim=0).float()
+        gap = shrink((difference - ours).double() * step + Z, n * step**2 / 12, dim=0).float()
     payload = encode_difference(gap.T, dtype)
     flag = b"" if dtype is Dtype.FP32 else VALID
     return flag + payload, make_factors(Q, form.decode(payload, n))

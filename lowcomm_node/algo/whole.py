@@ -68,7 +68,7 @@ def answer_whole(values: Tensor, dtype: Dtype, seed: bytes, index: int, offer: R
     elif is_wrapped(ours, -difference, _signs(seed, index, ours), check):
         return VOID + encode_difference(torch.zeros(count), dtype), None
     else:
-        d = shrink(difference * step, count * step**2 / 6).float()
+        d = shrink(difference.double() * step, count * step**2 / 6).float()
     payload = encode_difference(d, dtype)
     return VALID + payload, decode_difference(payload, (count,), dtype)
 

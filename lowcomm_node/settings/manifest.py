@@ -58,6 +58,11 @@ class ModelConfig:
         embeddings = self.vocab_size * self.d_model * (1 if self.tie_embeddings else 2)
         return self.num_layers * block + self.d_model + embeddings
 
+    @property
+    def num_tensors(self) -> int:
+        """Number of parameter tensors."""
+        return 9 * self.num_layers + (2 if self.tie_embeddings else 3)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
@@ -222,14 +227,30 @@ class Manifest:
     def check(self) -> None:
         if self.data.tokenizer == "byte" and self.model.vocab_size < 256:
             fail("model.vocab_size", self.model.vocab_size, 'at least 256 with data.tokenizer = "byte"')
-        model, itemsize = self.model, 4 if self.meeting.dtype == "fp32" else 2
-        smallest = (model.d_model + max(model.d_model, model.d_ff, model.vocab_size)) * itemsize
-        if self.meeting.codec == "ab" and self.meeting.budget_bytes < smallest:
+        meeting = self.meeting
+        if "ab" in (meeting.codec, meeting.exp_avg_sq_codec) and meeting.budget_bytes < self._rank_one_bytes:
             fail(
                 "meeting.budget_bytes",
-                self.meeting.budget_bytes,
-                f"at least {smallest}, rank 1 of this model's largest matrix, which would never be exchanged with less",
+                meeting.budget_bytes,
+                f"at least {self._rank_one_bytes}, rank 1 of this model's largest matrix, which would never be exchanged with less",
             )
+        # Of integers, one number takes a range, a checksum and a byte.
+        smallest = self.model.num_tensors * (9 if meeting.dtype in ("int8", "int4") else 4)
+        if meeting.codec == "sparse" and meeting.budget_bytes < smallest:
+            fail(
+                "meeting.budget_bytes",
+                meeting.budget_bytes,
+                f"at least {smallest}, one number of each of this model's {self.model.num_tensors} tensors",
+            )
+
+    @property
+    def _rank_one_bytes(self) -> int:
+        """What the busier end sends for one direction of the largest matrix; integers begin with a meeting in bf16."""
+        model, meeting = self.model, self.meeting
+        matrices = ((model.vocab_size, model.d_model), (model.d_ff, model.d_model), (model.d_model, model.d_ff))
+        itemsize, check_bytes = (4, 0) if meeting.dtype == "fp32" else (2, 4)
+        sent = 1 if meeting.omega == "seeded" else 2
+        return max((m + sent * n) * itemsize for m, n in matrices) + check_bytes
 
     @property
     def tokens_per_step(self) -> int:

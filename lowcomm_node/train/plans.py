@@ -61,12 +61,19 @@ class Planner:
         """What ``encode_offer`` needs to know for an own plan: expected rms per tensor; None where the format does not ask."""
         return self._coding(plan.stream).energy.ranges() if is_integer(plan.dtype) else None
 
-    def observe(self, plan: StreamPlan, correction: AnyCorrection) -> None:
-        """Learn from a meeting's correction where the next bytes buy most, and how large differences are."""
-        if isinstance(correction, Correction):
-            is_spectral = plan.codec is Codec.AB
-            ranks = plan.ranks if is_spectral else tuple(-1 if rank else 0 for rank in plan.ranks)
-            self._coding(plan.stream).energy.observe(ranks, correction.spectra())
+    def observe(self, plan: StreamPlan, correction: AnyCorrection, *, is_own: bool) -> None:
+        """Learn from a meeting's correction where the next bytes buy most, and how large differences are.
+
+        A void tensor teaches the initiator alone: it was its belief that was too small.
+        """
+        if not isinstance(correction, Correction):
+            return
+        spectra = correction.spectra()
+        ranks = [
+            0 if not rank or (spectrum is None and not is_own) else rank if plan.codec is Codec.AB else -1
+            for rank, spectrum in zip(plan.ranks, spectra, strict=True)
+        ]
+        self._coding(plan.stream).energy.observe(ranks, spectra)
 
     def check_foreign(self, plans: Sequence[StreamPlan], progress_steps: float) -> None:
         """Accept a partner's plans or raise RemoteProtocolError(MALFORMED | OVERSIZED).

@@ -9,7 +9,7 @@ from torch import Tensor
 from lowcomm_node.algo.correction import Correction
 from lowcomm_node.algo.exchange import encode_answer, encode_close, encode_offer, finish
 from lowcomm_node.core.messages import StreamPlan
-from lowcomm_node.units import Codec, Dtype, Stream
+from lowcomm_node.units import Codec, Dtype, Omega, Stream
 
 SHAPES = ((12, 9), (5,), (6, 4, 2), (3, 3), ())
 """A matrix, a vector, a kernel, a small matrix and a scalar."""
@@ -18,9 +18,14 @@ SEED = bytes(range(32))
 
 
 def make_plan(
-    ranks: Sequence[int], *, codec: Codec = Codec.AB, dtype: Dtype = Dtype.FP32, stream: Stream = Stream.PARAMS
+    ranks: Sequence[int],
+    *,
+    codec: Codec = Codec.AB,
+    dtype: Dtype = Dtype.FP32,
+    stream: Stream = Stream.PARAMS,
+    omega: Omega = Omega.SEEDED,
 ) -> StreamPlan:
-    return StreamPlan(stream=stream, codec=codec, dtype=dtype, ranks=tuple(ranks))
+    return StreamPlan(stream=stream, codec=codec, dtype=dtype, ranks=tuple(ranks), omega=omega)
 
 
 def make_replica(generator: torch.Generator, shapes: Sequence[Sequence[int]] = SHAPES) -> list[Tensor]:
@@ -35,6 +40,11 @@ def nudge(tensors: Sequence[Tensor], generator: torch.Generator, scale: float = 
     return steps
 
 
+def rms_of(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[float]:
+    """Per tensor the true rms of a number of the difference: what a well informed initiator expects."""
+    return [max(float((a - b).square().mean().sqrt()), 1e-6) for a, b in zip(first, second, strict=True)]
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a meeting sent, and what each end made of it."""
@@ -46,11 +56,20 @@ class Outcome:
     answerer: Correction
 
 
-def meet(first: Sequence[Tensor], second: Sequence[Tensor], plan: StreamPlan, seed: bytes = SEED) -> Outcome:
-    """All three messages, nothing applied."""
-    offer = encode_offer(first, plan, seed)
+def meet(
+    first: Sequence[Tensor],
+    second: Sequence[Tensor],
+    plan: StreamPlan,
+    seed: bytes = SEED,
+    *,
+    ranges: Sequence[float] | None = None,
+    bases: Sequence[Tensor | None] | None = None,
+) -> Outcome:
+    """All three messages, nothing applied. ``ranges`` default to the truth."""
+    ranges = rms_of(first, second) if ranges is None else ranges
+    offer = encode_offer(first, plan, seed, ranges=ranges, bases=bases)
     answer, half = encode_answer(second, plan, seed, offer)
-    close, initiator = encode_close(first, plan, offer, answer)
+    close, initiator = encode_close(first, plan, seed, offer, answer)
     return Outcome(offer, answer, close, initiator, finish(half, close))
 
 
@@ -59,6 +78,14 @@ def materialise(correction: Correction, shapes: Sequence[Sequence[int]] = SHAPES
     tensors = [torch.zeros(tuple(shape)) for shape in shapes]
     correction.add_to_(tensors, 1.0)
     return tensors
+
+
+def captured(first: Sequence[Tensor], second: Sequence[Tensor], correction: Correction) -> float:
+    """The share of the difference's energy that C takes away."""
+    differences = [(a - b).double() for a, b in zip(first, second, strict=True)]
+    written = materialise(correction, [tensor.shape for tensor in first])
+    left = sum(float((d - c).square().sum()) for d, c in zip(differences, written, strict=True))
+    return 1 - left / sum(float(d.square().sum()) for d in differences)
 
 
 def decaying_pair(

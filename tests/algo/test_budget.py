@@ -1,14 +1,17 @@
-"""The choice of ranks: inside the budget, where the energy is, and nobody waits for ever."""
+"""The choice of ranks: inside the budget, where the energy is, and nobody waits for ever; and how large differences are believed to be."""
+
+import math
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowcomm_node.algo.budget import EnergyModel
-from lowcomm_node.algo.exchange import part_bytes
+from lowcomm_node.algo.budget import EnergyModel, choose_counts
 from lowcomm_node.algo.shapes import matrix_shape, max_paying_rank
-from lowcomm_node.units import Dtype
-from tests.algo.swarm_of_tensors import make_plan
+from lowcomm_node.algo.sizes import part_bytes
+from lowcomm_node.units import Codec, Dtype, Omega
+from tests.algo.swarm_of_tensors import captured, decaying_pair, make_plan, meet
 
 _GPT = ((256, 96), (96,), (96, 288), (96, 96), (96,), (256, 96), (96, 256), (96,), (256, 96))
 
@@ -32,15 +35,18 @@ def _geometric(ranks: tuple[int, ...], energies: list[float], decay: float) -> l
     shapes=_shapes,
     budgets=st.lists(st.integers(0, 20_000), min_size=1, max_size=4),
     dtype=st.sampled_from(Dtype),
+    omega=st.sampled_from(Omega),
     seed=st.lists(st.floats(0, 1e30), min_size=8, max_size=8),
 )
-def test_never_over_budget(shapes: list[tuple[int, ...]], budgets: list[int], dtype: Dtype, seed: list[float]) -> None:
+def test_never_over_budget(
+    shapes: list[tuple[int, ...]], budgets: list[int], dtype: Dtype, omega: Omega, seed: list[float]
+) -> None:
     """Whatever was learnt, the busier end's payload fits, and the plan is one that can be carried out."""
     model = EnergyModel(shapes)
     for budget in budgets:
-        ranks = model.choose_ranks(budget, dtype.itemsize)
+        ranks = model.choose_ranks(budget, dtype, omega)
 
-        assert part_bytes(shapes, make_plan(ranks, dtype=dtype)).largest_direction <= budget
+        assert part_bytes(shapes, make_plan(ranks, dtype=dtype, omega=omega)).largest_direction <= budget
         for shape, rank in zip(shapes, ranks, strict=True):
             matrix = matrix_shape(shape)
             assert rank <= (0 if matrix is None else max_paying_rank(*matrix))
@@ -52,20 +58,20 @@ def test_deterministic() -> None:
     first, second = EnergyModel(_GPT), EnergyModel(_GPT)
 
     for budget in (5000, 9000, 30_000):
-        ranks = first.choose_ranks(budget, 2)
-        assert second.choose_ranks(budget, 2) == ranks
+        ranks = first.choose_ranks(budget, Dtype.BF16)
+        assert second.choose_ranks(budget, Dtype.BF16) == ranks
         for model in (first, second):
             model.observe(ranks, _geometric(ranks, [1.0] * len(_GPT), 0.8))
 
 
 def test_everything_dense_when_there_is_room() -> None:
     """A budget for the whole model is spent on the whole model."""
-    assert EnergyModel(_GPT).choose_ranks(10**9, 4) == (-1,) * len(_GPT)
+    assert EnergyModel(_GPT).choose_ranks(10**9, Dtype.FP32) == (-1,) * len(_GPT)
 
 
 def test_budget_is_used() -> None:
     """What is left over would not have bought another rank of anything."""
-    ranks = EnergyModel(_GPT).choose_ranks(32_768, 2)
+    ranks = EnergyModel(_GPT).choose_ranks(32_768, Dtype.BF16)
 
     spent = part_bytes(_GPT, make_plan(ranks, dtype=Dtype.BF16)).largest_direction
     assert 32_768 - spent < 2 * (96 + 96)
@@ -78,9 +84,9 @@ def test_bytes_go_where_the_energy_is() -> None:
     model = EnergyModel(shapes)
 
     for _ in range(5):
-        ranks = model.choose_ranks(128 * 10 * 4, 4)
+        ranks = model.choose_ranks(128 * 10 * 4, Dtype.FP32)
         model.observe(ranks, _geometric(ranks, [100.0, 1.0], 0.8))
-    ranks = model.choose_ranks(128 * 10 * 4, 4)
+    ranks = model.choose_ranks(128 * 10 * 4, Dtype.FP32)
 
     assert ranks[0] > ranks[1]
 
@@ -91,10 +97,10 @@ def test_steep_spectra_take_fewer_ranks() -> None:
     model = EnergyModel(shapes)
 
     for _ in range(8):
-        ranks = model.choose_ranks(400 * 20 * 4, 4)
+        ranks = model.choose_ranks(400 * 20 * 4, Dtype.FP32)
         spectra = [_geometric((rank,), [1.0], decay)[0] for rank, decay in zip(ranks, (0.5, 0.95), strict=True)]
         model.observe(ranks, spectra)
-    ranks = model.choose_ranks(400 * 20 * 4, 4)
+    ranks = model.choose_ranks(400 * 20 * 4, Dtype.FP32)
 
     assert 0 < ranks[0] < ranks[1]
 
@@ -105,8 +111,8 @@ def test_flat_spectra_go_dense() -> None:
     for _ in range(12):
         model.observe((9,), [(1.0,) * 9])
 
-    assert model.choose_ranks(40 * 40 * 4, 4) == (-1,)
-    assert model.choose_ranks(40 * 40 * 4 - 1, 4)[0] > 0
+    assert model.choose_ranks(40 * 40 * 4, Dtype.FP32) == (-1,)
+    assert model.choose_ranks(40 * 40 * 4 - 1, Dtype.FP32)[0] > 0
 
 
 @pytest.mark.parametrize("energies", [[1e6, 1.0, 1e-3, 1e-6], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
@@ -117,7 +123,7 @@ def test_nobody_starves(energies: list[float]) -> None:
     turns = [0] * 4
 
     for _ in range(2000):
-        ranks = model.choose_ranks(100 * 4, 4)
+        ranks = model.choose_ranks(100 * 4, Dtype.FP32)
         model.observe(ranks, _geometric(ranks, energies, 0.8))
         for index, rank in enumerate(ranks):
             turns[index] += rank != 0
@@ -133,7 +139,7 @@ def test_vectors_give_way_when_they_would_lock_a_matrix_out() -> None:
     seen = set()
 
     for _ in range(50):
-        ranks = model.choose_ranks(150 * 4, 4)
+        ranks = model.choose_ranks(150 * 4, Dtype.FP32)
         seen.add(ranks)
         model.observe(ranks, _geometric(ranks, [1.0, 1.0], 0.8))
 
@@ -145,8 +151,8 @@ def test_small_budget_takes_the_best_vector() -> None:
     model = EnergyModel(((10,), (10,)))
     model.observe((-1, -1), [(1.0,), (9.0,)])
 
-    assert model.choose_ranks(40, 4) == (0, -1)
-    assert model.choose_ranks(39, 4) == (0, 0)
+    assert model.choose_ranks(40, Dtype.FP32) == (0, -1)
+    assert model.choose_ranks(39, Dtype.FP32) == (0, 0)
 
 
 def test_one_monstrous_difference_is_soon_forgotten() -> None:
@@ -159,7 +165,7 @@ def test_one_monstrous_difference_is_soon_forgotten() -> None:
     model.observe((1, 1), [(1e30,), (float("nan"),)])
     turns = [0, 0]
     for _ in range(20):
-        ranks = model.choose_ranks(2 * 100 * 4, 4)
+        ranks = model.choose_ranks(2 * 100 * 4, Dtype.FP32)
         model.observe(ranks, _geometric(ranks, [10.0, 10.0], 0.9))
         turns = [count + rank for count, rank in zip(turns, ranks, strict=True)]
 
@@ -170,3 +176,78 @@ def test_wrong_lengths_are_refused() -> None:
     """Ranks and spectra belong to the tensors."""
     with pytest.raises(ValueError, match="1 ranks and 1 spectra for 2 tensors"):
         EnergyModel(((4, 4), (4,))).observe((1,), [None])
+
+
+@given(shapes=_shapes, budget=st.integers(0, 20_000), dtype=st.sampled_from(Dtype))
+def test_sparse_counts_fit_and_are_fair(shapes: list[tuple[int, ...]], budget: int, dtype: Dtype) -> None:
+    """Inside the budget, and tensors that take part give about the same share, at least one number."""
+    ranks = choose_counts(shapes, budget, dtype)
+
+    assert part_bytes(shapes, make_plan(ranks, codec=Codec.SPARSE, dtype=dtype)).largest_direction <= budget
+    sizes = [math.prod(shape) for shape in shapes]
+    shares = [((rank if rank > 0 else size) / size, 1 / size) for rank, size in zip(ranks, sizes, strict=True) if rank]
+    for share, grain in shares:
+        for other, other_grain in shares:
+            assert share >= other - grain - other_grain
+
+
+def test_sparse_counts_use_the_budget() -> None:
+    """Everything when there is room, else nearly all of the budget; and the last tensors go first when nothing fits."""
+    assert choose_counts(_GPT, 10**9, Dtype.INT8) == (-1,) * len(_GPT)
+    ranks = choose_counts(_GPT, 32_768, Dtype.BF16)
+    assert 0 <= 32_768 - part_bytes(_GPT, make_plan(ranks, codec=Codec.SPARSE, dtype=Dtype.BF16)).largest_direction < 64
+    assert all(rank >= 1 for rank in ranks)
+    assert choose_counts(_GPT, 8, Dtype.FP32) == (1, 1, 0, 0, 0, 0, 0, 0, 0)
+
+
+def test_ranges_are_the_rms_that_was_seen() -> None:
+    """Energy over numbers, of tensors sent whole or in part; more the longer one waited; unknown until then."""
+    model = EnergyModel(((10, 10), (4,), (10, 10)))
+    assert not model.knows((-1, 0, 0))
+
+    model.observe((-1, -1, 0), [(400.0,), (36.0,), None])
+
+    assert model.ranges()[:2] == pytest.approx((2.0, 3.0))
+    assert model.knows((-1, 1, 0))
+    assert not model.knows((0, 0, 1))
+    model.observe((0, -1, 0), [None, (36.0,), None])
+    assert model.ranges()[:2] == pytest.approx((2.0 * math.sqrt(2), 3.0))
+
+
+def test_a_void_tensor_is_believed_to_differ_more() -> None:
+    """Four times in size, and only where something was planned; absurdly often does not overflow."""
+    model = EnergyModel(((4,), (4,)))
+    model.observe((-1, -1), [(4.0,), (4.0,)])
+
+    model.observe((-1, 0), [None, None])
+
+    waited = math.sqrt(2)
+    assert model.ranges() == pytest.approx((4.0 * waited, 1.0 * waited))
+    for _ in range(500):
+        model.observe((-1, 0), [None, None])
+    assert all(0 < value < 1e38 for value in model.ranges())
+
+
+@pytest.mark.parametrize("dtype", [Dtype.INT8, Dtype.INT4])
+@pytest.mark.parametrize("ranks", [(-1,), (8,)])
+@pytest.mark.parametrize("factor", [100.0, 0.01])
+def test_beliefs_recover(dtype: Dtype, ranks: tuple[int, ...], factor: float) -> None:
+    """A difference a hundred times larger than believed is soon met as well as ever, and harms nobody meanwhile; one far smaller as well."""
+    plan = make_plan(ranks, dtype=dtype)
+    model = EnergyModel(((60, 40),))
+    generator = torch.Generator().manual_seed(31)
+    shares = []
+    for meeting in range(40):
+        first, second = decaying_pair(generator, 60, 40, 0.8, 0.001 * (1.0 if meeting < 2 else factor))
+        if meeting < 2:
+            model.observe((-1,), [(float((first - second).square().sum()),)])
+            continue
+        outcome = meet([first], [second], plan, bytes([meeting]) * 32, ranges=model.ranges())
+        shares.append(captured([first], [second], outcome.initiator))
+        model.observe(ranks, outcome.initiator.spectra())
+
+    within = 6 if factor > 1 else 30
+    assert min(shares) > -0.3
+    assert min(shares[within:]) > (0.95 if ranks == (-1,) else 0.75)
+    if factor > 1:
+        assert shares[0] < 0.3

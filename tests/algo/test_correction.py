@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lowcomm_node.algo.correction import Correction, Factors, solve_factors
+from lowcomm_node.algo.correction import Coordinates, Correction, Factors, make_factors, whiten
 from tests.algo.swarm_of_tensors import SHAPES, make_plan, make_replica, materialise, meet
 
 
@@ -72,13 +74,54 @@ def test_product_that_would_overflow_is_not_finite() -> None:
     assert Correction((Factors(huge, torch.ones(2, 1), gram, torch.full((1, 1), 2.0).double()),)).is_finite()
 
 
+def test_coordinates_are_numbers_of_the_tensor() -> None:
+    """Norm, spectra and finiteness of a part at some coordinates; applied to a transposed parameter it lands where it belongs."""
+    part = Coordinates(torch.tensor([1, 5]), torch.tensor([3.0, 4.0]), 6)
+    correction = Correction((part,))
+    tensor = torch.zeros(3, 2).T
+
+    correction.add_to_([tensor], 0.5)
+
+    assert tensor.tolist() == [[0.0, 1.5, 0.0], [0.0, 0.0, 2.0]]
+    assert correction.norm() == 5.0
+    assert correction.spectra() == ((75.0,),)
+    assert correction.is_finite()
+    assert not Correction((Coordinates(part.index, torch.tensor([3.0, math.inf]), 6),)).is_finite()
+
+
 def test_dependent_columns_do_not_explode() -> None:
-    """A basis with a repeated column is singular; the ridge gives both half, and C is still the projection."""
+    """A basis with a repeated column is singular; the ridge makes one of the two short, and C is still the projection."""
     column = torch.tensor([[1.0], [2.0], [2.0]])
     difference = torch.tensor([[1.0, 0.0], [2.0, 0.0], [2.0, 1.0]])
-    basis = torch.cat([column, column], 1)
 
-    factors = solve_factors(basis, difference.T @ basis, 1e-8)
+    Q = whiten(torch.cat([column, column], 1))
+    factors = make_factors(Q, difference.T @ Q)
 
     unit = column / column.norm()
     assert torch.allclose(factors.a @ factors.b.T, unit @ unit.T @ difference, atol=1e-5)
+    assert torch.all(Q.norm(dim=0) <= 1.0 + 1e-6)
+
+
+@given(m=st.integers(1, 30), rank=st.integers(1, 8), seed=st.integers(0, 1000), scale=st.floats(1e-12, 1e12))
+def test_whitening_is_the_regularised_projection(m: int, rank: int, seed: int, scale: float) -> None:
+    """Q Q^T = a (a^T a + lambda I)^-1 a^T, written out in fp64, at any scale; where the rank is full, Q is orthonormal."""
+    a = scale * torch.randn(m, rank, generator=torch.Generator().manual_seed(seed))
+
+    Q = whiten(a).double()
+
+    wide = a.double()
+    gram = wide.T @ wide
+    ridge = 1e-8 * gram.diagonal().sum() / rank * torch.eye(rank, dtype=torch.float64)
+    assert torch.allclose(Q @ Q.T, wide @ torch.linalg.solve(gram + ridge, wide.T), atol=1e-5)
+    if m >= 2 * rank:
+        assert torch.allclose(Q.T @ Q, torch.eye(rank, dtype=torch.float64), atol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_whitening_passes_on_what_is_not_finite(bad: float) -> None:
+    """Zero stays zero, and a NaN or infinity makes all of Q NaN instead of an exception."""
+    a = torch.ones(4, 2)
+    a[1, 1] = bad
+
+    assert bool(whiten(a).isnan().all())
+    assert torch.equal(whiten(torch.zeros(4, 2)), torch.zeros(4, 2))

@@ -4,7 +4,7 @@ import hashlib
 
 import torch
 
-from lowcomm_node.algo.omega import rademacher
+from lowcomm_node.algo.omega import main_directions, pad_basis, rademacher
 
 _SEED = hashlib.sha256(b"golden").digest()
 
@@ -39,3 +39,32 @@ def test_differs_by_tensor_and_meeting() -> None:
 def test_empty_matrix() -> None:
     """No columns or no rows is not an error."""
     assert rademacher(_SEED, 0, 0, 4).shape == (0, 4)
+
+
+def test_padding_keeps_what_is_known() -> None:
+    """A basis is cut or filled up to the rank; what is filled in has unit columns and is the same on a second call."""
+    known = torch.eye(6)[:, :3]
+
+    assert torch.equal(pad_basis(known, _SEED, 0, 6, 2), known[:, :2])
+    filled = pad_basis(known, _SEED, 0, 6, 5)
+    assert torch.equal(filled[:, :3], known)
+    assert torch.allclose(filled.norm(dim=0), torch.ones(5))
+    assert torch.equal(pad_basis(None, _SEED, 0, 6, 5), rademacher(_SEED, 0, 6, 5) / 6**0.5)
+
+
+def test_main_directions_are_those_of_the_svd() -> None:
+    """A displacement of rank r is spanned exactly; tensors without a rank, vectors among them, have no directions."""
+    generator = torch.Generator().manual_seed(1)
+    right, _ = torch.linalg.qr(torch.randn(12, 3, generator=generator))
+    X = torch.randn(20, 3, generator=generator) @ right.T
+
+    basis, vector, left_out = main_directions([X.reshape(20, 3, 4), torch.ones(5), X], (3, -1, 0), _SEED)
+
+    assert vector is None
+    assert left_out is None
+    assert basis is not None
+    assert torch.allclose(basis @ basis.T, right @ right.T, atol=1e-5)
+    # An initiator that has not moved has arbitrary directions, but has some.
+    still = main_directions([torch.zeros(20, 12)], (3,), _SEED)[0]
+    assert still is not None
+    assert torch.allclose(still.T @ still, torch.eye(3), atol=1e-5)

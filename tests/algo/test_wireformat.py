@@ -5,10 +5,27 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowcomm_node.algo.wireformat import decode, encode, is_finite
+from lowcomm_node.algo.sizes import difference_bytes
+from lowcomm_node.algo.wireformat import (
+    VALID,
+    VOID,
+    Reader,
+    as_fp32,
+    decode,
+    decode_difference,
+    encode,
+    encode_check,
+    encode_difference,
+    encode_range,
+    is_finite,
+    read_check,
+    read_flag,
+    read_range,
+)
 from lowcomm_node.units import Dtype
 
 _BF16_HALF_ULP = 2.0**-8
+_FLOATS = (Dtype.FP32, Dtype.BF16)
 
 
 def test_golden_bytes() -> None:
@@ -19,7 +36,7 @@ def test_golden_bytes() -> None:
     assert encode(tensor, Dtype.BF16).hex() == "803f20c0"
 
 
-@given(shape=st.lists(st.integers(0, 5), max_size=3), dtype=st.sampled_from(Dtype), seed=st.integers(0, 1000))
+@given(shape=st.lists(st.integers(0, 5), max_size=3), dtype=st.sampled_from(_FLOATS), seed=st.integers(0, 1000))
 def test_round_trip(shape: list[int], dtype: Dtype, seed: int) -> None:
     """Any shape comes back: fp32 to the last bit, bf16 to half a unit in the last place; the second trip is exact."""
     tensor = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
@@ -27,7 +44,7 @@ def test_round_trip(shape: list[int], dtype: Dtype, seed: int) -> None:
     payload = encode(tensor, dtype)
     back = decode(payload, shape, dtype)
 
-    assert len(payload) == tensor.numel() * dtype.itemsize
+    assert len(payload) == tensor.numel() * dtype.bits // 8
     assert back.shape == tensor.shape
     assert back.dtype == torch.float32
     if dtype is Dtype.FP32:
@@ -66,6 +83,42 @@ def test_non_finite_is_seen(bad: float) -> None:
     """NaN and infinities survive the trip in either type and are found."""
     tensor = torch.tensor([0.0, bad])
 
-    for dtype in Dtype:
+    for dtype in _FLOATS:
         assert not is_finite(decode(encode(tensor, dtype), (2,), dtype))
     assert is_finite(torch.zeros(3))
+
+
+@given(shape=st.lists(st.integers(0, 20), max_size=2), dtype=st.sampled_from(Dtype), seed=st.integers(0, 1000))
+def test_differences_keep_shape_and_size(shape: list[int], dtype: Dtype, seed: int) -> None:
+    """In any format the bytes are as many as announced, the shape comes back, and no number is off by more than half a level of the largest."""
+    tensor = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+    payload = encode_difference(tensor, dtype)
+    back = decode_difference(payload, shape, dtype)
+
+    assert len(payload) == difference_bytes(tensor.numel(), dtype)
+    assert back.shape == tensor.shape
+    if tensor.numel():
+        level = {Dtype.INT4: 1 / 7, Dtype.INT8: 1 / 127}.get(dtype, 2 * _BF16_HALF_ULP)
+        assert float((back - tensor).abs().max()) <= 0.51 * level * float(tensor.abs().max())
+
+
+def test_fields_between_numbers() -> None:
+    """Range, checksum and flag as bytes; the wire contract, written out."""
+    assert encode_range(torch.ones(2), 0.5).hex() == "0000003f"
+    assert encode_check(-2).hex() == "feffffff"
+    assert (VALID.hex(), VOID.hex()) == ("00", "01")
+    assert read_range(Reader(encode_range(torch.ones(2), 0.1), 4)) == as_fp32(0.1)
+    assert read_check(Reader(encode_check(-(2**31)), 4)) == -(2**31)
+    assert (read_flag(Reader(VALID, 1)), read_flag(Reader(VOID, 1))) == (False, True)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.0, -1.0])
+def test_a_range_is_a_positive_number(bad: float) -> None:
+    """Anything else is refused, as is what a node with weights that are not finite sends, and a flag of another value."""
+    with pytest.raises(ValueError, match="not a positive number"):
+        read_range(Reader(encode_range(torch.ones(2), bad), 4))
+    with pytest.raises(ValueError, match="not a positive number"):
+        read_range(Reader(encode_range(torch.tensor([1.0, float("inf")]), 1.0), 4))
+    with pytest.raises(ValueError, match="flag 07"):
+        read_flag(Reader(b"\x07", 1))

@@ -1,16 +1,20 @@
 """settings.manifest and settings.node: derived numbers, and values that only together make no sense."""
 
+import re
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 
-from lowcomm_node.algo.budget import EnergyModel
+from lowcomm_node.algo.budget import EnergyModel, choose_counts
+from lowcomm_node.algo.shapes import matrix_shape
+from lowcomm_node.algo.sizes import is_integer, low_rank_bytes
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.load import build
 from lowcomm_node.settings.manifest import Manifest, ModelConfig
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.train.model import build_model, count_parameters, parameter_shapes
-from lowcomm_node.units import Dtype
+from lowcomm_node.units import Dtype, Omega
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -21,27 +25,59 @@ def test_the_number_of_parameters_is_that_of_the_real_network(tied: bool) -> Non
     assert config.num_parameters == count_parameters(build_model(Manifest(model=config)))
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
-def test_a_budget_that_some_matrix_can_never_fit_is_refused(dtype: str) -> None:
-    """The smallest budget that is allowed gives every tensor its turn; one byte less would leave one out for ever."""
-    model = ModelConfig(num_layers=1, d_model=64, num_heads=2, d_ff=800)
-    itemsize = Dtype(dtype).itemsize
-    smallest = (64 + 800) * itemsize
-    shapes = parameter_shapes(build_model(Manifest(model=model)))
+@pytest.mark.parametrize("omega", Omega)
+@pytest.mark.parametrize("dtype", Dtype)
+def test_a_budget_that_some_matrix_can_never_fit_is_refused(dtype: Dtype, omega: Omega) -> None:
+    """The smallest budget that is allowed gives every tensor its turn; a little less would leave one out for ever."""
+    config = ModelConfig(num_layers=1, d_model=64, num_heads=2, d_ff=800)
+    mapping: dict[str, Any] = {"model": asdict(config), "meeting": {"dtype": dtype.value, "omega": omega.value}}
+    smallest = _smallest(mapping)
+    shapes = parameter_shapes(build_model(Manifest(model=config)))
     energy = EnergyModel(shapes)
 
     sent: set[int] = set()
-    for _ in range(30):
-        ranks = energy.choose_ranks(smallest, itemsize)
+    for _ in range(40):
+        ranks = energy.choose_ranks(smallest, dtype, omega)
+        if not energy.knows(ranks):  # as the planner does
+            ranks = energy.choose_ranks(smallest, Dtype.BF16 if is_integer(dtype) else dtype, omega)
         sent |= {index for index, rank in enumerate(ranks) if rank}
         energy.observe(ranks, [(1.0,) * max(rank, 1) if rank else None for rank in ranks])
 
     assert sent == set(range(len(shapes)))
-    mapping = {"model": asdict(model), "meeting": {"dtype": dtype, "budget_bytes": smallest}}
-    build(Manifest, mapping, "run.toml")
-    mapping["meeting"]["budget_bytes"] = smallest - 1
-    with pytest.raises(ConfigError, match=rf"meeting\.budget_bytes = {smallest - 1}.*at least {smallest}"):
+    first = Dtype.BF16 if is_integer(dtype) else dtype
+    largest = max(
+        low_rank_bytes(*matrix, 1, first, omega).largest_direction
+        for shape in shapes
+        if (matrix := matrix_shape(shape)) is not None
+    )
+    assert largest <= smallest <= largest + 4
+
+
+def _smallest(mapping: dict[str, Any]) -> int:
+    """The smallest budget that is taken, from the text that refuses a smaller one, which it then keeps."""
+    mapping["meeting"]["budget_bytes"] = 1024
+    with pytest.raises(ConfigError, match=r"meeting\.budget_bytes = 1024 .* at least") as refused:
         build(Manifest, mapping, "run.toml")
+    found = re.search(r"at least (\d+)", str(refused.value))
+    assert found is not None
+    smallest = int(found[1])
+    mapping["meeting"]["budget_bytes"] = smallest - 1
+    with pytest.raises(ConfigError, match=f"at least {smallest}"):
+        build(Manifest, mapping, "run.toml")
+    mapping["meeting"]["budget_bytes"] = smallest
+    build(Manifest, mapping, "run.toml")
+    return smallest
+
+
+@pytest.mark.parametrize("dtype", Dtype)
+def test_a_sparse_budget_has_a_number_for_each_tensor(dtype: Dtype) -> None:
+    """At the smallest budget that is allowed no tensor is left out, of a network whose number of tensors the formula knows."""
+    config = ModelConfig(num_layers=40, d_model=8, num_heads=2, d_ff=8)
+    shapes = parameter_shapes(build_model(Manifest(model=config)))
+    mapping = {"model": asdict(config), "meeting": {"dtype": dtype.value, "codec": "sparse"}}
+
+    assert len(shapes) == config.num_tensors
+    assert all(choose_counts(shapes, _smallest(mapping), dtype))
 
 
 def test_verdicts_must_be_kept_at_least_as_long_as_a_phase_may_take() -> None:

@@ -7,6 +7,7 @@ positive, guarded and finite, payloads stay within the budget); the tests here l
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
@@ -187,6 +188,24 @@ def test_the_swarm_keeps_its_means_whatever_the_network_does(case: Case) -> None
     # A lost confirmation is the one thing that may look like a half meeting and is none.
     assert {report.reason for report in reports if report.outcome == "half"} <= {"unconfirmed"}
     assert case.faults > 0 or {report.outcome for report in reports} == {"completed", "failed"}
+
+
+@pytest.mark.parametrize("case", [CASES[4], CASES[9], CASES[18]], ids=str)
+def test_clipped_meetings_keep_the_means_too(case: Case) -> None:
+    """Nodes that find nearly every correction too large, each by a measure of its own: both ends take the same multiple."""
+    swarm = make_swarm(case)
+    for index, trainer in enumerate(trainers_of(swarm)):
+        for stream, codec in product(Stream, Codec):
+            for _ in range(64):
+                trainer.desk._clip_norms.observe(stream, codec, 0.01 * (1 + index))
+    swarm.run(_RUN_S)
+    swarm.settle()
+
+    scales = [scale for node in swarm.nodes.values() for report in node.reports for _, scale in report.scales]
+    assert sum(scale < 1 for scale in scales) > 0.8 * len(scales) > 10
+    assert set(applied_counts(swarm).values()) == {2}
+    assert_conserved(swarm)
+    assert_nothing_pending(swarm)
 
 
 def test_restarts_leave_only_halves_that_are_reported_or_in_the_known_window() -> None:

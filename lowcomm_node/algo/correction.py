@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lowcomm_node.algo.omega import balanced
 from lowcomm_node.algo.wireformat import is_finite
 
 __all__ = ["Coordinates", "Correction", "Factors", "Part", "make_factors", "right_factors", "whiten"]
@@ -124,11 +125,19 @@ class Correction:
 
 
 def right_factors(correction: Correction) -> tuple[Tensor | None, ...]:
-    """Per tensor an orthonormal basis (n x r fp32, CPU) of the row space of C, main direction first; None where C has no factors."""
-    return tuple(
-        torch.linalg.svd(part.b, full_matrices=False)[0] if isinstance(part, Factors) else None
-        for part in correction.parts
-    )
+    """Per tensor the row space of C as a test matrix (n x r fp32, CPU): orthogonal columns, main direction first, ``balanced``.
+
+    None where C has no factors.
+    """
+    bases: list[Tensor | None] = []
+    for part in correction.parts:
+        if not isinstance(part, Factors):
+            bases.append(None)
+            continue
+        # The columns of a are nearly orthonormal (``whiten``), so that C has the singular values of b.
+        basis, values, _ = torch.linalg.svd(part.b, full_matrices=False)
+        bases.append(balanced(basis, values, float(values.norm())))
+    return tuple(bases)
 
 
 def _add_coordinates_(tensor: Tensor, part: Coordinates, weight: float) -> None:

@@ -56,8 +56,7 @@ def encode_offer(
     """Initiator: the first payload, from its tensors of one stream (any device, fp32) and the meeting's ``seed``.
 
     ``ranges``: per tensor the expected rms of a number of the difference, for integer formats. ``bases``: per tensor the test
-    matrix (n x c, c <= r or more, unit columns, main direction first) of a plan whose Omega is not seeded; None where there is
-    none yet. Raises ValueError when the plan does not fit the tensors, or integers are planned without ranges.
+    matrix (n x c, any c, ``balanced``, main direction first) of a plan whose Omega is not seeded; None where there is none yet. Raises ValueError when the plan does not fit the tensors, or integers are planned without ranges.
     """
     check_plan(_shapes(tensors), plan)
     if is_integer(plan.dtype) and ranges is None:

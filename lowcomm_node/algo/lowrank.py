@@ -114,7 +114,9 @@ def answer_low_rank(matrix: Tensor, form: LowRank, offer: Reader) -> tuple[bytes
     theirs = offer.take(integer_bytes(m * rank, bits))
     if is_integer(dtype):
         step = _sketch_step(rms, n, dtype)
-        image = (wrap(unpack(theirs, m * rank, bits).reshape(m, rank) - lattice(sketch, step), bits).double() * step).float()
+        image = (
+            wrap(unpack(theirs, m * rank, bits).reshape(m, rank) - lattice(sketch, step), bits).double() * step
+        ).float()
         image = image if is_finite(sketch) else image.fill_(torch.nan)
     else:
         image = decode(theirs, (m, rank), dtype) - sketch
@@ -187,24 +189,24 @@ def _times(matrix: Tensor, factor: Tensor) -> Tensor:
 
 
 def _sketch_step(rms: float, n: int, dtype: Dtype) -> float:
-    """Step of Y: an entry of A is a sum over a row of n differences, with signs or against a unit column that may line up with it."""
+    """Step of Y: an entry of A is a sum over a row of n differences under signs, or about as large (``balanced``)."""
     return REACH * rms * math.sqrt(n) / ((1 << (weight_bits(dtype) - 1)) - 1)
 
 
 def _image_step(image: Tensor, n: int, form: LowRank, rms: float) -> float:
-    """Step of Z_j. |D| is estimated from A^ (m x r, of signs: the mean over columns of |a_k|^2 is |D|^2).
+    """Step of Z_j. |D| is estimated from A^ (m x r): its columns are on average as long as D, root mean square.
 
     16 bits have room for a wide margin. Computed alike by both ends; only the initiator's matters for C.
     """
     m, rank = image.shape
-    dtype, source = form.dtype, form.source
+    dtype = form.dtype
     energy = float(image.double().square().sum())
     if not (0.0 < energy < math.inf):
         return 1.0
     if is_integer(dtype):
         size = math.sqrt(energy / rank)
         # What was believed of |D| counts, within limits: a few columns may by chance miss what there is.
-        size = max(size, min(rms * math.sqrt(m * n), 3 * (size if source is Omega.SEEDED else math.sqrt(energy))))
+        size = max(size, min(rms * math.sqrt(m * n), 3 * size))
     else:
         size = 4.0 * math.sqrt(energy)
     return size * min(1.0, _IMAGE_REACH / math.sqrt(n)) / ((1 << (weight_bits(dtype) - 1)) - 1)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["main_directions", "pad_basis", "rademacher"]
+__all__ = ["balanced", "main_directions", "pad_basis", "rademacher"]
 
 
 def rademacher(seed: bytes, index: int, n: int, r: int) -> Tensor:
@@ -26,18 +26,25 @@ def rademacher(seed: bytes, index: int, n: int, r: int) -> Tensor:
     return bits.reshape(-1)[:count].to(torch.float32).mul_(2).sub_(1).reshape(n, r)
 
 
+def balanced(basis: Tensor, gains: Tensor, size: float) -> Tensor:
+    """Orthonormal columns, n x c, made as long as it takes for D to send each to about |D|, as it does a column of signs.
+
+    ``gains``: |X v_k| of each column for an X that is like D, and ``size`` is |X|. No column becomes longer than one of signs. Of columns
+    that D sends to much the same length none drowns in the rounding of the others.
+    """
+    limit = basis.shape[0] ** 0.5
+    return basis * (size / gains).nan_to_num(nan=limit, posinf=limit).clamp(1.0, limit)
+
+
 def pad_basis(basis: Tensor | None, seed: bytes, index: int, n: int, rank: int) -> Tensor:
-    """A test matrix of ``rank`` columns to be sent (n x rank fp32, CPU): those of ``basis``, then seeded ones of length 1."""
+    """A test matrix of ``rank`` columns to be sent (n x rank fp32, CPU): those of ``basis``, then seeded signs."""
     found = torch.zeros(n, 0) if basis is None else basis[:, :rank].to(device="cpu", dtype=torch.float32)
-    missing = rank - found.shape[1]
-    if not missing:
-        return found
-    return torch.cat([found, rademacher(seed, index, n, missing) / n**0.5], 1)
+    return torch.cat([found, rademacher(seed, index, n, rank - found.shape[1])], 1)
 
 
 @torch.no_grad()
 def main_directions(displacements: Sequence[Tensor], ranks: Sequence[int], seed: bytes) -> tuple[Tensor | None, ...]:
-    """Per tensor the main right directions of an own displacement X (m x n): orthonormal, n x rank fp32 on the CPU; None where rank <= 0.
+    """Per tensor the main right directions of an own displacement X (m x n): orthogonal, ``balanced``, n x rank fp32 on the CPU; None where rank <= 0.
 
     One subspace step from a seeded start, orth(X^T (X Omega)) (0909.4061, algorithm 4.3 with q = 0 on X^T): what a node has moved along
     since its last meeting is much of what its next partner differs in. Directions that X does not contain come out arbitrary.
@@ -49,5 +56,7 @@ def main_directions(displacements: Sequence[Tensor], ranks: Sequence[int], seed:
             continue
         X = displacement.reshape(displacement.shape[0], -1).to(torch.float32)
         image = X.T @ (X @ rademacher(seed, index, X.shape[1], rank).to(X.device))
-        bases.append(torch.linalg.qr(image.cpu())[0])
+        basis = torch.linalg.qr(image.cpu())[0]
+        gains = (X @ basis.to(X.device)).norm(dim=0).cpu()
+        bases.append(balanced(basis, gains, float(X.norm())))
     return tuple(bases)

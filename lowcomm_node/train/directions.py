@@ -27,7 +27,7 @@ class Directions:
         self._left_at: dict[Stream, list[Tensor]] = {}
 
     def bases(self, plan: StreamPlan, seed: bytes) -> tuple[Tensor | None, ...] | None:
-        """Per tensor of an own plan an orthonormal n x c, or None where there is none; None for a plan of seeded ones."""
+        """Per tensor of an own plan a test matrix n x c, or None where there is none; None for a plan of seeded ones."""
         if plan.omega is Omega.SEEDED:
             return None
         nothing: tuple[Tensor | None, ...] = (None,) * len(plan.ranks)

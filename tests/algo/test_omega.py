@@ -4,7 +4,7 @@ import hashlib
 
 import torch
 
-from lowcomm_node.algo.omega import main_directions, pad_basis, rademacher
+from lowcomm_node.algo.omega import balanced, main_directions, pad_basis, rademacher
 
 _SEED = hashlib.sha256(b"golden").digest()
 
@@ -42,14 +42,14 @@ def test_empty_matrix() -> None:
 
 
 def test_padding_keeps_what_is_known() -> None:
-    """A basis is cut or filled up to the rank; what is filled in has unit columns and is the same on a second call."""
+    """A basis is cut or filled up to the rank with what both ends could have drawn."""
     known = torch.eye(6)[:, :3]
 
     assert torch.equal(pad_basis(known, _SEED, 0, 6, 2), known[:, :2])
     filled = pad_basis(known, _SEED, 0, 6, 5)
     assert torch.equal(filled[:, :3], known)
-    assert torch.allclose(filled.norm(dim=0), torch.ones(5))
-    assert torch.equal(pad_basis(None, _SEED, 0, 6, 5), rademacher(_SEED, 0, 6, 5) / 6**0.5)
+    assert torch.equal(filled[:, 3:], rademacher(_SEED, 0, 6, 2))
+    assert torch.equal(pad_basis(None, _SEED, 0, 6, 5), rademacher(_SEED, 0, 6, 5))
 
 
 def test_main_directions_are_those_of_the_svd() -> None:
@@ -63,8 +63,19 @@ def test_main_directions_are_those_of_the_svd() -> None:
     assert vector is None
     assert left_out is None
     assert basis is not None
-    assert torch.allclose(basis @ basis.T, right @ right.T, atol=1e-5)
+    unit = basis / basis.norm(dim=0)
+    assert torch.allclose(unit @ unit.T, right @ right.T, atol=1e-5)
+    assert torch.allclose((X @ basis).norm(dim=0), X.norm().expand(3), rtol=1e-4)
     # An initiator that has not moved has arbitrary directions, but has some.
     still = main_directions([torch.zeros(20, 12)], (3,), _SEED)[0]
     assert still is not None
-    assert torch.allclose(still.T @ still, torch.eye(3), atol=1e-5)
+    assert torch.allclose(still.T @ still, 12 * torch.eye(3), atol=1e-4)
+
+
+def test_balanced_columns_are_no_longer_than_signs() -> None:
+    """A direction that the model hardly knows is made longer, but not without limit; one that holds everything keeps length 1."""
+    basis = torch.eye(9)[:, :4]
+
+    lengths = balanced(basis, torch.tensor([2.0, 1.0, 1e-30, 0.0]), 2.0).norm(dim=0)
+
+    assert lengths.tolist() == [1.0, 2.0, 3.0, 3.0]

@@ -3,9 +3,11 @@
 import multiprocessing
 import signal
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
+from multiprocessing.connection import Connection, wait
+from typing import cast
 
 import torch
 
@@ -14,6 +16,7 @@ from lowcomm_node.bench.lockstep import LockstepRun
 from lowcomm_node.bench.meetings import MeetingsRun
 from lowcomm_node.bench.texts import load_texts
 from lowcomm_node.bench.trial import Result, Trial
+from lowcomm_node.errors import LowcommError, TrainerError
 
 __all__ = ["run_trial", "run_trials"]
 
@@ -49,27 +52,80 @@ def run_trial(trial: Trial) -> Result:
 
 
 def run_trials(trials: Sequence[Trial], jobs: int) -> Iterator[tuple[Trial, Result]]:
-    """Run all, ``jobs`` at a time, each job a fresh process; yields what is finished, in any order.
+    """Run all, ``jobs`` at a time, each in a fresh process; yields what is finished, in any order.
 
-    Closing the iterator, or an error of one trial, ends all processes.
+    Closing the iterator, or an error of one trial, ends all processes. Raises LowcommError; TrainerError for a process that died.
     """
     if jobs == 1:
         yield from ((trial, run_trial(trial)) for trial in trials)
         return
-    before = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(
-        max_workers=jobs,
-        mp_context=multiprocessing.get_context("spawn"),
-        # Ctrl+C reaches the whole process group; this process decides what becomes of the others.
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
-    )
+    waiting = deque(trials)
+    workers = [_Worker() for _ in range(min(jobs, len(trials)))]
     try:
-        futures = {executor.submit(run_trial, trial): trial for trial in trials}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        busy = {worker.connection: worker for worker in workers}
+        for worker in workers:
+            worker.start(waiting.popleft())
+        while busy:
+            for ready in wait(list(busy)):
+                worker = busy[cast("Connection", ready)]
+                finished = worker.trial, worker.result()
+                if waiting:
+                    worker.start(waiting.popleft())
+                else:
+                    del busy[worker.connection]
+                yield finished
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
-        # The executor itself would wait for what is under way, which after Ctrl+C nobody wants.
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
+        for worker in workers:
+            worker.end()
+
+
+class _Worker:
+    """A process that runs one trial after another; never a fork, which torch's threads do not survive."""
+
+    trial: Trial
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, others = context.Pipe()
+        self._process = context.Process(target=_serve, args=(others,), daemon=True)
+        self._process.start()
+        others.close()  # so that the process's death is noticed
+
+    def start(self, trial: Trial) -> None:
+        self.trial = trial
+        self.connection.send(trial)
+
+    def result(self) -> Result:
+        """Wait for the running trial's result. Raises LowcommError."""
+        try:
+            answer: Result | LowcommError = self.connection.recv()
+        except EOFError as error:
+            self._process.join()
+            status = self._process.exitcode
+            raise TrainerError(
+                f"{self.trial.label}, seed {self.trial.seed}: its process ended with {status}"
+            ) from error
+        if isinstance(answer, LowcommError):
+            raise answer
+        return answer
+
+    def end(self) -> None:
+        """Whatever it is doing."""
+        self._process.terminate()
+        self._process.join()
+        self._process.close()
+        self.connection.close()
+
+
+def _serve(connection: Connection) -> None:
+    # Ctrl+C reaches the whole process group; the laboratory decides what becomes of us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        try:
+            trial = connection.recv()
+        except EOFError:  # the laboratory is gone
+            return
+        try:
+            connection.send(run_trial(trial))
+        except LowcommError as error:
+            connection.send(error)

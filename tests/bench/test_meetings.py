@@ -25,7 +25,10 @@ def _started(trial: Trial) -> tuple[MeetingsRun, Examiner]:
     )
 
 
-@pytest.mark.parametrize("name", ["meet", "meet-dense-k2", "meet-outer-momentum", *_OPTIMIZERS])
+@pytest.mark.parametrize(
+    "name",
+    ["meet", "meet-dense-k2", "meet-sparse-8k-bf16-k2", "meet-ab-8k-int4-k2", "meet-outer-momentum", *_OPTIMIZERS],
+)
 def test_a_run_is_repeatable(name: str, tmp_path: Path) -> None:
     """The same trial gives the same numbers, meetings included."""
     trial = tiny_trial(text_in(tmp_path), name)
@@ -40,7 +43,7 @@ def test_a_run_is_repeatable(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("delay_steps", [0.0, 0.1, 2.0])
-@pytest.mark.parametrize("name", ["meet", "meet-dense-k2"])
+@pytest.mark.parametrize("name", ["meet", "meet-dense-k2", "meet-dense-int4-k2", "meet-sparse-8k-bf16-k2"])
 def test_meetings_keep_the_mean(name: str, delay_steps: float, tmp_path: Path) -> None:
     """Replicas that start apart and hardly learn come together around the mean they had, however late corrections are."""
     still = {

@@ -203,8 +203,7 @@ class Training:
             on_download=lambda ok: self._recorder.metrics.state_downloaded(has_succeeded=ok),
         )
         if loaded is not None:
-            tokens = loaded.steps * question.manifest.tokens_per_step
-            self._recorder.metrics.trainer_resumed(loaded.steps, tokens)
+            self._recorder.metrics.trainer_resumed(loaded.steps, loaded.tokens)
 
     async def _load(self, question: LoadState) -> StateLoaded:
         return await self._session.ask(question, StateLoaded)

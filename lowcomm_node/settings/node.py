@@ -21,9 +21,10 @@ class DeviceSettings:
     """What the trainer may use."""
 
     name: str = "auto"
-    """Torch device: auto picks cuda when there is one, else cpu."""
+    """Torch device: auto picks cuda when there is one, else cpu. Several GPUs, as in "cuda:0,cuda:1", train together as one
+    node: every step takes a batch on each, and tokens count all of them."""
     threads: Annotated[int, Between(0, 1024)] = 0
-    """CPU threads of the trainer; 0 lets torch decide."""
+    """CPU threads of the trainer, of all its devices together; 0 lets torch decide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,7 +49,7 @@ def train_alone(
         batch = session.stream.batch(replica.data_cursor)
         meter.blocked_seconds["data"] += clock() - started
         result = replica.train_step(batch)
-        meter.stepped(result, clock() - started, batch[:, 1:].numel())
+        meter.stepped(result, clock() - started)
         if session.eval_every_steps and replica.steps % session.eval_every_steps == 0:
             validate()
         is_due = on_report is not None and meter.window_seconds() >= REPORT_EVERY_S

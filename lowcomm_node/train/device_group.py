@@ -3,22 +3,32 @@
 Processes find one another through a file and talk over loopback, with Gloo, which serves tensors of any device.
 """
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch.distributed as dist
 from torch import Tensor
 
+from lowcomm_node.algo.group import Group
 from lowcomm_node.errors import TrainerError
 
-__all__ = ["ProcessGroup"]
+__all__ = ["DeviceGroup", "ProcessGroup"]
 
 _LOOPBACK = "127.0.0.1"
 
 
+class DeviceGroup(Group, Protocol):
+    """A group with a first member, its leader, whose state is the one that counts."""
+
+    def share_(self, tensor: Tensor) -> None:
+        """Replace ``tensor``, contiguous, by the leader's, in place."""
+        ...
+
+
 class ProcessGroup:
-    """An ``algo.group.Group`` of ``size`` processes on one machine.
+    """A ``DeviceGroup`` of ``size`` processes on one machine.
 
     Nobody waits longer than ``timeout_s``: a mean that is not complete by then, because a member has died, hangs or has left,
     raises TrainerError at those that wait, and the group is of no more use. Close it before the interpreter ends, whatever
@@ -46,12 +56,21 @@ class ProcessGroup:
 
     def mean_(self, tensor: Tensor) -> None:
         """``Group.mean_``: a sum by ring, which every member gets in the same bits, divided by the size."""
-        try:
-            self._group.allreduce([tensor]).wait()
-        except RuntimeError as error:
-            raise TrainerError(f"a replica on this machine left the group: {error}") from error
+        self._wait(self._group.allreduce, [tensor])
         tensor.div_(self.size)
+
+    def share_(self, tensor: Tensor) -> None:
+        """``DeviceGroup.share_``; the leader is number 0."""
+        options = dist.BroadcastOptions()
+        options.rootRank = 0
+        self._wait(self._group.broadcast, [tensor], options)
 
     def close(self) -> None:
         """Leave; nothing can be averaged afterwards."""
         self._group = None
+
+    def _wait(self, operation: Callable[..., Any], *arguments: Any) -> None:  # noqa: ANN401 - torch's own, without annotations
+        try:
+            operation(*arguments).wait()
+        except RuntimeError as error:
+            raise TrainerError(f"a replica on this machine left the group: {error}") from error

@@ -28,6 +28,7 @@ from lowcomm_node.train.messages import (
 from lowcomm_node.train.meter import Meter
 from lowcomm_node.train.session import Session
 from lowcomm_node.train.state_file import read_state, write_state
+from lowcomm_node.units import Stream
 
 __all__ = ["REPORT_EVERY_S", "Trainer"]
 
@@ -137,7 +138,7 @@ class Trainer:
         result = replica.train_step(batch)
         ended = self._clock()
         meter.blocked_seconds["data"] += drawn - started
-        meter.stepped(result, ended - started, batch[:, 1:].numel())
+        meter.stepped(result, ended - started)
         self._is_validation_stale = True
         every_steps = self._session.eval_every_steps
         if every_steps and replica.steps % every_steps == 0:
@@ -148,6 +149,8 @@ class Trainer:
     def _meet(self, command: MeetingCommand) -> None:
         started = self._clock()
         event = self._desk.handle(command)
+        if isinstance(event, CorrectionApplied):
+            self._replica.share(with_optimizer=any(stream is not Stream.PARAMS for stream, _ in event.norms))
         self._meter.exchange_seconds += self._clock() - started
         if isinstance(event, CorrectionApplied):
             self._is_validation_stale = True
@@ -184,7 +187,8 @@ class Trainer:
         replica.load(state, is_own=request.is_own)
         self._desk.forget_all()
         self._is_validation_stale = True
-        self._mailbox.post(StateLoaded(progress_steps=replica.progress_steps, steps=replica.steps))
+        loaded = StateLoaded(progress_steps=replica.progress_steps, steps=replica.steps, tokens=replica.tokens)
+        self._mailbox.post(loaded)
 
     def _write_snapshot(self, request: WriteSnapshot) -> None:
         replica = self._replica

@@ -75,6 +75,7 @@ class StateLoaded:
 
     progress_steps: float
     steps: int
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,11 +31,11 @@ class Meter:
         """Seconds since the last report."""
         return self._clock() - self._window_started
 
-    def stepped(self, result: StepResult, seconds: float, tokens: int) -> None:
+    def stepped(self, result: StepResult, seconds: float) -> None:
         """Count one inner step."""
         self._last = result
         self._steps += 1
-        self._tokens += tokens
+        self._tokens += result.tokens
         self._step_seconds += seconds
         if math.isfinite(result.loss):
             self._losses += 1

@@ -15,7 +15,7 @@ from lowcomm_node.errors import LowcommError, TrainerError
 from lowcomm_node.train.mailbox import PipeMailbox
 from lowcomm_node.train.messages import Configure, Failed, Ready
 
-__all__ = ["EXIT_FAILED", "EXIT_ORPHANED", "main"]
+__all__ = ["EXIT_FAILED", "EXIT_ORPHANED", "main", "prepare_child"]
 
 EXIT_FAILED = 1
 """After a Failed message with ``is_fatal``."""
@@ -27,11 +27,7 @@ _PR_SET_PDEATHSIG = 1
 
 def main(arguments: list[str]) -> int:
     """Serve the daemon until it says Stop. Returns the exit status."""
-    # Ctrl+C, and some service managers' SIGTERM, reach the whole process group; the daemon decides what becomes of us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.environ.pop("NOTIFY_SOCKET", None)
-    _die_with_parent()
+    prepare_child()
     mailbox = PipeMailbox(Connection(int(arguments[0])), on_lost=_end_orphaned)
     try:
         _train(mailbox)
@@ -48,43 +44,51 @@ def main(arguments: list[str]) -> int:
     return status
 
 
+def prepare_child() -> None:
+    """What every process that the daemon or its trainer starts does first: leave signals to them, and end with them."""
+    # Ctrl+C, and some service managers' SIGTERM, reach the whole process group; the daemon decides what becomes of us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.environ.pop("NOTIFY_SOCKET", None)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _train(mailbox: PipeMailbox) -> None:
     # Importing torch takes seconds: the watch on the daemon is up before, and the daemon finds its run meanwhile.
+    from lowcomm_node.train.devices import lead  # noqa: PLC0415
     from lowcomm_node.train.loop import Trainer  # noqa: PLC0415
     from lowcomm_node.train.model import count_parameters  # noqa: PLC0415
-    from lowcomm_node.train.session import build_session  # noqa: PLC0415
+    from lowcomm_node.train.session import build_session, choose_devices  # noqa: PLC0415
     from lowcomm_node.train.state_file import state_bytes_bound  # noqa: PLC0415
 
     request = mailbox.wait()
     if not isinstance(request, Configure):
         raise TrainerError(f"the first message must be Configure, not {type(request).__name__}")
-    session = build_session(request.manifest, request.settings, request.run_id, request.peer_id)
-    replica = session.replica
-    trainer = Trainer(session, mailbox)
-    mailbox.post(
-        Ready(
-            parameters=count_parameters(replica.model),
-            shapes=replica.shapes,
-            snapshot_bytes_max=state_bytes_bound(replica.layout()),
-            train_tokens=session.train_tokens,
-            validation_tokens=session.validation_tokens,
-            device=str(replica.device),
-            stream_sizes={
-                stream: sum(tensor.numel() for tensor in replica.tensors(stream)) for stream in replica.streams
-            },
+    devices = choose_devices(request.settings.device)
+    with lead(request, devices) as group:
+        session = build_session(request.manifest, request.settings, request.run_id, request.peer_id, group)
+        replica = session.replica
+        trainer = Trainer(session, mailbox)
+        mailbox.post(
+            Ready(
+                parameters=count_parameters(replica.model),
+                shapes=replica.shapes,
+                snapshot_bytes_max=state_bytes_bound(replica.layout()),
+                train_tokens=session.train_tokens,
+                validation_tokens=session.validation_tokens,
+                device=", ".join(map(str, devices)),
+                stream_sizes={
+                    stream: sum(tensor.numel() for tensor in replica.tensors(stream)) for stream in replica.streams
+                },
+            )
         )
-    )
-    trainer.run()
+        trainer.run()
 
 
 def _end_orphaned() -> None:
     # Not sys.exit: this runs in a thread, and the main thread may be deep in a step.
     os._exit(EXIT_ORPHANED)
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

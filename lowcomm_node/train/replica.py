@@ -4,17 +4,20 @@ Symbols as in ALGORITHMS: theta fast weights (what the model trains on), phi slo
 step), delta outer momentum, t optimizer steps.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lowcomm_node.algo.group import ALONE, mean_all_
 from lowcomm_node.algo.log_moments import log_view
 from lowcomm_node.algo.moments import bias_correction
 from lowcomm_node.algo.noloco import outer_step_
 from lowcomm_node.core.progress import learning_rate_at
 from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.train.device_group import DeviceGroup
 from lowcomm_node.train.directions import Directions
 from lowcomm_node.train.evaluate import language_model_loss
 from lowcomm_node.train.model import build_model, parameter_shapes
@@ -35,6 +38,8 @@ class StepResult:
     learning_rate: float
     is_finite: bool
     """False: loss or gradient was not finite, and the update was skipped."""
+    tokens: int
+    """Trained on, by all devices of the node."""
 
 
 class Replica:
@@ -42,9 +47,13 @@ class Replica:
 
     Everything lies on ``device`` and is float32, except what optimizer.state_dtype says. Meetings change it between two
     steps (payloads.apply_corrections). Raises ConfigError for an optimizer that the installed torch does not have.
+
+    On a node with several devices each has a replica, and all of them make the same calls with batches of their own: ``group``
+    brings them together. They hold the same bits but for the optimizer's ``local_streams``, and count for all devices. When one is
+    gone or hangs, ``train_step``, ``gather`` and ``share`` raise TrainerError.
     """
 
-    def __init__(self, manifest: Manifest, device: torch.device) -> None:
+    def __init__(self, manifest: Manifest, device: torch.device, group: DeviceGroup | None = None) -> None:
         self._manifest = manifest
         self.eps = manifest.optimizer.eps
         self.device = device
@@ -57,7 +66,9 @@ class Replica:
         self.delta = [torch.zeros_like(theta) for theta in self.theta]
         self.has_mixed = manifest.outer.mixing == "momentum"
         self.mixed = [torch.zeros_like(theta) for theta in self.theta] if self.has_mixed else []
-        self.optimizer = build_optimizer(self.model, manifest)
+        self._group = group
+        self._num_devices = 1 if group is None else group.size
+        self.optimizer = build_optimizer(self.model, manifest, group or ALONE)
         self.directions = Directions(Omega(manifest.meeting.omega), self.views)
         self._declared = {stream.name: stream for stream in self.optimizer.streams}
         self.progress_steps = 0.0
@@ -83,7 +94,10 @@ class Replica:
         self.model.zero_grad(set_to_none=True)
         loss = language_model_loss(self.model, batch.to(self.device, non_blocking=True))
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, training.grad_clip)
+        if self._group is None:
+            norm = torch.nn.utils.clip_grad_norm_(self._parameters, training.grad_clip)
+        else:
+            loss, norm = self._mean_over_devices(self._group, loss)
         loss_value, norm_value = torch.stack((loss.detach(), norm)).tolist()
         is_finite = math.isfinite(loss_value) and math.isfinite(norm_value)
         if is_finite:
@@ -91,13 +105,31 @@ class Replica:
         else:
             self.nonfinite_steps += 1
         self.steps += 1
-        self.data_cursor += 1
+        self.data_cursor += self._num_devices
         self.progress_steps += 1.0
-        self.tokens += batch[:, 1:].numel()
+        tokens = batch[:, 1:].numel() * self._num_devices
+        self.tokens += tokens
         every_steps = self._manifest.outer.every_steps
         if every_steps and self.steps % every_steps == 0:
             self._outer_step()
-        return StepResult(loss_value, norm_value, learning_rate, is_finite)
+        return StepResult(loss_value, norm_value, learning_rate, is_finite, tokens)
+
+    def gather(self) -> None:
+        """Bring the optimizer's local streams to their mean over the node's devices, which does not change what steps do."""
+        for stream in self.optimizer.local_streams:
+            tensors = self.optimizer.tensors(stream)
+            means = [tensor.float() for tensor in tensors]  # a narrower sum would round twice
+            mean_all_(self._group or ALONE, means)
+            for tensor, mean in zip(tensors, means, strict=True):
+                tensor.copy_(mean)
+
+    def share(self, *, with_optimizer: bool) -> None:
+        """After a change to one replica of the node: take over the first device's weights, outer state and, if asked, streams."""
+        if self._group is not None:
+            streams = self._declared if with_optimizer else ()
+            tensors = [tensor for stream in streams for tensor in self.tensors(stream)]
+            for tensor in (*self.theta, *self.phi, *self.delta, *self.mixed, *tensors):
+                self._group.share_(tensor)
 
     def is_ready(self, stream: Stream) -> bool:
         """Is there something to exchange? Optimizer state means nothing before the first optimizer step."""
@@ -148,15 +180,25 @@ class Replica:
 
     def state(self) -> TrainingState:
         """Everything that ``load`` needs; shares memory with the replica, so write it out before the next step."""
-        counters = Counters(
+        tensors = {key: tensor.contiguous() for key, tensor in self._live().items()}
+        return TrainingState(tensors=tensors, counters=self.counters)
+
+    @property
+    def counters(self) -> Counters:
+        """Where training stands."""
+        return Counters(
             progress_steps=self.progress_steps,
             steps=self.steps,
             optimizer_steps=self.optimizer_steps,
             tokens=self.tokens,
             data_cursor=self.data_cursor,
         )
-        tensors = {key: tensor.contiguous() for key, tensor in self._live().items()}
-        return TrainingState(tensors=tensors, counters=counters)
+
+    @counters.setter
+    def counters(self, counters: Counters) -> None:
+        self.progress_steps = counters.progress_steps
+        self.optimizer.optimizer_steps = counters.optimizer_steps
+        self.steps, self.tokens, self.data_cursor = counters.steps, counters.tokens, counters.data_cursor
 
     def layout(self) -> dict[str, TensorSpec]:
         """What a state file of this replica holds."""
@@ -171,12 +213,8 @@ class Replica:
         live = self._live()
         for key, tensor in state.tensors.items():
             live[key].copy_(tensor)
-        counters = state.counters
-        self.progress_steps = counters.progress_steps
-        self.optimizer.optimizer_steps = counters.optimizer_steps
-        self.steps = counters.steps if is_own else 0
-        self.tokens = counters.tokens if is_own else 0
-        self.data_cursor = counters.data_cursor if is_own else 0
+        own_counts = {} if is_own else {"steps": 0, "tokens": 0, "data_cursor": 0}
+        self.counters = dataclasses.replace(state.counters, **own_counts)
         self.directions.forget()
 
     def _live(self) -> dict[str, Tensor]:
@@ -192,6 +230,22 @@ class Replica:
             for group, positions, tensors in groups
             for position, tensor in zip(positions, tensors, strict=True)
         }
+
+    def _mean_over_devices(self, group: DeviceGroup, loss: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean loss and norm of the mean gradient, 0-d; gradients become their clipped mean over the node's devices.
+
+        Those that the optimizer wants as they are (``local_streams``) are clipped by the same factor but not averaged; the
+        root mean square of their norms stands for the norm of their mean, which is never larger.
+        """
+        local = {position for stream in self.optimizer.local_streams for position in self.optimizer.members[stream]}
+        own = [p.grad for position, p in enumerate(self._parameters) if p.grad is not None and position in local]
+        common = [p.grad for position, p in enumerate(self._parameters) if p.grad is not None and position not in local]
+        own_norm = torch.nn.utils.get_total_norm(own).to(loss.device)
+        facts = torch.stack((loss.detach(), own_norm.square()))
+        mean_all_(group, [facts, *common])
+        norm = torch.hypot(torch.nn.utils.get_total_norm(common), facts[1].sqrt())
+        torch.nn.utils.clip_grads_with_norm_(self._parameters, self._manifest.training.grad_clip, norm)
+        return facts[0], norm
 
     def _outer_step(self) -> None:
         outer = self._manifest.outer

@@ -11,13 +11,17 @@ from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import DeviceSettings, NodeSettings
 from lowcomm_node.train.data import Stream, load_corpus, validation_batches
+from lowcomm_node.train.device_group import DeviceGroup
+from lowcomm_node.train.devices import Devices, LeadingReplica
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.units import PeerId, RunId
 
-__all__ = ["VALIDATION_BATCHES", "Session", "build_session", "choose_device"]
+__all__ = ["VALIDATION_BATCHES", "Session", "build_session", "choose_device", "choose_devices"]
 
 VALIDATION_BATCHES = 12
 """Batches of one look at the validation loss: under 5 % of the time at the default period of 100 steps."""
+
+_ALLOWED_DEVICES = '"auto", "cpu", "cuda", "cuda:N", or several of one kind with commas between them'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,21 +38,25 @@ class Session:
     validation_tokens: int
 
 
-def build_session(manifest: Manifest, settings: NodeSettings, run_id: RunId, peer_id: PeerId) -> Session:
-    """Model with the run's initial weights, optimizer, and this node's data.
+def build_session(
+    manifest: Manifest, settings: NodeSettings, run_id: RunId, peer_id: PeerId, group: DeviceGroup | None = None
+) -> Session:
+    """Model with the run's initial weights, optimizer, and this node's data, on the first device of the settings.
 
-    Sets torch's number of threads for the whole process. Raises ConfigError for a device that is not there or an
-    optimizer that the installed torch has not, and DataError for text that is not there.
+    ``group`` are the replicas on all devices of the node, where there are several; they share its CPU threads. Sets torch's
+    number of threads for the whole process. Raises ConfigError for a device that is not there or an optimizer that the
+    installed torch has not, and DataError for text that is not there.
     """
     device = choose_device(settings.device)
-    torch.set_num_threads(settings.device.threads or _available_cpus())
+    num_threads = settings.device.threads or _available_cpus()
+    torch.set_num_threads(num_threads if group is None else max(1, num_threads // group.size))
     batch_size, context_length = manifest.training.batch_size, manifest.model.context_length
     corpus = load_corpus(settings.data.paths, manifest.data, context_length)
     windows = validation_batches(corpus.validation, batch_size, context_length, VALIDATION_BATCHES)
     return Session(
         manifest=manifest,
         run_id=run_id,
-        replica=Replica(manifest, device),
+        replica=_replica(manifest, device, group),
         stream=Stream(corpus.train, batch_size, context_length, run_id, peer_id),
         validation=[window.to(device) for window in windows],
         eval_every_steps=settings.eval_every_steps,
@@ -58,23 +66,38 @@ def build_session(manifest: Manifest, settings: NodeSettings, run_id: RunId, pee
 
 
 def choose_device(settings: DeviceSettings) -> torch.device:
-    """The torch device to train on. Raises ConfigError when it does not exist on this machine."""
+    """The torch device to train on, the first of several. Raises ConfigError when one does not exist on this machine."""
+    return choose_devices(settings)[0]
+
+
+def choose_devices(settings: DeviceSettings) -> tuple[torch.device, ...]:
+    """All devices that the settings name. Raises ConfigError when one does not exist here, or they do not go together."""
     if settings.name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(settings.name)
-    except RuntimeError as error:
+        return (torch.device("cuda" if torch.cuda.is_available() else "cpu"),)
+    devices = tuple(_parse_device(settings.name, word.strip()) for word in settings.name.split(","))
+    cuda = [device.index or 0 for device in devices if device.type == "cuda"]
+    if cuda and len(set(cuda)) < len(devices):
         raise ConfigError(
-            f'device.name = {settings.name!r} is not a device; allowed: "auto", "cpu", "cuda", "cuda:N"'
-        ) from error
+            f'device.name = {settings.name!r}: several devices are different GPUs ("cuda:0,cuda:1") or, to try it, all "cpu"'
+        )
+    return devices
+
+
+def _parse_device(name: str, word: str) -> torch.device:
+    try:
+        device = torch.device(word)
+    except RuntimeError as error:
+        raise ConfigError(f"device.name = {name!r} is not a device; allowed: {_ALLOWED_DEVICES}") from error
     if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f'device.name = {settings.name!r} is not supported; allowed: "auto", "cpu", "cuda", "cuda:N"')
+        raise ConfigError(f"device.name = {name!r} is not supported; allowed: {_ALLOWED_DEVICES}")
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
-        raise ConfigError(
-            f'device.name = {settings.name!r}, but torch sees {count} CUDA devices here; use "auto" or "cpu"'
-        )
+        raise ConfigError(f'device.name = {name!r}, but torch sees {count} CUDA devices here; use "auto" or "cpu"')
     return device
+
+
+def _replica(manifest: Manifest, device: torch.device, group: DeviceGroup | None) -> Replica:
+    return LeadingReplica(manifest, device, group) if isinstance(group, Devices) else Replica(manifest, device, group)
 
 
 def _available_cpus() -> int:

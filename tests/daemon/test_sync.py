@@ -61,7 +61,7 @@ def obtain(
         loads.append(question)
         if question.is_own and refuses_own:
             raise StoreError("not finite")
-        return StateLoaded(progress_steps=1.0, steps=0)
+        return StateLoaded(progress_steps=1.0, steps=0, tokens=0)
 
     async def listed() -> tuple[Member, ...]:
         return tuple(donor(name, progress) for name, progress in donors.items())

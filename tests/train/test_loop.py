@@ -200,8 +200,8 @@ def test_state_round_trip_through_files(tmp_path: Path) -> None:
     _run(joiner)
 
     assert SnapshotWritten(path=snapshot, progress_steps=5.0, steps=5) in first.posted
-    assert second.posted[0] == StateLoaded(progress_steps=9.0, steps=9)
-    assert joiner.posted[0] == StateLoaded(progress_steps=5.0, steps=0)
+    assert second.posted[0] == StateLoaded(progress_steps=9.0, steps=9, tokens=9 * 64)
+    assert joiner.posted[0] == StateLoaded(progress_steps=5.0, steps=0, tokens=0)
     uninterrupted = tiny_session(tiny_manifest())
     train(uninterrupted, 12)
     assert trainer._replica.steps == 9

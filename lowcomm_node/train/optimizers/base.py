@@ -23,6 +23,9 @@ class InnerOptimizer(ABC):
     """What is kept, as ``settings.streams.state_streams`` declares it."""
     members: Mapping[Stream, tuple[int, ...]]
     """Per stream, the positions (in the order of ``model.parameters()``) of the parameters that have it."""
+    local_streams: tuple[Stream, ...] = ()
+    """Those of which each device of a node keeps its own: ``step`` wants the device's own gradients of their parameters, and
+    brings together what it needs of them. Of all other parameters it wants the mean gradient of the devices."""
     optimizer_steps: int
     """t: updates behind the state; set it after loading state."""
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
+from lowcomm_node.algo.group import ALONE, Group
 from lowcomm_node.settings.manifest import Manifest, OptimizerConfig
 from lowcomm_node.settings.streams import Scope, StateStream, state_streams
 from lowcomm_node.train.model import GPT, hidden_matrices
@@ -23,26 +24,29 @@ _WHOLE_MODEL: dict[str, type[AdamW | Adopt | MtDao | Sgd]] = {
 }
 
 
-def build_optimizer(model: GPT, manifest: Manifest) -> InnerOptimizer:
+def build_optimizer(model: GPT, manifest: Manifest, group: Group = ALONE) -> InnerOptimizer:
     """The run's inner optimizer on ``model``'s parameters, where they lie now, with its state at the start.
 
-    Raises ConfigError for a kind that the installed torch does not have.
+    ``group`` are the devices of this node, all of which build and step alike. Raises ConfigError for a kind that the installed torch does not have.
     """
     config, parameters = manifest.optimizer, list(model.parameters())
     if config.kind in _WHOLE_MODEL:
         return _WHOLE_MODEL[config.kind](parameters, range(len(parameters)), state_streams(config), config)
     matrices = hidden_matrices(model)
     rest = [position for position in range(len(parameters)) if position not in matrices]
-    return Composite(_of_matrices(model, manifest, matrices), _of_rest(model, config, rest), config.scalar_lr_ratio)
+    return Composite(
+        _of_matrices(model, manifest, matrices, group), _of_rest(model, config, rest), config.scalar_lr_ratio
+    )
 
 
-def _of_matrices(model: GPT, manifest: Manifest, positions: tuple[int, ...]) -> InnerOptimizer:
+def _of_matrices(model: GPT, manifest: Manifest, positions: tuple[int, ...], group: Group) -> InnerOptimizer:
     config, named = manifest.optimizer, list(model.named_parameters())
     parameters = [named[position][1] for position in positions]
     if config.kind == "muon":
         return Muon(parameters, positions, _streams(config, Scope.MATRICES), config)
     seed = hashlib.sha256(f"dion|{manifest.seed}".encode()).digest()
-    return DionOptimizer(parameters, positions, [named[position][0] for position in positions], config, seed)
+    names = [named[position][0] for position in positions]
+    return DionOptimizer(parameters, positions, names, config, seed, group=group)
 
 
 def _of_rest(model: GPT, config: OptimizerConfig, positions: Sequence[int]) -> InnerOptimizer:

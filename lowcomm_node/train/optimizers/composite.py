@@ -15,6 +15,7 @@ class Composite(InnerOptimizer):
         self._first, self._second, self._lr_ratio = first, second, lr_ratio
         self.streams = (*first.streams, *second.streams)
         self.members = {**first.members, **second.members}
+        self.local_streams = (*first.local_streams, *second.local_streams)
 
     @property
     def optimizer_steps(self) -> int:

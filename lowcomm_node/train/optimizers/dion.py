@@ -47,6 +47,7 @@ class DionOptimizer(InnerOptimizer):
         kept = (Stream.MOMENTUM, Stream.BASIS)
         self.streams = tuple(stream for stream in state_streams(config) if stream.name in kept)
         self.members = dict.fromkeys(kept, positions)
+        self.local_streams = (Stream.MOMENTUM,) if group.size > 1 else ()
         self.optimizer_steps = 0
         self._parameters = list(parameters)
         self._positions = positions

@@ -9,7 +9,7 @@ from lowcomm_node.settings.manifest import OptimizerConfig
 from lowcomm_node.settings.presets import OPTIMIZERS
 from lowcomm_node.settings.schema import nearest
 
-__all__ = ["METHODS", "Family", "Method", "Overrides", "find_methods"]
+__all__ = ["METHODS", "Family", "Method", "Overrides", "find_methods", "optimizer_overrides"]
 
 Overrides = Mapping[str, object]
 """Manifest values by dotted key."""
@@ -60,7 +60,7 @@ class Method:
     """Part of a comparison that names no method."""
 
 
-def _optimizer(kind: str) -> dict[str, object]:
+def optimizer_overrides(kind: str) -> dict[str, object]:
     """The preset of an optimizer, as overrides."""
     preset, default = OPTIMIZERS[kind], OptimizerConfig()
     names = [field.name for field in fields(OptimizerConfig)]
@@ -104,18 +104,28 @@ def _lockstep() -> list[Method]:
     return [
         Method(name="ddp", family=Family.DDP, about="mean gradient of all replicas in each step", is_default=True),
         *(
-            Method(name=f"ddp-{kind}", family=Family.DDP, about=f"the same with {kind}", overrides=_optimizer(kind))
+            Method(
+                name=f"ddp-{kind}",
+                family=Family.DDP,
+                about=f"the same with {kind}",
+                overrides=optimizer_overrides(kind),
+            )
             for kind in ("adopt", "mtdao", "sgd", "muon", "dion")
         ),
         Method(
             name="dion-sync",
             family=Family.DION_SYNC,
             about="ddp-dion, sending only its factors: (m + n) r numbers a matrix and step",
-            overrides=_optimizer("dion"),
+            overrides=optimizer_overrides("dion"),
         ),
         Method(name="local", family=Family.LOCAL, about="each replica for itself", is_default=True),
         *(
-            Method(name=f"local-{kind}", family=Family.LOCAL, about=f"the same with {kind}", overrides=_optimizer(kind))
+            Method(
+                name=f"local-{kind}",
+                family=Family.LOCAL,
+                about=f"the same with {kind}",
+                overrides=optimizer_overrides(kind),
+            )
             for kind in ("muon", "dion")
         ),
         *(
@@ -202,7 +212,7 @@ def _meetings() -> list[Method]:
             name=f"meet-{kind}",
             family=Family.MEETINGS,
             about=f"meetings as a new manifest has them, inner steps by {kind}",
-            overrides=_optimizer(kind),
+            overrides=optimizer_overrides(kind),
         )
         for kind in ("adopt", "mtdao", "sgd", "muon", "dion")
     ]

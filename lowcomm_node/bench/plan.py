@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lowcomm_node.bench.methods import Family, Method, Overrides, find_methods
+from lowcomm_node.bench.methods import Family, Method, Overrides, find_methods, optimizer_overrides
 from lowcomm_node.bench.trial import FULL, SMALL, Shards, Speeds, Trial, make_manifest
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.load import read_manifest, read_toml
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.schema import keys_of, nearest
 
-__all__ = ["Request", "plan_trials"]
+__all__ = ["CodecRequest", "Request", "plan_codecs", "plan_trials"]
 
 _MAX_REPLICAS = 256
 _MAX_SEEDS = 1000
@@ -44,6 +44,35 @@ class Request:
     grid: Sequence[str] = ()
     """``key=value,value``: each method with each combination."""
     data: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecRequest:
+    """The command line of one measurement of codecs."""
+
+    optimizer: str = "adamw"
+    """Kind, with its preset."""
+    every_steps: int = 10
+    """Own steps between two meetings."""
+    meetings: int = 24
+    burn_in_steps: int = 100
+    """Before the first of them; replicas agree after each."""
+    seed: int = 0
+    is_full: bool = False
+    data: tuple[str, ...] = ()
+
+
+def plan_codecs(request: CodecRequest) -> Trial:
+    """Whose differences are measured. Raises ConfigError naming the option and what it allows."""
+    _check_range("--every", request.every_steps, 1, 100_000)
+    _check_range("--burn-in", request.burn_in_steps, 0, 1_000_000)
+    _check_range("--meetings", request.meetings, 5, 100_000)
+    base = FULL if request.is_full else SMALL
+    steps = request.burn_in_steps + request.every_steps * request.meetings
+    length = max(make_manifest(base).training.total_steps, 2 * steps)  # so that the learning rate stays near its peak
+    overrides = optimizer_overrides(request.optimizer)
+    manifest = make_manifest(base, overrides, {"training.total_steps": length}, seed=request.seed)
+    return Trial(label=request.optimizer, family=Family.MEETINGS, manifest=manifest, data_paths=request.data)
 
 
 def plan_trials(request: Request) -> list[Trial]:

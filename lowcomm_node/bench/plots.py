@@ -17,7 +17,7 @@ from lowcomm_node.errors import StoreError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_bytes", "plot_spread", "plot_tokens"]
+__all__ = ["colour_of", "new_figure", "plot_bytes", "plot_spread", "plot_tokens", "save_figure", "style_of"]
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", ":", "-.")
@@ -36,7 +36,7 @@ _LEGEND_ROWS = 24
 
 def plot_bytes(rows: Sequence[Row], path: Path) -> None:
     """Loss against bytes per node, with the front. Raises StoreError."""
-    figure, axes = _figure(rows, "Loss against traffic")
+    figure, axes = new_figure("Loss against traffic", describe(rows))
     sending = [row for row in rows if row.mean("bytes_per_node") > 0]
     for index, row in enumerate(rows):
         if row in sending:
@@ -45,13 +45,15 @@ def plot_bytes(rows: Sequence[Row], path: Path) -> None:
                 row.mean("loss"),
                 yerr=row.deviation("loss"),
                 fmt=_MARKERS[row.family],
-                color=_colour(index),
+                color=colour_of(index),
                 markersize=6,
                 capsize=3,
                 label=row.label,
             )
         else:
-            axes.axhline(row.mean("loss"), color=_colour(index), linestyle="--", linewidth=1.0, label=f"{row.label}: 0")
+            axes.axhline(
+                row.mean("loss"), color=colour_of(index), linestyle="--", linewidth=1.0, label=f"{row.label}: 0"
+            )
     if sending:
         axes.set_xscale("log")
         best = front(sending)
@@ -60,33 +62,33 @@ def plot_bytes(rows: Sequence[Row], path: Path) -> None:
         axes.step(xs, [row.mean("loss") for row in best], where="post", color=_FRONT_COLOUR, linewidth=1.0, zorder=0)
     axes.set_xlabel("sent per node (KiB, whole run)")
     axes.set_ylabel("validation loss, mean over replicas (nats per token)")
-    _save(figure, axes, path)
+    save_figure(figure, axes, path)
 
 
 def plot_tokens(rows: Sequence[Row], path: Path) -> None:
     """Loss against tokens during the run. Raises StoreError."""
-    figure, axes = _figure(rows, "Loss during the run")
+    figure, axes = new_figure("Loss during the run", describe(rows))
     for index, row in enumerate(rows):
         points = _mean_curve(row)
         tokens = [point.tokens for point in points]
         losses = [point.loss for point in points]
-        axes.plot(tokens, losses, color=_colour(index), linestyle=_style(index), linewidth=1.4, label=row.label)
+        axes.plot(tokens, losses, color=colour_of(index), linestyle=style_of(index), linewidth=1.4, label=row.label)
     axes.set_xlabel("tokens, all replicas together")
     axes.set_ylabel("validation loss, mean over replicas (nats per token)")
-    _save(figure, axes, path)
+    save_figure(figure, axes, path)
 
 
 def plot_spread(rows: Sequence[Row], path: Path) -> None:
     """Spread against learning rate during the run, where replicas differ. Raises StoreError."""
-    figure, axes = _figure(rows, "Spread against learning rate during the run")
+    figure, axes = new_figure("Spread against learning rate during the run", describe(rows))
     for index, row in enumerate(rows):
         points = [point for point in _mean_curve(row) if point.spread > 0 and point.learning_rate > 0]
         if points:
             axes.plot(
                 [point.learning_rate for point in points],
                 [point.spread for point in points],
-                color=_colour(index),
-                linestyle=_style(index),
+                color=colour_of(index),
+                linestyle=style_of(index),
                 marker=_MARKERS[row.family],
                 markersize=4,
                 linewidth=0.9,
@@ -97,7 +99,7 @@ def plot_spread(rows: Sequence[Row], path: Path) -> None:
         axes.set_yscale("log")
     axes.set_xlabel("learning rate of the inner optimizer")
     axes.set_ylabel("spread: rms distance from the mean, per parameter")
-    _save(figure, axes, path)
+    save_figure(figure, axes, path)
 
 
 def _mean_curve(row: Row) -> list[Point]:
@@ -110,17 +112,19 @@ def _mean_curve(row: Row) -> list[Point]:
     return curve
 
 
-def _figure(rows: Sequence[Row], title: str) -> "tuple[Figure, Axes]":
+def new_figure(title: str, setting: str) -> "tuple[Figure, Axes]":
+    """One panel in the laboratory's style."""
     figure = Figure(figsize=(11, 6.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.set_title(f"{title}\n{describe(rows)}", fontsize=9, loc="left")
+    axes.set_title(f"{title}\n{setting}", fontsize=9, loc="left")
     axes.grid(visible=True, alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def _save(figure: Figure, axes: "Axes", path: Path) -> None:
+def save_figure(figure: Figure, axes: "Axes", path: Path) -> None:
+    """Write a PNG with its legend beside the panel. Raises StoreError."""
     count = len(axes.get_legend_handles_labels()[0])
     if count:
         columns = -(-count // _LEGEND_ROWS)
@@ -132,9 +136,11 @@ def _save(figure: Figure, axes: "Axes", path: Path) -> None:
         raise StoreError(f"{path}: the plot cannot be written: {error.strerror}") from error
 
 
-def _colour(index: int) -> str:
+def colour_of(index: int) -> str:
+    """Of the line with this number; colours repeat with another style."""
     return _COLOURS[index % len(_COLOURS)]
 
 
-def _style(index: int) -> str:
+def style_of(index: int) -> str:
+    """Of the line with this number."""
     return _STYLES[index // len(_COLOURS) % len(_STYLES)]

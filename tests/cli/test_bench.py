@@ -97,3 +97,37 @@ def test_errors_are_one_line(arguments: list[str], words: str, capsys: pytest.Ca
     assert main(["bench", "methods", "--out", "out", *arguments]) in {78, 2}
 
     assert words in capsys.readouterr().err
+
+
+def test_codecs_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The front on the terminal, everything in files named by optimizer and period."""
+    data = text_in(tmp_path)
+
+    assert (
+        main(
+            [
+                "bench",
+                "codecs",
+                "--meetings=5",
+                "--every=1",
+                "--burn-in=1",
+                "--data",
+                *data,
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 0
+    )
+
+    assert "dense fp32" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"codecs-adamw-k1.{ending}" for ending in ("md", "json", "png")
+    }
+
+
+def test_too_few_meetings_to_measure(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first ones only teach."""
+    assert main(["bench", "codecs", "--meetings=2"]) == 78
+
+    assert "--meetings 2 is not allowed" in capsys.readouterr().err

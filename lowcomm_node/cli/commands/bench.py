@@ -4,12 +4,17 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lowcomm_node.bench.methods import METHODS
-from lowcomm_node.bench.plan import Request, plan_trials
+from lowcomm_node.bench.plan import CodecRequest, Request, plan_codecs, plan_trials
 from lowcomm_node.bench.trial import Shards, Speeds
 from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.errors import ConfigError
+from lowcomm_node.settings.presets import OPTIMIZERS
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["add_arguments", "run"]
 
@@ -18,7 +23,12 @@ _PLAIN_WIDTH = 160
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the experiments and their arguments."""
-    experiments = parser.add_subparsers(dest="experiment", required=True, metavar="methods")
+    experiments = parser.add_subparsers(dest="experiment", required=True, metavar="methods|codecs")
+    _add_methods(experiments)
+    _add_codecs(experiments)
+
+
+def _add_methods(experiments: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     methods = experiments.add_parser(
         "methods",
         help="train the same model on the same data by several methods; loss, traffic and agreement of each",
@@ -76,8 +86,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_codecs(experiments: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    codecs = experiments.add_parser(
+        "codecs",
+        help="what each codec, format and test matrix captures of real differences between replicas, and for how many bytes",
+    )
+    default = CodecRequest()
+    codecs.add_argument("--optimizer", choices=[*OPTIMIZERS], default=default.optimizer, help="inner optimizer (adamw)")
+    codecs.add_argument(
+        "--every", type=int, default=default.every_steps, metavar="K", help="own steps between two meetings (10)"
+    )
+    codecs.add_argument(
+        "--meetings", type=int, default=default.meetings, metavar="N", help="how many; the first ones only teach (24)"
+    )
+    codecs.add_argument(
+        "--burn-in", type=int, default=default.burn_in_steps, metavar="STEPS", help="before the first meeting (100)"
+    )
+    codecs.add_argument("--seed", type=int, default=0, metavar="N", help="initial weights and data order (0)")
+    codecs.add_argument("--full", action="store_true", help="a new manifest's model instead of the small one")
+    codecs.add_argument(
+        "--data", nargs="+", default=[], metavar="PATH", help="text instead of the standard library's sources"
+    )
+    codecs.add_argument(
+        "--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="folder of results (runs/bench)"
+    )
+
+
 def run(args: argparse.Namespace) -> int:
-    """Plan, run what is missing, and write the comparison."""
+    """Run the experiment; what is wrong with the command line is said before torch is loaded."""
+    if args.experiment == "codecs":
+        _run_codecs(args)
+        return ExitCode.OK
+    return _run_methods(args)
+
+
+def _run_codecs(args: argparse.Namespace) -> None:
+    request = CodecRequest(
+        optimizer=args.optimizer,
+        every_steps=args.every,
+        meetings=args.meetings,
+        burn_in_steps=args.burn_in,
+        seed=args.seed,
+        is_full=args.full,
+        data=tuple(args.data),
+    )
+    plan_codecs(request)
+    from lowcomm_node.cli.bench.measure import measure
+
+    measure(request, args.out, _console())
+
+
+def _run_methods(args: argparse.Namespace) -> int:
     if args.list:
         width = max(map(len, METHODS))
         for method in METHODS.values():
@@ -103,11 +162,13 @@ def run(args: argparse.Namespace) -> int:
             data=tuple(args.data),
         )
     )
-    # Imported late: what is wrong with the command line is said at once.
-    from rich.console import Console
-
     from lowcomm_node.cli.bench.compare import compare
 
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
-    compare(trials, args.out, jobs, console)
+    compare(trials, args.out, jobs, _console())
     return ExitCode.OK
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)

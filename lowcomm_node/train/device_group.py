@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -38,8 +39,9 @@ class ProcessGroup:
     def __init__(self, rendezvous: Path, rank: int, size: int, timeout_s: float) -> None:
         """Join as number ``rank`` of ``size`` members, and wait for all of them.
 
-        ``rendezvous`` is a path in a private folder, the same for all members, where no file is yet; the last member to leave
-        removes it. Raises TrainerError when the members do not all come within the time-out.
+        ``rendezvous`` is a path in a private folder, the same for all members, where no file is yet. Afterwards nobody needs it:
+        whoever made the folder may remove it at once, or else the last member to leave removes the file. Raises TrainerError
+        when the members do not all come within the time-out.
         """
         self.size = size
         # The public constructor listens on the address that the host's name stands for, which others may reach, and Gloo asks
@@ -53,6 +55,7 @@ class ProcessGroup:
             self._group: Any = dist.ProcessGroupGloo(store, rank, size, options)
         except RuntimeError as error:
             raise TrainerError(f"the {size} replicas of this machine did not find one another: {error}") from error
+        self.mean_(torch.zeros(1))  # all have read the file
 
     def mean_(self, tensor: Tensor) -> None:
         """``Group.mean_``: a sum by ring, which every member gets in the same bits, divided by the size."""

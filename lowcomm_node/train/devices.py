@@ -80,13 +80,13 @@ def lead(
     if len(devices) == 1:
         yield None
         return
-    with tempfile.TemporaryDirectory(prefix="lowcomm-") as folder:
-        group = Devices(len(devices), timeout_s)
-        try:
+    group = Devices(len(devices), timeout_s)
+    try:
+        with tempfile.TemporaryDirectory(prefix="lowcomm-") as folder:
             group.start(request, devices, Path(folder) / "rendezvous")
-            yield group
-        finally:
-            group.close()
+        yield group
+    finally:
+        group.close()
 
 
 class Devices:

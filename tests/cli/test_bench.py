@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lowcomm_node.bench.codecs import all_cases
 from lowcomm_node.bench.methods import METHODS
 from lowcomm_node.cli.app import main
 from tests.bench.tiny import TINY, text_in
@@ -99,8 +100,12 @@ def test_errors_are_one_line(arguments: list[str], words: str, capsys: pytest.Ca
     assert words in capsys.readouterr().err
 
 
-def test_codecs_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_codecs_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The front on the terminal, everything in files named by optimizer and period."""
+    few = all_cases()[:6]  # all of them take seconds
+    monkeypatch.setattr("lowcomm_node.cli.bench.measure.all_cases", lambda: few)
     data = text_in(tmp_path)
 
     assert (

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lowcomm_node.bench.codecs import Finding
-from lowcomm_node.bench.plots import colour_of, new_figure, save_figure, style_of
+from lowcomm_node.bench.plots import COLOURS, STYLES, new_figure, save_figure
 
 __all__ = ["CODEC_COLUMNS", "codec_cells", "codec_front", "codec_json", "codec_markdown", "plot_codecs"]
 
 CODEC_COLUMNS = ("codec", "budget", "bytes", "captured", "least", "of best")
+
+_MARKERS = "sDo^"
 
 _NOTE = (
     "bytes: payloads of one end of a meeting, mean of both ends. captured: share of the difference's energy, mean over "
@@ -84,24 +86,26 @@ def codec_json(findings: Sequence[Finding], setting: str) -> dict[str, object]:
 
 
 def plot_codecs(findings: Sequence[Finding], setting: str, path: Path) -> None:
-    """Energy that is left against bytes, a line per codec, format and Omega over its budgets. Raises StoreError."""
-    figure, axes = new_figure("Energy left after a meeting, against its bytes", setting)
+    """Captured energy against bytes: a colour per codec and test matrix, a line over budgets per format. Raises StoreError."""
+    figure, axes = new_figure("Energy that a meeting captures, against its bytes", setting)
     lines: dict[str, list[Finding]] = {}
     for finding in findings:
         lines.setdefault(finding.case.label, []).append(finding)
-    for index, (label, group) in enumerate(lines.items()):
+    kinds = list(dict.fromkeys(finding.case.kind for finding in findings))
+    formats = list(dict.fromkeys(finding.case.dtype for finding in findings))
+    for label, group in lines.items():
+        case = group[0].case
         axes.plot(
             [finding.mean("bytes_sent") for finding in group],
-            [1 - finding.mean("captured") for finding in group],
-            color=colour_of(index),
-            linestyle=style_of(index),
-            marker="o",
-            markersize=3,
+            [finding.mean("captured") for finding in group],
+            color=COLOURS[kinds.index(case.kind) % len(COLOURS)],
+            linestyle=STYLES[formats.index(case.dtype)],
+            marker=_MARKERS[formats.index(case.dtype)],
+            markersize=4,
             linewidth=1.0,
             label=label,
         )
     axes.set_xscale("log")
-    axes.set_yscale("log")
     axes.set_xlabel("payload bytes of one end of a meeting")
-    axes.set_ylabel("share of the difference's energy that is left")
+    axes.set_ylabel("share of the difference's energy that is captured")
     save_figure(figure, axes, path)

@@ -49,11 +49,16 @@ class Case:
     """Codec ab: once more with the directions that the first exchange has found, for as many bytes again."""
 
     @property
-    def label(self) -> str:
-        """All but the budget."""
+    def kind(self) -> str:
+        """Codec and test matrix."""
         omega = f" {self.omega}" if self.omega is not Omega.SEEDED else ""
         pair = " per pair" if self.is_per_pair else ""
-        return f"{self.codec} {self.dtype}{omega}{pair}{' + power step' if self.has_power_step else ''}"
+        return f"{self.codec}{omega}{pair}{' + power step' if self.has_power_step else ''}"
+
+    @property
+    def label(self) -> str:
+        """All but the budget."""
+        return f"{self.kind} {self.dtype}"
 
 
 @dataclass(slots=True)

@@ -17,10 +17,10 @@ from lowcomm_node.errors import StoreError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["colour_of", "new_figure", "plot_bytes", "plot_spread", "plot_tokens", "save_figure", "style_of"]
+__all__ = ["COLOURS", "STYLES", "new_figure", "plot_bytes", "plot_spread", "plot_tokens", "save_figure"]
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_STYLES = ("-", "--", ":", "-.")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES = ("-", "--", ":", "-.")
 _MARKERS = {
     Family.DDP: "s",
     Family.DION_SYNC: "P",
@@ -45,14 +45,18 @@ def plot_bytes(rows: Sequence[Row], path: Path) -> None:
                 row.mean("loss"),
                 yerr=row.deviation("loss"),
                 fmt=_MARKERS[row.family],
-                color=colour_of(index),
+                color=COLOURS[index % len(COLOURS)],
                 markersize=6,
                 capsize=3,
                 label=row.label,
             )
         else:
             axes.axhline(
-                row.mean("loss"), color=colour_of(index), linestyle="--", linewidth=1.0, label=f"{row.label}: 0"
+                row.mean("loss"),
+                color=COLOURS[index % len(COLOURS)],
+                linestyle="--",
+                linewidth=1.0,
+                label=f"{row.label}: 0",
             )
     if sending:
         axes.set_xscale("log")
@@ -72,23 +76,30 @@ def plot_tokens(rows: Sequence[Row], path: Path) -> None:
         points = _mean_curve(row)
         tokens = [point.tokens for point in points]
         losses = [point.loss for point in points]
-        axes.plot(tokens, losses, color=colour_of(index), linestyle=style_of(index), linewidth=1.4, label=row.label)
+        axes.plot(
+            tokens,
+            losses,
+            color=COLOURS[index % len(COLOURS)],
+            linestyle=STYLES[index // len(COLOURS) % len(STYLES)],
+            linewidth=1.4,
+            label=row.label,
+        )
     axes.set_xlabel("tokens, all replicas together")
     axes.set_ylabel("validation loss, mean over replicas (nats per token)")
     save_figure(figure, axes, path)
 
 
 def plot_spread(rows: Sequence[Row], path: Path) -> None:
-    """Spread against learning rate during the run, where replicas differ. Raises StoreError."""
-    figure, axes = new_figure("Spread against learning rate during the run", describe(rows))
+    """Spread against learning rate while it falls, where replicas differ. Raises StoreError."""
+    figure, axes = new_figure("Spread against learning rate, from its peak to the end", describe(rows))
     for index, row in enumerate(rows):
-        points = [point for point in _mean_curve(row) if point.spread > 0 and point.learning_rate > 0]
+        points = [point for point in _falling(_mean_curve(row)) if point.spread > 0 and point.learning_rate > 0]
         if points:
             axes.plot(
                 [point.learning_rate for point in points],
                 [point.spread for point in points],
-                color=colour_of(index),
-                linestyle=style_of(index),
+                color=COLOURS[index % len(COLOURS)],
+                linestyle=STYLES[index // len(COLOURS) % len(STYLES)],
                 marker=_MARKERS[row.family],
                 markersize=4,
                 linewidth=0.9,
@@ -110,6 +121,12 @@ def _mean_curve(row: Row) -> list[Point]:
         if all(math.isfinite(value) for value in means.values()):
             curve.append(Point(**means | {"tokens": looks[0].tokens}))
     return curve
+
+
+def _falling(curve: list[Point]) -> list[Point]:
+    """From the highest learning rate on: before it spread grows from zero, whatever the rate."""
+    peak = max(range(len(curve)), key=lambda index: curve[index].learning_rate, default=0)
+    return curve[peak:]
 
 
 def new_figure(title: str, setting: str) -> "tuple[Figure, Axes]":
@@ -134,13 +151,3 @@ def save_figure(figure: Figure, axes: "Axes", path: Path) -> None:
         figure.savefig(path, format="png")
     except OSError as error:
         raise StoreError(f"{path}: the plot cannot be written: {error.strerror}") from error
-
-
-def colour_of(index: int) -> str:
-    """Of the line with this number; colours repeat with another style."""
-    return _COLOURS[index % len(_COLOURS)]
-
-
-def style_of(index: int) -> str:
-    """Of the line with this number."""
-    return _STYLES[index // len(_COLOURS) % len(_STYLES)]

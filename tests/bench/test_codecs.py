@@ -46,7 +46,7 @@ def test_whole_tensors_capture_everything_up_to_rounding(found: dict[str, Findin
 
 def test_factors_capture_no_more_than_the_best_of_their_ranks(found: dict[str, Finding]) -> None:
     """The truncated SVD is the bound, and one power step comes nearer to it for twice the bytes."""
-    plain, power = found["ab bf16"], found["ab bf16 + power step"]
+    plain, power = found["ab bf16"], found["ab + power step bf16"]
 
     assert 0 < plain.mean("captured") < plain.mean("best") + 1e-3
     assert plain.mean("captured") < power.mean("captured") < power.mean("best") + 1e-3

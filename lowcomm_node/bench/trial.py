@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -86,19 +86,11 @@ class Trial:
 
     @property
     def key(self) -> str:
-        """Name of the result's file: a hash of all that defines the run."""
-        return self._hash(self.manifest)
-
-    @property
-    def variant(self) -> str:
-        """The same for all seeds."""
-        return self._hash(replace(self.manifest, seed=0))
-
-    def _hash(self, manifest: Manifest) -> str:
+        """Name of the result's file: a hash of all that defines the run, the code apart. Changed code wants another folder."""
         definition = {
             "format": _FORMAT,
             "family": self.family,
-            "manifest": canonical_bytes(manifest).decode(),
+            "manifest": canonical_bytes(self.manifest).decode(),
             "replicas": self.replicas,
             "shards": self.shards,
             "speeds": self.speeds,

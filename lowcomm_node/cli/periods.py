@@ -34,7 +34,7 @@ def payload_text(manifest: Manifest) -> str:
     whole = size(manifest.model.num_parameters * Dtype(meeting.dtype).bits / 8)
     if meeting.codec == "dense":
         return f"about {whole} each way for the weights, whole"
-    text = f"at most {size(meeting.budget_bytes)} each way for the weights"
+    text = f"at most {size(manifest.budget_bytes)} each way for the weights"
     if meeting.dense_last_ratio:
         text += f"; about {whole}, whole, in the last {meeting.dense_last_ratio * 100:g}% of the run"
     return text

@@ -175,9 +175,9 @@ class MeetingConfig:
     omega: Annotated[str, OneOf("seeded", "cached", "displacement")] = "seeded"
     """Test matrix of codec ab. seeded: drawn by both ends; cached: from the initiator's last correction; displacement: from
     its own movement since its last meeting (one more copy of the weights). The latter two travel with the offer."""
-    budget_bytes: Annotated[int, Between(1024, 1 << 40)] = 32768
-    """Most payload bytes a node sends for one stream coded ab or sparse in one meeting; ranks per tensor are chosen to fit. Whole
-    tensors (codec dense, the last phase) and rank1 take what they take."""
+    budget_bytes: Annotated[int, Between(0, 1 << 40)] = 0
+    """Most payload bytes a node sends for one stream coded ab or sparse in one meeting; ranks per tensor are chosen to fit. 0 is
+    one bit for each parameter of the model. Whole tensors (codec dense, the last phase) and rank1 take what they take."""
     params_every_steps: Annotated[int, Between(1, 1_000_000)] = 5
     """K of the parameters, in own steps; due times are drawn around it so that nodes do not fall into step."""
     exp_avg_every_steps: Annotated[int, Between(-1, 1_000_000)] = -1
@@ -228,20 +228,32 @@ class Manifest:
         if self.data.tokenizer == "byte" and self.model.vocab_size < 256:
             fail("model.vocab_size", self.model.vocab_size, 'at least 256 with data.tokenizer = "byte"')
         meeting = self.meeting
-        if "ab" in (meeting.codec, meeting.exp_avg_sq_codec) and meeting.budget_bytes < self._rank_one_bytes:
+        if "ab" in (meeting.codec, meeting.exp_avg_sq_codec) and 0 < meeting.budget_bytes < self._rank_one_bytes:
             fail(
                 "meeting.budget_bytes",
                 meeting.budget_bytes,
-                f"at least {self._rank_one_bytes}, rank 1 of this model's largest matrix, which would never be exchanged with less",
+                f"0 (one bit a parameter), or at least {self._rank_one_bytes}, rank 1 of this model's largest matrix, which would "
+                "never be exchanged with less",
             )
-        # Of integers, one number takes a range, a checksum and a byte.
-        smallest = self.model.num_tensors * (9 if meeting.dtype in ("int8", "int4") else 4)
-        if meeting.codec == "sparse" and meeting.budget_bytes < smallest:
+        if meeting.codec == "sparse" and 0 < meeting.budget_bytes < self._sparsest_bytes:
             fail(
                 "meeting.budget_bytes",
                 meeting.budget_bytes,
-                f"at least {smallest}, one number of each of this model's {self.model.num_tensors} tensors",
+                f"0 (one bit a parameter), or at least {self._sparsest_bytes}, one number of each of this model's "
+                f"{self.model.num_tensors} tensors",
             )
+
+    @property
+    def budget_bytes(self) -> int:
+        """meeting.budget_bytes, or what its 0 stands for: a bit a parameter, but enough to exchange every tensor."""
+        if self.meeting.budget_bytes:
+            return self.meeting.budget_bytes
+        return max(self.model.num_parameters // 8, self._rank_one_bytes, self._sparsest_bytes)
+
+    @property
+    def _sparsest_bytes(self) -> int:
+        """One number of each tensor; of integers, that takes a range, a checksum and a byte."""
+        return self.model.num_tensors * (9 if self.meeting.dtype in ("int8", "int4") else 4)
 
     @property
     def _rank_one_bytes(self) -> int:

@@ -36,7 +36,7 @@ class Planner:
         """``shapes``: per stream those of its tensors, for all streams that are exchanged."""
         self._manifest = manifest
         self._omega = Omega(manifest.meeting.omega)
-        self._budget_bytes = manifest.meeting.budget_bytes
+        self._budget_bytes = manifest.budget_bytes
         self._codings = {
             period.stream: _coding(manifest, period.stream, shapes[period.stream])
             for period in periods(manifest)

@@ -35,14 +35,14 @@ def test_the_line_of_a_swarm_holds_only_what_is_exchanged() -> None:
     ("meeting", "sentence"),
     [
         (
-            MeetingConfig(),
+            MeetingConfig(dtype="bf16", budget_bytes=32768, dense_last_ratio=0.05),
             "at most 32 KiB each way for the weights; about 745 KiB, whole, in the last 5% of the run",
         ),
         (
-            MeetingConfig(dtype="int4"),
-            "at most 32 KiB each way for the weights; about 186 KiB, whole, in the last 5% of the run",
+            MeetingConfig(dtype="int4", dense_last_ratio=0.05),
+            "at most 46.6 KiB each way for the weights; about 186 KiB, whole, in the last 5% of the run",
         ),
-        (MeetingConfig(dense_last_ratio=0.0), "at most 32 KiB each way for the weights"),
+        (MeetingConfig(budget_bytes=32768, dense_last_ratio=0.0), "at most 32 KiB each way for the weights"),
         (MeetingConfig(codec="dense", dtype="fp32"), "about 1.46 MiB each way for the weights, whole"),
     ],
 )

@@ -1,7 +1,7 @@
 """settings.manifest and settings.node: derived numbers, and values that only together make no sense."""
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from lowcomm_node.algo.shapes import matrix_shape
 from lowcomm_node.algo.sizes import is_integer, low_rank_bytes
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.load import build
-from lowcomm_node.settings.manifest import Manifest, ModelConfig
+from lowcomm_node.settings.manifest import Manifest, MeetingConfig, ModelConfig
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.train.model import build_model, count_parameters, parameter_shapes
 from lowcomm_node.units import Dtype, Omega
@@ -84,3 +84,15 @@ def test_verdicts_must_be_kept_at_least_as_long_as_a_phase_may_take() -> None:
     """Two allowed numbers that together would make every slow meeting a half one."""
     with pytest.raises(ConfigError, match=r"verdict_keep_s = 30.*meeting\.deadline_s = 60"):
         build(NodeSettings, {"meeting": {"deadline_s": 60.0, "verdict_keep_s": 30.0}}, "config.toml")
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [(ModelConfig(), 381_600 // 8), (ModelConfig(num_layers=1, d_model=8, num_heads=2, d_ff=8), 528)],
+)
+def test_no_budget_is_a_bit_for_each_parameter(config: ModelConfig, expected: int) -> None:
+    """But enough for rank 1 of the largest matrix, (256 + 8) numbers of 2 bytes, and what that takes to be checked."""
+    manifest = Manifest(model=config)
+
+    assert expected <= manifest.budget_bytes <= expected + 4
+    assert replace(manifest, meeting=MeetingConfig(budget_bytes=5000)).budget_bytes == 5000

@@ -91,8 +91,8 @@ def test_verdicts_must_be_kept_at_least_as_long_as_a_phase_may_take() -> None:
     [(ModelConfig(), 381_600 // 8), (ModelConfig(num_layers=1, d_model=8, num_heads=2, d_ff=8), 528)],
 )
 def test_no_budget_is_a_bit_for_each_parameter(config: ModelConfig, expected: int) -> None:
-    """But enough for rank 1 of the largest matrix, (256 + 8) numbers of 2 bytes, and what that takes to be checked."""
+    """But enough for rank 1 of the largest matrix: at least (256 + 8) numbers of 2 bytes, and what it takes to check them."""
     manifest = Manifest(model=config)
 
-    assert expected <= manifest.budget_bytes <= expected + 4
+    assert expected <= manifest.budget_bytes <= 1.1 * expected
     assert replace(manifest, meeting=MeetingConfig(budget_bytes=5000)).budget_bytes == 5000

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import isfinite, prod, sqrt
 
 from lowcomm_node.algo.shapes import Shapes, matrix_shape, max_paying_rank
-from lowcomm_node.algo.sizes import low_rank_bytes, whole_bytes
+from lowcomm_node.algo.sizes import low_rank_bytes, num_coefficients, whole_bytes
 from lowcomm_node.units import Dtype, Omega
 
 __all__ = ["EnergyModel", "choose_counts"]
@@ -60,7 +60,7 @@ class _Tensor:
         if rank == 0:
             return 0
         if rank < 0 or self.matrix is None:
-            return whole_bytes(self.numel, dtype).largest_direction
+            return whole_bytes(num_coefficients(self.numel, dtype), dtype).largest_direction
         return low_rank_bytes(*self.matrix, rank, dtype, omega).largest_direction
 
 
@@ -164,7 +164,10 @@ def choose_counts(shapes: Shapes, budget_bytes: int, dtype: Dtype) -> tuple[int,
         return [max(1, int(share * size)) if size else 0 for size in sizes]
 
     def cost(chosen: Sequence[int]) -> int:
-        return sum(whole_bytes(count, dtype).largest_direction for count in chosen if count)
+        numbers = [
+            num_coefficients(size, dtype) if count == size else count for count, size in zip(chosen, sizes, strict=True)
+        ]
+        return sum(whole_bytes(count, dtype).largest_direction for count in numbers if count)
 
     low, high = 0.0, 1.0
     if cost(counts(high)) <= budget_bytes:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lowcomm_node.algo.omega import balanced
+from lowcomm_node.algo.rotation import Rotation
 from lowcomm_node.algo.wireformat import is_finite
 
 __all__ = ["Coordinates", "Correction", "Factors", "Part", "make_factors", "right_factors", "whiten"]
@@ -36,14 +37,15 @@ class Factors:
 
 @dataclass(frozen=True, slots=True)
 class Coordinates:
-    """C of one tensor at some positions, and 0 elsewhere."""
+    """C of one tensor at some positions, and 0 elsewhere; of the tensor itself or, when there is a rotation, of the rotated one."""
 
     index: Tensor
-    """Positions in row-major order, each at most once; int64 on the CPU."""
+    """Positions in row-major order, or among the coefficients; each at most once; int64 on the CPU."""
     values: Tensor
     """fp32 on the CPU."""
     total: int
-    """How many numbers the tensor has."""
+    """How many numbers the tensor, or the rotated one, has."""
+    rotation: Rotation | None = None
 
 
 Part = Tensor | Factors | Coordinates
@@ -142,7 +144,10 @@ def right_factors(correction: Correction) -> tuple[Tensor | None, ...]:
 
 def _add_coordinates_(tensor: Tensor, part: Coordinates, weight: float) -> None:
     index, values = part.index.to(tensor.device), part.values.to(tensor)
-    if tensor.is_contiguous():
+    if part.rotation is not None:
+        coefficients = torch.zeros(part.total, device=tensor.device).index_copy_(0, index, values.float())
+        tensor.add_(part.rotation.inverse(coefficients).reshape(tensor.shape).to(tensor), alpha=weight)
+    elif tensor.is_contiguous():
         tensor.view(-1).index_add_(0, index, values, alpha=weight)
     else:
         tensor[torch.unravel_index(index, tensor.shape)] += weight * values
@@ -157,8 +162,11 @@ def _energy(part: Part) -> float:
 
 
 def _is_part_finite(part: Part) -> bool:
-    if not isinstance(part, Factors):
-        return is_finite(part.values if isinstance(part, Coordinates) else part)
+    if isinstance(part, Tensor):
+        return is_finite(part)
+    if isinstance(part, Coordinates):
+        # No sum of coefficients under signs is longer than |C| sqrt(c).
+        return is_finite(part.values) and (part.rotation is None or _energy(part) * part.total < _FP32_MAX**2)
     if not (is_finite(part.a) and is_finite(part.b)):
         return False
     # |a| |b| bounds every partial sum of a b^T, so the product cannot overflow on the way to a finite C either.

@@ -2,8 +2,8 @@
 
 One plan, three messages, per tensor one of four ways:
 
-    dense  (r = -1)  all its numbers                                    algo.whole
-    sparse (r > 0)   r of its numbers, at coordinates drawn by both     algo.whole, algo.sparse
+    dense  (r = -1)  all its numbers, rotated in integers               algo.whole, algo.rotation
+    sparse (r > 0)   r of them, at coordinates drawn by both            algo.whole, algo.sparse
     ab     (r > 0)   r directions of the difference                     algo.lowrank
     left out (r = 0) nothing
 
@@ -18,11 +18,11 @@ from math import prod
 import torch
 from torch import Tensor
 
-from lowcomm_node.algo.correction import Coordinates, Correction, Part
+from lowcomm_node.algo.correction import Correction, Part
 from lowcomm_node.algo.lowrank import LowRank, answer_low_rank, close_low_rank, finish_low_rank, offer_low_rank
 from lowcomm_node.algo.shapes import Plan
 from lowcomm_node.algo.sizes import check_plan, is_integer, part_bytes, whole_bytes
-from lowcomm_node.algo.sparse import coordinates
+from lowcomm_node.algo.sparse import select
 from lowcomm_node.algo.whole import answer_whole, offer_whole, read_whole
 from lowcomm_node.algo.wireformat import Reader, as_fp32, is_finite
 from lowcomm_node.units import Codec
@@ -32,7 +32,7 @@ __all__ = ["AnswerHalf", "encode_answer", "encode_close", "encode_offer", "finis
 
 @dataclass(frozen=True, slots=True)
 class AnswerHalf:
-    """What the answerer keeps between its answer and the close: per tensor C, flat, or the basis Q (m x r); None where it is void."""
+    """What the answerer keeps between its answer and the close: per tensor C in the numbers sent, or the basis Q (m x r); None where it is void."""
 
     plan: Plan
     seed: bytes
@@ -67,7 +67,7 @@ def encode_offer(
         if rank == 0:
             continue
         if not _is_low_rank(plan, rank):
-            values = _values(tensor, _index(plan, seed, index, tensor.shape))
+            values = select(tensor.shape, plan, seed, index).values(tensor)
             chunks.append(offer_whole(values, plan.dtype, seed, index, rms))
             continue
         basis = None if bases is None else bases[index]
@@ -93,7 +93,7 @@ def encode_answer(tensors: Sequence[Tensor], plan: Plan, seed: bytes, offer: byt
             chunk, basis = answer_low_rank(_matrix(tensor), _form(plan, seed, index), reader)
             parts.append(basis)
         else:
-            values = _values(tensor, _index(plan, seed, index, tensor.shape))
+            values = select(tensor.shape, plan, seed, index).values(tensor)
             chunk, C = answer_whole(values, plan.dtype, seed, index, reader)
             parts.append(C)
         chunks.append(chunk)
@@ -122,10 +122,9 @@ def encode_close(
             chunks.append(chunk)
             parts.append(factors)
         else:
-            positions = _index(plan, seed, index, tensor.shape)
-            own.take(whole_bytes(_count(positions, tensor.shape), plan.dtype).offer)
-            C = read_whole(_count(positions, tensor.shape), plan.dtype, theirs)
-            parts.append(_shaped(C, positions, tensor.shape))
+            selection = select(tensor.shape, plan, seed, index)
+            own.take(whole_bytes(selection.count, plan.dtype).offer)
+            parts.append(selection.part(read_whole(selection.count, plan.dtype, theirs)))
     return b"".join(chunks), Correction(tuple(parts))
 
 
@@ -142,7 +141,7 @@ def finish(half: AnswerHalf, close: bytes) -> Correction:
         if part is not None and _is_low_rank(plan, rank):
             parts.append(finish_low_rank(part, prod(shape[1:]), _form(plan, half.seed, index), reader))
         else:
-            parts.append(_shaped(part, _index(plan, half.seed, index, shape), shape) if rank else None)
+            parts.append(select(shape, plan, half.seed, index).part(part) if rank else None)
     return Correction(tuple(parts))
 
 
@@ -160,24 +159,3 @@ def _form(plan: Plan, seed: bytes, index: int) -> LowRank:
 
 def _matrix(tensor: Tensor) -> Tensor:
     return tensor.reshape(tensor.shape[0], -1)
-
-
-def _index(plan: Plan, seed: bytes, index: int, shape: Sequence[int]) -> Tensor | None:
-    """The coordinates of a tensor that a sparse plan names; None for all of them."""
-    rank = plan.ranks[index]
-    return None if rank < 0 else coordinates(seed, index, prod(shape), rank)
-
-
-def _values(tensor: Tensor, positions: Tensor | None) -> Tensor:
-    flat = tensor.reshape(-1)
-    return (flat if positions is None else flat[positions.to(flat.device)]).to(device="cpu", dtype=torch.float32)
-
-
-def _count(positions: Tensor | None, shape: Sequence[int]) -> int:
-    return prod(shape) if positions is None else positions.numel()
-
-
-def _shaped(C: Tensor | None, positions: Tensor | None, shape: Sequence[int]) -> Part | None:
-    if C is None:
-        return None
-    return C.reshape(tuple(shape)) if positions is None else Coordinates(positions, C, prod(shape))

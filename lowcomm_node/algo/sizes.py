@@ -11,9 +11,12 @@ __all__ = [
     "PartBytes",
     "check_plan",
     "difference_bytes",
+    "hadamard_order",
     "integer_bytes",
     "is_integer",
     "low_rank_bytes",
+    "num_coefficients",
+    "padded_count",
     "part_bytes",
     "weight_bits",
     "whole_bytes",
@@ -29,6 +32,8 @@ CHECK_BYTES = 4
 """Sum of wrapped integers under random signs, modulo 2^32."""
 FLAG_BYTES = 1
 """Whether a tensor whose wrapped integers may not fit counts."""
+_LARGEST_ORDER = 1 << 15
+_NUMBERS_PER_ZERO = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +67,38 @@ def difference_bytes(count: int, dtype: Dtype) -> int:
 
 
 def weight_bits(dtype: Dtype) -> int:
-    """Bits of a number that stands for a weight. Never under 8: the range that fits must be wide, or else outliers wrap."""
+    """Bits of a product of weights, as low rank sends them. Never under 8: the range that fits must be wide, or else outliers wrap."""
     return max(dtype.bits, 8)
 
 
+def hadamard_order(numel: int) -> int:
+    """c, the order of the Hadamard matrix that rotates a tensor of N = ``numel`` numbers: the largest power of two that takes at most N / 32 zeros.
+
+    Large, because a few rows may hold most of a difference, and only columns that they reach share it. At most 2^15: the cost
+    grows with log c, and tensors of up to 2^15 rows have a part of each row in every one of the N / c columns.
+    """
+    order = 1
+    candidate = 2
+    while candidate <= min(numel, _LARGEST_ORDER):
+        if -numel % candidate * _NUMBERS_PER_ZERO <= numel:
+            order = candidate
+        candidate *= 2
+    return order
+
+
+def padded_count(numel: int) -> int:
+    """Coefficients of a rotated tensor: ``numel`` rounded up to a multiple of ``hadamard_order``."""
+    return numel + -numel % hadamard_order(numel)
+
+
+def num_coefficients(numel: int, dtype: Dtype) -> int:
+    """How many numbers stand for a whole tensor: its own ``numel``, or those of the rotated tensor, of which integers are."""
+    return padded_count(numel) if is_integer(dtype) else numel
+
+
 def whole_bytes(count: int, dtype: Dtype) -> PartBytes:
-    """``count`` numbers of a tensor, all of them or a subset."""
-    weights, differences = integer_bytes(count, weight_bits(dtype)), difference_bytes(count, dtype)
+    """``count`` numbers of a tensor, or coefficients of a rotated one; all of them or a subset."""
+    weights, differences = integer_bytes(count, dtype.bits), difference_bytes(count, dtype)
     if is_integer(dtype):
         return PartBytes(offer=RANGE_BYTES + CHECK_BYTES + weights, answer=FLAG_BYTES + differences, close=0)
     return PartBytes(offer=weights, answer=differences, close=0)
@@ -130,5 +160,5 @@ def _check_positive(shape: Sequence[int], rank: int, codec: Codec, where: str) -
 def _tensor_bytes(shape: Sequence[int], rank: int, plan: Plan) -> PartBytes:
     matrix = matrix_shape(shape)
     if rank < 0 or plan.codec is not Codec.AB or matrix is None:
-        return whole_bytes(prod(shape) if rank < 0 else rank, plan.dtype)
+        return whole_bytes(num_coefficients(prod(shape), plan.dtype) if rank < 0 else rank, plan.dtype)
     return low_rank_bytes(*matrix, rank, plan.dtype, plan.omega)

@@ -132,7 +132,8 @@ def _coding(manifest: Manifest, stream: Stream, shapes: Shapes) -> _Coding:
     codec = Codec(meeting.exp_avg_sq_codec if stream is Stream.EXP_AVG_SQ else meeting.codec)
     if codec is Codec.RANK1:
         dtype = Dtype.FP32
-    elif stream is Stream.EXP_AVG_SQ and codec is Codec.DENSE and is_integer(dtype):
-        # Second moments of one tensor span many orders of magnitude: one step for all would drown the small ones.
+    elif is_integer(dtype) and (stream is Stream.EXP_AVG or (stream is Stream.EXP_AVG_SQ and codec is Codec.DENSE)):
+        # Moments of one tensor span many orders of magnitude, and each counts beside its own second moment: the noise of integers
+        # is the same everywhere, and would drown the small ones.
         dtype = Dtype.BF16
     return _Coding(codec, dtype, shapes, EnergyModel(shapes))

@@ -248,6 +248,7 @@ def test_beliefs_recover(dtype: Dtype, ranks: tuple[int, ...], factor: float) ->
 
     within = 6 if factor > 1 else 30
     assert min(shares) > -0.3
-    assert min(shares[within:]) > (0.95 if ranks == (-1,) else 0.75)
+    usual = {Dtype.INT8: 0.95, Dtype.INT4: 0.92}[dtype] if ranks == (-1,) else 0.75
+    assert min(shares[within:]) > usual
     if factor > 1:
         assert shares[0] < 0.3

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowcomm_node.algo.correction import Coordinates, Correction, Factors, make_factors, whiten
+from lowcomm_node.algo.rotation import Rotation
 from tests.algo.swarm_of_tensors import SHAPES, make_plan, make_replica, materialise, meet
 
 
@@ -87,6 +88,24 @@ def test_coordinates_are_numbers_of_the_tensor() -> None:
     assert correction.spectra() == ((75.0,),)
     assert correction.is_finite()
     assert not Correction((Coordinates(part.index, torch.tensor([3.0, math.inf]), 6),)).is_finite()
+
+
+def test_coordinates_of_a_rotated_tensor() -> None:
+    """They keep the norm, become numbers of the tensor when applied, also of a transposed one, and numbers that would overflow there count as not finite."""
+    rotation = Rotation(bytes(32), 0, 20)
+    C = torch.randn(20, generator=torch.Generator().manual_seed(1))
+    part = Coordinates(torch.arange(20), rotation.forward(C), rotation.total, rotation)
+    tensor = torch.zeros(4, 5).T
+
+    Correction((part,)).add_to_([tensor], 2.0)
+
+    assert torch.allclose(tensor.reshape(-1), 2 * C, atol=1e-6)
+    assert Correction((part,)).norm() == pytest.approx(float(C.norm()), rel=1e-6)
+    assert Correction((part,)).is_finite()
+    huge = Coordinates(part.index, torch.full((20,), 3e38), rotation.total, rotation)
+    assert not Correction((huge,)).is_finite()
+    half = Correction((Coordinates(part.index[:10], part.values[:10], 20, rotation),))
+    assert half.spectra()[0] == pytest.approx((2 * half.norm() ** 2,))
 
 
 def test_dependent_columns_do_not_explode() -> None:

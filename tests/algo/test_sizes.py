@@ -2,7 +2,7 @@
 
 import pytest
 
-from lowcomm_node.algo.sizes import check_plan, part_bytes
+from lowcomm_node.algo.sizes import check_plan, hadamard_order, padded_count, part_bytes
 from lowcomm_node.units import Codec, Dtype, Omega
 from tests.algo.swarm_of_tensors import SHAPES, make_plan
 
@@ -31,7 +31,7 @@ def test_low_rank(dtype: Dtype, omega: Omega, expected: tuple[int, int, int]) ->
         (Dtype.FP32, (400, 400, 0)),
         (Dtype.BF16, (200, 200, 0)),
         (Dtype.INT8, (4 + 4 + 100, 1 + 2 * 2 + 100, 0)),
-        (Dtype.INT4, (4 + 4 + 100, 1 + 2 * 2 + 50, 0)),
+        (Dtype.INT4, (4 + 4 + 50, 1 + 2 * 2 + 50, 0)),
     ],
 )
 def test_whole_and_sparse(dtype: Dtype, expected: tuple[int, int, int]) -> None:
@@ -40,6 +40,29 @@ def test_whole_and_sparse(dtype: Dtype, expected: tuple[int, int, int]) -> None:
         sizes = part_bytes([shape], make_plan((rank,), codec=codec, dtype=dtype))
 
         assert (sizes.offer, sizes.answer, sizes.close) == expected
+
+
+@pytest.mark.parametrize(
+    ("numel", "order", "total"),
+    [
+        (0, 1, 0),
+        (5, 1, 5),
+        (31, 1, 31),
+        (64, 64, 64),
+        (96, 32, 96),
+        (997, 512, 1024),
+        (10_752, 512, 10_752),
+        (16_384, 16_384, 16_384),
+        (1_000_003, 32_768, 1_015_808),
+        (10**8, 32_768, 100_007_936),
+    ],
+)
+def test_rotated_sizes(numel: int, order: int, total: int) -> None:
+    """As many rows as a power of two allows with at most a 32nd of zeros; integers are sent of the padded tensor."""
+    assert (hadamard_order(numel), padded_count(numel)) == (order, total)
+    sizes = part_bytes([(numel,)], make_plan((-1,), dtype=Dtype.INT4))
+    assert sizes.offer == 8 + (total + 1) // 2
+    assert part_bytes([(numel,)], make_plan((-1,), dtype=Dtype.BF16)).offer == 2 * numel
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Own plans follow the manifest and what was seen; foreign ones are checked against the same limits."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -105,6 +106,17 @@ def test_second_moments_are_never_dense_integers(codec: str, dtype: str, expecte
         planner.observe(plan, _correction(plan), is_own=True)
 
     assert planner.plan(Stream.EXP_AVG_SQ, is_dense=False).dtype == expected
+
+
+@pytest.mark.parametrize("codec", ["ab", "sparse", "dense"])
+def test_first_moments_are_never_integers(codec: str) -> None:
+    """Each counts beside its own second moment, so that noise which is the same everywhere would drown the small ones."""
+    planner = _planner(codec=codec, dtype="int4", exp_avg_every_steps=7)
+    plan = planner.plan(Stream.EXP_AVG, is_dense=False)
+    planner.observe(plan, _correction(plan), is_own=True)
+
+    assert planner.plan(Stream.EXP_AVG, is_dense=False).dtype is Dtype.BF16
+    assert _refusal(planner, replace(plan, dtype=Dtype.INT4)) is RefusalReason.MALFORMED
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ from lowcomm_node.core.events import (
 from lowcomm_node.core.messages import Answer, Close, Message, Offer
 from lowcomm_node.core.node import NodeCore, NodeRules
 from lowcomm_node.core.progress import is_cooldown, is_finished
+from lowcomm_node.core.schedule import Timing
 from lowcomm_node.settings.streams import periods
 from lowcomm_node.train.data import Stream as Batches
 from lowcomm_node.train.desk import MeetingDesk
@@ -128,6 +129,7 @@ class MeetingsRun:
             verdict_keep_s=_DEADLINE,
             max_peers=trial.replicas,
             seed=f"{run}|{name}".encode(),
+            timing=Timing(trial.manifest.meeting.timing),
         )
         return _Node(name, NodeCore(rules), replica, MeetingDesk(replica, trial.manifest, run), batches, speed)
 

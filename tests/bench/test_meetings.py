@@ -110,3 +110,16 @@ def test_busy_partners_are_counted(tmp_path: Path) -> None:
 
     assert sum(result.failures.values()) > 0
     assert result.meetings > 0
+
+
+def test_the_manifests_timing_is_followed(tmp_path: Path) -> None:
+    """Gaps drawn as the manifest says: geometric ones bring other meetings than uniform ones."""
+    texts = text_in(tmp_path)
+    uniform = tiny_trial(texts, "meet", {"training.total_steps": 12, "meeting.params_every_steps": 4})
+    geometric = tiny_trial(
+        texts,
+        "meet",
+        {"training.total_steps": 12, "meeting.params_every_steps": 4, "meeting.timing": "bernoulli"},
+    )
+
+    assert run_trial(uniform).curve != run_trial(geometric).curve

@@ -16,7 +16,7 @@ from lowcomm_node.core.chance import Chance
 from lowcomm_node.settings.manifest import Manifest, OuterConfig
 from lowcomm_node.settings.streams import periods
 from lowcomm_node.train.replica import Replica
-from lowcomm_node.units import Dtype
+from lowcomm_node.units import Dtype, Stream
 
 __all__ = ["LockstepRun"]
 
@@ -63,7 +63,9 @@ class LockstepRun:
     def _exchange(self, step: int) -> None:
         manifest, nodes = self._trial.manifest, self._trial.replicas
         num_parameters = manifest.model.num_parameters
-        is_outer_due = manifest.outer.every_steps > 0 and step % manifest.outer.every_steps == 0
+        # Whatever the periods, weights are exchanged after the last step: its result is what a run is for.
+        is_last = step == manifest.training.total_steps
+        is_outer_due = manifest.outer.every_steps > 0 and (is_last or step % manifest.outer.every_steps == 0)
         match self._trial.family:
             case Family.DDP:
                 self.bytes_per_node += ring_bytes(num_parameters, nodes, _GRADIENT_BITS)
@@ -71,7 +73,7 @@ class LockstepRun:
                 numbers = dion_numbers(self.replicas[0].model, manifest.optimizer)
                 self.bytes_per_node += ring_bytes(numbers, nodes, _GRADIENT_BITS)
             case Family.AVERAGE:
-                self.bytes_per_node += _average_due(self.replicas, manifest, step)
+                self.bytes_per_node += _average_due(self.replicas, manifest, step, is_last=is_last)
             case Family.DILOCO if is_outer_due:
                 _diloco_step(self.replicas, manifest.outer)
                 self.bytes_per_node += ring_bytes(num_parameters, nodes, _STATE_BITS)
@@ -82,14 +84,17 @@ class LockstepRun:
                 pass
 
 
-def _average_due(replicas: Sequence[Replica], manifest: Manifest, step: int) -> float:
+def _average_due(replicas: Sequence[Replica], manifest: Manifest, step: int, *, is_last: bool) -> float:
     """All-reduce averages of the streams that are due, as in DES-LOC (2505.22549, Algorithm 1); returns bytes per node.
+
+    The parameters are due after the last step, too.
 
     Moments are averaged as they are kept: in lockstep all have the same number of updates behind them.
     """
     num_bytes = 0.0
     for period in periods(manifest):
-        if period.every_steps and step % period.every_steps == 0:
+        is_end = is_last and period.stream is Stream.PARAMS
+        if period.every_steps and (is_end or step % period.every_steps == 0):
             tensors = [replica.tensors(period.stream) for replica in replicas]
             _average_(tensors)
             num_bytes += ring_bytes(sum(t.numel() for t in tensors[0]), len(replicas), _STATE_BITS)

@@ -77,7 +77,8 @@ def plan_codecs(request: CodecRequest) -> Trial:
 
 def plan_trials(request: Request) -> list[Trial]:
     """All trials, those of one method together. Raises ConfigError naming the option and what it allows."""
-    replicas = request.replicas or (_FULL_REPLICAS if request.is_full else _SMALL_REPLICAS)
+    default = _FULL_REPLICAS if request.is_full else _SMALL_REPLICAS
+    replicas = default if request.replicas is None else request.replicas
     _check_range("--replicas", replicas, 2, _MAX_REPLICAS)
     _check_range("--seeds", request.seeds, 1, _MAX_SEEDS)
     if not 0 <= request.delay_steps <= 1000:

@@ -41,7 +41,9 @@ def load_texts(trial: Trial) -> Texts:
     train, validation = _corpus(trial.data_paths, manifest.data, context_length)
     shards = (train,) * trial.replicas
     if trial.shards is Shards.BY_FILE:
-        shards = _slices(_in_order_of_names(trial.data_paths, manifest.data), trial.replicas, context_length)
+        shards = _slices(
+            _in_order_of_names(trial.data_paths, manifest.data, context_length), trial.replicas, context_length
+        )
     run = run_of(trial.seed)
     return Texts(
         streams=tuple(
@@ -69,11 +71,15 @@ def _corpus(paths: tuple[str, ...], data: DataConfig, context_length: int) -> tu
 
 
 @lru_cache(maxsize=2)
-def _in_order_of_names(paths: tuple[str, ...], data: DataConfig) -> Tensor:
-    documents = [d for d in find_documents(paths) if not is_held_out(d.name, data.validation_ratio)]
-    text = b"\0".join(document.text for document in sorted(documents, key=lambda d: d.name))
-    if not text:
-        raise DataError("shards by file need more files than the held-out ones; give more text, or take --shards iid")
+def _in_order_of_names(paths: tuple[str, ...], data: DataConfig, context_length: int) -> Tensor:
+    documents = find_documents(paths)
+    held_out = {d.name for d in documents if is_held_out(d.name, data.validation_ratio)}
+    text = b"\0".join(d.text for d in sorted(documents, key=lambda d: d.name) if d.name not in held_out)
+    # With less than a window of held-out files, validation is made of the ends of all files (``load_corpus``).
+    if not text or sum(len(d.text) for d in documents if d.name in held_out) <= context_length:
+        raise DataError(
+            "shards by file need files to train on and held-out files; give more files, or take --shards iid"
+        )
     return torch.frombuffer(bytearray(text), dtype=torch.uint8)
 
 

@@ -175,6 +175,19 @@ def test_bytes_follow_the_formulas(tmp_path: Path) -> None:
     assert 0 < sent["dion-sync"] < sent["ddp-dion"]
 
 
+@pytest.mark.parametrize(
+    ("name", "period"), [("fedavg", "meeting.params_every_steps"), ("diloco-h50", "outer.every_steps")]
+)
+def test_weights_are_exchanged_after_the_last_step(name: str, period: str, tmp_path: Path) -> None:
+    """A schedule that is no multiple of the period ends with an exchange all the same, which is counted."""
+    trial = tiny_trial(text_in(tmp_path), name, {period: 4})
+
+    result = run_trial(trial)
+
+    assert result.spread == 0.0
+    assert result.bytes_per_node == pytest.approx(2 * ring_bytes(trial.manifest.model.num_parameters, 4, 16))
+
+
 def test_an_odd_replica_out_sends_nothing(tmp_path: Path) -> None:
     """With three nodes a pair meets and the third takes a solo step."""
     trial = tiny_trial(text_in(tmp_path), "noloco-h50", replicas=3)

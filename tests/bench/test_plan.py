@@ -78,6 +78,7 @@ def test_a_short_schedule_still_warms_up() -> None:
         (Request(grid=["optimizer.lr=fast"]), "optimizer.lr"),
         (Request(seeds=0), "--seeds 0"),
         (Request(replicas=1), "--replicas 1"),
+        (Request(replicas=0), "--replicas 0"),
         (Request(steps=0), "--steps 0"),
         (Request(delay_steps=-1.0), "--delay"),
     ],

@@ -55,8 +55,18 @@ def test_everybody_is_judged_on_the_same_text(tmp_path: Path) -> None:
 
 def test_too_little_text_for_so_many_shards(tmp_path: Path) -> None:
     """Said in words, before anything is trained."""
-    for number in range(30):
-        (tmp_path / f"text{number}.txt").write_text("some words")
+    paths = _files(tmp_path, 24)
 
-    with pytest.raises(DataError, match="too few for 60 shards"):
-        load_texts(tiny_trial((str(tmp_path),), replicas=60, shards=Shards.BY_FILE))
+    with pytest.raises(DataError, match="too few for 600 shards"):
+        load_texts(tiny_trial(paths, replicas=600, shards=Shards.BY_FILE))
+
+
+def test_nobody_trains_on_the_text_that_all_are_judged_by(tmp_path: Path) -> None:
+    """Where no file is held out, validation is the end of each file, which shards by file would train on."""
+    file = tmp_path / "only.txt"
+    file.write_text("some words " * 400)
+    iid, by_file = (tiny_trial((str(file),), shards=shards) for shards in (Shards.IID, Shards.BY_FILE))
+    load_texts(iid)
+
+    with pytest.raises(DataError, match="held-out files"):
+        load_texts(by_file)

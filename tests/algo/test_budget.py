@@ -200,6 +200,15 @@ def test_sparse_counts_use_the_budget() -> None:
     assert choose_counts(_GPT, 8, Dtype.FP32) == (1, 1, 0, 0, 0, 0, 0, 0, 0)
 
 
+def test_whole_tensors_count_with_their_zeros() -> None:
+    """997 numbers are rotated with 27 zeros: where these do not fit a few coordinates less are met, not the whole."""
+    exact = part_bytes([(997,)], make_plan((-1,), dtype=Dtype.INT8)).largest_direction
+
+    assert exact == 1 + 2 * 16 + 1024
+    assert choose_counts([(997,)], exact, Dtype.INT8) == (-1,)
+    assert choose_counts([(997,)], exact - 1, Dtype.INT8) == (996,)
+
+
 def test_ranges_are_the_rms_that_was_seen() -> None:
     """Energy over numbers, of tensors sent whole or in part; more the longer one waited; unknown until then."""
     model = EnergyModel(((10, 10), (4,), (10, 10)))

@@ -6,7 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowcomm_node.algo.sparse import coordinates
+from lowcomm_node.algo.sparse import coordinates, select
+from lowcomm_node.units import Codec, Dtype
+from tests.algo.swarm_of_tensors import make_plan
 
 _SEED = hashlib.sha256(b"golden").digest()
 
@@ -40,6 +42,16 @@ def _by_hand(seed: bytes, index: int, total: int, count: int) -> list[int]:
         found.append(start + (int.from_bytes(digest[4 * k : 4 * k + 4], "little") * own_width >> 32))
         start += own_width
     return found
+
+
+def test_integers_draw_among_all_coefficients() -> None:
+    """Those that the zeros behind a tensor add hold energy too; floating point draws among the tensor's own numbers."""
+    for dtype, total in ((Dtype.INT4, 1024), (Dtype.BF16, 997)):
+        plan = make_plan((997,), codec=Codec.SPARSE, dtype=dtype)
+        drawn = [select((997,), plan, meeting.to_bytes(32, "little"), 0) for meeting in range(50)]
+
+        positions = torch.cat([selection.positions for selection in drawn if selection.positions is not None])
+        assert torch.equal(positions.unique(), torch.arange(total))
 
 
 def test_every_coordinate_has_its_turn() -> None:

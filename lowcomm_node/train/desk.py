@@ -229,7 +229,8 @@ class MeetingDesk:
         # Never below the start: the learning rate of a negative progress has no meaning.
         self._replica.progress_steps = max(0.0, self._replica.progress_steps + progress_shift)
         for checked in corrections:
-            self._planner.observe(checked.plan, checked.correction, is_own=signed_weight < 0)
+            is_own = signed_weight < 0
+            self._planner.observe(checked.plan, checked.correction, is_own=is_own, scale=checked.scale)
             self._clip_norms.observe(checked.plan.stream, checked.plan.codec, checked.norm)
         return CorrectionApplied(
             meeting_id=meeting_id,

@@ -61,14 +61,19 @@ class Planner:
         """What ``encode_offer`` needs to know for an own plan: expected rms per tensor; None where the format does not ask."""
         return self._coding(plan.stream).energy.ranges() if is_integer(plan.dtype) else None
 
-    def observe(self, plan: StreamPlan, correction: AnyCorrection, *, is_own: bool) -> None:
+    def observe(self, plan: StreamPlan, correction: AnyCorrection, *, is_own: bool, scale: float = 1.0) -> None:
         """Learn from a meeting's correction where the next bytes buy most, and how large differences are.
 
-        A void tensor teaches the initiator alone: it was its belief that was too small.
+        Only ``scale`` times the correction was applied, and counts: what was clipped says nothing about honest partners, and
+        integers whose range has grown with it would no longer tell their differences. A void tensor teaches the initiator
+        alone: it was its belief that was too small.
         """
         if not isinstance(correction, Correction):
             return
-        spectra = correction.spectra()
+        spectra = [
+            None if spectrum is None else tuple(scale**2 * energy for energy in spectrum)
+            for spectrum in correction.spectra()
+        ]
         ranks = [
             0 if not rank or (spectrum is None and not is_own) else rank if plan.codec is Codec.AB else -1
             for rank, spectrum in zip(plan.ranks, spectra, strict=True)

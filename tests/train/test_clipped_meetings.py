@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
+import struct
 
 import pytest
 
-from lowcomm_node.core.commands import ApplyClose
+from lowcomm_node.core.commands import ApplyClose, EncodeOffer
+from lowcomm_node.core.events import OfferEncoded
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.train.desk import MeetingDesk
-from lowcomm_node.units import Stream
+from lowcomm_node.units import Dtype, MeetingId, Stream
 from tests.train.pairs import RUN, Pair, applied, distance, means, refusal, tiny_manifest, tiny_meeting
 
 _FP32_ROUNDING = 1e-6
@@ -86,3 +88,31 @@ def test_clipping_switched_off() -> None:
 
     assert event.scales == ((Stream.PARAMS, 1.0),)
     assert distance(pair.i.theta, pair.j.theta) < 1e-4 * event.norms[0][1]
+
+
+def test_what_was_clipped_teaches_nobody_the_size_of_differences() -> None:
+    """Somebody far off who starts meetings does not make the ranges of integers grow until honest differences vanish in them."""
+    manifest = tiny_manifest(tiny_meeting(codec="dense", dtype="int8"))
+    pair = Pair(manifest)
+    for _ in range(20):
+        pair.step(1)
+        pair.meet(Stream.PARAMS)
+    known = pair.desk_j
+    (before,) = struct.unpack("<f", _offer_of(known)[:4])
+    for theta, phi in zip(pair.i.theta, pair.i.phi, strict=True):
+        theta.add_(100.0)
+        phi.add_(100.0)
+
+    for _ in range(5):
+        pair.desk_i = MeetingDesk(pair.i, manifest, RUN)  # knows nobody yet, so its offer is in bf16 and fits
+        assert pair.meet(Stream.PARAMS).scales[0][1] < 0.01
+
+    (after,) = struct.unpack("<f", _offer_of(known)[:4])
+    assert after < 10 * before
+
+
+def _offer_of(desk: MeetingDesk) -> bytes:
+    event = desk.handle(EncodeOffer(meeting_id=MeetingId("f" * 32), streams=(Stream.PARAMS,)))
+    assert isinstance(event, OfferEncoded)
+    assert event.plans[0].dtype is Dtype.INT8
+    return event.parts[0]

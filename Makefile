@@ -62,6 +62,6 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import venv, ensurepip' || \
 	  { echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt "torch>=2.6,<2.14"
+	$(BIN)/pip install --quiet --constraint constraints.txt "torch>=2.9,<2.14"
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,sim]"
 	@touch $@

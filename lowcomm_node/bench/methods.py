@@ -1,7 +1,7 @@
 """The methods the laboratory knows: what each does, as a family of exchanges and the manifest keys that set it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
 from lowcomm_node.errors import ConfigError
@@ -62,10 +62,8 @@ class Method:
 
 def optimizer_overrides(kind: str) -> dict[str, object]:
     """The preset of an optimizer, as overrides."""
-    preset, default = OPTIMIZERS[kind], OptimizerConfig()
-    names = [field.name for field in fields(OptimizerConfig)]
-    changed = {name: getattr(preset, name) for name in names if getattr(preset, name) != getattr(default, name)}
-    return {f"optimizer.{name}": value for name, value in changed.items()}
+    preset = OPTIMIZERS[kind]
+    return {f"optimizer.{field.name}": getattr(preset, field.name) for field in fields(OptimizerConfig)}
 
 
 def _periods(params: int, exp_avg: int, exp_avg_sq: int) -> dict[str, object]:
@@ -101,7 +99,8 @@ def _coded(codec: str, budget_bytes: int, every_steps: int, dtype: str = "bf16")
 
 
 def _lockstep() -> list[Method]:
-    return [
+    """Baselines; with AdamW, as their authors run them, where nothing else is said."""
+    methods = [
         Method(name="ddp", family=Family.DDP, about="mean gradient of all replicas in each step", is_default=True),
         *(
             Method(
@@ -169,6 +168,8 @@ def _lockstep() -> list[Method]:
             is_default=True,
         ),
     ]
+    adamw = optimizer_overrides("adamw")
+    return [replace(method, overrides={**adamw, **method.overrides}) for method in methods]
 
 
 def _meetings() -> list[Method]:
@@ -214,7 +215,7 @@ def _meetings() -> list[Method]:
             about=f"meetings as a new manifest has them, inner steps by {kind}",
             overrides=optimizer_overrides(kind),
         )
-        for kind in ("adopt", "mtdao", "sgd", "muon", "dion")
+        for kind in ("adamw", "adopt", "mtdao", "sgd", "dion")
     ]
     methods += [
         Method(

@@ -100,11 +100,11 @@ class TrainingConfig:
 class OptimizerConfig:
     """The inner optimizer."""
 
-    kind: Annotated[str, OneOf("adamw", "adopt", "mtdao", "sgd", "muon", "dion")] = "adamw"
+    kind: Annotated[str, OneOf("adamw", "adopt", "mtdao", "sgd", "muon", "dion")] = "muon"
     """adamw; adopt (2411.02853); mtdao: Adam with a slow momentum beside the raw gradient (2510.05361); sgd with momentum; muon
     and dion (2504.05295): orthonormalised updates of hidden matrices, everything else by `scalar`. Learning rates differ between
     kinds: `lowcomm-node init --optimizer KIND` writes fitting ones."""
-    lr: Annotated[float, Between(1e-8, 10.0)] = 6e-3
+    lr: Annotated[float, Between(1e-8, 10.0)] = 0.012
     """Peak learning rate."""
     beta1: Annotated[float, Between(0.0, 0.99999)] = 0.9
     """Decay of the first moment (adamw, adopt, mtdao, and the scalar optimizer of muon and dion)."""
@@ -166,10 +166,10 @@ class OuterConfig:
 class MeetingConfig:
     """What two nodes exchange, and how often (DES-LOC: each stream has its own period)."""
 
-    codec: Annotated[str, OneOf("ab", "dense", "sparse")] = "ab"
+    codec: Annotated[str, OneOf("ab", "dense", "sparse")] = "sparse"
     """ab: low-rank factors of the pair's difference; dense: the whole tensors; sparse: a random subset of coordinates, another in
     each meeting."""
-    dtype: Annotated[str, OneOf("fp32", "bf16", "int8", "int4")] = "bf16"
+    dtype: Annotated[str, OneOf("fp32", "bf16", "int8", "int4")] = "int4"
     """Number format of payloads on the wire. The integers resolve the difference of two nodes, not the weights, so they are
     finer than they look; a node that does not know the size of differences yet sends bf16."""
     omega: Annotated[str, OneOf("seeded", "cached", "displacement")] = "seeded"
@@ -194,7 +194,7 @@ class MeetingConfig:
     """Gaps between meetings. uniform: K/2 to 3K/2; bernoulli: each step with probability 1/K, as in DES-LOC's proofs."""
     clip_ratio: Annotated[float, Between(0.0, 1e6)] = 4.0
     """Clipped gossip: a correction is scaled down to this many times the median size of a node's recent ones; 0 switches it off."""
-    dense_last_ratio: Annotated[float, Between(0.0, 1.0)] = 0.05
+    dense_last_ratio: Annotated[float, Between(0.0, 1.0)] = 0.02
     """Share of the run, at its end, in which the parameters meet densely so that replicas agree closely."""
 
 

@@ -43,7 +43,8 @@ def tiny_trial(
     method = METHODS[name]
     short: dict[str, object] = {}
     if method.family is Family.AVERAGE:
-        short = {key: 2 if value else 0 for key, value in method.overrides.items()}
+        periods = {key: value for key, value in method.overrides.items() if key.startswith("meeting.")}
+        short = {key: 2 if value else 0 for key, value in periods.items()}
     elif method.family in {Family.DILOCO, Family.NOLOCO}:
         short = {"outer.every_steps": 3}
     return Trial(

@@ -28,6 +28,6 @@ def test_each_preset_passes_the_manifests_rules(kind: str) -> None:
     assert build(Manifest, asdict(manifest), "preset") == manifest
 
 
-def test_the_default_manifest_has_the_adamw_preset() -> None:
-    """``init`` with and without ``--optimizer adamw``, and a manifest without [optimizer], are the same run."""
-    assert OPTIMIZERS["adamw"] == OptimizerConfig()
+def test_the_default_manifest_has_the_muon_preset() -> None:
+    """``init`` with and without ``--optimizer muon``, and a manifest without [optimizer], are the same run."""
+    assert OPTIMIZERS["muon"] == OptimizerConfig()

@@ -27,7 +27,7 @@ def test_the_30m_manifest_is_sound_and_of_its_size() -> None:
     assert manifest.model.num_parameters == pytest.approx(30e6, rel=0.1)
 
 
-@pytest.mark.parametrize("kind", ["muon", "dion"])
+@pytest.mark.parametrize("kind", ["adamw", "dion"])
 def test_the_manifest_of_an_optimizer_has_its_preset(kind: str) -> None:
     """The example is the default run but for its name and what ``init --optimizer`` would write."""
     manifest = read_manifest(CONFIGS / f"{kind}.toml")

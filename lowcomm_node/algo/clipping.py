@@ -27,6 +27,8 @@ to follow a run. Half, and not all, because differences start at zero: while the
 of the learning rate), the newest is 4 times the median of all since the start, and 1.8 times that of the newer half."""
 _FEWEST = 16
 """Meetings before the median is believed."""
+_OTHER_CODEC = 16.0
+"""How many times larger a difference may look in one codec than in another: sqrt(n) when one shows a share 1/n of its energy."""
 
 
 def reference_clipped_pair(
@@ -58,7 +60,10 @@ def clip_scale(norm: float, own: float, theirs: float) -> float:
 
 
 class ClipNorms:
-    """tau of one node, for each stream and codec by itself: whole tensors show more of a difference than low rank."""
+    """tau of one node, for each stream and codec by itself: whole tensors show more of a difference than low rank.
+
+    What is known of one codec of a stream bounds the others too, loosely, or else who is hostile would choose one not yet seen.
+    """
 
     def __init__(self, ratio: float) -> None:
         """``ratio`` times the median is tau (meeting.clip_ratio); 0 is no clipping at all."""
@@ -76,7 +81,11 @@ class ClipNorms:
 
     def limit(self, stream: Stream, codec: Codec) -> float:
         """tau: the largest |C| to be taken unscaled; infinite before enough was seen."""
-        seen = list(self._seen.get((stream, codec), ()))
-        if not self._ratio or len(seen) < _FEWEST:
+        if not self._ratio:
             return math.inf
-        return self._ratio * median(seen[len(seen) // 2 :])
+        medians = [
+            median(list(seen)[len(seen) // 2 :]) * (1.0 if known is codec else _OTHER_CODEC)
+            for (owner, known), seen in self._seen.items()
+            if owner is stream and len(seen) >= _FEWEST
+        ]
+        return self._ratio * min(medians, default=math.inf)

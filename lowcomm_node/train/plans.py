@@ -83,7 +83,7 @@ class Planner:
     def check_foreign(self, plans: Sequence[StreamPlan], progress_steps: float) -> None:
         """Accept a partner's plans or raise RemoteProtocolError(MALFORMED | OVERSIZED).
 
-        ``progress_steps`` is our own: whole tensors over the budget are taken only near the end of the run.
+        ``progress_steps`` is our own: whole tensors in place of ab or sparse are taken only near the end of the run.
         """
         if not plans or len({plan.stream for plan in plans}) != len(plans):
             raise RemoteProtocolError(RefusalReason.MALFORMED, f"{len(plans)} plans, not one for each stream met for")
@@ -108,9 +108,9 @@ class Planner:
             sizes = (moments.part_bytes if plan.codec is Codec.RANK1 else part_bytes)(coding.shapes, plan)
         except ValueError as error:
             raise RemoteProtocolError(RefusalReason.MALFORMED, str(error)) from error
-        is_bounded = coding.codec in (Codec.AB, Codec.SPARSE) and not (
-            is_dense_instead and is_dense_acceptable(progress_steps, self._manifest)
-        )
+        if is_dense_instead and not is_dense_acceptable(progress_steps, self._manifest):
+            raise RemoteProtocolError(RefusalReason.OVERSIZED, f"{plan.stream} whole, before the last phase of the run")
+        is_bounded = plan.codec in (Codec.AB, Codec.SPARSE)
         if is_bounded and sizes.largest_direction > self._budget_bytes:
             detail = f"{plan.stream} takes {sizes.largest_direction} bytes, over the budget of {self._budget_bytes}"
             raise RemoteProtocolError(RefusalReason.OVERSIZED, detail)

@@ -112,11 +112,18 @@ def test_no_bound_before_anything_is_known(observed: list[float], ratio: float) 
 
 
 def test_streams_and_codecs_have_bounds_of_their_own() -> None:
-    """Low-rank meetings do not decide what a whole tensor may differ by, and no stream decides for another."""
+    """Low-rank meetings bound what a whole tensor may differ by loosely, however often it was, and no stream decides for another."""
     norms = norms_of([1.0] * 16)
 
     assert norms.limit(*_KEY) == _RATIO
-    assert norms.limit(Stream.PARAMS, Codec.DENSE) == math.inf
+    assert norms.limit(Stream.PARAMS, Codec.DENSE) == 16 * _RATIO
+    for norm in [3.0] * 16:
+        norms.observe(Stream.PARAMS, Codec.DENSE, norm)
+    assert norms.limit(Stream.PARAMS, Codec.DENSE) == 3 * _RATIO
+    for norm in [1e6] * 64:
+        norms.observe(Stream.PARAMS, Codec.DENSE, norm)
+    assert norms.limit(Stream.PARAMS, Codec.DENSE) == 16 * _RATIO
+    assert norms.limit(*_KEY) == _RATIO
     assert norms.limit(Stream.MOMENTUM, Codec.AB) == math.inf
 
 

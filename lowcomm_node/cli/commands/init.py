@@ -9,7 +9,7 @@ from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.errors import StoreError
 from lowcomm_node.settings.canonical import run_id
 from lowcomm_node.settings.load import build
-from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.settings.manifest import Manifest, OptimizerConfig
 from lowcomm_node.settings.presets import OPTIMIZERS
 from lowcomm_node.settings.template import manifest_template
 
@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--optimizer",
         choices=tuple(OPTIMIZERS),
-        default="adamw",
-        help="inner optimizer, with the learning rate of its kind (adamw)",
+        default=OptimizerConfig().kind,
+        help="inner optimizer, with the learning rate of its kind (%(default)s)",
     )
     parser.add_argument("--force", action="store_true", help="overwrite a file that exists")
 

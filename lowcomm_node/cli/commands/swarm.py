@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from lowcomm_node.cli.swarm.options import DEFAULT_MINUTES, MAX_NODES, SwarmOptions
+from lowcomm_node.settings.manifest import OptimizerConfig
 from lowcomm_node.settings.presets import OPTIMIZERS
 
 __all__ = ["add_arguments", "run"]
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--optimizer",
         choices=tuple(OPTIMIZERS),
-        help="inner optimizer, with the learning rate of its kind (adamw); a manifest names its own",
+        help=f"inner optimizer, with the learning rate of its kind ({OptimizerConfig().kind}); a manifest names its own",
     )
     parser.add_argument(
         "--data",

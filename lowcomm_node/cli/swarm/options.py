@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.load import read_manifest
-from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.settings.manifest import Manifest, OptimizerConfig
 from lowcomm_node.settings.presets import OPTIMIZERS
 
 __all__ = ["DEFAULT_MINUTES", "MAX_NODES", "PORTS_PER_NODE", "SwarmOptions"]
@@ -82,7 +82,7 @@ class SwarmOptions:
     def read_manifest(self) -> Manifest:
         """The user's manifest, or the default one with the chosen optimizer; its length may still change."""
         if self.manifest is None:
-            manifest = Manifest(name="swarm", optimizer=OPTIMIZERS[self.optimizer or "adamw"])
+            manifest = Manifest(name="swarm", optimizer=OPTIMIZERS[self.optimizer or OptimizerConfig().kind])
         else:
             manifest = read_manifest(self.manifest)
         return manifest if self.seed is None else replace(manifest, seed=self.seed)

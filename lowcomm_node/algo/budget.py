@@ -28,7 +28,9 @@ _MAX_GROWTH = 16.0
 """Most that one observation may raise an estimate: one partner that is far off shall not claim the budget for a hundred
 meetings."""
 _VOID_GROWTH = 16.0
-"""A difference that did not fit its format is believed to be this many times larger in energy, four times in size."""
+"""A difference that did not fit its format is believed to be this many times larger in energy, four times in size, until one
+fits again: for good, a few partners that declare everything void could drown the differences to all others."""
+_MOST_VOIDS = 16
 _ENERGY_RANGE = (1e-60, 1e60)
 """Keeps the rms of a number within fp32, whatever was seen."""
 
@@ -50,6 +52,8 @@ class _Tensor:
     is_seen: bool = False
     missed: int = 0
     """Meetings since the tensor was last part of one."""
+    voids: int = 0
+    """Meetings in a row in which its difference did not fit."""
 
     def captured(self, rank: int) -> float:
         """Expected share of ``energy`` in the first ``rank`` directions."""
@@ -86,8 +90,7 @@ class EnergyModel:
         for tensor, rank, spectrum in zip(self._tensors, ranks, spectra, strict=True):
             if rank == 0 or spectrum is None or not all(isfinite(value) for value in spectrum):
                 tensor.missed += 1
-                if rank != 0 and spectrum is None:
-                    tensor.energy = min(_VOID_GROWTH * tensor.energy, _ENERGY_RANGE[1])
+                tensor.voids += rank != 0 and spectrum is None
                 continue
             _learn(tensor, rank, spectrum, _MAX_GROWTH * self._expected(tensor))
         seen = [tensor for tensor in self._tensors if tensor.is_seen]
@@ -150,7 +153,8 @@ class EnergyModel:
     def _expected(self, tensor: _Tensor) -> float:
         """Expected energy in a meeting that follows a meeting."""
         average = tensor.numel * self._energy_per_number
-        return max(tensor.energy, _FLOOR_RATIO * average) if tensor.is_seen else average
+        energy = max(tensor.energy, _FLOOR_RATIO * average) if tensor.is_seen else average
+        return min(energy * _VOID_GROWTH ** min(tensor.voids, _MOST_VOIDS), _ENERGY_RANGE[1])
 
 
 def choose_counts(shapes: Shapes, budget_bytes: int, dtype: Dtype) -> tuple[int, ...]:
@@ -211,4 +215,4 @@ def _learn(tensor: _Tensor, rank: int, spectrum: Sequence[float], ceiling: float
         whole = min(whole, ceiling)
     tensor.energy = old_share * tensor.energy + (1 - old_share) * whole
     tensor.is_seen = True
-    tensor.missed = 0
+    tensor.missed = tensor.voids = 0

@@ -261,3 +261,28 @@ def test_beliefs_recover(dtype: Dtype, ranks: tuple[int, ...], factor: float) ->
     assert min(shares[within:]) > usual
     if factor > 1:
         assert shares[0] < 0.3
+
+
+def test_partners_that_call_everything_void_blind_nobody_for_long() -> None:
+    """Voids widen ranges until a difference fits; what it was like then counts, and not how often somebody has said void."""
+    model = EnergyModel([(8, 8)])
+    model.observe([-1], [(64.0,)])
+    for _ in range(10):
+        for _ in range(2):
+            model.observe([-1], [None])
+        assert model.ranges()[0] >= 16
+        model.observe([-1], [(64.0,)])
+
+    assert model.ranges()[0] == pytest.approx(1.0)
+
+
+def test_voids_reach_any_difference() -> None:
+    """A difference a thousand times larger than believed is reached after five voids, and believed at once."""
+    model = EnergyModel([(8, 8)])
+    model.observe([-1], [(64.0,)])
+    for _ in range(5):
+        model.observe([-1], [None])
+    assert model.ranges()[0] >= 1000
+    model.observe([-1], [(64e6,)])
+
+    assert model.ranges()[0] >= 500

@@ -108,6 +108,7 @@ def _lockstep() -> list[Method]:
                 family=Family.DDP,
                 about=f"the same with {kind}",
                 overrides=optimizer_overrides(kind),
+                is_default=kind == "muon",
             )
             for kind in ("adopt", "mtdao", "sgd", "muon", "dion")
         ),
@@ -146,6 +147,19 @@ def _lockstep() -> list[Method]:
                 is_default=every_steps == 50,
             )
             for every_steps in (50, 10)
+        ),
+        Method(
+            name="diloco-muon",
+            family=Family.DILOCO,
+            about="diloco-h50 with muon, so that exchange is compared with exchange",
+            overrides={**optimizer_overrides("muon"), **_outer(50, 0.5, 0.7)},
+        ),
+        Method(
+            name="noloco-muon",
+            family=Family.NOLOCO,
+            about="noloco-h50 with muon, so that exchange is compared with exchange",
+            overrides={**optimizer_overrides("muon"), **_outer(50, 0.5, 0.7, 0.7)},
+            is_default=True,
         ),
         Method(
             name="local-adam",

@@ -14,7 +14,7 @@ _MEETINGS = 7
 
 
 def _measure(folder: Path, *cases: Case, every_steps: int = 2) -> dict[str, Finding]:
-    trial = tiny_trial(text_in(folder), "meet", {"training.total_steps": 100})
+    trial = tiny_trial(text_in(folder), "meet-adamw", {"training.total_steps": 100})
     findings: list[Finding] = []
     for so_far in measure_codecs(trial, cases, every_steps=every_steps, meetings=_MEETINGS, burn_in_steps=4):
         findings = so_far

@@ -101,7 +101,7 @@ def test_check_tells_what_the_run_exchanges(capsys: pytest.CaptureFixture[str]) 
 
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "optimizer mtdao" in lines
-    assert any(line.startswith("a meeting at most 32 KiB each way for the weights") for line in lines)
+    assert any(line.startswith("a meeting at most 46.6 KiB each way for the weights") for line in lines)
     assert "first moment (exp_avg) every 693 steps half-life of beta 0.999" in lines
 
 

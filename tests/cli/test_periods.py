@@ -11,7 +11,7 @@ from lowcomm_node.settings.presets import OPTIMIZERS
 
 def test_each_stream_has_a_line_with_period_and_reason() -> None:
     """The columns stand under each other; a stream that is not exchanged is listed too."""
-    first, second, third = period_lines(Manifest())
+    first, second, third = period_lines(Manifest(optimizer=OPTIMIZERS["adamw"]))
 
     assert first == "weights (params)            every 5 steps   set in the manifest"
     assert second.startswith("first moment (exp_avg)      never           beta 0.9 forgets half in 6.6 steps")

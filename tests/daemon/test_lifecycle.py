@@ -159,6 +159,7 @@ def test_the_person_at_the_terminal_reads_what_is_exchanged_and_why(
 
     assert [line for line in told if line.startswith("exchanging")] == [
         "exchanging params every 5 own steps: set in the manifest",
+        "exchanging momentum never: beta 0.95 forgets half in 13.5 steps, so an exchanged value is gone before it matters",
         "exchanging exp_avg never: beta 0.9 forgets half in 6.6 steps, so an exchanged value is gone before it matters",
         "exchanging exp_avg_sq every 69 own steps: half-life of beta 0.99",
     ]

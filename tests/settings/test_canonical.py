@@ -16,13 +16,13 @@ from lowcomm_node.settings.manifest import Manifest, OptimizerConfig, OuterConfi
 LIMIT = 1 << 18
 
 GOLDEN = (
-    b'{"data":{"kind":"text","tokenizer":"byte","validation_ratio":0.05},"meeting":{"budget_bytes":32768,'
-    b'"clip_ratio":4.0,"codec":"ab","dense_last_ratio":0.05,"dtype":"bf16","exp_avg_every_steps":-1,'
+    b'{"data":{"kind":"text","tokenizer":"byte","validation_ratio":0.05},"meeting":{"budget_bytes":0,'
+    b'"clip_ratio":4.0,"codec":"sparse","dense_last_ratio":0.02,"dtype":"int4","exp_avg_every_steps":-1,'
     b'"exp_avg_sq_codec":"rank1","exp_avg_sq_every_steps":-1,"momentum_every_steps":-1,"omega":"seeded",'
     b'"params_every_steps":5,"timing":"uniform"},"model":{"context_length":96,"d_ff":256,"d_model":96,'
     b'"kind":"gpt","num_heads":4,"num_layers":3,"qk_norm":true,"rope_base":10000.0,"tie_embeddings":false,'
-    b'"vocab_size":256},"name":"my-run","optimizer":{"beta1":0.9,"beta2":0.99,"eps":1e-08,"kind":"adamw",'
-    b'"lr":0.006,"momentum":0.95,"momentum_share":0.9,"rank_fraction":0.25,"rank_multiple":1,"scalar":"adamw",'
+    b'"vocab_size":256},"name":"my-run","optimizer":{"beta1":0.9,"beta2":0.99,"eps":1e-08,"kind":"muon",'
+    b'"lr":0.012,"momentum":0.95,"momentum_share":0.9,"rank_fraction":0.25,"rank_multiple":1,"scalar":"adamw",'
     b'"scalar_lr_ratio":1.0,"state_dtype":"fp32","weight_decay":0.1},"outer":{"every_steps":0,"lr":0.7,'
     b'"mixing":"direct","mixing_gain":1.0,"momentum":0.5},"protocol_version":1,"security":{"admission":"open"},'
     b'"seed":0,"training":{"batch_size":8,"grad_clip":1.0,"min_lr_ratio":0.1,"total_steps":2000,'
@@ -41,7 +41,7 @@ def test_golden_vector() -> None:
     """The canonical form of the defaults, byte for byte, and its hash."""
     assert canonical_bytes(Manifest()) == GOLDEN
     assert run_id(Manifest()) == hashlib.sha256(GOLDEN).hexdigest()
-    assert run_id_of_bytes(GOLDEN) == "62c9601112509a1f1b5d4a14547b1ddfa09d5712c5ea2fe75f6067231f40e48c"
+    assert run_id_of_bytes(GOLDEN) == "06e3f906b9b0d0c06a909005d9b92e312ad2b873c18c52e29d93b0b287a8843a"
 
 
 def test_a_written_default_is_the_same_run() -> None:

@@ -30,7 +30,8 @@ def test_the_number_of_parameters_is_that_of_the_real_network(tied: bool) -> Non
 def test_a_budget_that_some_matrix_can_never_fit_is_refused(dtype: Dtype, omega: Omega) -> None:
     """The smallest budget that is allowed gives every tensor its turn; a little less would leave one out for ever."""
     config = ModelConfig(num_layers=1, d_model=64, num_heads=2, d_ff=800)
-    mapping: dict[str, Any] = {"model": asdict(config), "meeting": {"dtype": dtype.value, "omega": omega.value}}
+    meeting = {"codec": "ab", "dtype": dtype.value, "omega": omega.value}
+    mapping: dict[str, Any] = {"model": asdict(config), "meeting": meeting}
     smallest = _smallest(mapping)
     shapes = parameter_shapes(build_model(Manifest(model=config)))
     energy = EnergyModel(shapes)

@@ -29,7 +29,7 @@ def test_half_lives(decay: float, steps: float) -> None:
 def test_what_is_not_kept_is_forgotten_at_once() -> None:
     """beta = 0 has no logarithm."""
     assert half_life(0.0) == 0.0
-    assert found(beta1=0.0, beta2=0.0) == {P: 5, U: 0, V: 5}
+    assert found(kind="adamw", beta1=0.0, beta2=0.0) == {P: 5, U: 0, V: 5}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_no_stream_is_exchanged_more_often_than_the_parameters() -> None:
     """DES-LOC chooses K_x first; the others follow, never below it."""
     rare = MeetingConfig(params_every_steps=100)
 
-    assert found(rare) == {P: 100, U: 0, V: 100}
+    assert found(rare, kind="adamw") == {P: 100, U: 0, V: 100}
     assert found(rare, kind="mtdao", beta1=0.999) == {P: 100, U: 693, V: 100}
 
 
@@ -65,7 +65,8 @@ def test_the_manifest_overrules_what_is_derived() -> None:
     written = MeetingConfig(exp_avg_every_steps=3, exp_avg_sq_every_steps=0, momentum_every_steps=4)
 
     assert found(written, kind="dion") == {P: 5, M: 4, B: 0, U: 3, V: 0}
-    reasons = {period.stream: period.reason for period in periods(Manifest(meeting=written))}
+    adamw = Manifest(meeting=written, optimizer=OptimizerConfig(kind="adamw"))
+    reasons = {period.stream: period.reason for period in periods(adamw)}
     assert reasons == {P: "set in the manifest", U: "set in the manifest", V: "set in the manifest"}
 
 

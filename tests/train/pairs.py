@@ -33,22 +33,28 @@ def tiny_manifest(
     optimizer: OptimizerConfig | None = None,
     **training: int,
 ) -> Manifest:
-    """A run whose model has about ten thousand parameters, with all streams exchanged."""
+    """A run whose model has about ten thousand parameters, trained by AdamW, with all streams exchanged."""
     return Manifest(
         model=ModelConfig(num_layers=1, num_heads=2, d_model=16, d_ff=32, context_length=16),
         training=dataclasses.replace(TrainingConfig(batch_size=4, total_steps=200, warmup_steps=5), **training),
-        optimizer=optimizer or OptimizerConfig(lr=1e-2),
+        optimizer=optimizer or OptimizerConfig(kind="adamw", lr=1e-2),
         meeting=meeting or tiny_meeting(),
         outer=outer or OuterConfig(every_steps=8),
     )
 
 
 def tiny_meeting(**changes: object) -> MeetingConfig:
-    """Every stream on, and a budget that a low rank of the tiny model needs."""
-    defaults = MeetingConfig(
-        budget_bytes=4096, exp_avg_every_steps=10, exp_avg_sq_every_steps=10, momentum_every_steps=10
+    """Factors in bf16, every stream on, and a budget that a low rank of the tiny model needs."""
+    config = MeetingConfig(
+        codec="ab",
+        dtype="bf16",
+        budget_bytes=4096,
+        exp_avg_every_steps=10,
+        exp_avg_sq_every_steps=10,
+        momentum_every_steps=10,
+        dense_last_ratio=0.05,
     )
-    return dataclasses.replace(defaults, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
 
 
 def write_text(folder: Path) -> Path:

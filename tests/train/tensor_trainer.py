@@ -202,7 +202,7 @@ class TensorTrainer:
         for plan, part in zip(self._plans[meeting_id], parts, strict=True):
             self._sent[meeting_id, plan.stream] += len(part)
             if plan.codec in (Codec.AB, Codec.SPARSE):
-                assert self._sent[meeting_id, plan.stream] <= self.manifest.meeting.budget_bytes
+                assert self._sent[meeting_id, plan.stream] <= self.manifest.budget_bytes
 
     def _is_dense_instead(self, plan: StreamPlan) -> bool:
         """A dense plan of a stream that the manifest sends in part."""

@@ -359,7 +359,7 @@ def test_hostile_rank1_payloads_are_refused_and_extremes_clamped() -> None:
 def test_streams_the_manifest_does_not_exchange_are_refused() -> None:
     """Period 0 means never: not as initiator, not as answerer."""
     pair = _pair()
-    quiet = tiny_manifest(MeetingConfig(exp_avg_every_steps=0, exp_avg_sq_every_steps=0, budget_bytes=4096))
+    quiet = tiny_manifest(tiny_meeting(exp_avg_every_steps=0, exp_avg_sq_every_steps=0))
     desk = MeetingDesk(pair.j, quiet, RUN)
 
     assert refusal(desk.handle(EncodeAnswer(offer=pair.offer(Stream.EXP_AVG)))) is RefusalReason.MALFORMED

@@ -76,7 +76,7 @@ def test_dense_meetings_for_everything_at_each_step_are_synchronous_adam_on_aver
     That is one x, u and v, stepped with the gradient of each and averaged. beta1 = beta2, because then
     |u^| <= sqrt(v^) holds by Jensen's inequality and the guard has nothing to do.
     """
-    optimizer = OptimizerConfig(lr=1e-2, beta1=0.95, beta2=0.95)
+    optimizer = OptimizerConfig(kind="adamw", lr=1e-2, beta1=0.95, beta2=0.95)
     meeting = tiny_meeting(codec="dense", dtype="fp32", exp_avg_sq_codec="dense")
     pair = Pair(tiny_manifest(meeting, OuterConfig(every_steps=0), optimizer), steps=0)
     streams = (Stream.PARAMS, Stream.EXP_AVG, Stream.EXP_AVG_SQ)

@@ -21,7 +21,7 @@ from lowcomm_node.settings.manifest import (
     TrainingConfig,
 )
 from lowcomm_node.settings.streams import periods
-from lowcomm_node.units import Codec, MeetingId, PeerId, Stream
+from lowcomm_node.units import Codec, Dtype, MeetingId, PeerId, Stream
 from tests.core.virtual_swarm import Node, VirtualSwarm
 from tests.train.tensor_trainer import TensorTrainer
 
@@ -102,20 +102,25 @@ def manifest_of(case: Case) -> Manifest:
             momentum_every_steps=3,
             exp_avg_sq_codec=case.exp_avg_sq_codec,
             omega=case.omega,
+            dense_last_ratio=0.05,
         ),
     )
 
 
 def make_swarm(case: Case, *, count: int = 4, seed: int = 0) -> Swarm:
-    """Nodes that reach the dense last phase (step 190 of 200) shortly before the end, from different places."""
-    manifest = manifest_of(case)
+    """Nodes that reach the dense last phase (step 190 of 200) shortly before the end."""
+    return swarm_of(manifest_of(case), faults=case.faults, count=count, seed=seed)
+
+
+def swarm_of(manifest: Manifest, *, faults: float, count: int = 4, seed: int = 0) -> Swarm:
+    """Nodes of a run of 200 steps that start near its end, from different places."""
     start = 200.0 - _STEPS
     trainers = [TensorTrainer(manifest, index, start + 4.0 * index) for index in range(count)]
     replica = trainers[0].replica
     return VirtualSwarm(
         trainers,
         seed=seed,
-        faults=case.faults,
+        faults=faults,
         periods=periods_of(manifest),
         deadline_s=1.0,
         step_s=_STEP_S,
@@ -188,6 +193,24 @@ def test_the_swarm_keeps_its_means_whatever_the_network_does(case: Case) -> None
     # A lost confirmation is the one thing that may look like a half meeting and is none.
     assert {report.reason for report in reports if report.outcome == "half"} <= {"unconfirmed"}
     assert case.faults > 0 or {report.outcome for report in reports} == {"completed", "failed"}
+
+
+def test_a_run_of_the_defaults_keeps_its_means() -> None:
+    """Optimizer, codec, format, budget, periods and last phase as a new manifest has them; integers come into use."""
+    smallest = manifest_of(CASES[0])
+    swarm = swarm_of(Manifest(model=smallest.model, training=smallest.training), faults=0.1)
+    swarm.run(_RUN_S)
+    swarm.settle()
+
+    trainers = trainers_of(swarm)
+    plans = sum((trainer.num_plans for trainer in trainers), Counter[tuple[Stream, Codec]]())
+    assert set(applied_counts(swarm).values()) == {2}
+    assert_conserved(swarm)
+    assert_nothing_pending(swarm)
+    assert plans[Stream.PARAMS, Codec.SPARSE] > 10
+    assert plans[Stream.PARAMS, Codec.DENSE] > 0, "the last phase was not reached"
+    dtypes = [trainer.desk._planner.plan(Stream.PARAMS, is_dense=False).dtype for trainer in trainers]
+    assert set(dtypes) == {Dtype.INT4}
 
 
 @pytest.mark.parametrize("case", [CASES[4], CASES[9], CASES[18]], ids=str)

@@ -19,7 +19,8 @@ _BUDGET = 4096
 
 
 def _planner(optimizer: str = "adamw", **meeting: Any) -> Planner:
-    config = MeetingConfig(**{"budget_bytes": _BUDGET, **meeting})
+    defaults = {"codec": "ab", "dtype": "bf16", "budget_bytes": _BUDGET, "dense_last_ratio": 0.05}
+    config = MeetingConfig(**{**defaults, **meeting})
     manifest = Manifest(meeting=config, optimizer=OptimizerConfig(kind=optimizer))
     return Planner(manifest, dict.fromkeys(Stream, _SHAPES))
 

@@ -25,7 +25,7 @@ _METADATA = {
 
 
 _OPTIMIZERS = {
-    "adamw": OptimizerConfig(lr=1e-2),
+    "adamw": OptimizerConfig(kind="adamw", lr=1e-2),
     "sgd": OptimizerConfig(kind="sgd", lr=1e-2),
     "muon": OptimizerConfig(kind="muon", lr=1e-2, scalar="lion"),
     "dion": OptimizerConfig(kind="dion", lr=1e-2, state_dtype="bf16"),

@@ -15,7 +15,7 @@ from tests.train.pairs import tiny_manifest, tiny_session
 CPU = torch.device("cpu")
 _PATIENCE_S = 60.0
 OPTIMIZERS = {
-    "adamw": OptimizerConfig(lr=1e-2),
+    "adamw": OptimizerConfig(kind="adamw", lr=1e-2),
     "sgd": OptimizerConfig(kind="sgd", lr=0.1, momentum=0.9),
     "muon": OptimizerConfig(kind="muon", lr=1e-2),
     "dion": OptimizerConfig(kind="dion", lr=1e-2, rank_fraction=0.5),

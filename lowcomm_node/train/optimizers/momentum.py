@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.manifest import OptimizerConfig
 from lowcomm_node.settings.streams import StateStream
 from lowcomm_node.train.optimizers.base import ZeroStateOptimizer, decays
@@ -57,10 +56,7 @@ class Sgd(_MomentumOptimizer):
 
 
 class Muon(_MomentumOptimizer):
-    """Nesterov momentum, orthonormalised by Newton-Schulz in bf16, scaled to AdamW's rms so that one learning rate fits both.
-
-    Raises ConfigError where torch has no Muon.
-    """
+    """Nesterov momentum, orthonormalised by Newton-Schulz in bf16, scaled to AdamW's rms so that one learning rate fits both."""
 
     def __init__(
         self,
@@ -69,10 +65,6 @@ class Muon(_MomentumOptimizer):
         streams: tuple[StateStream, ...],
         config: OptimizerConfig,
     ) -> None:
-        if not hasattr(torch.optim, "Muon"):
-            raise ConfigError(
-                f'optimizer.kind = "muon" needs torch 2.9 or newer; installed is torch {torch.__version__}'
-            )
         optimizer = torch.optim.Muon(
             parameters,
             lr=config.lr,

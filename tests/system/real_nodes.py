@@ -30,7 +30,6 @@ warmup_steps = 10
 [meeting]
 params_every_steps = 5
 exp_avg_sq_every_steps = 20
-budget_bytes = 8192
 """
 
 

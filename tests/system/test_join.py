@@ -59,7 +59,7 @@ def test_a_joiner_needs_nothing_but_an_address(workshop: Path, first: RealNode) 
         assert status["training"]["steps"] < status["training"]["progress_steps"]
         assert status["meetings"]["half"] == 0
         assert status["training"]["blocked_seconds"]["meeting"] < NO_WAIT_S
-        assert {(row["stream"], row["codec"]) for row in status["meetings"]["bytes"]} >= {("params", "ab")}
+        assert {(row["stream"], row["codec"]) for row in status["meetings"]["bytes"]} >= {("params", "sparse")}
         assert before["peer_id"] in joiner.cli("peers", "--json").stdout
 
         assert joiner.end() == 0

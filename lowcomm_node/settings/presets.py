@@ -14,7 +14,7 @@ OPTIMIZERS: Mapping[str, OptimizerConfig] = {
     "mtdao": OptimizerConfig(kind="mtdao", lr=6e-3, beta1=0.999, momentum_share=0.9),
     # Weights shrink by lr * weight_decay a step: a large learning rate wants a small decay.
     "sgd": OptimizerConfig(kind="sgd", lr=0.3, momentum=0.9, weight_decay=1e-3),
-    # Its updates are scaled to the root mean square of AdamW's, so AdamW's learning rate fits, and fits `scalar` too.
+    # Its updates are scaled to the root mean square of AdamW's, so that one learning rate fits `scalar` too; it takes twice AdamW's.
     "muon": OptimizerConfig(kind="muon", lr=0.012, momentum=0.95),
     # lr is for orthonormal updates; `scalar` is AdamW with lr * scalar_lr_ratio.
     "dion": OptimizerConfig(kind="dion", lr=0.03, momentum=0.95, scalar_lr_ratio=0.2),

@@ -1,5 +1,6 @@
 """Inner optimizers whose fast form is our own (``algo.inner``), over all tensors at once: ADOPT, MT-DAO and Lion."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -39,11 +40,11 @@ class _ForeachOptimizer(ZeroStateOptimizer):
         rates = [lr * self._lr_scales[index] for index in moving]
         self._update([p.data for p in parameters], gradients, states, rates, [self._weight_decays[k] for k in moving])
 
+    @abstractmethod
     def _update(
         self, xs: list[Tensor], gs: list[Tensor], states: list[list[Tensor]], lr: list[float], wd: list[float]
     ) -> None:
         """Move ``xs`` and ``states`` (a list per stream, in the order of ``streams``)."""
-        raise NotImplementedError
 
 
 class Adopt(_ForeachOptimizer):

@@ -29,7 +29,10 @@ _TRIAL = tiny_trial(("texts",))
 def test_every_method_has_a_manifest(name: str) -> None:
     """Whatever --list names can be run, small and full."""
     for size in (SMALL, FULL):
-        make_manifest(size, METHODS[name].overrides, source=name)
+        tree = dataclasses.asdict(make_manifest(size, METHODS[name].overrides, source=name))
+        for key, value in METHODS[name].overrides.items():
+            section, _, field = key.partition(".")
+            assert tree[section][field] == value
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Stands for a node in tests: serves /status, takes ten steps at each look, has a child that ends with it.
 
-Arguments: metrics port, final state file, total steps, socket file, and a word: orderly, or stubborn (its child stays
-when it is killed, and it ignores SIGTERM), or broken (ends at once with exit code 3).
+Arguments: metrics port, final state file, total steps, socket file, and a word: orderly, or slow (takes a few looks to come
+up), or stubborn (its child stays when it is killed, and it ignores SIGTERM), or broken (ends at once with exit code 3).
 """
 
 import json
@@ -15,15 +15,21 @@ from pathlib import Path
 PORT, FINAL, TOTAL, SOCKET, CHARACTER = sys.argv[1:6]
 
 # Reads from a pipe that only its parent holds open, so it ends when its parent does; a stubborn one just stays.
-CHILD = {"orderly": "import sys; sys.stdin.read()", "stubborn": "import signal; signal.pause()"}
+ORDERLY_CHILD = "import sys; sys.stdin.read()"
+CHILD = {"orderly": ORDERLY_CHILD, "slow": ORDERLY_CHILD, "stubborn": "import signal; signal.pause()"}
+LOOKS_TO_COME_UP = {"slow": 5}
 
 
 class Answer(BaseHTTPRequestHandler):
+    looks = 0
     steps = 0
 
     def do_GET(self) -> None:
-        Answer.steps = min(Answer.steps + 10, int(TOTAL))
-        state = "finished" if Answer.steps >= int(TOTAL) else "training"
+        Answer.looks += 1
+        is_up = Answer.looks > LOOKS_TO_COME_UP.get(CHARACTER, 0)
+        if is_up:
+            Answer.steps = min(Answer.steps + 10, int(TOTAL))
+        state = "connecting" if not is_up else "finished" if Answer.steps >= int(TOTAL) else "training"
         training = {"steps": str(Answer.steps), "tokens": str(10 * Answer.steps), "loss": 2.5, "validation_loss": 2.4}
         training |= {"progress_steps": Answer.steps, "total_steps": TOTAL, "parameters": "1000", "sketch": [1.0, 2.0]}
         sent = {"direction": "sent", "stream": "params", "codec": "ab", "bytes": str(Answer.steps)}

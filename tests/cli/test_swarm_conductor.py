@@ -259,3 +259,24 @@ def test_the_time_ends_a_swarm(directory: Path) -> None:
     stage.options = dataclasses.replace(stage.options, minutes=1e-9)
 
     assert stage.run().ending.reason == "time"
+
+
+def test_a_swarm_whose_time_is_up_waits_for_nodes_on_their_way(directory: Path) -> None:
+    """A slow computer's nodes all train and count, however short the time; what is waited for is said."""
+    stage = Stage(directory, SwarmOptions(nodes=2, minutes=1e-9), {"n1": "slow"})
+
+    ending = stage.run().ending
+
+    assert ending.reason == "time"
+    assert "time is up; waiting for n1 to come up" in stage.view.said
+    assert stage.observer.ledger.current("n1").has_trained
+    assert ending.live == ["n0", "n1"]
+
+
+def test_the_wait_for_nodes_on_their_way_is_bounded(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that never comes up does not keep the others."""
+    monkeypatch.setattr("lowcomm_node.cli.swarm.conductor._ARRIVAL_PATIENCE_S", 0.0)
+    stage = Stage(directory, SwarmOptions(nodes=2, minutes=1e-9), {"n1": "slow"})
+
+    assert stage.run().ending.reason == "time"
+    assert not stage.observer.ledger.current("n1").has_trained

@@ -22,6 +22,8 @@ _STALL_S = 120.0
 """Nobody took a step for so long: the swarm hangs."""
 _REST_S = 30.0
 """Somebody has finished and nobody took a step for so long: the others will not."""
+_ARRIVAL_PATIENCE_S = 90.0
+"""After its time a swarm waits so long for nodes that are still on their way: who was started should count in the report."""
 _STOP_PATIENCE_S = 40.0
 _HURRY_PATIENCE_S = 15.0
 _NO_PATIENCE_S = 1.0
@@ -75,6 +77,7 @@ class Conductor:
         self._interrupts = interrupts
         self._timeline = Timeline(kill_every_s=options.kill_every_s, join_late=options.join_late, seed=seed)
         self._begun_s = time.monotonic()
+        self._has_told_wait = False
         self.ending = Ending()
 
     def run(self) -> None:
@@ -138,12 +141,22 @@ class Conductor:
             return "nobody left"
         limit_s = self._options.limit_s
         if limit_s is not None and self._observer.elapsed_s >= limit_s:
-            return "time"
+            coming = self._coming() if self._observer.elapsed_s < limit_s + _ARRIVAL_PATIENCE_S else []
+            if not coming:
+                return "time"
+            if not self._has_told_wait:
+                self._has_told_wait = True
+                self._view.say(f"time is up; waiting for {', '.join(coming)} to come up")
         learned = self._observer.learned()
         finished = [name for name, status in learned.items() if status.state == "finished"]
         if finished and (len(finished) == len(present) or self._observer.idle_s > _REST_S):
             return "finished"
         return "stalled" if self._observer.idle_s > _STALL_S else ""
+
+    def _coming(self) -> list[str]:
+        """Nodes that were started, or will be started again in a moment, and have not been seen to train since."""
+        learned = self._observer.learned()
+        return [name for name in self._fleet.places(*_PRESENT) if name not in learned]
 
     def _kill_candidates(self) -> list[str]:
         """All that train, but never the first node: its address is the one that was given away."""

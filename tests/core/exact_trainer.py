@@ -24,8 +24,8 @@ from lowcomm_node.core.events import (
 )
 from lowcomm_node.core.messages import StreamPlan
 from lowcomm_node.errors import RefusalReason
+from lowcomm_node.sim.swarm import VirtualSwarm
 from lowcomm_node.units import Codec, Dtype, MeetingId, Stream
-from tests.core.virtual_swarm import VirtualSwarm
 
 PLAN = StreamPlan(stream=Stream.PARAMS, codec=Codec.DENSE, dtype=Dtype.FP32, ranks=(-1,))
 CLIP_NORM = 8.0

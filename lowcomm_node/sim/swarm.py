@@ -1,10 +1,8 @@
-"""A swarm in virtual time: real cores, real frames, any trainer, and a network that breaks in every way it can.
+"""A swarm in virtual time: real cores, real frames, any trainer, and conditions as rough as one likes.
 
-The trainer is pluggable: one exact number (``exact_trainer``) or a real replica (``tests/train/tensor_trainer``).
+What happens depends on the seed alone. Faults that are not the network's are methods: ``restart``, ``lose_trainer``.
 """
 
-import heapq
-import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,11 +24,19 @@ from lowcomm_node.core.events import (
 from lowcomm_node.core.messages import Message, Refusal
 from lowcomm_node.core.node import NodeCore, NodeRules
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
-from lowcomm_node.units import MeetingId, PeerId, Stream
-from tests.core.virtual_link import RUN, VirtualLink, as_bytes, damaged, virtual_peer
+from lowcomm_node.sim.clock import VirtualClock
+from lowcomm_node.sim.conditions import Conditions, Trouble
+from lowcomm_node.sim.link import VirtualLink, as_bytes, virtual_peer
+from lowcomm_node.units import MeetingId, PeerId, RunId, Stream
+from lowcomm_node.wire.meeting import MeetingLimits
 
-DEADLINE_S = 5.0
-KEEP_S = 30.0
+__all__ = ["VIRTUAL_RUN", "Node", "VirtualSwarm", "VirtualTrainer", "rules"]
+
+VIRTUAL_RUN = RunId("5a" * 32)
+
+_TICK_S = 0.25
+_FAREWELL_S = 1.0
+"""What was sent before a link was closed still arrives; the far end sees the end of the stream then."""
 
 
 class VirtualTrainer(Protocol):
@@ -40,14 +46,12 @@ class VirtualTrainer(Protocol):
         """One own step; None when the run is over for this node."""
         ...
 
-    def carry_out(self, command: Command) -> Event | None: ...
+    def carry_out(self, command: Command) -> Event | None:
+        """Do what the core asks for; what comes of it."""
+        ...
 
     def forget(self) -> None:
         """The process died and came back: what it held of meetings is gone."""
-        ...
-
-    def pending(self) -> set[MeetingId]:
-        """Meetings of which it holds something."""
         ...
 
 
@@ -55,17 +59,24 @@ T = TypeVar("T", bound=VirtualTrainer)
 
 
 def rules(
-    own: str, seed: bytes = b"s", periods: Mapping[Stream, int] | None = None, deadline_s: float = DEADLINE_S
+    own: str,
+    seed: bytes = b"s",
+    *,
+    run_id: RunId = VIRTUAL_RUN,
+    periods: Mapping[Stream, int] | None = None,
+    deadline_s: float = 5.0,
+    verdict_keep_s: float = 30.0,
+    max_peers: int = 16,
 ) -> NodeRules:
-    """Rules of a test node."""
+    """Rules of one life of a virtual node; ``seed`` is that life's."""
     return NodeRules(
         own=PeerId(own),
-        run_id=RUN,
+        run_id=run_id,
         protocol_version=1,
         periods={Stream.PARAMS: 4} if periods is None else periods,
         deadline_s=deadline_s,
-        verdict_keep_s=KEEP_S,
-        max_peers=16,
+        verdict_keep_s=verdict_keep_s,
+        max_peers=max_peers,
         seed=seed + own.encode(),
     )
 
@@ -77,6 +88,7 @@ class Node(Generic[T]):
     name: PeerId
     core: NodeCore
     trainer: T
+    limits: MeetingLimits
     reports: list[ReportMeeting] = field(default_factory=list)
     links: dict[MeetingId, VirtualLink] = field(default_factory=dict)
     """The newest connection of each meeting."""
@@ -86,38 +98,54 @@ class Node(Generic[T]):
     served_until: float = 0.0
 
 
-class VirtualSwarm(Generic[T]):
-    """Everything is drawn from one seed; running it twice gives the same history."""
+class VirtualSwarm(VirtualClock, Generic[T]):
+    """Everything is drawn from one seed; running it twice gives the same history.
+
+    Args:
+        trainers: one for each node.
+        seed: of all chance, the nodes' own included.
+        faults: rate of ``Trouble``, when no other ``conditions`` are given.
+        conditions: network and machines.
+        make_rules: the rules of a node's life from its peer id and the life's seed.
+        step_s: mean length of an own step under ``Trouble``.
+        max_payload_bytes: most that a reader takes in one message.
+        max_tensors: of the model, for the readers.
+    """
 
     def __init__(
         self,
         trainers: Sequence[T],
         *,
         seed: int,
-        faults: float,
-        periods: Mapping[Stream, int] | None = None,
-        deadline_s: float = DEADLINE_S,
+        faults: float = 0.0,
+        conditions: Conditions | None = None,
+        make_rules: Callable[[PeerId, bytes], NodeRules] = rules,
         step_s: float = 0.2,
         max_payload_bytes: int = 1 << 20,
         max_tensors: int = 64,
     ) -> None:
+        super().__init__()
         self.random = random.Random(seed)
-        self.faults = faults
-        self.now = 0.0
+        self.conditions = conditions or Trouble(self.random, faults=faults, step_s=step_s)
         self.is_stepping = True
         self.refused: list[RefusalReason] = []
         """What the readers found wrong with frames."""
-        self._rules = partial(rules, periods=periods, deadline_s=deadline_s)
-        self._step_s = step_s
+        self._make_rules = make_rules
         self._seed = str(seed).encode()
-        self._max_payload_bytes, self._max_tensors = max_payload_bytes, max_tensors
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()
         self._links: set[VirtualLink] = set()
         self.nodes: dict[PeerId, Node[T]] = {}
         for index, trainer in enumerate(trainers):
             name = virtual_peer(index)
-            self.nodes[name] = Node(name, NodeCore(self._rules(name, self._seed)), trainer)
+            own_rules = make_rules(name, self._seed)
+            limits = MeetingLimits(
+                run_id=own_rules.run_id,
+                peer_id=name,
+                protocol_version=own_rules.protocol_version,
+                max_payload_bytes=max_payload_bytes,
+                max_tensors=max_tensors,
+            )
+            self.nodes[name] = Node(name, NodeCore(own_rules), trainer, limits)
+        self._keep_s = make_rules(virtual_peer(0), self._seed).verdict_keep_s
         self._members = tuple(
             Member(peer=name, grpc_address=name, progress_steps=0, has_state=True, expires_at=1e9)
             for name in self.nodes
@@ -131,26 +159,15 @@ class VirtualSwarm(Generic[T]):
     def __getitem__(self, index: int) -> Node[T]:
         return self.nodes[virtual_peer(index)]
 
-    def at(self, delay_s: float, action: Callable[[], None]) -> None:
-        heapq.heappush(self._queue, (self.now + delay_s, next(self._order), action))
-
-    def run(self, until_s: float) -> None:
-        self.run_until(lambda: False, until_s)
-        self.now = until_s
-
-    def run_until(self, condition: Callable[[], bool], until_s: float) -> None:
-        """Stop right after the action that makes the condition true, before anything follows from it."""
-        while not condition() and self._queue and self._queue[0][0] <= until_s:
-            self.now, _, action = heapq.heappop(self._queue)
-            action()
-
     def settle(self) -> None:
         """End training and faults, and give every meeting the time to end."""
         self.is_stepping = False
-        self.faults = 0.0
-        self.run(self.now + 3 * KEEP_S)
+        if isinstance(self.conditions, Trouble):
+            self.conditions.faults = 0.0
+        self.run(self.now + 3 * self._keep_s)
 
     def feed(self, node: Node[T], event: Event) -> None:
+        """Something happens to a node; its commands are carried out."""
         for command in node.core.handle(event, self.now):
             self._execute(node, command)
 
@@ -165,7 +182,7 @@ class VirtualSwarm(Generic[T]):
         for link in [link for link in self._links if node.name in link.ends()]:
             node.links.pop(link.meeting_id, None)
             self._break(link, "disconnect")
-        node.core = NodeCore(self._rules(node.name, self._seed + b" life %d" % node.life))
+        node.core = NodeCore(self._make_rules(node.name, self._seed + b" life %d" % node.life))
         self.feed(node, MembersSeen(members=self._members))
 
     def _trainer_down(self, node: Node[T]) -> None:
@@ -185,11 +202,11 @@ class VirtualSwarm(Generic[T]):
         taken = node.trainer.step(self.random) if node.has_trainer else None
         if taken is not None:
             self.feed(node, taken)
-        self.at(self._step_s * (0.5 + self.random.random()), lambda: self._step(node))
+        self.at(self.conditions.step_s(node.name, self.now), lambda: self._step(node))
 
     def _tick(self, node: Node[T]) -> None:
         self.feed(node, Ticked())
-        self.at(0.25, lambda: self._tick(node))
+        self.at(_TICK_S, lambda: self._tick(node))
 
     def _execute(self, node: Node[T], command: Command) -> None:
         match command:
@@ -197,8 +214,9 @@ class VirtualSwarm(Generic[T]):
                 link = VirtualLink(command.meeting_id, node.name, PeerId(command.grpc_address))
                 self._links.add(link)
                 node.links[command.meeting_id] = link
-                if self.random.random() < self.faults / 4:
-                    self.at(0.05, lambda: self._break(link, "unreachable"))
+                impossible_s = self.conditions.dial(link.dialler, link.answerer, self.now)
+                if impossible_s is not None:
+                    self.at(impossible_s, lambda: self._break(link, "unreachable"))
                 else:
                     self._transmit(link, node.name, command.message)
             case Send():
@@ -210,13 +228,14 @@ class VirtualSwarm(Generic[T]):
                 gone = node.links.pop(command.meeting_id, None)
                 if gone is not None:
                     gone.closed_by.add(node.name)
-                    self.at(1.0, lambda: self._break(gone, "disconnect"))
+                    self.at(_FAREWELL_S, lambda: self._break(gone, "disconnect"))
             case ReportMeeting():
                 node.reports.append(command)
             case _:
                 assert node.has_trainer, f"{type(command).__name__} for a trainer that is not there"
                 # in the order they were given, as through a pipe
-                node.served_until = max(node.served_until, self.now + self.random.random() * 0.2)
+                serve_s = self.conditions.serve_s(node.name, command)
+                node.served_until = max(node.served_until, self.now + serve_s)
                 self.at(node.served_until - self.now, partial(self._train, node, node.life, command))
 
     def _train(self, node: Node[T], life: int, command: Command) -> None:
@@ -225,27 +244,18 @@ class VirtualSwarm(Generic[T]):
             self.feed(node, event)
 
     def _transmit(self, link: VirtualLink, sender: PeerId, message: Message) -> None:
-        frames = as_bytes(message)
-        fate = self.random.random()
-        if fate < self.faults:  # the connection breaks, with or without the message having arrived
-            if self.random.random() < 0.5:
-                self.at(0.02, lambda: self._deliver(link, sender, frames))
-            self.at(0.03, lambda: self._break(link, "disconnect"))
-        elif fate < 1.5 * self.faults:
-            pass  # swallowed without a sign: only deadlines help
-        else:
-            if fate < 2 * self.faults:
-                frames = damaged(frames, self.random)
-            self.at(0.01 + self.random.random() * 0.1, lambda: self._deliver(link, sender, frames))
-            if self.random.random() < self.faults:
-                self.at(0.2, lambda: self._deliver(link, sender, frames))
+        passage = self.conditions.carry(sender, link.other(sender), as_bytes(message), self.now)
+        for delay_s, frames in passage.arrivals:
+            self.at(delay_s, partial(self._deliver, link, sender, frames))
+        if passage.breaks_after_s is not None:
+            self.at(passage.breaks_after_s, lambda: self._break(link, "disconnect"))
 
     def _deliver(self, link: VirtualLink, sender: PeerId, frames: list[bytes]) -> None:
         if not link.is_open:
             return
         receiver = self.nodes[link.other(sender)]
         try:
-            messages = link.read(receiver.name, frames, self._max_payload_bytes, self._max_tensors)
+            messages = link.read(receiver.limits, frames)
         except RemoteProtocolError as error:
             self._refuse(link, receiver, error.reason)
             return

@@ -25,6 +25,7 @@ from lowcomm_node.core.events import (
     LinkFailed,
     Member,
     MembersSeen,
+    MessageProgressed,
     MessageReceived,
     OfferEncoded,
     StepsTaken,
@@ -89,7 +90,11 @@ class Runtime:
                 self._recorder.training(message)
                 if not message.is_finished:
                     in_cooldown = is_cooldown(message.progress_steps, self._manifest)
-                    self.handle(StepsTaken(steps=message.steps, is_cooldown=in_cooldown))
+                    self.handle(
+                        StepsTaken(
+                            steps=message.steps, is_cooldown=in_cooldown, nonfinite_steps=message.nonfinite_steps
+                        )
+                    )
             case _:
                 pass  # life-cycle messages: the node's own business
 
@@ -108,6 +113,10 @@ class Runtime:
                 return
             self.members_seen((member,))
         self.handle(MessageReceived(message=message))
+
+    def message_progressed(self, meeting_id: MeetingId) -> None:
+        """From the link: the partner lives, and takes or sends what it should."""
+        self.handle(MessageProgressed(meeting_id=meeting_id))
 
     def link_failed(self, meeting_id: MeetingId, reason: str) -> None:
         """From the link: the meeting's connection is gone."""

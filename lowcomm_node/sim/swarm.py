@@ -4,13 +4,15 @@ What happens depends on the seed alone. Faults that are not the network's are me
 """
 
 import random
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
-from lowcomm_node.core.commands import CloseLink, Command, OpenLink, ReportMeeting, Send
+from lowcomm_node.core.commands import ApplyClose, CloseLink, Command, OpenLink, ReportMeeting, Send
 from lowcomm_node.core.events import (
+    CorrectionApplied,
     Event,
     LinkFailed,
     Member,
@@ -35,6 +37,7 @@ __all__ = ["VIRTUAL_RUN", "Node", "VirtualSwarm", "VirtualTrainer", "rules"]
 VIRTUAL_RUN = RunId("5a" * 32)
 
 _TICK_S = 0.25
+_MAX_KEPT = 64
 _FAREWELL_S = 1.0
 """What was sent before a link was closed still arrives; the far end sees the end of the stream then."""
 
@@ -96,6 +99,8 @@ class Node(Generic[T]):
     life: int = 0
     """Of the trainer: what was asked of an earlier one is lost."""
     served_until: float = 0.0
+    answered: deque[MeetingId] = field(default_factory=lambda: deque(maxlen=_MAX_KEPT))
+    """The newest meetings it has applied as their answerer: what a checkpoint tells of them."""
 
 
 class VirtualSwarm(VirtualClock, Generic[T]):
@@ -194,7 +199,7 @@ class VirtualSwarm(VirtualClock, Generic[T]):
     def _trainer_up(self, node: Node[T], life: int) -> None:
         if node.life == life:
             node.has_trainer = True
-            self.feed(node, TrainerReady())
+            self.feed(node, TrainerReady(applied_meetings=tuple(node.answered)))
 
     def _step(self, node: Node[T]) -> None:
         if not self.is_stepping:
@@ -240,6 +245,8 @@ class VirtualSwarm(VirtualClock, Generic[T]):
 
     def _train(self, node: Node[T], life: int, command: Command) -> None:
         event = node.trainer.carry_out(command) if node.life == life else None
+        if isinstance(command, ApplyClose) and isinstance(event, CorrectionApplied):
+            node.answered.append(event.meeting_id)
         if event is not None:
             self.feed(node, event)
 

@@ -2,6 +2,7 @@
 
 from lowcomm_node.core.answerer import AnsweringEnd
 from lowcomm_node.core.commands import Command, DropMeeting, ReportMeeting, Send
+from lowcomm_node.core.deadlines import Deadlines
 from lowcomm_node.core.events import AnswerEncoded, CorrectionApplied, EncodingRefused
 from lowcomm_node.core.messages import Answer, Close, Offer, StreamPlan, Verdict
 from lowcomm_node.errors import RefusalReason
@@ -15,7 +16,8 @@ _ENCODED = AnswerEncoded(meeting_id=_ID, parts=(b"",), progress_steps=0)
 
 def end_with_offer() -> AnsweringEnd:
     """An answering end that has taken up one offer, at time 0."""
-    end = AnsweringEnd(deadline_s=_DEADLINE_S, verdict_keep_s=30.0)
+    end = AnsweringEnd(deadlines=Deadlines(shortest_s=_DEADLINE_S, longest_s=_DEADLINE_S), verdict_keep_s=30.0)
+    end.state_restored((), 0.0)
     plan = StreamPlan(stream=Stream.PARAMS, codec=Codec.DENSE, dtype=Dtype.FP32, ranks=(-1,))
     offer = Offer(
         meeting_id=_ID,
@@ -70,6 +72,7 @@ def test_a_verdict_once_given_is_never_changed() -> None:
     end.answer_encoded(_ENCODED, 0.0)
     end.close_received(_CLOSE, 0.0)
     end.trainer_lost(0.0)
+    end.state_restored((), 0.0)
 
     assert end.applied(CorrectionApplied(meeting_id=_ID, norms=()), 0.1) == []
     assert end.refused(EncodingRefused(meeting_id=_ID, reason=RefusalReason.MALFORMED, detail=""), 0.1) == []

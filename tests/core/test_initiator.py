@@ -4,6 +4,7 @@ import pytest
 
 from lowcomm_node.core.chance import Chance
 from lowcomm_node.core.commands import CloseLink, Command, EncodeOffer, OpenLink, ReportMeeting, Send, SettleMeeting
+from lowcomm_node.core.deadlines import Deadlines
 from lowcomm_node.core.events import CloseEncoded, CorrectionApplied, EncodingRefused, Member, OfferEncoded
 from lowcomm_node.core.initiator import InitiatingEnd
 from lowcomm_node.core.messages import Answer, Close, Confirm, Verdict
@@ -23,7 +24,7 @@ def end_with_offer(verdict_keep_s: float = 30.0, partners: Partners | None = Non
         own=PeerId("a"),
         run_id=RunId("r"),
         protocol_version=1,
-        deadline_s=_DEADLINE_S,
+        deadlines=Deadlines(shortest_s=_DEADLINE_S, longest_s=_DEADLINE_S),
         verdict_keep_s=verdict_keep_s,
         partners=partners,
         chance=Chance(b"m"),

@@ -215,7 +215,7 @@ class AnsweringEnd:
         return commands
 
     def state_restored(self, applied_meetings: tuple[MeetingId, ...], now: float) -> list[Command]:
-        """A state is in place that holds these meetings of ours, and no other one that is unconfirmed.
+        """A state is in place that holds these meetings of ours, and no other one that is still asked for.
 
         A verdict "applied" that does not fit it is withdrawn. Who has followed it will never ask again; who asks again has
         not followed it, and hears that nothing is applied, which is what the two states then have in common.

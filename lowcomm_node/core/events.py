@@ -116,8 +116,7 @@ class TrainerReady:
     """The trainer has the run's state in place and serves meetings from now on, until TrainerLost."""
 
     applied_meetings: tuple[MeetingId, ...] = ()
-    """Meetings this state holds whose answerer was this node, oldest first: of an own checkpoint those that were not
-    confirmed when it was written, of a donor's state none."""
+    """The newest meetings that this node has answered and whose correction is in this state, newest last; of a donor's none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

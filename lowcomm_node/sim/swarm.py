@@ -27,7 +27,7 @@ from lowcomm_node.core.messages import Message, Refusal
 from lowcomm_node.core.node import NodeCore, NodeRules
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
 from lowcomm_node.sim.clock import VirtualClock
-from lowcomm_node.sim.conditions import Conditions, Trouble
+from lowcomm_node.sim.conditions import Conditions, Passage, Trouble
 from lowcomm_node.sim.link import VirtualLink, as_bytes, virtual_peer
 from lowcomm_node.units import MeetingId, PeerId, RunId, Stream
 from lowcomm_node.wire.meeting import MeetingLimits
@@ -40,6 +40,8 @@ _TICK_S = 0.25
 _MAX_KEPT = 64
 _FAREWELL_S = 1.0
 """What was sent before a link was closed still arrives; the far end sees the end of the stream then."""
+_NOBODY_S = 2.0
+"""A dial to a machine that is gone, until it is given up."""
 
 
 class VirtualTrainer(Protocol):
@@ -101,10 +103,15 @@ class Node(Generic[T]):
     served_until: float = 0.0
     answered: deque[MeetingId] = field(default_factory=lambda: deque(maxlen=_MAX_KEPT))
     """The newest meetings it has applied as their answerer: what a checkpoint tells of them."""
+    is_gone: bool = False
+    is_ticking: bool = False
 
 
 class VirtualSwarm(VirtualClock, Generic[T]):
     """Everything is drawn from one seed; running it twice gives the same history.
+
+    Everybody knows everybody, and reports are kept with their nodes. ``introduce``, ``passage``, ``heard`` and ``reported``
+    are there for swarms that do it in another way.
 
     Args:
         trainers: one for each node.
@@ -115,6 +122,8 @@ class VirtualSwarm(VirtualClock, Generic[T]):
         step_s: mean length of an own step under ``Trouble``.
         max_payload_bytes: most that a reader takes in one message.
         max_tensors: of the model, for the readers.
+        tick_s: time between two ticks of a node.
+        is_lazy: nodes without a meeting under way are not ticked, which is faster and changes nothing but what is forgotten when.
     """
 
     def __init__(
@@ -128,6 +137,8 @@ class VirtualSwarm(VirtualClock, Generic[T]):
         step_s: float = 0.2,
         max_payload_bytes: int = 1 << 20,
         max_tensors: int = 64,
+        tick_s: float = _TICK_S,
+        is_lazy: bool = False,
     ) -> None:
         super().__init__()
         self.random = random.Random(seed)
@@ -137,29 +148,15 @@ class VirtualSwarm(VirtualClock, Generic[T]):
         """What the readers found wrong with frames."""
         self._make_rules = make_rules
         self._seed = str(seed).encode()
-        self._links: set[VirtualLink] = set()
+        self._max_payload_bytes, self._max_tensors = max_payload_bytes, max_tensors
+        self._tick_s, self._is_lazy = tick_s, is_lazy
+        self._links: dict[VirtualLink, None] = {}
+        """In the order in which they were made: that of a set would differ from run to run."""
+        self._count = 0
         self.nodes: dict[PeerId, Node[T]] = {}
-        for index, trainer in enumerate(trainers):
-            name = virtual_peer(index)
-            own_rules = make_rules(name, self._seed)
-            limits = MeetingLimits(
-                run_id=own_rules.run_id,
-                peer_id=name,
-                protocol_version=own_rules.protocol_version,
-                max_payload_bytes=max_payload_bytes,
-                max_tensors=max_tensors,
-            )
-            self.nodes[name] = Node(name, NodeCore(own_rules), trainer, limits)
-        self._keep_s = make_rules(virtual_peer(0), self._seed).verdict_keep_s
-        self._members = tuple(
-            Member(peer=name, grpc_address=name, progress_steps=0, has_state=True, expires_at=1e9)
-            for name in self.nodes
-        )
-        for node in self.nodes.values():
-            self.feed(node, MembersSeen(members=self._members))
-            self._trainer_up(node, node.life)
-            self.at(self.random.random(), partial(self._step, node))
-            self.at(self.random.random(), partial(self._tick, node))
+        added = [self._create(trainer) for trainer in trainers]
+        for node in added:
+            self._start(node, is_ready=True)
 
     def __getitem__(self, index: int) -> Node[T]:
         return self.nodes[virtual_peer(index)]
@@ -169,12 +166,54 @@ class VirtualSwarm(VirtualClock, Generic[T]):
         self.is_stepping = False
         if isinstance(self.conditions, Trouble):
             self.conditions.faults = 0.0
-        self.run(self.now + 3 * self._keep_s)
+        self.run(self.now + 3 * self._make_rules(virtual_peer(0), self._seed).verdict_keep_s)
+
+    def add(self, trainer: T, *, is_ready: bool) -> Node[T]:
+        """One more node; ``make_ready`` when its trainer has no state yet."""
+        node = self._create(trainer)
+        self._start(node, is_ready=is_ready)
+        return node
+
+    def make_ready(self, node: Node[T]) -> None:
+        """The trainer has its state in place."""
+        if not node.is_gone:
+            self._trainer_up(node, node.life)
+
+    def remove(self, node: Node[T]) -> None:
+        """The machine is gone for good, with all it knew. Its partners see their connections end."""
+        node.is_gone, node.has_trainer = True, False
+        node.life += 1
+        self._cut(node)
+        del self.nodes[node.name]
+
+    # How nodes get to know each other, how messages travel, and what is made of what happens.
+
+    def introduce(self, node: Node[T]) -> None:
+        """A core that knows nobody has come to life."""
+        members = tuple(
+            Member(peer=name, grpc_address=name, progress_steps=0, has_state=True, expires_at=1e9)
+            for name in self.nodes
+        )
+        self.feed(node, MembersSeen(members=members))
+
+    def passage(self, link: VirtualLink, sender: PeerId, message: Message, *, is_first: bool) -> Passage:
+        """The fate of a message; ``is_first`` when the connection has to be made for it."""
+        return self.conditions.carry(sender, link.other(sender), as_bytes(message), self.now)
+
+    def heard(self, node: Node[T], message: Message) -> None:
+        """A complete message has come, and the core has not been told yet."""
+
+    def reported(self, node: Node[T], report: ReportMeeting) -> None:
+        """A meeting is over for this node."""
+        node.reports.append(report)
 
     def feed(self, node: Node[T], event: Event) -> None:
         """Something happens to a node; its commands are carried out."""
         for command in node.core.handle(event, self.now):
             self._execute(node, command)
+        if self._is_lazy and not node.is_ticking and not node.is_gone and not node.core.is_settled():
+            node.is_ticking = True
+            self.at(self._tick_s, partial(self._tick, node))
 
     def lose_trainer(self, node: Node[T]) -> None:
         """The trainer dies; a new one is there after a while."""
@@ -184,11 +223,38 @@ class VirtualSwarm(VirtualClock, Generic[T]):
     def restart(self, node: Node[T]) -> None:
         """The daemon dies and takes its trainer along. The next life knows nothing of the meetings of this one."""
         self._trainer_down(node)
-        for link in [link for link in self._links if node.name in link.ends()]:
+        self._cut(node)
+        node.core = NodeCore(self._make_rules(node.name, self._seed + b" life %d" % node.life))
+        self.introduce(node)
+
+    def _create(self, trainer: T) -> Node[T]:
+        name = virtual_peer(self._count)
+        self._count += 1
+        own_rules = self._make_rules(name, self._seed)
+        limits = MeetingLimits(
+            run_id=own_rules.run_id,
+            peer_id=name,
+            protocol_version=own_rules.protocol_version,
+            max_payload_bytes=self._max_payload_bytes,
+            max_tensors=self._max_tensors,
+        )
+        node = self.nodes[name] = Node(name, NodeCore(own_rules), trainer, limits)
+        return node
+
+    def _start(self, node: Node[T], *, is_ready: bool) -> None:
+        self.introduce(node)
+        if is_ready:
+            self._trainer_up(node, node.life)
+        self.at(self.random.random(), partial(self._step, node))
+        if not self._is_lazy:
+            self.at(self.random.random(), partial(self._tick, node))
+
+    def _cut(self, node: Node[T]) -> None:
+        """End all connections of a node that hears nothing of it."""
+        links = [link for link in self._links if node.name in link.ends()]
+        for link in links:
             node.links.pop(link.meeting_id, None)
             self._break(link, "disconnect")
-        node.core = NodeCore(self._make_rules(node.name, self._seed + b" life %d" % node.life))
-        self.feed(node, MembersSeen(members=self._members))
 
     def _trainer_down(self, node: Node[T]) -> None:
         node.trainer.forget()
@@ -202,7 +268,7 @@ class VirtualSwarm(VirtualClock, Generic[T]):
             self.feed(node, TrainerReady(applied_meetings=tuple(node.answered)))
 
     def _step(self, node: Node[T]) -> None:
-        if not self.is_stepping:
+        if not self.is_stepping or node.is_gone:
             return
         taken = node.trainer.step(self.random) if node.has_trainer else None
         if taken is not None:
@@ -210,24 +276,30 @@ class VirtualSwarm(VirtualClock, Generic[T]):
         self.at(self.conditions.step_s(node.name, self.now), lambda: self._step(node))
 
     def _tick(self, node: Node[T]) -> None:
+        if node.is_gone:
+            return
+        node.is_ticking = False
         self.feed(node, Ticked())
-        self.at(_TICK_S, lambda: self._tick(node))
+        if not self._is_lazy:
+            self.at(self._tick_s, lambda: self._tick(node))
 
     def _execute(self, node: Node[T], command: Command) -> None:
         match command:
             case OpenLink():
                 link = VirtualLink(command.meeting_id, node.name, PeerId(command.grpc_address))
-                self._links.add(link)
+                self._links[link] = None
                 node.links[command.meeting_id] = link
                 impossible_s = self.conditions.dial(link.dialler, link.answerer, self.now)
+                if impossible_s is None and link.answerer not in self.nodes:
+                    impossible_s = _NOBODY_S
                 if impossible_s is not None:
                     self.at(impossible_s, lambda: self._break(link, "unreachable"))
                 else:
-                    self._transmit(link, node.name, command.message)
+                    self._transmit(link, node.name, command.message, is_first=True)
             case Send():
                 newest = node.links.get(command.meeting_id)
                 if newest is not None:
-                    self._transmit(newest, node.name, command.message)
+                    self._transmit(newest, node.name, command.message, is_first=False)
             case CloseLink():
                 # what was sent is still delivered; the far end sees the stream end
                 gone = node.links.pop(command.meeting_id, None)
@@ -235,7 +307,7 @@ class VirtualSwarm(VirtualClock, Generic[T]):
                     gone.closed_by.add(node.name)
                     self.at(_FAREWELL_S, lambda: self._break(gone, "disconnect"))
             case ReportMeeting():
-                node.reports.append(command)
+                self.reported(node, command)
             case _:
                 assert node.has_trainer, f"{type(command).__name__} for a trainer that is not there"
                 # in the order they were given, as through a pipe
@@ -250,8 +322,8 @@ class VirtualSwarm(VirtualClock, Generic[T]):
         if event is not None:
             self.feed(node, event)
 
-    def _transmit(self, link: VirtualLink, sender: PeerId, message: Message) -> None:
-        passage = self.conditions.carry(sender, link.other(sender), as_bytes(message), self.now)
+    def _transmit(self, link: VirtualLink, sender: PeerId, message: Message, *, is_first: bool) -> None:
+        passage = self.passage(link, sender, message, is_first=is_first)
         for delay_s, frames in passage.arrivals:
             self.at(delay_s, partial(self._deliver, link, sender, frames))
         if passage.breaks_after_s is not None:
@@ -271,6 +343,7 @@ class VirtualSwarm(VirtualClock, Generic[T]):
                 receiver.links[message.meeting_id] = link  # newest connection wins
             elif receiver.name == link.dialler and receiver.links.get(message.meeting_id, link) is not link:
                 return  # the initiator has replaced this connection
+            self.heard(receiver, message)
             self.feed(receiver, MessageReceived(message=message))
 
     def _refuse(self, link: VirtualLink, receiver: Node[T], reason: RefusalReason) -> None:
@@ -289,14 +362,17 @@ class VirtualSwarm(VirtualClock, Generic[T]):
     def _drop(self, link: VirtualLink) -> None:
         """An end in order, of which the cores hear nothing."""
         link.is_open = False
-        self._links.discard(link)
-        for end in link.ends():
-            if self.nodes[end].links.get(link.meeting_id) is link:
-                del self.nodes[end].links[link.meeting_id]
+        self._links.pop(link, None)
+        for end in self._listening(link):
+            del self.nodes[end].links[link.meeting_id]
 
     def _break(self, link: VirtualLink, reason: str, own_reasons: Mapping[PeerId, str] | None = None) -> None:
-        listening = [end for end in link.ends() if self.nodes[end].links.get(link.meeting_id) is link]
+        listening = self._listening(link)
         self._drop(link)
         for end in listening:
             told = (own_reasons or {}).get(end, reason)
             self.feed(self.nodes[end], LinkFailed(meeting_id=link.meeting_id, reason=told))
+
+    def _listening(self, link: VirtualLink) -> list[PeerId]:
+        """Ends for which this is the meeting's connection."""
+        return [e for e in link.ends() if e in self.nodes and self.nodes[e].links.get(link.meeting_id) is link]

@@ -8,7 +8,6 @@ everybody is far itself. Where fewer than three others have state to compare wit
 
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Sequence
-from enum import StrEnum
 from functools import partial
 from statistics import median
 

@@ -292,7 +292,9 @@ class InitiatingEnd:
                 if now >= meeting.retry_at:
                     commands += self._ask_for_verdict(meeting, now)
             elif wait is not None and self._is_overdue(wait, meeting, now):
-                self._deadlines.missed(wait, meeting.is_dense, meeting.silence.longest_s(now), _waited_for(wait, meeting))
+                self._deadlines.missed(
+                    wait, meeting.is_dense, meeting.silence.longest_s(now), _waited_for(wait, meeting)
+                )
                 if wait is Wait.VERDICT:
                     commands.append(CloseLink(meeting_id=meeting.meeting_id))
                     commands += self._wait_aside(meeting, now)

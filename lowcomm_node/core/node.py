@@ -200,9 +200,7 @@ class NodeCore:
         peer, is_dense = end.peer_of(meeting_id), end.is_dense(meeting_id)
         if peer is None:
             return []
-        commands = (
-            self._answerer.applied(event, now) if end is self._answerer else self._initiator.settled(event, now)
-        )
+        commands = self._answerer.applied(event, now) if end is self._answerer else self._initiator.settled(event, now)
         if commands:
             self._health.corrected(
                 peer,

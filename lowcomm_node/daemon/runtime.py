@@ -11,6 +11,8 @@ from lowcomm_node.core.commands import (
     Command,
     EncodeAnswer,
     EncodeOffer,
+    GiveUp,
+    Heal,
     OpenLink,
     ReportMeeting,
     Role,
@@ -55,6 +57,7 @@ class Runtime:
         clock: Clock,
         recorder: Recorder,
         send_to_trainer: Callable[[ToTrainer], None],
+        on_cure: Callable[[Heal | GiveUp], None],
     ) -> None:
         self._core = core
         self._manifest = manifest
@@ -62,6 +65,7 @@ class Runtime:
         self._clock = clock
         self._recorder = recorder
         self._send_to_trainer = send_to_trainer
+        self._on_cure = on_cure
         self._link: Link | None = None
 
     def connect(self, link: Link) -> None:
@@ -139,5 +143,8 @@ class Runtime:
                 role = Role.INITIATOR if isinstance(command, EncodeOffer) else Role.ANSWERER
                 self._recorder.meeting_started(role)
                 self._send_to_trainer(command)
+            case Heal() | GiveUp():
+                self._recorder.unwell(command)
+                self._on_cure(command)
             case _:
                 self._send_to_trainer(command)

@@ -8,9 +8,19 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
-from lowcomm_node.core.commands import ApplyClose, CloseLink, Command, OpenLink, ReportMeeting, Send
+from lowcomm_node.core.commands import (
+    ApplyClose,
+    CloseLink,
+    Command,
+    GiveUp,
+    Heal,
+    HealReason,
+    OpenLink,
+    ReportMeeting,
+    Send,
+)
 from lowcomm_node.core.events import (
     CorrectionApplied,
     Event,
@@ -38,6 +48,7 @@ VIRTUAL_RUN = RunId("5a" * 32)
 
 _TICK_S = 0.25
 _MAX_KEPT = 64
+_DOWNLOAD_S = 2.0
 _FAREWELL_S = 1.0
 """What was sent before a link was closed still arrives; the far end sees the end of the stream then."""
 _NOBODY_S = 2.0
@@ -57,6 +68,10 @@ class VirtualTrainer(Protocol):
 
     def forget(self) -> None:
         """The process died and came back: what it held of meetings is gone."""
+        ...
+
+    def take_over(self, donor: Self) -> None:
+        """Its state becomes the donor's, as after a download; what it held of meetings is gone."""
         ...
 
 
@@ -227,6 +242,24 @@ class VirtualSwarm(VirtualClock, Generic[T]):
         node.core = NodeCore(self._make_rules(node.name, self._seed + b" life %d" % node.life))
         self.introduce(node)
 
+    def heal(self, node: Node[T], reason: HealReason) -> None:
+        """The node's core has found its state unfit; that of a random other node takes its place after a while."""
+        node.trainer.forget()
+        node.answered.clear()
+        node.has_trainer = False
+        node.life += 1
+        self.at(_DOWNLOAD_S * (0.5 + self.random.random()), partial(self._take_over, node, node.life))
+
+    def _take_over(self, node: Node[T], life: int) -> None:
+        if node.life != life or node.is_gone:
+            return
+        donors = [other for other in self.nodes.values() if other is not node and other.core.has_sound_state]
+        if not donors:
+            self.at(_DOWNLOAD_S, partial(self._take_over, node, life))
+            return
+        node.trainer.take_over(self.random.choice(donors).trainer)
+        self._trainer_up(node, life)
+
     def _create(self, trainer: T) -> Node[T]:
         name = virtual_peer(self._count)
         self._count += 1
@@ -308,6 +341,10 @@ class VirtualSwarm(VirtualClock, Generic[T]):
                     self.at(_FAREWELL_S, lambda: self._break(gone, "disconnect"))
             case ReportMeeting():
                 self.reported(node, command)
+            case Heal():
+                self.heal(node, command.reason)
+            case GiveUp():
+                self.remove(node)
             case _:
                 assert node.has_trainer, f"{type(command).__name__} for a trainer that is not there"
                 # in the order they were given, as through a pipe

@@ -1,6 +1,7 @@
 """All that can happen to a node, in the past tense. ``core.node`` turns each into commands."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from lowcomm_node.core.messages import Message, StreamPlan
 from lowcomm_node.errors import RefusalReason
@@ -111,6 +112,12 @@ class TrainerLost:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerReady:
     """The trainer has the run's state in place and serves meetings from now on, until TrainerLost."""
+
+    applied_meetings: tuple[MeetingId, ...] = ()
+    """Meetings this state holds whose answerer was this node, oldest first: of an own checkpoint those that were not
+    confirmed when it was written, of a donor's state none."""
+    due: Mapping[Stream, int] = field(default_factory=dict)
+    """Of an own checkpoint: own step after which each stream's next meeting is due."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -106,6 +106,8 @@ class NodeCore:
                 return self._encoding_refused(event, now)
             case TrainerReady():
                 self._is_ready = True
+                if event.due:
+                    self._schedule.resume(event.due)
                 return []
             case TrainerLost():
                 self._is_ready = False
@@ -113,6 +115,10 @@ class NodeCore:
             case DrainRequested():
                 self._is_draining = True
                 return []
+
+    def due(self) -> Mapping[Stream, int]:
+        """Own step after which each stream's next meeting is due; comes back with TrainerReady after a restart."""
+        return self._schedule.due_at
 
     def carry_record(self, member: bytes) -> None:
         """Offers carry this signed record of ours from now on."""

@@ -7,12 +7,13 @@ started before gRPC and threads exist.
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lowcomm_node import PROTOCOL_VERSION
 from lowcomm_node.adapters.identity import load_or_create
+from lowcomm_node.adapters.run_memory import RememberedRun, RunMemory
 from lowcomm_node.core.events import DrainRequested, Ticked, TrainerLost, TrainerReady
 from lowcomm_node.core.node import NodeCore, NodeRules
 from lowcomm_node.core.schedule import Timing
@@ -24,7 +25,7 @@ from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.runtime import Runtime
 from lowcomm_node.daemon.status import base_status, meeting_status, peers_status, training_status
 from lowcomm_node.daemon.training import Training
-from lowcomm_node.errors import ConfigError
+from lowcomm_node.errors import ConfigError, StoreError
 from lowcomm_node.settings.canonical import canonical_bytes, manifest_from_canonical, run_id
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
@@ -32,7 +33,7 @@ from lowcomm_node.settings.streams import periods
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.telemetry.metrics import Metrics
 from lowcomm_node.train.messages import FromTrainer, Report
-from lowcomm_node.units import RunId
+from lowcomm_node.units import RunId, Stream
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import Peers, Status
 from lowcomm_node.wire.limits import MAX_MANIFEST_BYTES
 
@@ -78,6 +79,10 @@ class Node:
         self._num_signals = 0
         self._state, self._detail = "starting", ""
         self._manifest = options.manifest
+        self._canonical = b""
+        self._knows_nobody = True
+        self._memory = RunMemory(options.state_dir)
+        self._told_peers: set[str] | None = None
         self._run_id: RunId | None = None
         self._core: NodeCore | None = None
         self._runtime: Runtime | None = None
@@ -140,12 +145,14 @@ class Node:
                 await self._connect()
                 training = self._training.live(
                     is_first=not self._options.peers,
+                    knows_nobody=self._knows_nobody,
                     find_donors=self._network.donors,
                     client=self._network.state_client,
                     on_training=self._training_began,
                 )
                 self._announcing = group.create_task(self._announce())
-                for work in (training, self._look_around(), self._tell()):
+                checkpoints = self._training.keep_checkpoints(self._due)
+                for work in (training, checkpoints, self._look_around(), self._tell()):
                     group.create_task(work)
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
@@ -160,9 +167,8 @@ class Node:
     async def _connect(self) -> None:
         """Find the run, build it in the trainer, open the port for peers."""
         self._enter("connecting", "starting the DHT")
-        await self._network.start()
         canonical, manifest, run = await self._find_run()
-        self._manifest, self._run_id = manifest, run
+        self._canonical, self._manifest, self._run_id = canonical, manifest, run
         if manifest.protocol_version != PROTOCOL_VERSION:
             raise ConfigError(
                 f"the run speaks protocol {manifest.protocol_version}, this lowcomm-node speaks {PROTOCOL_VERSION}; "
@@ -192,8 +198,14 @@ class Node:
         self._tell_periods(manifest)
 
     async def _find_run(self) -> tuple[bytes, Manifest, RunId]:
-        """The canonical manifest and its parts: our own file's, or the run's that the peers are in."""
-        options = self._options
+        """The canonical manifest and its parts: our own file's, or the run's that the peers are in.
+
+        With nobody there it is the run this node was in last, if it can go on with a checkpoint of its own.
+        """
+        options, remembered = self._options, self._remembered()
+        may_be_alone = remembered is not None and self._training.has_checkpoint(remembered.run_id)
+        has_company = await self._network.start(remembered.peers if remembered else (), may_be_alone=may_be_alone)
+        self._knows_nobody = not options.peers and not (remembered and remembered.peers)
         if options.manifest is not None:
             own_id = run_id(options.manifest)
             if not own_id.startswith(options.run_id):
@@ -203,6 +215,10 @@ class Node:
         elif not options.peers:
             raise ConfigError("nothing to join: give --peers ADDRESS of a run, or --manifest FILE to start one")
         self._enter("connecting", "asking the given peers for their run")
+        if remembered is not None and not has_company:
+            self._log.warning("going_on_alone", run=remembered.run_id, detail="none of the known peers answers")
+            manifest = manifest_from_canonical(remembered.manifest, MAX_MANIFEST_BYTES, "manifest of the last run")
+            return remembered.manifest, manifest, remembered.run_id
         welcome = await self._network.hello()
         expected = run_id(options.manifest) if options.manifest is not None else options.run_id
         if not welcome.run_id.startswith(expected):
@@ -211,6 +227,29 @@ class Node:
                 "check the address, or leave --manifest and --run out to join that run"
             )
         return welcome.manifest, manifest_from_canonical(welcome.manifest, MAX_MANIFEST_BYTES), welcome.run_id
+
+    def _remembered(self) -> RememberedRun | None:
+        """The run this node was in last, if it is told to join that one again: by its manifest, its id, or a peer of it."""
+        try:
+            remembered = self._memory.load()
+        except StoreError as error:
+            self._log.warning("run_not_remembered", detail=str(error))
+            return None
+        options = self._options
+        wanted = run_id(options.manifest) if options.manifest is not None else options.run_id
+        if remembered is None or not remembered.run_id.startswith(wanted):
+            return None
+        return remembered if wanted or set(options.peers) & set(remembered.peers) else None
+
+    async def _remember(self) -> None:
+        """Keep what the next start needs if nobody answers then."""
+        peers = self._network.known_addresses
+        if set(peers) != self._told_peers:
+            self._told_peers = set(peers)
+            try:
+                await asyncio.to_thread(self._memory.save, self._canonical, peers)
+            except StoreError as error:
+                self._log.warning("run_not_remembered", detail=str(error))
 
     async def _tick(self) -> None:
         """Deadlines, the loop's own heartbeat, and the status that others read."""
@@ -249,6 +288,7 @@ class Node:
             members = await self._network.members()
             if self._runtime is not None:
                 self._runtime.members_seen(members)
+            await self._remember()
             num_polls += 1
             await asyncio.sleep(1.0 if num_polls < _QUICK_POLLS else self._settings.network.poll_every_s)
 
@@ -275,7 +315,7 @@ class Node:
             await asyncio.wait({self._announcing})
         await self._network.withdraw()
         self._enter("draining", "saving the state")
-        await self._training.save()
+        await self._training.save(self._due())
 
     async def _stop(self) -> None:
         """Let go of everything, in the order that leaves nothing behind; each part is bounded in time."""
@@ -321,6 +361,9 @@ class Node:
             is_leaving=self._state in ("draining", "stopped"),
         )
 
+    def _due(self) -> Mapping[Stream, int]:
+        return self._core.due() if self._core is not None else {}
+
     def _trainer_said(self, message: FromTrainer) -> None:
         if isinstance(message, Report) and self._state in ("training", "finished"):
             if message.is_finished:
@@ -337,7 +380,10 @@ class Node:
 
     def _training_began(self) -> None:
         if self._runtime is not None:
-            self._runtime.handle(TrainerReady())
+            loaded = self._training.loaded
+            self._runtime.handle(
+                TrainerReady(applied_meetings=loaded.applied_meetings, due=loaded.due) if loaded else TrainerReady()
+            )
         self._announce_now.set()
         run = (self._run_id or "")[:12]
         self._options.say(

@@ -119,7 +119,7 @@ async def live(training: Training, script: Script, crashes: int) -> None:
     """Let the node train; each trainer that gets so far dies, ``crashes`` times in all."""
     began = asyncio.Event()
     life = asyncio.create_task(
-        training.live(is_first=True, find_donors=nobody, client=training_client(), on_training=began.set)
+        training.live(is_first=True, knows_nobody=True, find_donors=nobody, client=training_client(), on_training=began.set)
     )
     for _ in range(crashes):
         await began.wait()

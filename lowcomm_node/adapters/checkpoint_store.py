@@ -89,9 +89,9 @@ class CheckpointStore:
             raise StoreError(f"{self._folder}: no place for checkpoints: {error}") from error
         if free < num_bytes:
             raise StoreError(f"{self._folder}: a checkpoint takes {num_bytes} bytes, the disk has {free} left")
+        number = 1 + max((_number(folder) for folder in self._numbered()), default=0)
         self._keep(self._settings.keep, cap - num_bytes if cap else None)
-        numbers = [_number(folder) for folder in (*self._checkpoints(), *self._aside())]
-        return self._folder / f"{max(numbers, default=0) + 1:08d}"
+        return self._folder / f"{number:08d}"
 
     def ended(self) -> None:
         """The checkpoint that was begun is there, or is not: keep as many as the settings say."""

@@ -106,10 +106,9 @@ class HivemindDirectory:
         self._expires_at = 0.0
 
     async def start(self, remembered: Sequence[str] = (), *, may_be_alone: bool = False) -> None:
-        """Start p2pd and the DHT and dial the initial peers; where none answers, those remembered. May be called again after an
-        error.
+        """Start p2pd and the DHT, and dial the initial peers; where none answers, those remembered too.
 
-        ``may_be_alone``: with nobody there, begin all the same; upkeep goes on looking for all of them.
+        May be called again after an error. ``may_be_alone``: with nobody there, begin all the same; upkeep goes on looking for all of them.
 
         Raises:
             DirectoryError: a port in use, an address that is none, p2pd does not start.

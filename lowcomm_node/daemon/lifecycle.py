@@ -13,7 +13,6 @@ from pathlib import Path
 
 from lowcomm_node import PROTOCOL_VERSION
 from lowcomm_node.adapters.identity import load_or_create
-from lowcomm_node.adapters.run_memory import RememberedRun, RunMemory
 from lowcomm_node.core.events import DrainRequested, Ticked, TrainerLost, TrainerReady
 from lowcomm_node.core.node import NodeCore, NodeRules
 from lowcomm_node.core.schedule import Timing
@@ -22,11 +21,11 @@ from lowcomm_node.daemon.control import ControlServer
 from lowcomm_node.daemon.http import Health, LocalHttp
 from lowcomm_node.daemon.network import Network
 from lowcomm_node.daemon.recorder import Recorder
+from lowcomm_node.daemon.run_finder import FoundRun, RunFinder
 from lowcomm_node.daemon.runtime import Runtime
 from lowcomm_node.daemon.status import base_status, meeting_status, peers_status, training_status
 from lowcomm_node.daemon.training import Training
-from lowcomm_node.errors import ConfigError, StoreError
-from lowcomm_node.settings.canonical import canonical_bytes, manifest_from_canonical, run_id
+from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.settings.streams import periods
@@ -35,7 +34,6 @@ from lowcomm_node.telemetry.metrics import Metrics
 from lowcomm_node.train.messages import FromTrainer, Report
 from lowcomm_node.units import RunId, Stream
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import Peers, Status
-from lowcomm_node.wire.limits import MAX_MANIFEST_BYTES
 
 __all__ = ["JoinOptions", "Node"]
 
@@ -79,10 +77,7 @@ class Node:
         self._num_signals = 0
         self._state, self._detail = "starting", ""
         self._manifest = options.manifest
-        self._canonical = b""
-        self._knows_nobody = True
-        self._memory = RunMemory(options.state_dir)
-        self._told_peers: set[str] | None = None
+        self._found: FoundRun | None = None
         self._run_id: RunId | None = None
         self._core: NodeCore | None = None
         self._runtime: Runtime | None = None
@@ -102,6 +97,13 @@ class Node:
             peers=options.peers,
             state_dir=options.state_dir,
             recorder=self._recorder,
+        )
+        self._finder = RunFinder(
+            manifest=options.manifest,
+            peers=options.peers,
+            wanted=options.run_id,
+            network=self._network,
+            state_dir=options.state_dir,
         )
         self._control = ControlServer(
             options.state_dir, status=self.status, peers=self.peers, leave=self._stop_requested.set
@@ -145,7 +147,7 @@ class Node:
                 await self._connect()
                 training = self._training.live(
                     is_first=not self._options.peers,
-                    knows_nobody=self._knows_nobody,
+                    knows_nobody=self._finder.knows_nobody,
                     find_donors=self._network.donors,
                     client=self._network.state_client,
                     on_training=self._training_began,
@@ -167,8 +169,11 @@ class Node:
     async def _connect(self) -> None:
         """Find the run, build it in the trainer, open the port for peers."""
         self._enter("connecting", "starting the DHT")
-        canonical, manifest, run = await self._find_run()
-        self._canonical, self._manifest, self._run_id = canonical, manifest, run
+        self._found = found = await self._finder.find(
+            self._training.has_checkpoint, lambda detail: self._enter("connecting", detail)
+        )
+        manifest, run = found.manifest, found.run_id
+        self._manifest, self._run_id = manifest, run
         if manifest.protocol_version != PROTOCOL_VERSION:
             raise ConfigError(
                 f"the run speaks protocol {manifest.protocol_version}, this lowcomm-node speaks {PROTOCOL_VERSION}; "
@@ -185,7 +190,7 @@ class Node:
             recorder=self._recorder,
             send_to_trainer=self._training.send,
         )
-        await self._network.open(run, canonical, ready, self._runtime, self._training.take_snapshot)
+        await self._network.open(run, found.canonical, ready, self._runtime, self._training.take_snapshot)
         self._runtime.connect(self._network.link)
         self._metrics.identify(
             peer_id=self._identity.peer_id,
@@ -196,60 +201,6 @@ class Node:
         )
         self._log.info("joined", run=run, name=manifest.name, parameters=ready.parameters)
         self._tell_periods(manifest)
-
-    async def _find_run(self) -> tuple[bytes, Manifest, RunId]:
-        """The canonical manifest and its parts: our own file's, or the run's that the peers are in.
-
-        With nobody there it is the run this node was in last, if it can go on with a checkpoint of its own.
-        """
-        options, remembered = self._options, self._remembered()
-        may_be_alone = remembered is not None and self._training.has_checkpoint(remembered.run_id)
-        has_company = await self._network.start(remembered.peers if remembered else (), may_be_alone=may_be_alone)
-        self._knows_nobody = not options.peers and not (remembered and remembered.peers)
-        if options.manifest is not None:
-            own_id = run_id(options.manifest)
-            if not own_id.startswith(options.run_id):
-                raise ConfigError(f"the manifest's run id is {own_id}, not {options.run_id} as --run says")
-            if not options.peers:
-                return canonical_bytes(options.manifest), options.manifest, own_id
-        elif not options.peers:
-            raise ConfigError("nothing to join: give --peers ADDRESS of a run, or --manifest FILE to start one")
-        self._enter("connecting", "asking the given peers for their run")
-        if remembered is not None and not has_company:
-            self._log.warning("going_on_alone", run=remembered.run_id, detail="none of the known peers answers")
-            manifest = manifest_from_canonical(remembered.manifest, MAX_MANIFEST_BYTES, "manifest of the last run")
-            return remembered.manifest, manifest, remembered.run_id
-        welcome = await self._network.hello()
-        expected = run_id(options.manifest) if options.manifest is not None else options.run_id
-        if not welcome.run_id.startswith(expected):
-            raise ConfigError(
-                f"the peer {welcome.member.peer} is in run {welcome.run_id[:12]}, not in {expected[:12]}; "
-                "check the address, or leave --manifest and --run out to join that run"
-            )
-        return welcome.manifest, manifest_from_canonical(welcome.manifest, MAX_MANIFEST_BYTES), welcome.run_id
-
-    def _remembered(self) -> RememberedRun | None:
-        """The run this node was in last, if it is told to join that one again: by its manifest, its id, or a peer of it."""
-        try:
-            remembered = self._memory.load()
-        except StoreError as error:
-            self._log.warning("run_not_remembered", detail=str(error))
-            return None
-        options = self._options
-        wanted = run_id(options.manifest) if options.manifest is not None else options.run_id
-        if remembered is None or not remembered.run_id.startswith(wanted):
-            return None
-        return remembered if wanted or set(options.peers) & set(remembered.peers) else None
-
-    async def _remember(self) -> None:
-        """Keep what the next start needs if nobody answers then."""
-        peers = self._network.known_addresses
-        if set(peers) != self._told_peers:
-            self._told_peers = set(peers)
-            try:
-                await asyncio.to_thread(self._memory.save, self._canonical, peers)
-            except StoreError as error:
-                self._log.warning("run_not_remembered", detail=str(error))
 
     async def _tick(self) -> None:
         """Deadlines, the loop's own heartbeat, and the status that others read."""
@@ -288,7 +239,8 @@ class Node:
             members = await self._network.members()
             if self._runtime is not None:
                 self._runtime.members_seen(members)
-            await self._remember()
+            if self._found is not None:
+                await self._finder.remember(self._found)
             num_polls += 1
             await asyncio.sleep(1.0 if num_polls < _QUICK_POLLS else self._settings.network.poll_every_s)
 

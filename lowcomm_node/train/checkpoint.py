@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lowcomm_node.errors import StoreError
-from lowcomm_node.train.state_file import TensorSpec, TrainingState, read_state, sync_folder, write_state
+from lowcomm_node.train.state_file import TensorSpec, TrainingState, check_finite, read_state, sync_folder, write_state
 from lowcomm_node.units import MeetingId, RunId, Stream
 from lowcomm_node.wire.checkpoint import (
     FACTS_FILE,
@@ -36,10 +36,15 @@ class MeetingMemory:
 
 
 def write_checkpoint(folder: Path, state: TrainingState, run_id: RunId, memory: MeetingMemory) -> None:
-    """Make ``folder``, which must not exist yet, or leave nothing. Raises StoreError naming it."""
+    """Make ``folder``, which must not exist yet, or leave nothing.
+
+    Raises StoreError naming it; also for a state that is not finite, which could not be read again, and shall take the place
+    of none that can.
+    """
     # In the same place: a rename is atomic only within one file system.
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     try:
+        check_finite(state)
         shutil.rmtree(unfinished, ignore_errors=True)  # of a trainer that was killed
         unfinished.mkdir(mode=0o700)
         state_file = unfinished / STATE_FILE

@@ -18,7 +18,16 @@ from torch import Tensor
 from lowcomm_node.errors import StoreError
 from lowcomm_node.units import RunId
 
-__all__ = ["Counters", "TensorSpec", "TrainingState", "read_state", "state_bytes_bound", "sync_folder", "write_state"]
+__all__ = [
+    "Counters",
+    "TensorSpec",
+    "TrainingState",
+    "check_finite",
+    "read_state",
+    "state_bytes_bound",
+    "sync_folder",
+    "write_state",
+]
 
 _FORMAT = "lowcomm-state-1"
 _HEADER_BYTES = 4096
@@ -88,6 +97,13 @@ def write_state(path: Path, state: TrainingState, run_id: RunId) -> None:
     except (OSError, SafetensorError) as error:
         unfinished.unlink(missing_ok=True)
         raise StoreError(f"{path}: state cannot be written: {error}") from error
+
+
+def check_finite(state: TrainingState) -> None:
+    """Raises StoreError naming the first tensor with a NaN or an infinity."""
+    for key, tensor in state.tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise StoreError(f"{key} has values that are not finite")
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 from lowcomm_node.errors import StoreError
 from lowcomm_node.units import MeetingId, RunId, Stream
 
-__all__ = ["FACTS_FILE", "MAX_APPLIED", "MAX_FACTS_BYTES", "STATE_FILE", "CheckpointFacts", "decode_facts", "encode_facts"]
+__all__ = [
+    "FACTS_FILE",
+    "MAX_APPLIED",
+    "MAX_FACTS_BYTES",
+    "STATE_FILE",
+    "CheckpointFacts",
+    "decode_facts",
+    "encode_facts",
+]
 
 STATE_FILE = "state.safetensors"
 """The tensors of a checkpoint, in its folder."""

@@ -93,9 +93,7 @@ def checkpoint(folder: Path, number: int, progress_steps: float, run_id: RunId =
     """One whose tensors nobody reads."""
     path = folder / "checkpoints" / f"{number:08d}"
     path.mkdir(parents=True)
-    facts = CheckpointFacts(
-        run_id=run_id, progress_steps=progress_steps, steps=1, state_bytes=0, state_sha256="0" * 64
-    )
+    facts = CheckpointFacts(run_id=run_id, progress_steps=progress_steps, steps=1, state_bytes=0, state_sha256="0" * 64)
     (path / "state.json").write_bytes(encode_facts(facts))
     return path
 

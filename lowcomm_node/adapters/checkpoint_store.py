@@ -91,7 +91,7 @@ class CheckpointStore:
             raise StoreError(f"{self._folder}: a checkpoint takes {num_bytes} bytes, the disk has {free} left")
         number = 1 + max((_number(folder) for folder in self._numbered()), default=0)
         self._keep(self._settings.keep, cap - num_bytes if cap else None)
-        return self._folder / f"{number:08d}"
+        return self._folder / _name(number)
 
     def ended(self) -> None:
         """The checkpoint that was begun is there, or is not: keep as many as the settings say."""
@@ -133,15 +133,20 @@ class CheckpointStore:
         return _numbered(self._folder)
 
 
-def newest_state_file(state_dir: Path) -> Path | None:
-    """The tensors of the newest checkpoint in a node's state directory, unread."""
-    whole = [folder for folder in _numbered(state_dir / _FOLDER) if "." not in folder.name]
-    return whole[-1] / STATE_FILE if whole else None
+def newest_state_file(state_dir: Path) -> Path:
+    """The tensors of the newest checkpoint in a node's state directory; with none there, where those of the first will be."""
+    folder = state_dir / _FOLDER
+    whole = [numbered for numbered in _numbered(folder) if "." not in numbered.name]
+    return (whole[-1] if whole else folder / _name(1)) / STATE_FILE
 
 
 def _numbered(folder: Path) -> list[Path]:
     entries = folder.iterdir() if folder.is_dir() else ()
     return sorted((entry for entry in entries if _NUMBERED.fullmatch(entry.name)), key=_number)
+
+
+def _name(number: int) -> str:
+    return f"{number:08d}"
 
 
 def _number(folder: Path) -> int:

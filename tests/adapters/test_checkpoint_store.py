@@ -61,7 +61,8 @@ def test_numbers_grow_and_the_newest_are_kept(tmp_path: Path) -> None:
 
     assert again.names() == ["00000004", "00000005.refused", "00000006"]
     assert newest_state_file(tmp_path) == again.folder / "00000006" / "state.safetensors"
-    assert newest_state_file(tmp_path / "nowhere") is None
+    first = newest_state_file(tmp_path / "new")
+    assert first.relative_to(tmp_path) == Path("new/checkpoints/00000001/state.safetensors")
 
 
 def test_candidates_are_those_of_the_run_newest_first(tmp_path: Path) -> None:

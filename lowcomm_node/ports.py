@@ -12,7 +12,17 @@ from lowcomm_node.core.events import Member
 from lowcomm_node.core.messages import Message
 from lowcomm_node.units import MeetingId, PeerId, RunId
 
-__all__ = ["Clock", "Directory", "Link", "MeetingSink", "SnapshotSource", "StateClient", "Welcome"]
+__all__ = [
+    "Checkpoints",
+    "Clock",
+    "Directory",
+    "Link",
+    "MeetingSink",
+    "SnapshotSource",
+    "StateClient",
+    "StoredCheckpoint",
+    "Welcome",
+]
 
 
 class Clock(Protocol):
@@ -99,6 +109,27 @@ class Link(Protocol):
 
 SnapshotSource = Callable[[], Awaitable[tuple[Path, float]]]
 """Writes a fresh snapshot file (or returns a recent one) and its progress; called when a joiner asks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCheckpoint:
+    """One of this node's own checkpoints, as its JSON file describes it; its tensors are still unread."""
+
+    path: Path
+    progress_steps: float
+    steps: int
+
+
+class Checkpoints(Protocol):
+    """This node's own checkpoints. Called from threads: they are files."""
+
+    def candidates(self, run_id: RunId) -> tuple[StoredCheckpoint, ...]:
+        """Those of this run, the newest first; whatever else is there is moved aside."""
+        ...
+
+    def set_aside(self, path: Path, why: str, detail: str) -> None:
+        """This one cannot be used, for a reason in one word and in a sentence: keep it out of the way, and say so."""
+        ...
 
 
 class StateClient(Protocol):

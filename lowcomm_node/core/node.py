@@ -120,12 +120,18 @@ class NodeCore:
             case TrainerReady():
                 self._is_ready = True
                 self._health.state_replaced(now)
+                if event.due:
+                    self._schedule.resume(event.due)
                 return self._answerer.state_restored(event.applied_meetings, now)
             case TrainerLost():
                 return self._without_state(now)
             case DrainRequested():
                 self._is_draining = True
                 return []
+
+    def due(self) -> Mapping[Stream, int]:
+        """Own step after which each stream's next meeting is due; comes back with TrainerReady after a restart."""
+        return self._schedule.due_at
 
     def carry_record(self, member: bytes) -> None:
         """Offers carry this signed record of ours from now on."""

@@ -7,7 +7,7 @@ started before gRPC and threads exist.
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,20 +22,19 @@ from lowcomm_node.daemon.control import ControlServer
 from lowcomm_node.daemon.http import Health, LocalHttp
 from lowcomm_node.daemon.network import Network
 from lowcomm_node.daemon.recorder import Recorder
+from lowcomm_node.daemon.run_finder import FoundRun, RunFinder
 from lowcomm_node.daemon.runtime import Runtime
 from lowcomm_node.daemon.status import base_status, meeting_status, peers_status, training_status
 from lowcomm_node.daemon.training import Training
 from lowcomm_node.errors import ConfigError, DivergedError
-from lowcomm_node.settings.canonical import canonical_bytes, manifest_from_canonical, run_id
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.settings.streams import periods
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.telemetry.metrics import Metrics
 from lowcomm_node.train.messages import FromTrainer, Report
-from lowcomm_node.units import RunId
+from lowcomm_node.units import RunId, Stream
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import Peers, Status
-from lowcomm_node.wire.limits import MAX_MANIFEST_BYTES
 
 __all__ = ["JoinOptions", "Node"]
 
@@ -80,6 +79,7 @@ class Node:
         self._diverged: DivergedError | None = None
         self._state, self._detail = "starting", ""
         self._manifest = options.manifest
+        self._found: FoundRun | None = None
         self._run_id: RunId | None = None
         self._core: NodeCore | None = None
         self._runtime: Runtime | None = None
@@ -99,6 +99,13 @@ class Node:
             peers=options.peers,
             state_dir=options.state_dir,
             recorder=self._recorder,
+        )
+        self._finder = RunFinder(
+            manifest=options.manifest,
+            peers=options.peers,
+            wanted=options.run_id,
+            network=self._network,
+            state_dir=options.state_dir,
         )
         self._control = ControlServer(
             options.state_dir, status=self.status, peers=self.peers, leave=self._stop_requested.set
@@ -142,12 +149,14 @@ class Node:
                 await self._connect()
                 training = self._training.live(
                     is_first=not self._options.peers,
+                    knows_nobody=self._finder.knows_nobody,
                     find_donors=self._network.donors,
                     client=self._network.state_client,
                     on_training=self._training_began,
                 )
                 self._announcing = group.create_task(self._announce())
-                for work in (training, self._look_around(), self._tell()):
+                checkpoints = self._training.keep_checkpoints(self._due)
+                for work in (training, checkpoints, self._look_around(), self._tell()):
                     group.create_task(work)
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
@@ -162,8 +171,10 @@ class Node:
     async def _connect(self) -> None:
         """Find the run, build it in the trainer, open the port for peers."""
         self._enter("connecting", "starting the DHT")
-        await self._network.start()
-        canonical, manifest, run = await self._find_run()
+        self._found = found = await self._finder.find(
+            self._training.has_checkpoint, lambda detail: self._enter("connecting", detail)
+        )
+        manifest, run = found.manifest, found.run_id
         self._manifest, self._run_id = manifest, run
         if manifest.protocol_version != PROTOCOL_VERSION:
             raise ConfigError(
@@ -182,7 +193,7 @@ class Node:
             send_to_trainer=self._training.send,
             on_cure=self._cure,
         )
-        await self._network.open(run, canonical, ready, self._runtime, self._training.take_snapshot)
+        await self._network.open(run, found.canonical, ready, self._runtime, self._training.take_snapshot)
         self._runtime.connect(self._network.link)
         self._metrics.identify(
             peer_id=self._identity.peer_id,
@@ -193,27 +204,6 @@ class Node:
         )
         self._log.info("joined", run=run, name=manifest.name, parameters=ready.parameters)
         self._tell_periods(manifest)
-
-    async def _find_run(self) -> tuple[bytes, Manifest, RunId]:
-        """The canonical manifest and its parts: our own file's, or the run's that the peers are in."""
-        options = self._options
-        if options.manifest is not None:
-            own_id = run_id(options.manifest)
-            if not own_id.startswith(options.run_id):
-                raise ConfigError(f"the manifest's run id is {own_id}, not {options.run_id} as --run says")
-            if not options.peers:
-                return canonical_bytes(options.manifest), options.manifest, own_id
-        elif not options.peers:
-            raise ConfigError("nothing to join: give --peers ADDRESS of a run, or --manifest FILE to start one")
-        self._enter("connecting", "asking the given peers for their run")
-        welcome = await self._network.hello()
-        expected = run_id(options.manifest) if options.manifest is not None else options.run_id
-        if not welcome.run_id.startswith(expected):
-            raise ConfigError(
-                f"the peer {welcome.member.peer} is in run {welcome.run_id[:12]}, not in {expected[:12]}; "
-                "check the address, or leave --manifest and --run out to join that run"
-            )
-        return welcome.manifest, manifest_from_canonical(welcome.manifest, MAX_MANIFEST_BYTES), welcome.run_id
 
     async def _tick(self) -> None:
         """Deadlines, the loop's own heartbeat, and the status that others read."""
@@ -254,6 +244,8 @@ class Node:
             members = await self._network.members()
             if self._runtime is not None:
                 self._runtime.members_seen(members)
+            if self._found is not None:
+                await self._finder.remember(self._found)
             num_polls += 1
             await asyncio.sleep(1.0 if num_polls < _QUICK_POLLS else self._settings.network.poll_every_s)
 
@@ -280,7 +272,7 @@ class Node:
             await asyncio.wait({self._announcing})
         await self._network.withdraw()
         self._enter("draining", "saving the state")
-        await self._training.save()
+        await self._training.save(self._due())
 
     async def _stop(self) -> None:
         """Let go of everything, in the order that leaves nothing behind; each part is bounded in time."""
@@ -326,6 +318,9 @@ class Node:
             is_leaving=self._state in ("draining", "stopped"),
         )
 
+    def _due(self) -> Mapping[Stream, int]:
+        return self._core.due() if self._core is not None else {}
+
     def _trainer_said(self, message: FromTrainer) -> None:
         if isinstance(message, Report) and self._state in ("training", "finished"):
             if message.is_finished:
@@ -351,7 +346,10 @@ class Node:
 
     def _training_began(self) -> None:
         if self._runtime is not None:
-            self._runtime.handle(TrainerReady())
+            loaded = self._training.loaded
+            self._runtime.handle(
+                TrainerReady(applied_meetings=loaded.applied_meetings, due=loaded.due) if loaded else TrainerReady()
+            )
         self._announce_now.set()
         run = (self._run_id or "")[:12]
         self._options.say(

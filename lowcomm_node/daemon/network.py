@@ -1,7 +1,7 @@
 """Everything of a node that talks to other nodes: directory, gRPC server, link, state download. One life each."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -83,10 +83,20 @@ class Network:
             raise DirectoryError("the link is not open yet")
         return self._link
 
-    async def start(self) -> None:
-        """Bring the directory up. Raises DirectoryError, and NoPeerError when no given peer is found in time."""
-        await self._patiently(self._dht.start)
+    async def start(self, remembered: Sequence[str] = (), *, may_be_alone: bool = False) -> bool:
+        """Bring the directory up, with the help of peers remembered from an earlier life. True when somebody is there.
+
+        Raises DirectoryError, and, unless the node may be alone, NoPeerError when none of all these peers is found in time.
+        """
+        try:
+            await self._patiently(lambda: self._dht.start(remembered))
+        except NoPeerError as error:
+            if not may_be_alone:
+                raise
+            self._log.warning("nobody_there", detail=str(error))
+            await self._dht.start(remembered, may_be_alone=True)
         self.join_address = (await self._dht.visible_addresses())[0]
+        return self._dht.has_company
 
     async def hello(self) -> Welcome:
         """Ask the given peers for their run. Raises NoPeerError, DirectoryError."""
@@ -123,6 +133,11 @@ class Network:
         host = self._settings.announce_host or self._settings.host
         self._dht.grpc_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         await self._directory.serve_hello(run, canonical)
+
+    @property
+    def known_addresses(self) -> tuple[str, ...]:
+        """Where other members are or were, for this node's next start."""
+        return self._dht.known_addresses
 
     def verify(self, signed_record: bytes) -> Member:
         """Check a record that came in an offer. Raises RemoteProtocolError."""

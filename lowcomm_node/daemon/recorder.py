@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lowcomm_node.core.commands import GiveUp, Heal, ReportMeeting, Role
 from lowcomm_node.errors import RefusalReason
@@ -111,6 +112,15 @@ class Recorder:
         """Something a peer sent was refused."""
         self.metrics.message_rejected(reason.value)
         self._log.warning("message_rejected", reason=reason.value, detail=detail)
+
+    def checkpoint_failed(self, detail: str) -> None:
+        """One could not be written. Training goes on, and those that are there stay."""
+        self.metrics.checkpoint_written(has_succeeded=False)
+        self._log.warning("checkpoint_failed", detail=detail)
+
+    def checkpoints_need_care(self, event: str, path: Path, detail: str) -> None:
+        """Something is wrong with a checkpoint that is there."""
+        self._log.warning(event, path=str(path), detail=detail)
 
     def trainer_lost(self, status: int, detail: str) -> None:
         """The trainer process ended by itself."""

@@ -1,4 +1,4 @@
-"""Questions to the trainer that have one answer: configure, load, snapshot, stop. Everything else is passed on."""
+"""Questions to the trainer that have one answer: configure, load, checkpoint, snapshot, stop. Everything else is passed on."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from typing import TypeVar
 from lowcomm_node.daemon.trainer_client import TrainerClient
 from lowcomm_node.errors import ConfigError, DataError, LowcommError, StoreError, TrainerError
 from lowcomm_node.train.messages import (
+    CheckpointWritten,
     Failed,
     FromTrainer,
     Ready,
@@ -18,7 +19,7 @@ from lowcomm_node.train.messages import (
 
 __all__ = ["TrainerSession"]
 
-_Answer = TypeVar("_Answer", Ready, StateLoaded, SnapshotWritten, Stopped)
+_Answer = TypeVar("_Answer", Ready, StateLoaded, SnapshotWritten, CheckpointWritten, Stopped)
 _ERRORS: dict[str, type[LowcommError]] = {cls.code: cls for cls in (ConfigError, DataError, StoreError)}
 
 

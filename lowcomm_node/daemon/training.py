@@ -1,11 +1,12 @@
-"""The trainer over the node's whole life: build, sync, train, snapshot, save, and start again when the process dies."""
+"""The trainer over the node's whole life: build, sync, train, checkpoint, snapshot, and start again when the process dies."""
 
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
+from lowcomm_node.adapters.checkpoint_store import CheckpointStore
 from lowcomm_node.core.events import Member
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.sync import StateSources, obtain_state
@@ -15,6 +16,7 @@ from lowcomm_node.ports import StateClient
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.train.messages import (
+    CheckpointWritten,
     Configure,
     FromTrainer,
     LoadState,
@@ -26,9 +28,10 @@ from lowcomm_node.train.messages import (
     Stop,
     Stopped,
     ToTrainer,
+    WriteCheckpoint,
     WriteSnapshot,
 )
-from lowcomm_node.units import PeerId, RunId
+from lowcomm_node.units import PeerId, RunId, Stream
 
 __all__ = ["Training"]
 
@@ -39,7 +42,7 @@ _SNAPSHOT_FRESH_S = 10.0
 _SNAPSHOT_PREFIX = "snapshot-"
 _SAVE_GRACE_S = 60.0
 _PATIENCE_S = 15.0
-"""Seconds to look for a donor before an older state will do. Only who starts a run for the first time need not look."""
+"""Seconds to look for a donor before an older state will do. Only who starts a run and knows nobody need not look."""
 
 
 class Training:
@@ -65,6 +68,9 @@ class Training:
         self._question: Configure | None = None
         self._snapshot: tuple[Path, float, float] | None = None
         self._writing: asyncio.Task[tuple[Path, float]] | None = None
+        self._checkpoints = CheckpointStore(state_dir, settings.checkpoint, recorder.checkpoints_need_care)
+        self._one_checkpoint = asyncio.Lock()
+        self._saved_at: tuple[int, int] | None = None
         self.ready: Ready | None = None
         self.report: Report | None = None
         """The trainer's newest report."""
@@ -72,6 +78,8 @@ class Training:
         """Validation loss before the first step of this life."""
         self.beat: float | None = None
         """Monotonic time of the trainer's last sign of life while it trains."""
+        self.loaded: StateLoaded | None = None
+        """What the state that this trainer began with brought along; None for the initial weights."""
         self.has_state = False
         """Weights are in place: this node can meet, and give its state to joiners."""
 
@@ -92,17 +100,22 @@ class Training:
         self._question = Configure(manifest=manifest, settings=self._settings, run_id=run, peer_id=peer)
         return await self._configure(self._question)
 
+    def has_checkpoint(self, run: RunId) -> bool:
+        """Could this node go on with the run by itself?"""
+        return bool(self._checkpoints.candidates(run))
+
     async def live(
         self,
         *,
         is_first: bool,
+        knows_nobody: bool,
         find_donors: Callable[[], Awaitable[tuple[Member, ...]]],
         client: StateClient,
         on_training: Callable[[], None],
     ) -> None:
         """Sync and train, again whenever the trainer dies; gives up when it keeps dying. Raises LowcommError."""
         failures = 0
-        patience_s = 0.0 if is_first else _PATIENCE_S
+        patience_s = 0.0 if knows_nobody else _PATIENCE_S
         while True:
             started_at = time.monotonic()
             try:
@@ -137,24 +150,54 @@ class Training:
             self._writing = asyncio.create_task(self._write_snapshot(), name="snapshot")
         return await asyncio.shield(self._writing)
 
-    async def save(self) -> None:
-        """Write the last state file; the trainer ends. Raises StoreError."""
+    async def keep_checkpoints(self, due: Callable[[], Mapping[Stream, int]]) -> None:
+        """Write one every so often, for ever; one that fails costs nothing but itself. ``due`` as WriteCheckpoint has it."""
+        every_s = self._settings.checkpoint.every_s
+        while every_s:
+            await asyncio.sleep(every_s)
+            if not self.has_state or self._moved_to() == self._saved_at:
+                continue  # a run that is over need not wear out the disk
+            moved_to = self._moved_to()
+            try:
+                async with self._one_checkpoint:
+                    path = await self._begin_checkpoint()
+                    await self._session.ask(WriteCheckpoint(path=str(path), due=due()), CheckpointWritten)
+                    await asyncio.to_thread(self._checkpoints.ended)
+            except LowcommError as error:
+                self._recorder.checkpoint_failed(str(error))
+                continue
+            self._saved_at = moved_to
+            self._recorder.metrics.checkpoint_written(has_succeeded=True)
+
+    async def save(self, due: Mapping[Stream, int]) -> None:
+        """Write the last checkpoint, unless the settings leave no room for one; the trainer ends. Raises StoreError."""
         try:
-            async with asyncio.timeout(_SAVE_GRACE_S):
-                await self._session.ask(Stop(path=str(self._own_file)), Stopped)
+            async with asyncio.timeout(_SAVE_GRACE_S), self._one_checkpoint:
+                has_room = self.ready is not None and self._checkpoints.fits(self.ready.snapshot_bytes_max)
+                path = str(await self._begin_checkpoint()) if has_room else ""
+                await self._session.ask(Stop(path=path, due=due), Stopped)
+                await asyncio.to_thread(self._checkpoints.ended)
         except (LowcommError, TimeoutError) as error:
-            self._recorder.metrics.checkpoint_written(has_succeeded=False)
+            self._recorder.checkpoint_failed(str(error))
             raise StoreError(f"the state could not be saved before leaving: {error}") from error
-        self._recorder.metrics.checkpoint_written(has_succeeded=True)
+        if has_room:
+            self._recorder.metrics.checkpoint_written(has_succeeded=True)
+        else:
+            self._recorder.checkpoint_failed("checkpoint.max_bytes leaves no room for one: nothing was saved")
 
     async def end(self, grace_s: float) -> None:
         """Make sure the process is gone and nothing but the saved state is left."""
         await self._session.end(grace_s)
         self._drop_snapshot()
 
-    @property
-    def _own_file(self) -> Path:
-        return self._state_dir / "final.safetensors"
+    async def _begin_checkpoint(self) -> Path:
+        if self.ready is None:
+            raise TrainerError("the trainer is not configured")
+        return await asyncio.to_thread(self._checkpoints.begin, self.ready.snapshot_bytes_max)
+
+    def _moved_to(self) -> tuple[int, int]:
+        """Changes with the state: own steps, and meetings."""
+        return self.report.steps if self.report is not None else 0, self._recorder.tally.completed.total()
 
     async def _write_snapshot(self) -> tuple[Path, float]:
         path = self._state_dir / f"{_SNAPSHOT_PREFIX}{time.time_ns()}.safetensors"
@@ -168,6 +211,7 @@ class Training:
         for pattern in (f"{_SNAPSHOT_PREFIX}*", ".*.unfinished"):
             for path in self._state_dir.glob(pattern):
                 path.unlink(missing_ok=True)
+        self._checkpoints.clear_leftovers()
 
     async def _configure(self, question: Configure) -> Ready:
         self.ready = await self._session.ask(question, Ready)
@@ -188,13 +232,13 @@ class Training:
         self._enter("syncing", "looking for a member that can give its state")
         sources = StateSources(
             run_id=question.run_id,
-            own_file=self._own_file,
+            checkpoints=self._checkpoints,
             download_file=self._state_dir / "download.safetensors",
             is_first=is_first,
             patience_s=patience_s,
             max_bytes=ready.snapshot_bytes_max,
         )
-        loaded = await obtain_state(
+        self.loaded = loaded = await obtain_state(
             sources,
             find_donors=find_donors,
             client=client,

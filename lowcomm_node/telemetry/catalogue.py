@@ -20,7 +20,7 @@ OTHER = "other"
 """Label value for a word that is not in a closed set; it staying above zero means the set lacks a word."""
 
 _STATES = ("starting", "connecting", "syncing", "training", "finished", "draining", "stopped", "failed")
-_CAUSES = ("meeting", "data", "sync")
+_CAUSES = ("meeting", "data", "sync", "checkpoint")
 _ROLES = tuple(Role)
 _STREAMS = tuple(Stream)
 _CODECS = tuple(Codec)

@@ -10,7 +10,7 @@ from lowcomm_node.train.replica import Replica, StepResult
 
 __all__ = ["BLOCKED_CAUSES", "Meter"]
 
-BLOCKED_CAUSES = ("meeting", "data", "sync")
+BLOCKED_CAUSES = ("meeting", "data", "sync", "checkpoint")
 
 
 class Meter:

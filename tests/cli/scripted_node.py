@@ -53,6 +53,7 @@ class Answer(BaseHTTPRequestHandler):
 
 
 def leave(*_: object) -> None:
+    Path(FINAL).parent.mkdir(parents=True)
     Path(FINAL).write_bytes(b"")
     Path(SOCKET).unlink(missing_ok=True)
     sys.exit(0)

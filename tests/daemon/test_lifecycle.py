@@ -1,7 +1,7 @@
 """The life of a node in one process: real control socket and HTTP port, scripted network and trainer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from lowcomm_node.errors import DataError, LowcommError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import MetricsSettings, NodeSettings
 from lowcomm_node.telemetry.metrics import Metrics
-from lowcomm_node.train.messages import Ready
+from lowcomm_node.train.messages import Ready, StateLoaded
+from lowcomm_node.units import RunId, Stream
 
 _READY = Ready(parameters=1, shapes=((1,),), snapshot_bytes_max=1000, train_tokens=1, validation_tokens=1, device="cpu")
 
@@ -31,6 +32,7 @@ class FakeTraining:
     def __init__(self, **_: object) -> None:
         FakeTraining.newest = self
         self.ready = self.report = self.beat = None
+        self.loaded: StateLoaded | None = None
         self.started_loss = float("nan")
         self.has_state = False
         self.has_ended = False
@@ -54,7 +56,13 @@ class FakeTraining:
     async def take_snapshot(self) -> tuple[Path, float]:
         raise NotImplementedError
 
-    async def save(self) -> None:
+    def has_checkpoint(self, run: RunId) -> bool:
+        return False
+
+    async def keep_checkpoints(self, due: object) -> None: ...
+
+    async def save(self, due: Mapping[Stream, int]) -> None:
+        self.due_at_end = due
         await self.saving()
 
     async def end(self, grace_s: float) -> None:
@@ -75,8 +83,11 @@ class FakeNetwork:
         self.announcing: Callable[[], Awaitable[None]] = _at_once
         self.starting: Callable[[], Awaitable[None]] = _at_once
 
-    async def start(self) -> None:
+    async def start(self, remembered: Sequence[str] = (), *, may_be_alone: bool = False) -> bool:
         await self.starting()
+        return False
+
+    known_addresses: tuple[str, ...] = ()
 
     async def open(self, *_: object) -> None: ...
 

@@ -16,6 +16,7 @@ from lowcomm_node.core.events import OfferEncoded
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import DataSettings, DeviceSettings, NodeSettings
 from lowcomm_node.train.messages import (
+    CheckpointWritten,
     Configure,
     Failed,
     FromTrainer,
@@ -28,6 +29,7 @@ from lowcomm_node.train.messages import (
     Stop,
     Stopped,
     ToTrainer,
+    WriteCheckpoint,
     WriteSnapshot,
 )
 from lowcomm_node.train.process import EXIT_FAILED, EXIT_ORPHANED
@@ -86,7 +88,7 @@ def trainer() -> Iterator[TrainerProcess]:
 
 def test_a_whole_life(trainer: TrainerProcess, tmp_path: Path) -> None:
     """Configure, train, meet, snapshot, load back, stop: each request has its answer, and the process ends with 0."""
-    snapshot, last = str(tmp_path / "snapshot"), str(tmp_path / "last")
+    snapshot, kept, last = (str(tmp_path / name) for name in ("snapshot", "kept", "last"))
 
     (tmp_path / "text").mkdir()
     trainer.configure(tmp_path / "text")
@@ -98,8 +100,10 @@ def test_a_whole_life(trainer: TrainerProcess, tmp_path: Path) -> None:
     trainer.send(EncodeOffer(meeting_id=MeetingId("7" * 32), streams=(Stream.PARAMS,)))
     offered = trainer.expect(OfferEncoded)
     trainer.send(WriteSnapshot(path=snapshot))
-    written = trainer.expect(SnapshotWritten)
-    trainer.send(LoadState(path=snapshot, is_own=True))
+    trainer.expect(SnapshotWritten)
+    trainer.send(WriteCheckpoint(path=kept))
+    written = trainer.expect(CheckpointWritten)
+    trainer.send(LoadState(path=kept, is_own=True))
     loaded = trainer.expect(StateLoaded)
     trainer.send(Stop(path=last))
     trainer.expect(Stopped)
@@ -108,7 +112,8 @@ def test_a_whole_life(trainer: TrainerProcess, tmp_path: Path) -> None:
     assert ready.device == "cpu"
     assert len(offered.plans[0].ranks) == len(ready.shapes)
     assert (loaded.steps, loaded.progress_steps) == (written.steps, written.progress_steps)
-    assert all(0 < Path(path).stat().st_size <= ready.snapshot_bytes_max for path in (snapshot, last))
+    files = (snapshot, *(f"{folder}/state.safetensors" for folder in (kept, last)))
+    assert all(0 < Path(path).stat().st_size <= ready.snapshot_bytes_max for path in files)
     assert trainer.exit_status() == 0
 
 

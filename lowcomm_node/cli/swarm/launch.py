@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lowcomm_node.adapters.checkpoint_store import newest_state_file
 from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.cli.swarm.ports import NodePorts
 from lowcomm_node.settings.load import toml_value
@@ -13,10 +14,8 @@ from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.settings.template import manifest_template
 
-__all__ = ["FINAL_STATE", "NodePlace", "Workshop", "node_environment", "threads_per_node"]
+__all__ = ["NodePlace", "Workshop", "node_environment", "threads_per_node"]
 
-FINAL_STATE = "final.safetensors"
-"""What a node writes into its state directory when it leaves in order."""
 _IDENTITY_FILE = "identity.key"
 """Where ``join`` keeps who a node is, in its state directory."""
 _LOOPBACK = "127.0.0.1"
@@ -43,8 +42,8 @@ class NodePlace:
 
     @property
     def final_state(self) -> Path:
-        """State file of an orderly end."""
-        return self.directory / FINAL_STATE
+        """State file of its newest checkpoint: of an orderly end, once it has come to one."""
+        return newest_state_file(self.directory)
 
 
 class Workshop:

@@ -5,14 +5,18 @@ from enum import StrEnum
 __all__ = [
     "ConfigError",
     "DataError",
+    "DeviceError",
     "DirectoryError",
     "LinkError",
     "LowcommError",
     "NoPeerError",
+    "OutOfMemoryError",
     "RefusalReason",
     "RemoteProtocolError",
     "StoreError",
     "TrainerError",
+    "TrainerHangError",
+    "TrainerKilledError",
 ]
 
 
@@ -56,6 +60,30 @@ class TrainerError(LowcommError):
     """The trainer process failed or refused a request."""
 
     code = "trainer"
+
+
+class OutOfMemoryError(TrainerError):
+    """Device or machine had not enough memory for the trainer."""
+
+    code = "out_of_memory"
+
+
+class DeviceError(TrainerError):
+    """The device (CUDA) failed under the trainer."""
+
+    code = "device"
+
+
+class TrainerKilledError(TrainerError):
+    """Somebody ended the trainer process with SIGKILL, and it was not the daemon."""
+
+    code = "killed"
+
+
+class TrainerHangError(TrainerError):
+    """The trainer said nothing for too long, so the daemon has ended it."""
+
+    code = "hang"
 
 
 class RefusalReason(StrEnum):

@@ -5,15 +5,19 @@ from enum import StrEnum
 __all__ = [
     "ConfigError",
     "DataError",
+    "DeviceError",
     "DirectoryError",
     "DivergedError",
     "LinkError",
     "LowcommError",
     "NoPeerError",
+    "OutOfMemoryError",
     "RefusalReason",
     "RemoteProtocolError",
     "StoreError",
     "TrainerError",
+    "TrainerHangError",
+    "TrainerKilledError",
 ]
 
 
@@ -63,6 +67,30 @@ class DivergedError(LowcommError):
     """This node's state became unfit again and again, whatever it was replaced by."""
 
     code = "diverged"
+
+
+class OutOfMemoryError(TrainerError):
+    """Device or machine had not enough memory for the trainer."""
+
+    code = "out_of_memory"
+
+
+class DeviceError(TrainerError):
+    """The device (CUDA) failed under the trainer."""
+
+    code = "device"
+
+
+class TrainerKilledError(TrainerError):
+    """Somebody ended the trainer process with SIGKILL, and it was not the daemon."""
+
+    code = "killed"
+
+
+class TrainerHangError(TrainerError):
+    """The trainer said nothing for too long, so the daemon has ended it."""
+
+    code = "hang"
 
 
 class RefusalReason(StrEnum):

@@ -5,6 +5,7 @@ All methods are called from the daemon's one event loop.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,8 @@ from lowcomm_node.units import MeetingId, PeerId, RunId
 
 __all__ = [
     "Checkpoints",
+    "ChildKind",
+    "ChildLedger",
     "Clock",
     "Directory",
     "Link",
@@ -47,6 +50,26 @@ class Welcome:
     member: Member
     clock_offset_s: float
     """The peer's clock minus ours, half the round trip taken off."""
+
+
+class ChildKind(StrEnum):
+    """The processes that a node starts."""
+
+    TRAINER = "trainer"
+    FOLLOWER = "follower"
+    P2PD = "p2pd"
+
+
+class ChildLedger(Protocol):
+    """Is told of each process that the node starts, so that its next life can end what this one may leave."""
+
+    def started(self, kind: ChildKind, pid: int, sockets: Path | None = None) -> None:
+        """A child runs from now on; ``sockets`` is the folder where it keeps Unix sockets, of its own alone."""
+        ...
+
+    def ended(self, *pids: int) -> None:
+        """These children are gone, and were waited for."""
+        ...
 
 
 class Directory(Protocol):

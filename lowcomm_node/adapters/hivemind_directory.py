@@ -28,7 +28,7 @@ from lowcomm_node.core.membership import (
     parent_of,
 )
 from lowcomm_node.errors import DirectoryError, RefusalReason, RemoteProtocolError
-from lowcomm_node.ports import Welcome
+from lowcomm_node.ports import ChildLedger, Welcome
 from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import RunId
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
@@ -58,6 +58,7 @@ class HivemindDirectory:
         socket_dir: folder for p2pd's Unix sockets, of this node alone.
         protocol_version: what we speak.
         on_restart: called with the number of restarts each time p2pd had to be started anew.
+        ledger: is told of each p2pd that is started and ended.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class HivemindDirectory:
         socket_dir: Path,
         protocol_version: int,
         on_restart: Callable[[int], None] = lambda _count: None,
+        ledger: ChildLedger | None = None,
     ) -> None:
         self.peer_id = identity.peer_id
         self.grpc_address = ""
@@ -92,6 +94,7 @@ class HivemindDirectory:
             port=settings.dht_port,
             announce_host=settings.announce_host,
             start_timeout_s=settings.start_timeout_s,
+            ledger=ledger,
         )
         self._known: tuple[str, ...] = ()
         self._remembered: tuple[str, ...] = ()

@@ -1,10 +1,12 @@
 """The daemon process: logging, one uvloop, one node."""
 
 import asyncio
+import os
 
 import uvloop
 
 from lowcomm_node.daemon.lifecycle import JoinOptions, Node
+from lowcomm_node.daemon.notify import ServiceNotifier
 from lowcomm_node.telemetry.logs import configure
 from lowcomm_node.telemetry.metrics import Metrics
 
@@ -14,11 +16,12 @@ __all__ = ["run_node"]
 def run_node(options: JoinOptions) -> None:
     """Live as a node until asked to leave. Raises LowcommError when the node cannot go on."""
     metrics = Metrics()
+    service = ServiceNotifier.from_environment(os.environ)
     log = options.settings.log
     configure(log.level, log.format, on_message=metrics.message_logged)
 
     async def live() -> None:
-        await Node(options, metrics).run()
+        await Node(options, metrics, service).run()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(live())

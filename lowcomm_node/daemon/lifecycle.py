@@ -17,14 +17,16 @@ from lowcomm_node.core.commands import GiveUp, Heal
 from lowcomm_node.core.events import DrainRequested, Ticked, TrainerLost, TrainerReady
 from lowcomm_node.core.node import NodeCore, NodeRules
 from lowcomm_node.core.schedule import Timing
+from lowcomm_node.daemon.children import Children
 from lowcomm_node.daemon.clock import SystemClock
 from lowcomm_node.daemon.control import ControlServer
 from lowcomm_node.daemon.http import Health, LocalHttp
 from lowcomm_node.daemon.network import Network
+from lowcomm_node.daemon.notify import ServiceNotifier
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.run_finder import FoundRun, RunFinder
 from lowcomm_node.daemon.runtime import Runtime
-from lowcomm_node.daemon.status import base_status, meeting_status, peers_status, training_status
+from lowcomm_node.daemon.status import base_status, meeting_status, peers_status, service_line, training_status
 from lowcomm_node.daemon.training import Training
 from lowcomm_node.errors import ConfigError, DivergedError
 from lowcomm_node.settings.manifest import Manifest
@@ -41,6 +43,8 @@ __all__ = ["JoinOptions", "Node"]
 _TICK_S = 0.25
 _DRAIN_GRACE_S = 10.0
 _TRAINER_END_GRACE_S = 5.0
+_LONGEST_LEAVE_S = 120.0
+"""Meeting, good-bye, saving and stopping each have a limit; this is more than all of them."""
 _FIRST_TOLD_S = 10.0
 _TOLD_EVERY_S = 60.0
 _QUICK_POLLS = 20
@@ -64,8 +68,9 @@ class JoinOptions:
 class Node:
     """One life of one node."""
 
-    def __init__(self, options: JoinOptions, metrics: Metrics) -> None:
+    def __init__(self, options: JoinOptions, metrics: Metrics, service: ServiceNotifier | None = None) -> None:
         self._options = options
+        self._service = service or ServiceNotifier()
         self._settings = options.settings
         self._log = get_logger("node")
         self._clock = SystemClock()
@@ -84,10 +89,12 @@ class Node:
         self._core: NodeCore | None = None
         self._runtime: Runtime | None = None
         self._identity = load_or_create(options.state_dir / "identity.key")
+        self._children = Children(options.state_dir)
         self._training = Training(
             settings=self._settings,
             state_dir=options.state_dir,
             recorder=self._recorder,
+            children=self._children,
             on_message=self._trainer_said,
             on_lost=self._trainer_lost,
             enter=self._enter,
@@ -99,6 +106,7 @@ class Node:
             peers=options.peers,
             state_dir=options.state_dir,
             recorder=self._recorder,
+            children=self._children,
         )
         self._finder = RunFinder(
             manifest=options.manifest,
@@ -162,9 +170,10 @@ class Node:
             raise failures.exceptions[0] from None
 
     async def _start(self) -> None:
-        """Take the state directory, open the local ports. The trainer process is already on its way."""
-        self._training.attach()
+        """Take the state directory, clean it up, open the local ports. The trainer process is already on its way."""
         await self._control.start()
+        self._recorder.leftovers_removed(await asyncio.to_thread(self._children.end_leftovers))
+        self._training.attach()
         self._http.start()
         self._log.info("http_listening", host=self._settings.metrics.host, port=self._http.port)
 
@@ -203,6 +212,7 @@ class Node:
             device=ready.device,
         )
         self._log.info("joined", run=run, name=manifest.name, parameters=ready.parameters)
+        self._service.ready()
         self._tell_periods(manifest)
 
     async def _tick(self) -> None:
@@ -219,6 +229,8 @@ class Node:
             self._latest_status = self.status()
             if self._diverged is not None:
                 raise self._diverged
+            is_well = not self._health().reasons_not_live(now)
+            self._service.beat(now, service_line(self._latest_status), state=self._state, is_well=is_well)
 
     async def _announce(self) -> None:
         """Keep our record in the directory alive; renew it at once when we have become a donor."""
@@ -260,6 +272,7 @@ class Node:
 
     async def _drain(self) -> None:
         """Finish the meetings under way, say good-bye, save."""
+        self._service.stopping(_LONGEST_LEAVE_S)
         self._enter("draining", "finishing the meeting under way")
         if self._runtime is not None and self._core is not None:
             self._runtime.handle(DrainRequested())
@@ -276,12 +289,14 @@ class Node:
 
     async def _stop(self) -> None:
         """Let go of everything, in the order that leaves nothing behind; each part is bounded in time."""
+        self._service.stopping(_LONGEST_LEAVE_S)
         await self._network.stop()
         await self._training.end(_TRAINER_END_GRACE_S if self._state == "draining" else 0.0)
         self._http.stop()
         if self._state != "failed":
             self._enter("stopped", "")
         await self._control.stop()
+        self._service.close()
 
     def status(self) -> Status:
         """What the node is doing, for control socket and HTTP."""

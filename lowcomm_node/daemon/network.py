@@ -16,7 +16,7 @@ from lowcomm_node.adapters.state_service import StateService
 from lowcomm_node.core.events import Member
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.errors import DirectoryError, NoPeerError
-from lowcomm_node.ports import Directory, Link, MeetingSink, SnapshotSource, StateClient, Welcome
+from lowcomm_node.ports import ChildLedger, Directory, Link, MeetingSink, SnapshotSource, StateClient, Welcome
 from lowcomm_node.settings.node import MeetingSettings, NetworkSettings
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.train.messages import Ready
@@ -47,6 +47,7 @@ class Network:
         peers: tuple[str, ...],
         state_dir: Path,
         recorder: Recorder,
+        children: ChildLedger,
     ) -> None:
         self._settings = settings
         self._patience = patience
@@ -59,6 +60,7 @@ class Network:
             socket_dir=state_dir / "p2p",
             protocol_version=PROTOCOL_VERSION,
             on_restart=lambda _count: recorder.metrics.dht_restarted(),
+            ledger=children,
         )
         self._directory: Directory = self._dht
         self._identity = identity

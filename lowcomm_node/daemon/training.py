@@ -8,11 +8,13 @@ from pathlib import Path
 
 from lowcomm_node.adapters.checkpoint_store import CheckpointStore
 from lowcomm_node.core.events import Member
+from lowcomm_node.daemon.children import Children
 from lowcomm_node.daemon.recorder import Recorder
+from lowcomm_node.daemon.supervisor import TrainerSupervisor
 from lowcomm_node.daemon.sync import StateSources, obtain_state
 from lowcomm_node.daemon.trainer_session import TrainerSession
 from lowcomm_node.errors import LowcommError, StoreError, TrainerError
-from lowcomm_node.ports import StateClient
+from lowcomm_node.ports import ChildKind, StateClient
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.train.messages import (
@@ -35,9 +37,6 @@ from lowcomm_node.units import PeerId, RunId, Stream
 
 __all__ = ["Training"]
 
-_MAX_FAILURES = 5
-_FORGIVEN_AFTER_S = 600.0
-_BACKOFF_S = 1.0
 _SNAPSHOT_FRESH_S = 10.0
 _SNAPSHOT_PREFIX = "snapshot-"
 _SAVE_GRACE_S = 60.0
@@ -54,6 +53,7 @@ class Training:
         settings: NodeSettings,
         state_dir: Path,
         recorder: Recorder,
+        children: Children,
         on_message: Callable[[FromTrainer], None],
         on_lost: Callable[[], None],
         enter: Callable[[str, str], None],
@@ -61,11 +61,13 @@ class Training:
         self._settings = settings
         self._state_dir = state_dir
         self._recorder = recorder
+        self._children = children
         self._on_message = on_message
         self._on_lost = on_lost
         self._enter = enter
         self._session = TrainerSession(self._said)
         self._question: Configure | None = None
+        self._supervisor = TrainerSupervisor(settings.device, state_dir, recorder)
         self._snapshot: tuple[Path, float, float] | None = None
         self._writing: asyncio.Task[tuple[Path, float]] | None = None
         self._checkpoints = CheckpointStore(state_dir, settings.checkpoint, recorder.checkpoints_need_care)
@@ -84,8 +86,9 @@ class Training:
         """Weights are in place: this node can meet, and give its state to joiners."""
 
     def attach(self) -> None:
-        """Listen to the trainer from now on, in the running loop."""
+        """Listen to the trainer from now on, in the running loop. The state directory is ours alone by now."""
         self._session.attach()
+        self._children.started(ChildKind.TRAINER, self._session.pid)
 
     def send(self, message: ToTrainer) -> None:
         """Pass a request on."""
@@ -95,10 +98,16 @@ class Training:
         self._session.kill()
 
     async def configure(self, manifest: Manifest, run: RunId, peer: PeerId) -> Ready:
-        """Build model and data. Raises ConfigError, DataError, TrainerError."""
+        """Build model and data, again when the trainer dies over it. Raises ConfigError, DataError, TrainerError."""
         await asyncio.to_thread(self._clear_leftovers)
+        self._supervisor.begin(manifest, run)
         self._question = Configure(manifest=manifest, settings=self._settings, run_id=run, peer_id=peer)
-        return await self._configure(self._question)
+        while True:
+            self._supervisor.starts()
+            try:
+                return await self._configure(self._question)
+            except TrainerError as error:
+                await self._restart(error, "connecting")
 
     def has_checkpoint(self, run: RunId) -> bool:
         """Could this node go on with the run by itself?"""
@@ -114,26 +123,24 @@ class Training:
         on_training: Callable[[], None],
     ) -> None:
         """Sync and train, again whenever the trainer dies; gives up when it keeps dying. Raises LowcommError."""
-        failures = 0
         patience_s = 0.0 if knows_nobody else _PATIENCE_S
+        has_fallen = False
         while True:
-            started_at = time.monotonic()
+            self._supervisor.starts()
             try:
-                if failures and self._question is not None:
+                if has_fallen and self._question is not None:
                     await self._configure(self._question)  # here, so that failing at it counts as failing again
                 await self._sync(is_first=is_first, patience_s=patience_s, find_donors=find_donors, client=client)
                 self._session.send(Run())
                 self.has_state = True
                 self._enter("training", "")
                 on_training()
-                await self._session.lost.wait()
+                await self._supervisor.watch(self._session, self._has_finished)
                 raise self._session.error()
             except TrainerError as error:
-                failures = 1 if time.monotonic() - started_at > _FORGIVEN_AFTER_S else failures + 1
+                has_fallen = True
                 self.has_state, self.beat = False, None
-                if failures >= _MAX_FAILURES:
-                    raise
-                await self._restart(error, failures)
+                await self._restart(error, "syncing")
                 patience_s = _PATIENCE_S
 
     async def take_snapshot(self) -> tuple[Path, float]:
@@ -188,6 +195,7 @@ class Training:
     async def end(self, grace_s: float) -> None:
         """Make sure the process is gone and nothing but the saved state is left."""
         await self._session.end(grace_s)
+        self._forget_children()
         self._drop_snapshot()
 
     async def _begin_checkpoint(self) -> Path:
@@ -214,7 +222,9 @@ class Training:
         self._checkpoints.clear_leftovers()
 
     async def _configure(self, question: Configure) -> Ready:
-        self.ready = await self._session.ask(question, Ready)
+        self.ready = await self._session.ask(self._supervisor.with_micro_batches(question), Ready)
+        for pid in self.ready.follower_pids:
+            self._children.started(ChildKind.FOLLOWER, pid)
         self._recorder.metrics.trainer_started(self._session.pid, self.ready.stream_sizes)
         return self.ready
 
@@ -252,15 +262,22 @@ class Training:
     async def _load(self, question: LoadState) -> StateLoaded:
         return await self._session.ask(question, StateLoaded)
 
-    async def _restart(self, error: LowcommError, failures: int) -> None:
-        self._recorder.trainer_lost(self._session.exit_status, str(error))
+    def _has_finished(self) -> bool:
+        return self.report is not None and self.report.is_finished
+
+    async def _restart(self, error: TrainerError, state: str) -> None:
+        """Start another trainer after a while, or give up with a TrainerError; the node is in ``state`` meanwhile."""
+        after_s = self._supervisor.fell(error, self._session.exit_status)
         self._on_lost()
         await self._session.end(0.0)
-        delay_s = _BACKOFF_S * 2**failures
-        self._enter("syncing", f"the trainer ended ({error}); starting it again in {delay_s:.0f} s")
-        await asyncio.sleep(delay_s)
+        self._forget_children()
+        self._enter(state, f"the trainer ended ({error}); starting it again in {after_s:.0f} s")
+        await asyncio.sleep(after_s)
         self._session = TrainerSession(self._said)
-        self._session.attach()
+        self.attach()
+
+    def _forget_children(self) -> None:
+        self._children.ended(self._session.pid, *(self.ready.follower_pids if self.ready is not None else ()))
 
     def _said(self, message: FromTrainer) -> None:
         if isinstance(message, Report):
@@ -268,6 +285,7 @@ class Training:
             self.beat = None if message.is_finished else time.monotonic()
             if math.isnan(self.started_loss):
                 self.started_loss = message.validation_loss
+        self._supervisor.heard(message)
         self._on_message(message)
 
     def _drop_snapshot(self) -> None:

@@ -26,6 +26,13 @@ class DeviceSettings:
     node: every step takes a batch on each, and tokens count all of them."""
     threads: Annotated[int, Between(0, 1024)] = 0
     """CPU threads of the trainer, of all its devices together; 0 lets torch decide."""
+    micro_batches: Annotated[int, Between(0, 65536)] = 0
+    """Parts that a batch is taken in, one after the other: less memory, the same result, somewhat slower. 0 begins with one,
+    or with what this run has needed here before, and takes more when the memory does not suffice; a number of yours is where it
+    begins."""
+    hang_after_s: Annotated[float, Between(1.0, 86400.0)] = 60.0
+    """Seconds the trainer may be silent before it is ended and started again; 20 of its own slowest steps where those are
+    longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

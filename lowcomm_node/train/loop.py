@@ -179,7 +179,10 @@ class Trainer:
     def _validate(self) -> None:
         self._is_validation_stale = False
         if self._session.eval_every_steps:
-            self._meter.validation_loss = validation_loss(self._replica.model, self._session.validation)
+            replica = self._replica
+            self._meter.validation_loss = validation_loss(
+                replica.model, self._session.validation, replica.micro_batches
+            )
             self._meter.sketch = tuple(count_sketch(self._replica.theta).tolist())
 
     def _load(self, request: LoadState) -> None:

@@ -61,6 +61,8 @@ class Ready:
     device: str
     stream_sizes: dict[Stream, int] = field(default_factory=dict)
     """Number of values in each stream of state that a meeting could be about."""
+    follower_pids: tuple[int, ...] = ()
+    """Processes that the trainer has started for the node's further devices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,8 @@ class Report:
     """Cumulative seconds of own compute for encoding and applying."""
     nonfinite_steps: int = 0
     outer_steps: int = 0
+    micro_batches: int = 1
+    """Parts that the trainer takes a batch in."""
     sketch: tuple[float, ...] = ()
     """Count sketch of the parameters, renewed with each validation."""
     is_finished: bool = False
@@ -175,7 +179,7 @@ class Failed:
     """Something went wrong in the trainer."""
 
     code: str
-    """The error's stable code, e.g. config, data, store, trainer."""
+    """The error's stable code, e.g. config, data, store, trainer, out_of_memory, device."""
     detail: str
     is_fatal: bool
     """The process ends after this message."""

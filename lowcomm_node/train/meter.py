@@ -59,6 +59,7 @@ class Meter:
             exchange_seconds=self.exchange_seconds,
             nonfinite_steps=replica.nonfinite_steps,
             outer_steps=replica.outer_steps,
+            micro_batches=replica.micro_batches,
             sketch=self.sketch,
             is_finished=is_finished(replica.progress_steps, self._training),
         )

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from lowcomm_node.core import supervision
 from lowcomm_node.core.events import Member
 from lowcomm_node.daemon import training as training_module
+from lowcomm_node.daemon.children import Children
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.training import Training
 from lowcomm_node.errors import LowcommError, StoreError, TrainerError
@@ -114,7 +116,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     script = Script()
     monkeypatch.setattr(ScriptedSession, "script", script, raising=False)
     monkeypatch.setattr(training_module, "TrainerSession", ScriptedSession)
-    monkeypatch.setattr(training_module, "_BACKOFF_S", 0.0)
+    monkeypatch.setattr(supervision, "_FIRST_DELAY_S", 0.0)
     monkeypatch.setattr(training_module, "_PATIENCE_S", 0.0)
     return script
 
@@ -136,6 +138,7 @@ def run(
             settings=NodeSettings(checkpoint=checkpoint or CheckpointSettings()),
             state_dir=folder,
             recorder=Recorder(metrics or Metrics()),
+            children=Children(folder),
             on_message=lambda _: None,
             on_lost=lambda: None,
             enter=lambda _state, _detail: None,

@@ -18,6 +18,7 @@ __all__ = [
     "TrainerError",
     "TrainerHangError",
     "TrainerKilledError",
+    "UnfitStateError",
 ]
 
 
@@ -85,6 +86,12 @@ class TrainerKilledError(TrainerError):
     """Somebody ended the trainer process with SIGKILL, and it was not the daemon."""
 
     code = "killed"
+
+
+class UnfitStateError(TrainerError):
+    """The training state was found unfit to meet with, so the daemon has ended the trainer and begins with another state."""
+
+    code = "unfit"
 
 
 class TrainerHangError(TrainerError):

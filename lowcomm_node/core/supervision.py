@@ -35,6 +35,8 @@ class Cause(StrEnum):
     DEVICE = "device"
     KILLED = "killed"
     HANG = "hang"
+    UNFIT = "unfit"
+    """Its state was, see ``core.health``; the process was in order."""
     TRAINER = "trainer"
 
 
@@ -44,6 +46,7 @@ _CURES = {
     Cause.DEVICE: "the driver's log (dmesg, nvidia-smi) may say why; device.name chooses another device",
     Cause.KILLED: "something on this machine kills it; if it is short of memory, set device.micro_batches higher",
     Cause.HANG: "the machine may be overloaded or its device stuck; device.hang_after_s gives it more time",
+    Cause.UNFIT: "check this machine's memory, its device and its data",
     Cause.TRAINER: "the lines before this one say what went wrong",
 }
 
@@ -75,7 +78,8 @@ class Supervision:
 
     Each fall that comes soon after a start counts, and the wait before the next start doubles with each; the fifth in
     a row is the last. A trainer that lived for ten minutes has made good for the falls before. Running out of memory
-    does not count while a batch can still be taken in smaller parts: the next life is not a repetition of the last.
+    does not count while a batch can still be taken in smaller parts: the next life is not a repetition of the last. Nor
+    does an unfit state: how often that may happen is for ``core.health`` to say.
     """
 
     def __init__(self, *, micro_batches: int, batch_size: int) -> None:
@@ -102,7 +106,7 @@ class Supervision:
         more = more_micro_batches(self.micro_batches, self._batch_size) if cause is Cause.OUT_OF_MEMORY else None
         if more is not None:
             self.micro_batches = more
-        else:
+        elif cause is not Cause.UNFIT:
             self._failures += 1
         if self._failures >= _MAX_FAILURES:
             return GiveUp(sentence=f"the trainer has ended {self._failures} times in a row: {detail}; {_CURES[cause]}")

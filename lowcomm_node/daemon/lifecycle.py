@@ -357,7 +357,7 @@ class Node:
                 f"the training state became unfit again ({command.reason}) after {command.num_heals} heals in a row; "
                 "check this machine's memory, its GPU and its data, then join again"
             )
-        self._training.kill()
+        self._training.heal(command.reason)
 
     def _training_began(self) -> None:
         if self._runtime is not None:

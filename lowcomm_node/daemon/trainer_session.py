@@ -17,6 +17,7 @@ from lowcomm_node.errors import (
     TrainerError,
     TrainerHangError,
     TrainerKilledError,
+    UnfitStateError,
 )
 from lowcomm_node.train.messages import (
     CheckpointWritten,
@@ -117,6 +118,11 @@ class TrainerSession:
 
     def kill(self) -> None:
         """End the process at once."""
+        self._client.kill()
+
+    def end_unfit(self, reason: str) -> None:
+        """End a process whose state is to be replaced, with that as the reason."""
+        self.failure = UnfitStateError(f"its state is unfit ({reason})")
         self._client.kill()
 
     def end_hanging(self, silent_s: float) -> None:

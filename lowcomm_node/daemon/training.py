@@ -13,7 +13,7 @@ from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.supervisor import TrainerSupervisor
 from lowcomm_node.daemon.sync import StateSources, obtain_state
 from lowcomm_node.daemon.trainer_session import TrainerSession
-from lowcomm_node.errors import LowcommError, StoreError, TrainerError
+from lowcomm_node.errors import LowcommError, StoreError, TrainerError, UnfitStateError
 from lowcomm_node.ports import ChildKind, StateClient
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
@@ -97,6 +97,10 @@ class Training:
     def kill(self) -> None:
         self._session.kill()
 
+    def heal(self, reason: str) -> None:
+        """Begin anew with a donor's state: the one in place is unfit."""
+        self._session.end_unfit(reason)
+
     async def configure(self, manifest: Manifest, run: RunId, peer: PeerId) -> Ready:
         """Build model and data, again when the trainer dies over it. Raises ConfigError, DataError, TrainerError."""
         await asyncio.to_thread(self._clear_leftovers)
@@ -124,13 +128,19 @@ class Training:
     ) -> None:
         """Sync and train, again whenever the trainer dies; gives up when it keeps dying. Raises LowcommError."""
         patience_s = 0.0 if knows_nobody else _PATIENCE_S
-        has_fallen = False
+        has_fallen = is_unfit = False
         while True:
             self._supervisor.starts()
             try:
                 if has_fallen and self._question is not None:
                     await self._configure(self._question)  # here, so that failing at it counts as failing again
-                await self._sync(is_first=is_first, patience_s=patience_s, find_donors=find_donors, client=client)
+                await self._sync(
+                    is_first=is_first,
+                    patience_s=patience_s,
+                    is_unfit=is_unfit,
+                    find_donors=find_donors,
+                    client=client,
+                )
                 self._session.send(Run())
                 self.has_state = True
                 self._enter("training", "")
@@ -138,7 +148,7 @@ class Training:
                 await self._supervisor.watch(self._session, self._has_finished)
                 raise self._session.error()
             except TrainerError as error:
-                has_fallen = True
+                has_fallen, is_unfit = True, isinstance(error, UnfitStateError)
                 self.has_state, self.beat = False, None
                 await self._restart(error, "syncing")
                 patience_s = _PATIENCE_S
@@ -233,6 +243,7 @@ class Training:
         *,
         is_first: bool,
         patience_s: float,
+        is_unfit: bool,
         find_donors: Callable[[], Awaitable[tuple[Member, ...]]],
         client: StateClient,
     ) -> None:
@@ -246,6 +257,7 @@ class Training:
             download_file=self._state_dir / "download.safetensors",
             is_first=is_first,
             patience_s=patience_s,
+            is_unfit=is_unfit,
             max_bytes=ready.snapshot_bytes_max,
         )
         self.loaded = loaded = await obtain_state(

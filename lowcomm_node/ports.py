@@ -3,16 +3,26 @@
 All methods are called from the daemon's one event loop.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.messages import Message
 from lowcomm_node.units import MeetingId, PeerId, RunId
 
-__all__ = ["Clock", "Directory", "Link", "MeetingSink", "SnapshotSource", "StateClient", "Welcome"]
+__all__ = [
+    "Clock",
+    "Directory",
+    "FingerprintSource",
+    "Link",
+    "MeetingSink",
+    "SnapshotSource",
+    "StateClient",
+    "Welcome",
+]
 
 
 class Clock(Protocol):
@@ -97,20 +107,38 @@ SnapshotSource = Callable[[], Awaitable[tuple[Path, float]]]
 """Writes a fresh snapshot file (or returns a recent one) and its progress; called when a joiner asks."""
 
 
+FingerprintSource = Callable[[], Awaitable[Fingerprint]]
+"""Looks at the live state (or returns a recent look); called when a joiner asks."""
+
+
 class StateClient(Protocol):
     """Downloads a member's state."""
 
     async def download(
         self,
-        grpc_address: str,
+        donors: Sequence[str],
         run_id: RunId,
         destination: Path,
         max_bytes: int,
         on_progress: Callable[[int, int], None],
-    ) -> float:
-        """Fetch a donor's snapshot into ``destination``, each chunk verified; returns the donor's progress.
+    ) -> None:
+        """Fetch a snapshot into ``destination``, each chunk verified.
 
-        Chunks that are already there and match are not fetched again. ``on_progress`` gets bytes done and total.
-        Raises LinkError or RemoteProtocolError.
+        ``donors`` are addresses (host:port): the first says which snapshot, and is fetched from; so are all others that hold
+        the same one. What an earlier attempt has begun is finished first, if anybody still holds that snapshot; chunks
+        that are already there and match are not fetched again. ``on_progress`` gets bytes done and total. Raises LinkError
+        and RemoteProtocolError, and StoreError when the file cannot be kept here.
         """
+        ...
+
+    async def fingerprint(self, address: str, run_id: RunId) -> Fingerprint:
+        """Ask a member what its live state looks like. Raises LinkError, RemoteProtocolError."""
+        ...
+
+    async def keep(self, path: Path, progress_steps: float) -> None:
+        """Give this state file, which is known to be good, to others who want the same; it may be removed afterwards."""
+        ...
+
+    def discard(self, destination: Path) -> None:
+        """Remove a download, whole or not; until then it is gone on with, even by the node's next life."""
         ...

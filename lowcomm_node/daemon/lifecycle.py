@@ -170,7 +170,7 @@ class Node:
             )
         self._enter("connecting", "building model and data")
         ready = await self._training.configure(manifest, run, self._identity.peer_id)
-        self._core = NodeCore(self._rules(manifest, run))
+        core = self._core = NodeCore(self._rules(manifest, run))
         self._runtime = Runtime(
             core=self._core,
             manifest=manifest,
@@ -179,7 +179,15 @@ class Node:
             recorder=self._recorder,
             send_to_trainer=self._training.send,
         )
-        await self._network.open(run, canonical, ready, self._runtime, self._training.take_snapshot)
+        await self._network.open(
+            run,
+            canonical,
+            ready,
+            self._runtime,
+            is_meeting=lambda: bool(core.phase()),
+            snapshots=self._training.take_snapshot,
+            fingerprints=self._training.take_fingerprint,
+        )
         self._runtime.connect(self._network.link)
         self._metrics.identify(
             peer_id=self._identity.peer_id,

@@ -8,6 +8,7 @@ from lowcomm_node.daemon.trainer_client import TrainerClient
 from lowcomm_node.errors import ConfigError, DataError, LowcommError, StoreError, TrainerError
 from lowcomm_node.train.messages import (
     Failed,
+    FingerprintTaken,
     FromTrainer,
     Ready,
     SnapshotWritten,
@@ -18,7 +19,7 @@ from lowcomm_node.train.messages import (
 
 __all__ = ["TrainerSession"]
 
-_Answer = TypeVar("_Answer", Ready, StateLoaded, SnapshotWritten, Stopped)
+_Answer = TypeVar("_Answer", Ready, StateLoaded, SnapshotWritten, FingerprintTaken, Stopped)
 _ERRORS: dict[str, type[LowcommError]] = {cls.code: cls for cls in (ConfigError, DataError, StoreError)}
 
 

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.fingerprint import Fingerprint
+from lowcomm_node.daemon.donors import Donors, DownloadRules
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.sync import StateSources, obtain_state
 from lowcomm_node.daemon.trainer_session import TrainerSession
@@ -16,6 +18,7 @@ from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.train.messages import (
     Configure,
+    FingerprintTaken,
     FromTrainer,
     LoadState,
     Ready,
@@ -25,6 +28,7 @@ from lowcomm_node.train.messages import (
     StateLoaded,
     Stop,
     Stopped,
+    TakeFingerprint,
     ToTrainer,
     WriteSnapshot,
 )
@@ -36,6 +40,9 @@ _MAX_FAILURES = 5
 _FORGIVEN_AFTER_S = 600.0
 _BACKOFF_S = 1.0
 _SNAPSHOT_FRESH_S = 10.0
+_FINGERPRINT_FRESH_S = 10.0
+_FINGERPRINT_REST = 20.0
+"""Between two looks at the state the trainer trains at least this many times as long as the last look took."""
 _SNAPSHOT_PREFIX = "snapshot-"
 _SAVE_GRACE_S = 60.0
 _PATIENCE_S = 15.0
@@ -65,6 +72,8 @@ class Training:
         self._question: Configure | None = None
         self._snapshot: tuple[Path, float, float] | None = None
         self._writing: asyncio.Task[tuple[Path, float]] | None = None
+        self._fingerprint: tuple[Fingerprint, float] | None = None
+        self._looking: asyncio.Task[Fingerprint] | None = None
         self.ready: Ready | None = None
         self.report: Report | None = None
         """The trainer's newest report."""
@@ -137,6 +146,16 @@ class Training:
             self._writing = asyncio.create_task(self._write_snapshot(), name="snapshot")
         return await asyncio.shield(self._writing)
 
+    async def take_fingerprint(self) -> Fingerprint:
+        """What the live state looks like, or looked like within the last seconds; for joiners to compare with. Raises LowcommError."""
+        if self._fingerprint is not None and time.monotonic() < self._fingerprint[1]:
+            return self._fingerprint[0]
+        if not self.has_state:
+            raise StoreError("this node has no state yet")
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_at_state(), name="fingerprint")
+        return await asyncio.shield(self._looking)
+
     async def save(self) -> None:
         """Write the last state file; the trainer ends. Raises StoreError."""
         try:
@@ -163,6 +182,13 @@ class Training:
         self._snapshot = (path, written.progress_steps, time.monotonic())
         return path, written.progress_steps
 
+    async def _look_at_state(self) -> Fingerprint:
+        started_at = time.monotonic()
+        taken = await self._session.ask(TakeFingerprint(), FingerprintTaken)
+        now = time.monotonic()
+        self._fingerprint = (taken.fingerprint, now + max(_FINGERPRINT_FRESH_S, _FINGERPRINT_REST * (now - started_at)))
+        return taken.fingerprint
+
     def _clear_leftovers(self) -> None:
         """Remove what a life of this node that was killed has left; the directory is locked, so nobody uses it."""
         for pattern in (f"{_SNAPSHOT_PREFIX}*", ".*.unfinished"):
@@ -187,21 +213,31 @@ class Training:
             raise TrainerError("the trainer is not configured")
         self._enter("syncing", "looking for a member that can give its state")
         sources = StateSources(
+            run_id=question.run_id, own_file=self._own_file, is_first=is_first, patience_s=patience_s
+        )
+        rules = DownloadRules(
             run_id=question.run_id,
-            own_file=self._own_file,
-            download_file=self._state_dir / "download.safetensors",
-            is_first=is_first,
-            patience_s=patience_s,
+            file=self._state_dir / "download.safetensors",
             max_bytes=ready.snapshot_bytes_max,
+            total_steps=question.manifest.training.total_steps,
+            initial_sketch=ready.initial_sketch,
         )
-        loaded = await obtain_state(
-            sources,
-            find_donors=find_donors,
+
+        def say(detail: str) -> None:
+            self._enter("syncing", detail)
+
+        metrics = self._recorder.metrics
+        donors = Donors(
+            rules,
+            find=find_donors,
             client=client,
+            examine=lambda question: self._session.ask(question, FingerprintTaken),
             load=self._load,
-            say=lambda detail: self._enter("syncing", detail),
-            on_download=lambda ok: self._recorder.metrics.state_downloaded(has_succeeded=ok),
+            say=say,
+            on_download=lambda ok: metrics.state_downloaded(has_succeeded=ok),
+            on_refused=metrics.state_refused,
         )
+        loaded = await obtain_state(sources, donors, load=self._load, say=say)
         if loaded is not None:
             self._recorder.metrics.trainer_resumed(loaded.steps, loaded.tokens)
 

@@ -11,6 +11,7 @@ from itertools import product
 from typing import Literal
 
 from lowcomm_node.core.commands import Role
+from lowcomm_node.core.fingerprint import StateFault
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import Codec, Stream
 
@@ -273,6 +274,20 @@ CATALOGUE: tuple[Metric, ...] = (
         help="Attempts to download the training state from a donor.",
         labels={"outcome": ("ok", "failed")},
         used_by="Can newcomers join?",
+    ),
+    Metric(
+        name="state_refusals_total",
+        kind="counter",
+        help="States of donors that were refused: not readable, or too different from those of other members.",
+        labels={"reason": ("unreadable", *StateFault)},
+        used_by="Does somebody give poisoned or useless state to newcomers?",
+    ),
+    Metric(
+        name="state_bytes_total",
+        kind="counter",
+        help="Bytes of training state sent to joiners and received from donors.",
+        labels={"direction": _DIRECTIONS},
+        used_by="How much of the line goes into downloads?",
     ),
     Metric(
         name="checkpoint_writes_total",

@@ -12,22 +12,25 @@ from lowcomm_node.core.progress import is_finished, is_plausible
 from lowcomm_node.errors import StoreError, TrainerError
 from lowcomm_node.train.desk import MeetingCommand, MeetingDesk
 from lowcomm_node.train.evaluate import validation_loss
+from lowcomm_node.train.fingerprint import fingerprint_of
 from lowcomm_node.train.mailbox import Mailbox
 from lowcomm_node.train.messages import (
     Configure,
     Failed,
+    FingerprintTaken,
     LoadState,
     Run,
     SnapshotWritten,
     StateLoaded,
     Stop,
     Stopped,
+    TakeFingerprint,
     ToTrainer,
     WriteSnapshot,
 )
 from lowcomm_node.train.meter import Meter
 from lowcomm_node.train.session import Session
-from lowcomm_node.train.state_file import read_state, write_state
+from lowcomm_node.train.state_file import TrainingState, read_state, write_state
 from lowcomm_node.units import Stream
 
 __all__ = ["REPORT_EVERY_S", "Trainer"]
@@ -118,6 +121,8 @@ class Trainer:
                 self._load(request)
             case WriteSnapshot():
                 self._write_snapshot(request)
+            case TakeFingerprint():
+                self._take_fingerprint(request)
             case Stop():
                 self._stop(request)
             case Configure():
@@ -174,13 +179,9 @@ class Trainer:
             self._meter.sketch = tuple(count_sketch(self._replica.theta).tolist())
 
     def _load(self, request: LoadState) -> None:
-        replica, path = self._replica, Path(request.path)
+        replica = self._replica
         try:
-            state = read_state(path, self._session.run_id, replica.layout())
-            if not is_plausible(state.counters.progress_steps, self._training):
-                raise StoreError(
-                    f"{path}: state refused: progress {state.counters.progress_steps} is beyond the run's end"
-                )
+            state = self._read(Path(request.path))
         except StoreError as error:
             self._mailbox.post(Failed(code=error.code, detail=str(error), is_fatal=False))
             return
@@ -189,6 +190,22 @@ class Trainer:
         self._is_validation_stale = True
         loaded = StateLoaded(progress_steps=replica.progress_steps, steps=replica.steps, tokens=replica.tokens)
         self._mailbox.post(loaded)
+
+    def _read(self, path: Path) -> TrainingState:
+        state = read_state(path, self._session.run_id, self._replica.layout())
+        if not is_plausible(state.counters.progress_steps, self._training):
+            raise StoreError(f"{path}: state refused: progress {state.counters.progress_steps} is beyond the run's end")
+        return state
+
+    def _take_fingerprint(self, request: TakeFingerprint) -> None:
+        started = self._clock()
+        try:
+            state = self._read(Path(request.path)) if request.path else self._replica.state()
+        except StoreError as error:
+            self._mailbox.post(Failed(code=error.code, detail=str(error), is_fatal=False))
+            return
+        self._mailbox.post(FingerprintTaken(fingerprint=fingerprint_of(state)))
+        self._meter.exchange_seconds += self._clock() - started
 
     def _write_snapshot(self, request: WriteSnapshot) -> None:
         replica = self._replica

@@ -13,6 +13,7 @@ from lowcomm_node.core.events import (
     EncodingRefused,
     OfferEncoded,
 )
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.units import PeerId, RunId, Stream
@@ -20,6 +21,7 @@ from lowcomm_node.units import PeerId, RunId, Stream
 __all__ = [
     "Configure",
     "Failed",
+    "FingerprintTaken",
     "FromTrainer",
     "LoadState",
     "Ready",
@@ -29,6 +31,7 @@ __all__ = [
     "StateLoaded",
     "Stop",
     "Stopped",
+    "TakeFingerprint",
     "ToTrainer",
     "WriteSnapshot",
 ]
@@ -58,6 +61,8 @@ class Ready:
     device: str
     stream_sizes: dict[Stream, int] = field(default_factory=dict)
     """Number of values in each stream of state that a meeting could be about."""
+    initial_sketch: tuple[float, ...] = ()
+    """Count sketch of the manifest's initial weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +133,21 @@ class SnapshotWritten:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TakeFingerprint:
+    """Look at the live state, or at a donor's state file without loading it. Answered by FingerprintTaken or Failed."""
+
+    path: str = ""
+    """The state file; empty is the live state at the next step boundary."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FingerprintTaken:
+    """What the state looks like; of a file also: it is this run's, complete and finite."""
+
+    fingerprint: Fingerprint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
     """Write a last state file (empty path: none) and end. Answered by Stopped."""
 
@@ -157,6 +177,7 @@ ToTrainer = (
     | LoadState
     | Run
     | WriteSnapshot
+    | TakeFingerprint
     | Stop
     | EncodeOffer
     | EncodeAnswer
@@ -170,6 +191,7 @@ FromTrainer = (
     | StateLoaded
     | Report
     | SnapshotWritten
+    | FingerprintTaken
     | Stopped
     | Failed
     | OfferEncoded

@@ -11,8 +11,11 @@ import grpc.aio
 import pytest
 
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
+from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
 from lowcomm_node.adapters.state_service import StateService
+from lowcomm_node.core.fingerprint import Fingerprint
+from lowcomm_node.core.pacing import Pacer
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError, StoreError
 from lowcomm_node.units import RunId
 from lowcomm_node.wire.gen.lowcomm.v1 import state_pb2
@@ -22,35 +25,73 @@ from tests.adapters.nodes import RUN, run
 STATE = bytes(range(256)) * (14 * 1024) + b"end"
 """Three and a half chunks."""
 
+PRINT = Fingerprint(progress_steps=12.0, sketch=(0.5, -2.0), norms=(("params", 2.5),))
+
+
+class Served:
+    """A donor's service on loopback, with what it has sent."""
+
+    def __init__(self, path: Path, progress_steps: float = 12.0, **options: object) -> None:
+        self.path = path
+        self.progress_steps = progress_steps
+        self.sent: list[int] = []
+        self.shelf = SnapshotShelf(path.parent / "snapshots")
+        self.is_meeting = False
+        self.service = StateService(
+            run_id=RUN,
+            protocol_version=1,
+            source=self.source,
+            fingerprint=self.fingerprint,
+            shelf=self.shelf,
+            pacer=Pacer(1e6),
+            is_meeting=lambda: self.is_meeting,
+            on_sent=self.sent.append,
+            **options,  # type: ignore[arg-type]
+        )
+        self.server = GrpcServer(host="127.0.0.1", port=0)
+        self.address = ""
+
+    async def source(self) -> tuple[Path, float]:
+        if not await asyncio.to_thread(self.path.exists):
+            raise StoreError("this node has no state to give yet")
+        return self.path, self.progress_steps
+
+    async def fingerprint(self) -> Fingerprint:
+        if not await asyncio.to_thread(self.path.exists):
+            raise StoreError("this node has no state yet")
+        return PRINT
+
+    async def start(self) -> None:
+        await self.shelf.take_up()
+        self.address = f"127.0.0.1:{await self.server.start([self.service.handler()])}"
+
+    async def stop(self) -> None:
+        await self.server.stop(0)
+        self.shelf.close()
+
 
 @asynccontextmanager
 async def donor(path: Path, progress_steps: float = 12.0) -> AsyncIterator[str]:
     """A donor's service on loopback; gives its address."""
-
-    def named() -> tuple[Path, float]:
-        if not path.exists():
-            raise StoreError("this node has no state to give yet")
-        return path, progress_steps
-
-    async def source() -> tuple[Path, float]:
-        return named()
-
-    service = StateService(run_id=RUN, protocol_version=1, source=source)
-    server = GrpcServer(host="127.0.0.1", port=0)
+    served = Served(path, progress_steps)
     try:
-        yield f"127.0.0.1:{await server.start([service.handler()])}"
+        await served.start()
+        yield served.address
     finally:
-        await server.stop(0)
-        service.close()
+        await served.stop()
 
 
 @asynccontextmanager
-async def joiner() -> AsyncIterator[GrpcStateClient]:
+async def joiner(folder: Path) -> AsyncIterator[GrpcStateClient]:
     channels = ChannelCache(connect_timeout_s=3.0)
+    shelf = SnapshotShelf(folder / "joiner")
     try:
-        yield GrpcStateClient(channels=channels, protocol_version=1, stall_timeout_s=1.0)
+        yield GrpcStateClient(
+            channels=channels, protocol_version=1, shelf=shelf, on_received=lambda _: None, stall_timeout_s=1.0
+        )
     finally:
         await channels.close()
+        shelf.close()
 
 
 class FalseDonor(grpc.GenericRpcHandler):
@@ -107,17 +148,16 @@ def test_a_state_arrives_whole(tmp_path: Path) -> None:
     async def scenario() -> None:
         (tmp_path / "snapshot").write_bytes(STATE)
         shown: list[tuple[int, int]] = []
-        async with donor(tmp_path / "snapshot") as address, joiner() as client:
-            progress = await client.download(
-                address, RUN, tmp_path / "state", len(STATE), lambda done, total: shown.append((done, total))
+        async with donor(tmp_path / "snapshot") as address, joiner(tmp_path) as client:
+            await client.download(
+                [address], RUN, tmp_path / "state", len(STATE), lambda done, total: shown.append((done, total))
             )
-        assert progress == 12.0
         assert (tmp_path / "state").read_bytes() == STATE
         assert shown[0] == (0, len(STATE))
         assert shown[-1] == (len(STATE), len(STATE))
 
     run(scenario())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["snapshot", "state"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["snapshot", "snapshots", "state", "state.partial.json"]
 
 
 def test_a_snapshot_that_is_replaced_while_it_is_served_stays_whole(tmp_path: Path) -> None:
@@ -131,8 +171,8 @@ def test_a_snapshot_that_is_replaced_while_it_is_served_stays_whole(tmp_path: Pa
                 (tmp_path / "snapshot").unlink()
                 (tmp_path / "snapshot").write_bytes(STATE[::-1])
 
-        async with donor(tmp_path / "snapshot") as address, joiner() as client:
-            await client.download(address, RUN, tmp_path / "state", len(STATE), replace)
+        async with donor(tmp_path / "snapshot") as address, joiner(tmp_path) as client:
+            await client.download([address], RUN, tmp_path / "state", len(STATE), replace)
         assert (tmp_path / "state").read_bytes() == STATE
 
     run(scenario())
@@ -146,8 +186,8 @@ def test_only_missing_chunks_are_fetched_again(tmp_path: Path) -> None:
         left[5] ^= 1
         (tmp_path / "state.partial").write_bytes(left)
         false = FalseDonor(STATE, [(3, chunk(3)), (0, chunk(0)), (2, chunk(2))])
-        async with false_donor(false) as address, joiner() as client:
-            await client.download(address, RUN, tmp_path / "state", len(STATE), lambda *_: None)
+        async with false_donor(false) as address, joiner(tmp_path) as client:
+            await client.download([address], RUN, tmp_path / "state", len(STATE), lambda *_: None)
         assert false.asked == [[0, 2, 3]]
         assert (tmp_path / "state").read_bytes() == STATE
 
@@ -167,9 +207,9 @@ def test_a_false_chunk_is_refused(tmp_path: Path, chunks: list[tuple[int, bytes]
     """Damaged, short, unknown and repeated chunks end the download with the reason; no state file appears."""
 
     async def scenario() -> None:
-        async with false_donor(FalseDonor(STATE, chunks)) as address, joiner() as client:
+        async with false_donor(FalseDonor(STATE, chunks)) as address, joiner(tmp_path) as client:
             with pytest.raises(RemoteProtocolError) as caught:
-                await client.download(address, RUN, tmp_path / "state", len(STATE), lambda *_: None)
+                await client.download([address], RUN, tmp_path / "state", len(STATE), lambda *_: None)
             assert caught.value.reason is reason
         assert not (tmp_path / "state").exists()
 
@@ -181,9 +221,9 @@ def test_a_donor_that_stops_in_the_middle_keeps_what_came(tmp_path: Path) -> Non
 
     async def scenario() -> None:
         false = FalseDonor(STATE, [(0, chunk(0)), (1, chunk(1))])
-        async with false_donor(false) as address, joiner() as client:
+        async with false_donor(false) as address, joiner(tmp_path) as client:
             with pytest.raises((LinkError, RemoteProtocolError)):
-                await client.download(address, RUN, tmp_path / "state", len(STATE), lambda *_: None)
+                await client.download([address], RUN, tmp_path / "state", len(STATE), lambda *_: None)
         assert false.asked[:2] == [[0, 1, 2, 3], [2, 3]]
         assert (tmp_path / "state.partial").read_bytes()[: 2 * STATE_CHUNK_BYTES] == STATE[: 2 * STATE_CHUNK_BYTES]
 
@@ -194,9 +234,9 @@ def test_a_donor_that_falls_silent_is_given_up(tmp_path: Path) -> None:
     """No chunk for the stall timeout ends the download."""
 
     async def scenario() -> None:
-        async with false_donor(FalseDonor(STATE, [(0, chunk(0))], then_hang=True)) as address, joiner() as client:
+        async with false_donor(FalseDonor(STATE, [(0, chunk(0))], then_hang=True)) as address, joiner(tmp_path) as client:
             with pytest.raises(LinkError) as caught:
-                await client.download(address, RUN, tmp_path / "state", len(STATE), lambda *_: None)
+                await client.download([address], RUN, tmp_path / "state", len(STATE), lambda *_: None)
             assert caught.value.reason == "timeout"
 
     run(scenario())
@@ -208,9 +248,9 @@ def test_a_dead_donor_is_unreachable(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with donor(tmp_path / "snapshot") as address:
             pass
-        async with joiner() as client:
+        async with joiner(tmp_path) as client:
             with pytest.raises(LinkError) as caught:
-                await client.download(address, RUN, tmp_path / "state", 100, lambda *_: None)
+                await client.download([address], RUN, tmp_path / "state", 100, lambda *_: None)
             assert caught.value.reason == "unreachable"
 
     run(scenario())
@@ -232,9 +272,9 @@ def test_what_cannot_be_had_is_refused_by_name(
     async def scenario() -> None:
         if has_snapshot:
             (tmp_path / "snapshot").write_bytes(STATE)
-        async with donor(tmp_path / "snapshot") as address, joiner() as client:
+        async with donor(tmp_path / "snapshot") as address, joiner(tmp_path) as client:
             with pytest.raises(RemoteProtocolError) as caught:
-                await client.download(address, run_id, tmp_path / "state", max_bytes, lambda *_: None)
+                await client.download([address], run_id, tmp_path / "state", max_bytes, lambda *_: None)
             assert caught.value.reason is reason
 
     run(scenario())
@@ -245,8 +285,8 @@ def test_a_folder_that_is_gone_is_our_own_fault(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         (tmp_path / "snapshot").write_bytes(STATE)
-        async with donor(tmp_path / "snapshot") as address, joiner() as client:
+        async with donor(tmp_path / "snapshot") as address, joiner(tmp_path) as client:
             with pytest.raises(StoreError, match=r"state\.partial"):
-                await client.download(address, RUN, tmp_path / "none" / "state", 1 << 30, lambda *_: None)
+                await client.download([address], RUN, tmp_path / "none" / "state", 1 << 30, lambda *_: None)
 
     run(scenario())

@@ -40,7 +40,13 @@ class PartialFile:
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._descriptor = self._opened()
+        if (
+            os.fstat(self._descriptor).st_nlink > 1
+        ):  # the shelf has it too: what is given to others must not be written to
+            os.close(self._descriptor)
+            self._path.unlink()
+            self._descriptor = self._opened()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -74,6 +80,9 @@ class PartialFile:
         """All is there: give the file its name."""
         os.fsync(self._descriptor)
         self._path.replace(self._destination)
+
+    def _opened(self) -> int:
+        return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
 
     def _has(self, index: int, has_bytes: int) -> bool:
         offset = index * self._snapshot.chunk_bytes

@@ -76,8 +76,10 @@ class SnapshotShelf:
     def tidy(self) -> None:
         """Let go of what is too old or too many and is not being read."""
         oldest = time.time() - _KEEP_S
+        newest = next(reversed(self._held), None)
         for name, held in list(self._held.items()):
-            if not held.readers and (len(self._held) > _MOST or os.fstat(held.descriptor).st_mtime < oldest):
+            is_too_many = len(self._held) > _MOST and name != newest
+            if not held.readers and (is_too_many or os.fstat(held.descriptor).st_mtime < oldest):
                 os.close(self._held.pop(name).descriptor)
                 self._path(name).unlink(missing_ok=True)
 

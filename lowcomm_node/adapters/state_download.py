@@ -72,20 +72,22 @@ class Download:
         with self._file as file:
             while not self._board.is_complete:
                 done_before = self._done_bytes
-                failure = await self._ask_all(file)
+                failures = await self._ask_all(file)
                 if self._board.is_complete:
                     break
-                is_broken_off = isinstance(failure, LinkError) and failure.reason == "disconnect"
-                if is_broken_off and self._done_bytes > done_before:
+                reasons = {failure.reason for failure in failures.values() if isinstance(failure, LinkError)}
+                if "disconnect" in reasons and self._done_bytes > done_before:
                     continue
                 patience_s = min(self._last_at - started_at, _LONGEST_WAIT_S)
+                if "busy" in reasons and self._done_bytes:  # who is busy holds the snapshot
+                    patience_s = _LONGEST_WAIT_S
                 if self._loop.time() + _RETRY_S > self._last_at + patience_s:
-                    raise failure
+                    raise failures.get(self._holders[0]) or next(iter(failures.values()))
                 await asyncio.sleep(_RETRY_S)
             await asyncio.to_thread(file.finish)
 
-    async def _ask_all(self, file: PartialFile) -> _Failure:
-        """Fetch from every holder until all is there or none is left; returns what went wrong, the first holder's word first."""
+    async def _ask_all(self, file: PartialFile) -> dict[str, _Failure]:
+        """Fetch from every holder until all is there or each has failed; returns how."""
         waiting = deque(self._holders)
         failures: dict[str, _Failure] = {}
         lanes = {
@@ -102,8 +104,7 @@ class Download:
             for lane in lanes:
                 lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
-        nothing = LinkError("disconnect", "nobody gives the rest of the snapshot")
-        return failures.get(self._holders[0]) or next(iter(failures.values()), nothing)
+        return failures
 
     async def _drain(self, file: PartialFile, waiting: deque[str], failures: dict[str, _Failure]) -> None:
         """One lane: fetch from a holder until it fails, then from the next."""

@@ -10,15 +10,19 @@ weights:
     p_c = median p_i        c = median s_i (per coordinate)        d_i = |s_i - c|        m = median |s_i - s_0|
 
     progress    |p - p_c|  >  p_c / 2 + total_steps / 20
-    initial     |x - s_0|  <  m / 4 * min(1, p / p_c)                                     once the others have moved
-    distance    |x - c|    >  max(3 * (median d_i + 3 * 1.4826 * MAD d_i), |c| / 10) + 2 * m / p_c * |p - p_c|
+    initial     |x - s_0|  <  m / 4 * min(1, p / p_c)^2
+    distance    |x - c|    >  max(2 * sqrt((n + 1) / (n - 1)) * (median d_i + 3 * 1.4826 * MAD d_i), |c| / 10)
+                              + 2 * m / p_c * |p - p_c|
     norm        ln(norm / median of the others')  beyond  ln f or 5 * 1.4826 * MAD of their logarithms
 
-The last term of *distance* is what the weights may have moved between two fingerprints that were not taken at the same
-progress. While the others have hardly begun (p_c below a twentieth of the run) weights move by their own size within few
-steps and there is no pace to go by: then only |x - c| > 1.2 * max(|x|, |c|) is too far, which no movement away from c
-reaches but another sign does. Medians keep a minority of false references from deciding; with n = 2 a single one can make
-the limits wide, never narrow.
+*initial*: at the start the learning rate rises linearly, and weights have moved by the square of the share of steps.
+*distance*: the root is how much further from the middle of n others a further one lies than they do themselves; the last
+term is what weights may have moved between fingerprints that were not taken at the same progress. While the others have
+hardly begun (p_c below a twentieth of the run) weights move by their own size within few steps and there is no pace to go
+by: then only |x - c| > 1.2 * max(|x|, |c|) is too far, which no movement away from c reaches but another sign does.
+*norm*: f is 1.5 for weights and 10 for optimizer state, which follows single gradients; only weights and second moments can
+be too small. Medians keep a minority of false references from deciding; with n = 2 a single one can make the limits wide,
+never narrow.
 """
 
 import math
@@ -40,16 +44,15 @@ _SIGMA = 1.4826
 _YOUNG_RATIO = 1 / 20
 _PROGRESS_RATIO = 1 / 2
 _INITIAL_RATIO = 1 / 4
-_SPREADS = 3.0
+_SPREADS = 2.0
 _NORM_RATIO = 1 / 10
 _PACES = 2.0
 _YOUNG_NORM_RATIO = 1.2
 
 _WEIGHTS = ("params", "slow")
-_WEIGHTS_FACTOR = 3.0
+_WEIGHTS_FACTOR = 1.5
 _SECOND_MOMENT = "exp_avg_sq"
 _FACTOR = 10.0
-"""Optimizer state follows single gradients: between honest nodes it differs more than weights do."""
 _LARGEST_EXPONENT = 700.0
 """Norms that others claim must not overflow."""
 
@@ -116,7 +119,7 @@ def _initial_misfit(state: Fingerprint, others: Sequence[Fingerprint], initial: 
         return None
     moved = _usual_movement(others, initial)
     own = math.dist(state.sketch, initial)
-    if moved <= _SPREADS * _spread(others) or own >= _INITIAL_RATIO * moved * min(1.0, state.progress_steps / usual):
+    if own >= _INITIAL_RATIO * moved * min(1.0, state.progress_steps / usual) ** 2:
         return None
     detail = f"weights {own:.3g} from the run's initial ones, where {len(others)} others are {moved:.3g} away"
     return Misfit(fault=StateFault.INITIAL, detail=detail)
@@ -174,10 +177,11 @@ def _usual_movement(others: Sequence[Fingerprint], initial: Sequence[float]) -> 
 
 
 def _spread(others: Sequence[Fingerprint]) -> float:
-    """A distance from the middle that honest members keep within."""
+    """How far from the middle of the others one more of their kind may well lie."""
     center = _center(others)
     distances = [math.dist(other.sketch, center) for other in others]
-    return median(distances) + 3 * _SIGMA * _mad(distances)
+    outside = math.sqrt((len(others) + 1) / (len(others) - 1))
+    return outside * (median(distances) + 3 * _SIGMA * _mad(distances))
 
 
 def _mad(numbers: Iterable[float]) -> float:

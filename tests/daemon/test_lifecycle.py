@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.daemon import lifecycle
 from lowcomm_node.daemon.lifecycle import JoinOptions, Node
 from lowcomm_node.errors import DataError, LowcommError
@@ -52,6 +53,9 @@ class FakeTraining:
         await asyncio.Event().wait()
 
     async def take_snapshot(self) -> tuple[Path, float]:
+        raise NotImplementedError
+
+    async def take_fingerprint(self) -> Fingerprint:
         raise NotImplementedError
 
     async def save(self) -> None:

@@ -1,7 +1,7 @@
 """Where a node's state comes from, with donors that are far on, behind, broken or not there."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,10 +9,12 @@ import torch
 from safetensors.torch import save_file
 
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.daemon import sync
+from lowcomm_node.daemon.donors import Donors, DownloadRules
 from lowcomm_node.daemon.sync import StateSources, obtain_state
 from lowcomm_node.errors import LinkError, StoreError
-from lowcomm_node.train.messages import LoadState, StateLoaded
+from lowcomm_node.train.messages import FingerprintTaken, LoadState, StateLoaded, TakeFingerprint
 from lowcomm_node.units import PeerId, RunId
 
 _RUN = RunId("ab" * 32)
@@ -23,7 +25,7 @@ def donor(name: str, progress_steps: float) -> Member:
 
 
 class Client:
-    """Downloads from whoever is not broken; remembers who was asked."""
+    """Downloads from whoever is not broken; remembers who was asked. Nobody tells its fingerprint."""
 
     def __init__(self, broken: set[str]) -> None:
         self.broken = broken
@@ -31,17 +33,23 @@ class Client:
 
     async def download(
         self,
-        grpc_address: str,
+        donors: Sequence[str],
         run_id: RunId,
         destination: Path,
         max_bytes: int,
         on_progress: Callable[[int, int], None],
-    ) -> float:
+    ) -> None:
         del run_id, destination, max_bytes, on_progress
-        self.asked.append(grpc_address)
-        if grpc_address in self.broken:
-            raise LinkError("unreachable", grpc_address)
-        return 0.0
+        self.asked.append(donors[0])
+        if donors[0] in self.broken:
+            raise LinkError("unreachable", donors[0])
+
+    async def fingerprint(self, address: str, run_id: RunId) -> Fingerprint:
+        raise LinkError("timeout", f"{address} {run_id}")
+
+    async def keep(self, path: Path, progress_steps: float) -> None: ...
+
+    def discard(self, destination: Path) -> None: ...
 
 
 def obtain(
@@ -63,27 +71,29 @@ def obtain(
             raise StoreError("not finite")
         return StateLoaded(progress_steps=1.0, steps=0, tokens=0)
 
+    async def examine(_: TakeFingerprint) -> FingerprintTaken:
+        return FingerprintTaken(fingerprint=Fingerprint(progress_steps=1.0, sketch=(1.0,), norms=()))
+
     async def listed() -> tuple[Member, ...]:
         return tuple(donor(name, progress) for name, progress in donors.items())
 
     async def bounded() -> StateLoaded | None:
-        sources = StateSources(
-            run_id=_RUN,
-            own_file=folder / "own",
-            download_file=folder / "download",
-            is_first=is_first,
-            patience_s=patience_s,
-            max_bytes=1000,
+        sources = StateSources(run_id=_RUN, own_file=folder / "own", is_first=is_first, patience_s=patience_s)
+        rules = DownloadRules(
+            run_id=_RUN, file=folder / "download", max_bytes=1000, total_steps=1000, initial_sketch=(0.0,)
+        )
+        members = Donors(
+            rules,
+            find=find or listed,
+            client=client,
+            examine=examine,
+            load=load,
+            say=lambda _: None,
+            on_download=lambda _: None,
+            on_refused=lambda _: None,
         )
         async with asyncio.timeout(10):
-            return await obtain_state(
-                sources,
-                find_donors=find or listed,
-                client=client,
-                load=load,
-                say=lambda _: None,
-                on_download=lambda _: None,
-            )
+            return await obtain_state(sources, members, load=load, say=lambda _: None)
 
     return asyncio.run(bounded()), loads
 

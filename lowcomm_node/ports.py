@@ -3,13 +3,14 @@
 All methods are called from the daemon's one event loop.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.messages import Message
 from lowcomm_node.units import MeetingId, PeerId, RunId
 
@@ -19,6 +20,7 @@ __all__ = [
     "ChildLedger",
     "Clock",
     "Directory",
+    "FingerprintSource",
     "Link",
     "MeetingSink",
     "SnapshotSource",
@@ -134,6 +136,10 @@ SnapshotSource = Callable[[], Awaitable[tuple[Path, float]]]
 """Writes a fresh snapshot file (or returns a recent one) and its progress; called when a joiner asks."""
 
 
+FingerprintSource = Callable[[], Awaitable[Fingerprint]]
+"""Looks at the live state (or returns a recent look); called when a joiner asks."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredCheckpoint:
     """One of this node's own checkpoints, as its JSON file describes it; its tensors are still unread."""
@@ -160,15 +166,29 @@ class StateClient(Protocol):
 
     async def download(
         self,
-        grpc_address: str,
+        donors: Sequence[str],
         run_id: RunId,
         destination: Path,
         max_bytes: int,
         on_progress: Callable[[int, int], None],
-    ) -> float:
-        """Fetch a donor's snapshot into ``destination``, each chunk verified; returns the donor's progress.
+    ) -> None:
+        """Fetch a snapshot into ``destination``, each chunk verified.
 
-        Chunks that are already there and match are not fetched again. ``on_progress`` gets bytes done and total.
-        Raises LinkError or RemoteProtocolError.
+        ``donors`` are addresses (host:port): the first says which snapshot, and is fetched from; so are all others that hold
+        the same one. What an earlier attempt has begun is finished first, if anybody still holds that snapshot; chunks
+        that are already there and match are not fetched again. ``on_progress`` gets bytes done and total. Raises LinkError
+        and RemoteProtocolError, and StoreError when the file cannot be kept here.
         """
+        ...
+
+    async def fingerprint(self, address: str, run_id: RunId) -> Fingerprint:
+        """Ask a member what its live state looks like. Raises LinkError, RemoteProtocolError."""
+        ...
+
+    async def keep(self, path: Path, progress_steps: float) -> None:
+        """Give this state file, which is known to be good, to others who want the same; it may be removed afterwards."""
+        ...
+
+    def discard(self, destination: Path) -> None:
+        """Remove a download, whole or not; until then it is gone on with, even by the node's next life."""
         ...

@@ -192,7 +192,7 @@ class Node:
             )
         self._enter("connecting", "building model and data")
         ready = await self._training.configure(manifest, run, self._identity.peer_id)
-        self._core = NodeCore(self._rules(manifest, run))
+        core = self._core = NodeCore(self._rules(manifest, run))
         self._runtime = Runtime(
             core=self._core,
             manifest=manifest,
@@ -202,7 +202,15 @@ class Node:
             send_to_trainer=self._training.send,
             on_cure=self._cure,
         )
-        await self._network.open(run, found.canonical, ready, self._runtime, self._training.take_snapshot)
+        await self._network.open(
+            run,
+            found.canonical,
+            ready,
+            self._runtime,
+            is_meeting=lambda: bool(core.phase()),
+            snapshots=self._training.take_snapshot,
+            fingerprints=self._training.take_fingerprint,
+        )
         self._runtime.connect(self._network.link)
         self._metrics.identify(
             peer_id=self._identity.peer_id,

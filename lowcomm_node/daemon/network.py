@@ -11,12 +11,23 @@ from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
 from lowcomm_node.adapters.grpc_link import GrpcLink
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
 from lowcomm_node.adapters.identity import Identity
+from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
 from lowcomm_node.adapters.state_service import StateService
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.pacing import Pacer
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.errors import DirectoryError, NoPeerError
-from lowcomm_node.ports import ChildLedger, Directory, Link, MeetingSink, SnapshotSource, StateClient, Welcome
+from lowcomm_node.ports import (
+    ChildLedger,
+    Directory,
+    FingerprintSource,
+    Link,
+    MeetingSink,
+    SnapshotSource,
+    StateClient,
+    Welcome,
+)
 from lowcomm_node.settings.node import MeetingSettings, NetworkSettings
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.train.messages import Ready
@@ -67,9 +78,14 @@ class Network:
         self._channels = ChannelCache()
         self._server: GrpcServer | None = None
         self._link: GrpcLink | None = None
-        self._states: StateService | None = None
+        self._shelf = SnapshotShelf(state_dir / "snapshots")
         self._welcome: Welcome | None = None
-        self.state_client: StateClient = GrpcStateClient(channels=self._channels, protocol_version=PROTOCOL_VERSION)
+        self.state_client: StateClient = GrpcStateClient(
+            channels=self._channels,
+            protocol_version=PROTOCOL_VERSION,
+            shelf=self._shelf,
+            on_received=lambda num_bytes: recorder.metrics.state_moved("received", num_bytes),
+        )
         self.join_address = ""
         """What others pass to --peers; empty before the directory is up."""
 
@@ -111,7 +127,10 @@ class Network:
         canonical: bytes,
         ready: Ready,
         sink: MeetingSink,
+        *,
+        is_meeting: Callable[[], bool],
         snapshots: SnapshotSource,
+        fingerprints: FingerprintSource,
     ) -> None:
         """Open the port for meetings and downloads, and tell whoever asks about the run."""
         limits = MeetingLimits(
@@ -130,8 +149,18 @@ class Network:
             on_refused=lambda reason: self._recorder.rejected(reason, "refused on the wire"),
         )
         self._server = GrpcServer(host=self._settings.host, port=self._settings.grpc_port)
-        self._states = StateService(run_id=run, protocol_version=PROTOCOL_VERSION, source=snapshots)
-        port = await self._server.start([self._link.handler(), self._states.handler()])
+        await self._shelf.take_up()
+        states = StateService(
+            run_id=run,
+            protocol_version=PROTOCOL_VERSION,
+            source=snapshots,
+            fingerprint=fingerprints,
+            shelf=self._shelf,
+            pacer=Pacer(self._settings.state_rate_bytes_per_s),
+            is_meeting=is_meeting,
+            on_sent=lambda num_bytes: self._recorder.metrics.state_moved("sent", num_bytes),
+        )
+        port = await self._server.start([self._link.handler(), states.handler()])
         host = self._settings.announce_host or self._settings.host
         self._dht.grpc_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         await self._directory.serve_hello(run, canonical)
@@ -173,8 +202,7 @@ class Network:
             await self._link.stop()
         if self._server is not None:
             await self._server.stop()
-        if self._states is not None:
-            self._states.close()
+        self._shelf.close()
         await self._channels.close()
         await self._dht.stop()
 

@@ -22,6 +22,7 @@ from lowcomm_node.errors import (
 from lowcomm_node.train.messages import (
     CheckpointWritten,
     Failed,
+    FingerprintTaken,
     FromTrainer,
     Ready,
     SnapshotWritten,
@@ -32,7 +33,7 @@ from lowcomm_node.train.messages import (
 
 __all__ = ["TrainerSession"]
 
-_Answer = TypeVar("_Answer", Ready, StateLoaded, SnapshotWritten, CheckpointWritten, Stopped)
+_Answer = TypeVar("_Answer", Ready, StateLoaded, SnapshotWritten, CheckpointWritten, FingerprintTaken, Stopped)
 _ERRORS: dict[str, type[LowcommError]] = {
     cls.code: cls for cls in (ConfigError, DataError, DeviceError, OutOfMemoryError, StoreError)
 }

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from lowcomm_node.adapters.checkpoint_store import CheckpointStore
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.daemon.children import Children
+from lowcomm_node.daemon.donors import Donors, DownloadRules
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.supervisor import TrainerSupervisor
 from lowcomm_node.daemon.sync import StateSources, obtain_state
@@ -20,6 +22,7 @@ from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.train.messages import (
     CheckpointWritten,
     Configure,
+    FingerprintTaken,
     FromTrainer,
     LoadState,
     Ready,
@@ -29,6 +32,7 @@ from lowcomm_node.train.messages import (
     StateLoaded,
     Stop,
     Stopped,
+    TakeFingerprint,
     ToTrainer,
     WriteCheckpoint,
     WriteSnapshot,
@@ -38,6 +42,9 @@ from lowcomm_node.units import PeerId, RunId, Stream
 __all__ = ["Training"]
 
 _SNAPSHOT_FRESH_S = 10.0
+_FINGERPRINT_FRESH_S = 10.0
+_FINGERPRINT_REST = 20.0
+"""Between two looks at the state the trainer trains at least this many times as long as the last look took."""
 _SNAPSHOT_PREFIX = "snapshot-"
 _SAVE_GRACE_S = 60.0
 _PATIENCE_S = 15.0
@@ -73,6 +80,8 @@ class Training:
         self._checkpoints = CheckpointStore(state_dir, settings.checkpoint, recorder.checkpoints_need_care)
         self._one_checkpoint = asyncio.Lock()
         self._saved_at: tuple[int, int] | None = None
+        self._fingerprint: tuple[Fingerprint, float] | None = None
+        self._looking: asyncio.Task[Fingerprint] | None = None
         self.ready: Ready | None = None
         self.report: Report | None = None
         """The trainer's newest report."""
@@ -167,6 +176,16 @@ class Training:
             self._writing = asyncio.create_task(self._write_snapshot(), name="snapshot")
         return await asyncio.shield(self._writing)
 
+    async def take_fingerprint(self) -> Fingerprint:
+        """What the live state looks like, or looked like within the last seconds; for joiners to compare with. Raises LowcommError."""
+        if self._fingerprint is not None and time.monotonic() < self._fingerprint[1]:
+            return self._fingerprint[0]
+        if not self.has_state:
+            raise StoreError("this node has no state yet")
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_at_state(), name="fingerprint")
+        return await asyncio.shield(self._looking)
+
     async def keep_checkpoints(self, due: Callable[[], Mapping[Stream, int]]) -> None:
         """Write one every so often, for ever; one that fails costs nothing but itself. ``due`` as WriteCheckpoint has it."""
         every_s = self._settings.checkpoint.every_s
@@ -224,6 +243,13 @@ class Training:
         self._snapshot = (path, written.progress_steps, time.monotonic())
         return path, written.progress_steps
 
+    async def _look_at_state(self) -> Fingerprint:
+        started_at = time.monotonic()
+        taken = await self._session.ask(TakeFingerprint(), FingerprintTaken)
+        now = time.monotonic()
+        self._fingerprint = (taken.fingerprint, now + max(_FINGERPRINT_FRESH_S, _FINGERPRINT_REST * (now - started_at)))
+        return taken.fingerprint
+
     def _clear_leftovers(self) -> None:
         """Remove what a life of this node that was killed has left; the directory is locked, so nobody uses it."""
         for pattern in (f"{_SNAPSHOT_PREFIX}*", ".*.unfinished"):
@@ -254,20 +280,33 @@ class Training:
         sources = StateSources(
             run_id=question.run_id,
             checkpoints=self._checkpoints,
-            download_file=self._state_dir / "download.safetensors",
             is_first=is_first,
             patience_s=patience_s,
             is_unfit=is_unfit,
+        )
+        rules = DownloadRules(
+            run_id=question.run_id,
+            file=self._state_dir / "download.safetensors",
             max_bytes=ready.snapshot_bytes_max,
+            total_steps=question.manifest.training.total_steps,
+            initial_sketch=ready.initial_sketch,
         )
-        self.loaded = loaded = await obtain_state(
-            sources,
-            find_donors=find_donors,
+
+        def say(detail: str) -> None:
+            self._enter("syncing", detail)
+
+        metrics = self._recorder.metrics
+        donors = Donors(
+            rules,
+            find=find_donors,
             client=client,
+            examine=lambda question: self._session.ask(question, FingerprintTaken),
             load=self._load,
-            say=lambda detail: self._enter("syncing", detail),
-            on_download=lambda ok: self._recorder.metrics.state_downloaded(has_succeeded=ok),
+            say=say,
+            on_download=lambda ok: metrics.state_downloaded(has_succeeded=ok),
+            on_refused=metrics.state_refused,
         )
+        self.loaded = loaded = await obtain_state(sources, donors, load=self._load, say=say)
         if loaded is not None:
             self._recorder.metrics.trainer_resumed(loaded.steps, loaded.tokens)
 

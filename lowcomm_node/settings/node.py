@@ -63,6 +63,9 @@ class NetworkSettings:
     """Seconds between two looks into the directory."""
     max_peers: Annotated[int, Between(2, 10000)] = 64
     """Size of the sample of live peers the node keeps."""
+    state_rate_bytes_per_s: Annotated[float, Between(100_000.0, 1e12)] = 1_000_000.0
+    """Bytes per second that downloads of this node's state may take together while a meeting is under way; without one they
+    may use the whole line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

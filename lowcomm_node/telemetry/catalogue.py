@@ -11,6 +11,7 @@ from itertools import product
 from typing import Literal
 
 from lowcomm_node.core.commands import HealReason, Role
+from lowcomm_node.core.fingerprint import StateFault
 from lowcomm_node.core.supervision import Cause
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import Codec, Stream
@@ -297,6 +298,20 @@ CATALOGUE: tuple[Metric, ...] = (
         help="Times the node gave up its own state for a donor's, by what was wrong with it.",
         labels={"reason": tuple(HealReason)},
         used_by="Does training diverge here? Is this machine's arithmetic broken?",
+    ),
+    Metric(
+        name="state_refusals_total",
+        kind="counter",
+        help="States of donors that were refused: not readable, or too different from those of other members.",
+        labels={"reason": ("unreadable", *StateFault)},
+        used_by="Does somebody give poisoned or useless state to newcomers?",
+    ),
+    Metric(
+        name="state_bytes_total",
+        kind="counter",
+        help="Bytes of training state sent to joiners and received from donors.",
+        labels={"direction": _DIRECTIONS},
+        used_by="How much of the line goes into downloads?",
     ),
     Metric(
         name="checkpoint_writes_total",

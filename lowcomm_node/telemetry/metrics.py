@@ -198,6 +198,14 @@ class Metrics:
         """The node gives up its own state for a donor's."""
         self._instruments.counter("heals_total", reason).inc()
 
+    def state_refused(self, reason: str) -> None:
+        """A donor's state was not taken: a StateFault, or ``unreadable``."""
+        self._instruments.counter("state_refusals_total", reason).inc()
+
+    def state_moved(self, direction: str, num_bytes: int) -> None:
+        """A chunk of a snapshot was ``sent`` to a joiner or ``received`` from a donor."""
+        self._instruments.counter("state_bytes_total", direction).inc(num_bytes)
+
     def checkpoint_written(self, *, has_succeeded: bool) -> None:
         """An attempt to write a checkpoint has ended."""
         self._instruments.counter("checkpoint_writes_total", "ok" if has_succeeded else "failed").inc()

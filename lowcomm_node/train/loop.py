@@ -14,17 +14,20 @@ from lowcomm_node.errors import StoreError, TrainerError
 from lowcomm_node.train.checkpoint import MeetingMemory, read_checkpoint, write_checkpoint
 from lowcomm_node.train.desk import MeetingCommand, MeetingDesk
 from lowcomm_node.train.evaluate import validation_loss
+from lowcomm_node.train.fingerprint import fingerprint_of
 from lowcomm_node.train.mailbox import Mailbox
 from lowcomm_node.train.messages import (
     CheckpointWritten,
     Configure,
     Failed,
+    FingerprintTaken,
     LoadState,
     Run,
     SnapshotWritten,
     StateLoaded,
     Stop,
     Stopped,
+    TakeFingerprint,
     ToTrainer,
     WriteCheckpoint,
     WriteSnapshot,
@@ -127,6 +130,8 @@ class Trainer:
                 self._load(request)
             case WriteSnapshot() | WriteCheckpoint():
                 self._write(request)
+            case TakeFingerprint():
+                self._take_fingerprint(request)
             case Stop():
                 self._stop(request)
             case Configure():
@@ -192,10 +197,7 @@ class Trainer:
                 state, memory = read_checkpoint(path, run_id, replica.layout())
             else:
                 state, memory = read_state(path, run_id, replica.layout()), MeetingMemory()
-            if not is_plausible(state.counters.progress_steps, self._training):
-                raise StoreError(
-                    f"{path}: state refused: progress {state.counters.progress_steps} is beyond the run's end"
-                )
+            self._check_progress(path, state)
             if memory.learnt:
                 self._desk.recall(memory.learnt)
         except StoreError as error:
@@ -212,6 +214,24 @@ class Trainer:
             applied_meetings=memory.applied_meetings,
         )
         self._mailbox.post(loaded)
+
+    def _check_progress(self, path: Path, state: TrainingState) -> None:
+        if not is_plausible(state.counters.progress_steps, self._training):
+            raise StoreError(f"{path}: state refused: progress {state.counters.progress_steps} is beyond the run's end")
+
+    def _take_fingerprint(self, request: TakeFingerprint) -> None:
+        started = self._clock()
+        try:
+            if request.path:
+                state = read_state(Path(request.path), self._session.run_id, self._replica.layout())
+                self._check_progress(Path(request.path), state)
+            else:
+                state = self._replica.state()
+        except StoreError as error:
+            self._mailbox.post(Failed(code=error.code, detail=str(error), is_fatal=False))
+            return
+        self._mailbox.post(FingerprintTaken(fingerprint=fingerprint_of(state)))
+        self._meter.exchange_seconds += self._clock() - started
 
     def _write(self, request: WriteSnapshot | WriteCheckpoint) -> None:
         """Have the state written by the other thread, from the next boundary at which there is memory for its copy."""

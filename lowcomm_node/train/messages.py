@@ -14,6 +14,7 @@ from lowcomm_node.core.events import (
     EncodingRefused,
     OfferEncoded,
 )
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.units import MeetingId, PeerId, RunId, Stream
@@ -22,6 +23,7 @@ __all__ = [
     "CheckpointWritten",
     "Configure",
     "Failed",
+    "FingerprintTaken",
     "FromTrainer",
     "LoadState",
     "Ready",
@@ -31,6 +33,7 @@ __all__ = [
     "StateLoaded",
     "Stop",
     "Stopped",
+    "TakeFingerprint",
     "ToTrainer",
     "WriteCheckpoint",
     "WriteSnapshot",
@@ -63,6 +66,8 @@ class Ready:
     """Number of values in each stream of state that a meeting could be about."""
     follower_pids: tuple[int, ...] = ()
     """Processes that the trainer has started for the node's further devices."""
+    initial_sketch: tuple[float, ...] = ()
+    """Count sketch of the manifest's initial weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +145,21 @@ class SnapshotWritten:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TakeFingerprint:
+    """Look at the live state, or at a donor's state file without loading it. Answered by FingerprintTaken or Failed."""
+
+    path: str = ""
+    """The state file; empty is the live state at the next step boundary."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FingerprintTaken:
+    """What the state looks like; of a file also: it is this run's, complete and finite."""
+
+    fingerprint: Fingerprint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WriteCheckpoint:
     """Write everything this node needs to go on after a restart. Answered by CheckpointWritten or Failed."""
 
@@ -191,6 +211,7 @@ ToTrainer = (
     | Run
     | WriteSnapshot
     | WriteCheckpoint
+    | TakeFingerprint
     | Stop
     | EncodeOffer
     | EncodeAnswer
@@ -205,6 +226,7 @@ FromTrainer = (
     | Report
     | SnapshotWritten
     | CheckpointWritten
+    | FingerprintTaken
     | Stopped
     | Failed
     | OfferEncoded

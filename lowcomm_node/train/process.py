@@ -54,6 +54,7 @@ def prepare_child() -> None:
 
 def _train(mailbox: PipeMailbox) -> None:
     # Importing torch takes seconds: the watch on the daemon is up before, and the daemon finds its run meanwhile.
+    from lowcomm_node.algo.consensus import count_sketch  # noqa: PLC0415
     from lowcomm_node.train.devices import lead  # noqa: PLC0415
     from lowcomm_node.train.loop import Trainer  # noqa: PLC0415
     from lowcomm_node.train.model import count_parameters  # noqa: PLC0415
@@ -80,6 +81,7 @@ def _train(mailbox: PipeMailbox) -> None:
                 stream_sizes={
                     stream: sum(tensor.numel() for tensor in replica.tensors(stream)) for stream in replica.streams
                 },
+                initial_sketch=tuple(count_sketch(replica.theta).tolist()),
             )
         )
         trainer.run()

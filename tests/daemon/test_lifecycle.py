@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.daemon import lifecycle
 from lowcomm_node.daemon.lifecycle import JoinOptions, Node
 from lowcomm_node.errors import DataError, LowcommError
@@ -64,6 +65,9 @@ class FakeTraining:
     async def save(self, due: Mapping[Stream, int]) -> None:
         self.due_at_end = due
         await self.saving()
+
+    async def take_fingerprint(self) -> Fingerprint:
+        raise NotImplementedError
 
     async def end(self, grace_s: float) -> None:
         del grace_s

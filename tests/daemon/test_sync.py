@@ -1,18 +1,20 @@
 """Where a node's state comes from, with donors that are far on, behind, broken or not there."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from lowcomm_node.adapters.checkpoint_store import CheckpointStore
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.daemon import sync
+from lowcomm_node.daemon.donors import Donors, DownloadRules
 from lowcomm_node.daemon.sync import StateSources, obtain_state
 from lowcomm_node.errors import LinkError, StoreError
 from lowcomm_node.settings.node import CheckpointSettings
-from lowcomm_node.train.messages import LoadState, StateLoaded
+from lowcomm_node.train.messages import FingerprintTaken, LoadState, StateLoaded, TakeFingerprint
 from lowcomm_node.units import PeerId, RunId
 from lowcomm_node.wire.checkpoint import CheckpointFacts, encode_facts
 
@@ -24,7 +26,7 @@ def donor(name: str, progress_steps: float) -> Member:
 
 
 class Client:
-    """Downloads from whoever is not broken; remembers who was asked."""
+    """Downloads from whoever is not broken; remembers who was asked. Nobody tells its fingerprint."""
 
     def __init__(self, broken: set[str]) -> None:
         self.broken = broken
@@ -32,17 +34,23 @@ class Client:
 
     async def download(
         self,
-        grpc_address: str,
+        donors: Sequence[str],
         run_id: RunId,
         destination: Path,
         max_bytes: int,
         on_progress: Callable[[int, int], None],
-    ) -> float:
+    ) -> None:
         del run_id, destination, max_bytes, on_progress
-        self.asked.append(grpc_address)
-        if grpc_address in self.broken:
-            raise LinkError("unreachable", grpc_address)
-        return 0.0
+        self.asked.append(donors[0])
+        if donors[0] in self.broken:
+            raise LinkError("unreachable", donors[0])
+
+    async def fingerprint(self, address: str, run_id: RunId) -> Fingerprint:
+        raise LinkError("timeout", f"{address} {run_id}")
+
+    async def keep(self, path: Path, progress_steps: float) -> None: ...
+
+    def discard(self, destination: Path) -> None: ...
 
 
 def obtain(
@@ -52,6 +60,7 @@ def obtain(
     *,
     is_first: bool = False,
     patience_s: float = 0.0,
+    is_unfit: bool = False,
     find: Callable[[], Awaitable[tuple[Member, ...]]] | None = None,
     refused: frozenset[str] = frozenset(),
 ) -> tuple[StateLoaded | None, list[LoadState]]:
@@ -64,6 +73,9 @@ def obtain(
             raise StoreError("not finite")
         return StateLoaded(progress_steps=1.0, steps=0, tokens=0)
 
+    async def examine(_: TakeFingerprint) -> FingerprintTaken:
+        return FingerprintTaken(fingerprint=Fingerprint(progress_steps=1.0, sketch=(1.0,), norms=()))
+
     async def listed() -> tuple[Member, ...]:
         return tuple(donor(name, progress) for name, progress in donors.items())
 
@@ -71,20 +83,25 @@ def obtain(
         sources = StateSources(
             run_id=_RUN,
             checkpoints=CheckpointStore(folder, CheckpointSettings(), lambda *_: None),
-            download_file=folder / "download",
             is_first=is_first,
             patience_s=patience_s,
-            max_bytes=1000,
+            is_unfit=is_unfit,
+        )
+        rules = DownloadRules(
+            run_id=_RUN, file=folder / "download", max_bytes=1000, total_steps=1000, initial_sketch=(0.0,)
+        )
+        members = Donors(
+            rules,
+            find=find or listed,
+            client=client,
+            examine=examine,
+            load=load,
+            say=lambda _: None,
+            on_download=lambda _: None,
+            on_refused=lambda _: None,
         )
         async with asyncio.timeout(10):
-            return await obtain_state(
-                sources,
-                find_donors=find or listed,
-                client=client,
-                load=load,
-                say=lambda _: None,
-                on_download=lambda _: None,
-            )
+            return await obtain_state(sources, members, load=load, say=lambda _: None)
 
     return asyncio.run(bounded()), loads
 
@@ -138,6 +155,16 @@ def test_own_state_is_taken_when_nobody_that_works_is_further_on(tmp_path: Path)
     )
 
     assert [[question.is_own for question in loads] for loads in (ahead, behind, broken)] == [[False], [True], [True]]
+
+
+def test_an_unfit_node_takes_any_donors_state_before_its_own(tmp_path: Path) -> None:
+    """Its own progress says nothing of its state; with nobody to ask, a checkpoint from before is still better than none."""
+    checkpoint(tmp_path, 1, 50.0)
+
+    behind, nobody = (obtain(tmp_path, donors, Client(set()), is_unfit=True)[1] for donors in ({"a": 10.0}, {}))
+
+    assert [question.is_own for question in behind] == [False]
+    assert [question.is_own for question in nobody] == [True]
 
 
 def test_who_starts_the_run_may_begin_at_once_but_not_after_a_crash(tmp_path: Path) -> None:

@@ -67,6 +67,15 @@ class Silence:
 class _Window:
     seen: deque[float] = field(default_factory=lambda: deque(maxlen=_MEMORY))
     doublings: int = 0
+    usual_s: float | None = None
+    """median + k * MAD; None before enough was seen."""
+
+    def observe(self, silence_s: float) -> None:
+        self.seen.append(silence_s)
+        if len(self.seen) >= _FEWEST:
+            middle = median(self.seen)
+            spread = max(median([abs(seen - middle) for seen in self.seen]), _LEAST_SPREAD * middle)
+            self.usual_s = middle + _SPREADS * spread
 
 
 class Deadlines:
@@ -87,12 +96,10 @@ class Deadlines:
     def limit_s(self, wait: Wait, is_dense: bool, peer: PeerId | None = None) -> float:
         """Seconds of silence after which this wait is given up; ``peer`` where it is a partner that is waited for."""
         window = self._windows.get((wait, is_dense))
-        if window is None or len(window.seen) < _FEWEST:
+        if window is None or window.usual_s is None:
             return self._longest_s
-        middle = median(window.seen)
-        spread = max(median(abs(seen - middle) for seen in window.seen), _LEAST_SPREAD * middle)
         doublings = max(window.doublings, self._slow.get(peer, 0) if peer is not None else 0)
-        return min(self._longest_s, max(self._shortest_s, middle + _SPREADS * spread) * 2.0**doublings)
+        return min(self._longest_s, max(self._shortest_s, window.usual_s) * 2.0**doublings)
 
     def kept(self, wait: Wait, is_dense: bool, silence_s: float, peer: PeerId | None = None) -> None:
         """What was waited for has come, after at most ``silence_s`` of silence."""
@@ -120,7 +127,7 @@ class Deadlines:
     def _observe(self, wait: Wait, is_dense: bool, silence_s: float) -> _Window:
         window = self._windows.setdefault((wait, is_dense), _Window())
         # No more than the longest: a machine that slept over a wait has not seen a slow partner.
-        window.seen.append(min(silence_s, self._longest_s))
+        window.observe(min(silence_s, self._longest_s))
         return window
 
     def _set_slow(self, peer: PeerId | None, change: int) -> None:

@@ -125,8 +125,8 @@ class Node(Generic[T]):
 class VirtualSwarm(VirtualClock, Generic[T]):
     """Everything is drawn from one seed; running it twice gives the same history.
 
-    Everybody knows everybody, and reports are kept with their nodes. ``introduce``, ``passage``, ``heard`` and ``reported``
-    are there for swarms that do it in another way.
+    Everybody knows everybody, and reports are kept with their nodes. ``introduce``, ``passage``, ``heard``, ``handled`` and
+    ``reported`` are there for swarms that do it in another way.
 
     Args:
         trainers: one for each node.
@@ -218,13 +218,18 @@ class VirtualSwarm(VirtualClock, Generic[T]):
     def heard(self, node: Node[T], message: Message) -> None:
         """A complete message has come, and the core has not been told yet."""
 
+    def handled(self, node: Node[T], event: Event, commands: Sequence[Command]) -> None:
+        """A core has decided, and nothing of it has been done yet."""
+
     def reported(self, node: Node[T], report: ReportMeeting) -> None:
         """A meeting is over for this node."""
         node.reports.append(report)
 
     def feed(self, node: Node[T], event: Event) -> None:
         """Something happens to a node; its commands are carried out."""
-        for command in node.core.handle(event, self.now):
+        commands = node.core.handle(event, self.now)
+        self.handled(node, event, commands)
+        for command in commands:
             self._execute(node, command)
         if self._is_lazy and not node.is_ticking and not node.is_gone and not node.core.is_settled():
             node.is_ticking = True

@@ -71,9 +71,9 @@ class Children:
 
     def ended(self, *pids: int) -> None:
         """These children were waited for."""
-        for pid in pids:
-            self._children.pop(pid, None)
-        self._write()
+        known = [pid for pid in pids if self._children.pop(pid, None) is not None]
+        if known:  # a node that was refused the directory must not write
+            self._write()
 
     def end_leftovers(self) -> Leftovers:
         """End what an earlier life has left running and remove its sockets. Bounded in time; blocks for it."""

@@ -111,7 +111,7 @@ class Children:
             children = [_Child(**entry) for entry in found[:_MAX_CHILDREN]]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             self._log.warning("children_unreadable", path=str(self._path), detail=str(error))
             return []
         return [

@@ -71,9 +71,9 @@ class Children:
 
     def ended(self, *pids: int) -> None:
         """These children were waited for."""
-        for pid in pids:
-            self._children.pop(pid, None)
-        self._write()
+        known = [pid for pid in pids if self._children.pop(pid, None) is not None]
+        if known:  # a node that was refused the directory must not write
+            self._write()
 
     def end_leftovers(self) -> Leftovers:
         """End what an earlier life has left running and remove its sockets. Bounded in time; blocks for it."""
@@ -111,7 +111,7 @@ class Children:
             children = [_Child(**entry) for entry in found[:_MAX_CHILDREN]]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             self._log.warning("children_unreadable", path=str(self._path), detail=str(error))
             return []
         return [

@@ -42,10 +42,11 @@ class MicroBatchMemory:
         try:
             with self._path.open("rb") as file:
                 kept = json.loads(file.read(_MAX_FILE_BYTES))
-            number = kept.pop("micro_batches")
-        except (OSError, ValueError, KeyError, AttributeError):
+        except (OSError, ValueError, RecursionError):
             return None
-        return number if kept == self._key and type(number) is int and number > 0 else None
+        number = kept.get("micro_batches") if isinstance(kept, dict) else None
+        is_ours = type(number) is int and kept == {**self._key, "micro_batches": number}
+        return number if is_ours and number > 0 else None
 
     def write(self, micro_batches: int) -> None:
         """Keep this number."""

@@ -106,9 +106,7 @@ class TrainerSession:
         if before is None or kills is None:
             return TrainerKilledError("something has killed the trainer; if memory is short here, it was the kernel")
         if kills > before:
-            return OutOfMemoryError(
-                "the kernel has killed the trainer, probably, because this machine's memory ran out"
-            )
+            return OutOfMemoryError("the kernel has killed the trainer because this machine's memory had run out")
         return TrainerKilledError("somebody has killed the trainer, and not the kernel for want of memory")
 
     async def end(self, grace_s: float) -> None:

@@ -1,7 +1,9 @@
 """The life of a node in one process: real control socket and HTTP port, scripted network and trainer."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from lowcomm_node.core.events import Member
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.daemon import lifecycle
 from lowcomm_node.daemon.lifecycle import JoinOptions, Node
+from lowcomm_node.daemon.notify import ServiceNotifier
 from lowcomm_node.errors import DataError, LowcommError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import MetricsSettings, NodeSettings
@@ -210,3 +213,39 @@ def test_what_ends_the_training_ends_the_node_with_its_own_error(node: Node) -> 
 
     assert FakeTraining.newest.has_ended
     assert node.status().state == "failed"
+
+
+def test_a_service_manager_hears_ready_status_and_stopping_in_order(node: Node, tmp_path: Path) -> None:
+    """Ready when the run is joined, not before the network is up; the last word of a node in order is that it stops."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        node._service = ServiceNotifier(str(tmp_path / "notify"), watchdog_s=30.0)
+        heard: list[str] = []
+
+        def listen() -> list[str]:
+            with suppress(BlockingIOError):
+                while True:
+                    heard.extend(manager.recv(4096).decode().split("\n"))
+            return heard
+
+        async def slow_start() -> None:
+            while not any(line.startswith("STATUS=connecting") for line in listen()):  # noqa: ASYNC110 - the tick sets no event
+                await asyncio.sleep(0)
+            assert "READY=1" not in heard
+
+        FakeNetwork.newest.starting = slow_start
+
+        async def leave_when_told() -> None:
+            while "READY=1" not in listen():  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
+            node._stop_requested.set()
+
+        async def life() -> None:
+            await asyncio.gather(node.run(), leave_when_told())
+
+        run(life())
+
+        words = [line.partition("=")[0] for line in listen()]
+        assert words.index("READY") < words.index("STOPPING")
+        assert (words.count("READY"), words.count("STOPPING"), words.count("WATCHDOG")) == (1, 1, 1)

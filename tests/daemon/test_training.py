@@ -73,7 +73,8 @@ class ScriptedSession:
         self.script.lives.append(self)
         self.lost = asyncio.Event()
         self.exit_status = 1
-        self.pid = 1
+        self.pid = 0
+        self.is_asked = False
 
     def attach(self) -> None: ...
 
@@ -183,6 +184,16 @@ def test_a_trainer_that_fails_to_start_again_is_tried_again(tmp_path: Path, scri
 
     assert len(script.lives) == 4
     assert sum(isinstance(question, Run) for question in script.asked) == 2
+
+
+def test_a_trainer_that_dies_over_its_first_model_is_tried_again(tmp_path: Path, script: Script) -> None:
+    """Before the node trains for the first time, a kill is no more final than later."""
+    script.fails_to_build = {0, 1}
+
+    run(tmp_path, lambda training: live(training, script, crashes=0))
+
+    assert len(script.lives) == 3
+    assert sum(isinstance(question, Run) for question in script.asked) == 1
 
 
 def test_a_trainer_that_keeps_dying_ends_the_node(tmp_path: Path, script: Script) -> None:

@@ -82,7 +82,7 @@ class FakeNetwork:
     async def start(self) -> None:
         await self.starting()
 
-    async def open(self, *_: object) -> None: ...
+    async def open(self, *_: object, **__: object) -> None: ...
 
     def verify(self, record: bytes) -> Member:
         raise NotImplementedError

@@ -9,17 +9,30 @@ from typing import Any
 import pytest
 
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.daemon import training as training_module
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.training import Training
-from lowcomm_node.errors import LowcommError, TrainerError
+from lowcomm_node.errors import LowcommError, StoreError, TrainerError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.telemetry.metrics import Metrics
-from lowcomm_node.train.messages import Configure, FromTrainer, Ready, Run, SnapshotWritten, ToTrainer, WriteSnapshot
+from lowcomm_node.train.messages import (
+    Configure,
+    FingerprintTaken,
+    FromTrainer,
+    Ready,
+    Run,
+    SnapshotWritten,
+    TakeFingerprint,
+    ToTrainer,
+    WriteSnapshot,
+)
 from lowcomm_node.units import PeerId, RunId
 
 _READY = Ready(parameters=1, shapes=((1,),), snapshot_bytes_max=1000, train_tokens=1, validation_tokens=1, device="cpu")
+
+_PRINT = Fingerprint(progress_steps=1.0, sketch=(1.0,), norms=())
 
 
 def names(folder: Path) -> list[str]:
@@ -72,6 +85,8 @@ class ScriptedSession:
                 await self.script.may_write.wait()
                 write(path)
                 return SnapshotWritten(path=path, progress_steps=1.0, steps=1)
+            case TakeFingerprint():
+                return FingerprintTaken(fingerprint=_PRINT)
         raise TypeError(question)
 
     def error(self) -> LowcommError:
@@ -173,6 +188,20 @@ def test_asking_for_a_snapshot_and_going_away_fills_no_disk(tmp_path: Path, scri
         assert sum(isinstance(question, WriteSnapshot) for question in script.asked) == 1
         await training.end(0.0)
         assert names(tmp_path) == []
+
+    run(tmp_path, scenario)
+
+
+def test_joiners_that_ask_do_not_keep_the_trainer_from_training(tmp_path: Path, script: Script) -> None:
+    """A look at the state takes the trainer's time: within ten seconds everybody gets the same one."""
+
+    async def scenario(training: Training) -> None:
+        with pytest.raises(StoreError, match="no state yet"):
+            await training.take_fingerprint()
+        training.has_state = True
+        looks = await asyncio.gather(*(training.take_fingerprint() for _ in range(3)))
+        assert [*looks, await training.take_fingerprint()] == [_PRINT] * 4
+        assert sum(isinstance(question, TakeFingerprint) for question in script.asked) == 1
 
     run(tmp_path, scenario)
 

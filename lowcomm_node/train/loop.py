@@ -30,7 +30,7 @@ from lowcomm_node.train.messages import (
 )
 from lowcomm_node.train.meter import Meter
 from lowcomm_node.train.session import Session
-from lowcomm_node.train.state_file import TrainingState, read_state, write_state
+from lowcomm_node.train.state_file import read_state, write_state
 from lowcomm_node.units import Stream
 
 __all__ = ["REPORT_EVERY_S", "Trainer"]
@@ -179,9 +179,13 @@ class Trainer:
             self._meter.sketch = tuple(count_sketch(self._replica.theta).tolist())
 
     def _load(self, request: LoadState) -> None:
-        replica = self._replica
+        replica, path = self._replica, Path(request.path)
         try:
-            state = self._read(Path(request.path))
+            state = read_state(path, self._session.run_id, replica.layout())
+            if not is_plausible(state.counters.progress_steps, self._training):
+                raise StoreError(
+                    f"{path}: state refused: progress {state.counters.progress_steps} is beyond the run's end"
+                )
         except StoreError as error:
             self._mailbox.post(Failed(code=error.code, detail=str(error), is_fatal=False))
             return
@@ -190,22 +194,6 @@ class Trainer:
         self._is_validation_stale = True
         loaded = StateLoaded(progress_steps=replica.progress_steps, steps=replica.steps, tokens=replica.tokens)
         self._mailbox.post(loaded)
-
-    def _read(self, path: Path) -> TrainingState:
-        state = read_state(path, self._session.run_id, self._replica.layout())
-        if not is_plausible(state.counters.progress_steps, self._training):
-            raise StoreError(f"{path}: state refused: progress {state.counters.progress_steps} is beyond the run's end")
-        return state
-
-    def _take_fingerprint(self, request: TakeFingerprint) -> None:
-        started = self._clock()
-        try:
-            state = self._read(Path(request.path)) if request.path else self._replica.state()
-        except StoreError as error:
-            self._mailbox.post(Failed(code=error.code, detail=str(error), is_fatal=False))
-            return
-        self._mailbox.post(FingerprintTaken(fingerprint=fingerprint_of(state)))
-        self._meter.exchange_seconds += self._clock() - started
 
     def _write_snapshot(self, request: WriteSnapshot) -> None:
         replica = self._replica
@@ -216,6 +204,18 @@ class Trainer:
             return
         written = SnapshotWritten(path=request.path, progress_steps=replica.progress_steps, steps=replica.steps)
         self._mailbox.post(written)
+
+    def _take_fingerprint(self, request: TakeFingerprint) -> None:
+        started = self._clock()
+        try:
+            state = self._replica.state()
+            if request.path:
+                state = read_state(Path(request.path), self._session.run_id, self._replica.layout())
+        except StoreError as error:
+            self._mailbox.post(Failed(code=error.code, detail=str(error), is_fatal=False))
+            return
+        self._mailbox.post(FingerprintTaken(fingerprint=fingerprint_of(state)))
+        self._meter.exchange_seconds += self._clock() - started
 
     def _stop(self, request: Stop) -> None:
         self._is_stopped = True

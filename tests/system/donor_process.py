@@ -25,7 +25,7 @@ async def serve(folder: Path, port: int, rate_bytes_per_s: float) -> None:
 
     shelf = SnapshotShelf(folder / "snapshots")
     await shelf.take_up()
-    if not list((folder / "snapshots").glob("*")):  # noqa: ASYNC240 - nobody is served yet
+    if not list((folder / "snapshots").glob("*")):
         await shelf.put(folder / "snapshot", 1.0)
     service = StateService(
         run_id=RUN,

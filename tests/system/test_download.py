@@ -118,6 +118,7 @@ def test_a_donor_that_is_killed_and_started_again_goes_on(tmp_path: Path) -> Non
     assert len(received) == _NUM_CHUNKS
 
 
+@pytest.mark.timeout(300)
 def test_a_joiner_compares_its_donor_with_the_others(tmp_path: Path) -> None:
     """With three members about, a fourth node asks the others what their state looks like, and takes an honest one."""
     (tmp_path / "run.toml").write_text(TINY_MANIFEST)
@@ -127,10 +128,14 @@ def test_a_joiner_compares_its_donor_with_the_others(tmp_path: Path) -> None:
         (text / f"{index}.txt").write_text(f"the quick brown fox {index} jumps over the lazy dog\n" * 60)
     nodes = [RealNode(tmp_path / "n0", "--manifest", str(tmp_path / "run.toml"), text=text)]
     try:
-        status = nodes[0].wait_for(lambda status: status["state"] == "training", 60, "the first node trains")
-        for number in (1, 2, 3):
-            nodes.append(RealNode(tmp_path / f"n{number}", "--peers", status["join_address"], text=text))
-            nodes[-1].wait_for(lambda status: status["state"] == "training", 60, f"node {number} trains")
+        status = nodes[0].wait_for(lambda status: status["state"] == "training", 90, "the first node trains")
+        for numbers in ((1, 2), (3,)):
+            joiners = [
+                RealNode(tmp_path / f"n{number}", "--peers", status["join_address"], text=text) for number in numbers
+            ]
+            nodes += joiners
+            for joiner in joiners:
+                joiner.wait_for(lambda status: status["state"] == "training", 90, "a joiner trains")
         for node in reversed(nodes):
             assert node.end() == 0
         events = [json.loads(line) for line in nodes[3].log.read_text().splitlines() if line.startswith("{")]

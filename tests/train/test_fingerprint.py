@@ -38,7 +38,7 @@ class Members:
 @pytest.fixture(scope="module", params=["adamw", "muon"])
 def members(request: pytest.FixtureRequest) -> Members:
     optimizer = OptimizerConfig(kind=request.param, lr=1e-2)
-    return Members(tiny_manifest(optimizer=optimizer, total_steps=_TOTAL_STEPS), 60)
+    return Members(tiny_manifest(optimizer=optimizer, total_steps=_TOTAL_STEPS), 30)
 
 
 def changed(state: TrainingState, groups: str, change: Callable[[torch.Tensor], torch.Tensor]) -> TrainingState:

@@ -70,13 +70,11 @@ class Download:
         """Fetch the rest; afterwards the file has its name. Raises LinkError, RemoteProtocolError, OSError."""
         started_at = self._last_at = self._loop.time()
         with self._file as file:
-            while not self._board.is_complete:
-                done_before = self._done_bytes
-                failures = await self._ask_all(file)
-                if self._board.is_complete:
-                    break
+            done_before = self._done_bytes
+            while failures := await self._ask_all(file):
                 reasons = {failure.reason for failure in failures.values() if isinstance(failure, LinkError)}
                 if "disconnect" in reasons and self._done_bytes > done_before:
+                    done_before = self._done_bytes
                     continue
                 patience_s = min(self._last_at - started_at, _LONGEST_WAIT_S)
                 if "busy" in reasons and self._done_bytes:  # who is busy holds the snapshot
@@ -87,7 +85,7 @@ class Download:
             await asyncio.to_thread(file.finish)
 
     async def _ask_all(self, file: PartialFile) -> dict[str, _Failure]:
-        """Fetch from every holder until all is there or each has failed; returns how."""
+        """Fetch from every holder until all is there or each has failed; returns how, nothing when all is there."""
         waiting = deque(self._holders)
         failures: dict[str, _Failure] = {}
         lanes = {
@@ -104,7 +102,7 @@ class Download:
             for lane in lanes:
                 lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
-        return failures
+        return {} if self._board.is_complete else failures
 
     async def _drain(self, file: PartialFile, waiting: deque[str], failures: dict[str, _Failure]) -> None:
         """One lane: fetch from a holder until it fails, then from the next."""

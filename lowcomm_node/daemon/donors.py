@@ -73,6 +73,8 @@ class Donors:
         self._failures: Counter[PeerId] = Counter()
         self._members: tuple[Member, ...] = ()
         self._log = get_logger("sync")
+        self.complaint = "no donor could give its state; retrying"
+        """What to say of a round in vain."""
 
     async def look(self) -> tuple[Member, ...]:
         """Who is to be asked in the next round: in the order of progress, those that have failed after all others.
@@ -127,6 +129,8 @@ class Donors:
         except (LinkError, RemoteProtocolError, StoreError) as error:
             self._log.warning("donor_failed", donor=donor.peer, detail=str(error))
             self._on_download(False)
+            if isinstance(error, StoreError):  # our own disk: no donor can help
+                self.complaint = str(error)
             return None
         try:
             loaded = await self._take(donor, others)

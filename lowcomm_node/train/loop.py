@@ -197,7 +197,10 @@ class Trainer:
                 state, memory = read_checkpoint(path, run_id, replica.layout())
             else:
                 state, memory = read_state(path, run_id, replica.layout()), MeetingMemory()
-            self._check_progress(path, state)
+            if not is_plausible(state.counters.progress_steps, self._training):
+                raise StoreError(
+                    f"{path}: state refused: progress {state.counters.progress_steps} is beyond the run's end"
+                )
             if memory.learnt:
                 self._desk.recall(memory.learnt)
         except StoreError as error:
@@ -214,24 +217,6 @@ class Trainer:
             applied_meetings=memory.applied_meetings,
         )
         self._mailbox.post(loaded)
-
-    def _check_progress(self, path: Path, state: TrainingState) -> None:
-        if not is_plausible(state.counters.progress_steps, self._training):
-            raise StoreError(f"{path}: state refused: progress {state.counters.progress_steps} is beyond the run's end")
-
-    def _take_fingerprint(self, request: TakeFingerprint) -> None:
-        started = self._clock()
-        try:
-            if request.path:
-                state = read_state(Path(request.path), self._session.run_id, self._replica.layout())
-                self._check_progress(Path(request.path), state)
-            else:
-                state = self._replica.state()
-        except StoreError as error:
-            self._mailbox.post(Failed(code=error.code, detail=str(error), is_fatal=False))
-            return
-        self._mailbox.post(FingerprintTaken(fingerprint=fingerprint_of(state)))
-        self._meter.exchange_seconds += self._clock() - started
 
     def _write(self, request: WriteSnapshot | WriteCheckpoint) -> None:
         """Have the state written by the other thread, from the next boundary at which there is memory for its copy."""
@@ -263,6 +248,18 @@ class Trainer:
     def _checkpoint_to(self, path: str, due: Mapping[Stream, int]) -> Callable[[TrainingState], None]:
         memory = MeetingMemory(due=due, applied_meetings=self._desk.applied_meetings, learnt=self._desk.learnt())
         return lambda state: write_checkpoint(Path(path), state, self._session.run_id, memory)
+
+    def _take_fingerprint(self, request: TakeFingerprint) -> None:
+        started = self._clock()
+        try:
+            state = self._replica.state()
+            if request.path:
+                state = read_state(Path(request.path), self._session.run_id, self._replica.layout())
+        except StoreError as error:
+            self._mailbox.post(Failed(code=error.code, detail=str(error), is_fatal=False))
+            return
+        self._mailbox.post(FingerprintTaken(fingerprint=fingerprint_of(state)))
+        self._meter.exchange_seconds += self._clock() - started
 
     def _stop(self, request: Stop) -> None:
         self._is_stopped = True

@@ -142,7 +142,9 @@ class FaultSwarm(VirtualSwarm[ExactTrainer]):
             total += node.trainer.value - node.trainer.drift
             for meeting in node.trainer.moved:
                 holders.setdefault(meeting, set()).add(node.name)
-        halves = {report.meeting_id for node in self.nodes.values() for report in node.reports if report.outcome == "half"}
+        halves = {
+            report.meeting_id for node in self.nodes.values() for report in node.reports if report.outcome == "half"
+        }
         lost = {meeting for _, meeting in self._went_back}
         both = Counter(meeting for _, meeting in self._crashed)
         moved = Fraction(0)

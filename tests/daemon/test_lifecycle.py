@@ -96,7 +96,7 @@ class FakeNetwork:
 
     known_addresses: tuple[str, ...] = ()
 
-    async def open(self, *_: object) -> None: ...
+    async def open(self, *_: object, **__: object) -> None: ...
 
     def verify(self, record: bytes) -> Member:
         raise NotImplementedError

@@ -10,6 +10,7 @@ import pytest
 
 from lowcomm_node.core import supervision
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.daemon import training as training_module
 from lowcomm_node.daemon.children import Children
 from lowcomm_node.daemon.recorder import Recorder
@@ -21,6 +22,7 @@ from lowcomm_node.telemetry.metrics import Metrics
 from lowcomm_node.train.messages import (
     CheckpointWritten,
     Configure,
+    FingerprintTaken,
     FromTrainer,
     Ready,
     Report,
@@ -28,6 +30,7 @@ from lowcomm_node.train.messages import (
     SnapshotWritten,
     Stop,
     Stopped,
+    TakeFingerprint,
     ToTrainer,
     WriteCheckpoint,
     WriteSnapshot,
@@ -35,6 +38,8 @@ from lowcomm_node.train.messages import (
 from lowcomm_node.units import PeerId, RunId, Stream
 
 _READY = Ready(parameters=1, shapes=((1,),), snapshot_bytes_max=1000, train_tokens=1, validation_tokens=1, device="cpu")
+
+_PRINT = Fingerprint(progress_steps=1.0, sketch=(1.0,), norms=())
 
 
 def names(folder: Path) -> list[str]:
@@ -102,6 +107,8 @@ class ScriptedSession:
                 if isinstance(question, Stop):
                     return Stopped(path=path)
                 return CheckpointWritten(path=path, progress_steps=1.0, steps=1)
+            case TakeFingerprint():
+                return FingerprintTaken(fingerprint=_PRINT)
         raise TypeError(question)
 
     def error(self) -> LowcommError:
@@ -352,6 +359,20 @@ def test_checkpoints_can_be_left_to_the_end(tmp_path: Path, script: Script) -> N
     run(tmp_path, scenario, CheckpointSettings(every_s=0.0))
 
     assert _checkpoints(tmp_path) == []
+
+
+def test_joiners_that_ask_do_not_keep_the_trainer_from_training(tmp_path: Path, script: Script) -> None:
+    """A look at the state takes the trainer's time: within ten seconds everybody gets the same one."""
+
+    async def scenario(training: Training) -> None:
+        with pytest.raises(StoreError, match="no state yet"):
+            await training.take_fingerprint()
+        training.has_state = True
+        looks = await asyncio.gather(*(training.take_fingerprint() for _ in range(3)))
+        assert [*looks, await training.take_fingerprint()] == [_PRINT] * 4
+        assert sum(isinstance(question, TakeFingerprint) for question in script.asked) == 1
+
+    run(tmp_path, scenario)
 
 
 def test_what_a_killed_life_left_is_removed(tmp_path: Path, script: Script) -> None:

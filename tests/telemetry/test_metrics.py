@@ -235,6 +235,8 @@ def test_outcomes_of_the_rest(metrics: Metrics) -> None:
     assert _value(metrics, "checkpoint_last_success_timestamp_seconds") == 0
     metrics.checkpoint_written(has_succeeded=True)
     metrics.state_downloaded(has_succeeded=False)
+    metrics.state_refused("initial")
+    metrics.state_moved("sent", 1000)
     metrics.dht_requested("put", "timeout")
     metrics.dht_restarted()
     metrics.peers_counted(reachable=5, suspect=1)
@@ -246,6 +248,8 @@ def test_outcomes_of_the_rest(metrics: Metrics) -> None:
     assert _value(metrics, "checkpoint_writes_total", outcome="ok") == 1
     assert _value(metrics, "checkpoint_last_success_timestamp_seconds") == _NOW
     assert _value(metrics, "state_downloads_total", outcome="failed") == 1
+    assert _value(metrics, "state_refusals_total", reason="initial") == 1
+    assert _value(metrics, "state_bytes_total", direction="sent") == 1000
     assert _value(metrics, "dht_requests_total", operation="put", outcome="timeout") == 1
     assert _value(metrics, "dht_restarts_total") == 1
     assert _value(metrics, "peers", state="reachable") == 5

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lowcomm_node.algo.consensus import count_sketch
 from lowcomm_node.core.commands import ApplyClose, EncodeAnswer, EncodeClose, EncodeOffer, SettleMeeting
 from lowcomm_node.core.events import AnswerEncoded, CorrectionApplied, OfferEncoded
 from lowcomm_node.core.messages import Answer, Offer
@@ -18,6 +19,7 @@ from lowcomm_node.train.loop import Trainer
 from lowcomm_node.train.messages import (
     CheckpointWritten,
     Failed,
+    FingerprintTaken,
     FromTrainer,
     LoadState,
     Report,
@@ -26,6 +28,7 @@ from lowcomm_node.train.messages import (
     StateLoaded,
     Stop,
     Stopped,
+    TakeFingerprint,
     ToTrainer,
     WriteCheckpoint,
     WriteSnapshot,
@@ -278,19 +281,41 @@ def test_meetings_that_were_answered_are_known_in_the_next_life(tmp_path: Path) 
     assert applied == [(offer.meeting_id,), (offer.meeting_id,), (), ()]
 
 
+def test_a_state_is_looked_at_without_being_loaded(tmp_path: Path) -> None:
+    """The live state and its snapshot have one fingerprint, whoever looks; who only looks keeps its own weights."""
+    snapshot = str(tmp_path / "snapshot")
+    donor = ScriptedMailbox((0, Run()), (9, WriteSnapshot(path=snapshot)), (0, TakeFingerprint()), (0, Stop(path="")))
+    joiner = ScriptedMailbox((0, TakeFingerprint(path=snapshot)), (0, TakeFingerprint()), (0, Stop(path="")))
+
+    _run(donor)
+    trainer = _run(joiner)
+
+    (live,) = [message.fingerprint for message in donor.posted if isinstance(message, FingerprintTaken)]
+    file, own = [message.fingerprint for message in joiner.posted if isinstance(message, FingerprintTaken)]
+    assert live == file
+    assert (live.progress_steps, own.progress_steps) == (9.0, 0.0)
+    assert live.sketch != own.sketch == tuple(count_sketch(trainer._replica.theta).tolist())
+    assert dict(live.norms)["displacement"] > 0.0 == dict(own.norms)["displacement"]
+    assert set(dict(live.norms)) == {"params", "slow", "displacement", "outer_momentum", "exp_avg", "exp_avg_sq"}
+
+
 def test_bad_state_is_one_failure_and_training_goes_on(tmp_path: Path) -> None:
     """A file that cannot be trusted or written is reported as not fatal, and leaves weights and loop alone."""
     bad = tmp_path / "bad"
     bad.write_bytes(b"nonsense")
     nowhere = str(tmp_path / "absent" / "state")
     mailbox = ScriptedMailbox(
-        (0, LoadState(path=str(bad), is_own=False)), (0, WriteSnapshot(path=nowhere)), (0, Run()), (3, Stop(path=""))
+        (0, LoadState(path=str(bad), is_own=False)),
+        (0, TakeFingerprint(path=str(bad))),
+        (0, WriteSnapshot(path=nowhere)),
+        (0, Run()),
+        (3, Stop(path="")),
     )
 
     _run(mailbox)
 
     failures = [message for message in mailbox.posted if isinstance(message, Failed)]
-    assert [(failure.code, failure.is_fatal) for failure in failures] == [("store", False)] * 2
+    assert [(failure.code, failure.is_fatal) for failure in failures] == [("store", False)] * 3
     assert str(bad) in failures[0].detail
     assert mailbox.posted[-1] == Stopped(path="")
 

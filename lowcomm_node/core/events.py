@@ -18,6 +18,7 @@ __all__ = [
     "MembersSeen",
     "MessageReceived",
     "OfferEncoded",
+    "RecordRenewed",
     "StepsTaken",
     "Ticked",
     "TrainerLost",
@@ -140,6 +141,14 @@ class MembersSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordRenewed:
+    """This node has a new signed member record."""
+
+    member: bytes
+    """Serialised, to be carried by offers from now on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrainRequested:
     """The node is about to leave: finish or abort the meeting, start no other."""
 
@@ -157,5 +166,6 @@ Event = (
     | MessageReceived
     | LinkFailed
     | MembersSeen
+    | RecordRenewed
     | DrainRequested
 )

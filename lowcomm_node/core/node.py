@@ -20,6 +20,7 @@ from lowcomm_node.core.events import (
     MembersSeen,
     MessageReceived,
     OfferEncoded,
+    RecordRenewed,
     StepsTaken,
     Ticked,
     TrainerLost,
@@ -60,7 +61,7 @@ class NodeCore:
     """
 
     def __init__(self, rules: NodeRules) -> None:
-        self._own = rules.own
+        self.rules = rules
         self.partners = Partners(rules.own, rules.max_peers, Chance(rules.seed + b"partners"))
         self._schedule = ExchangeSchedule(rules.periods, Chance(rules.seed + b"schedule"), rules.timing)
         self._initiator = InitiatingEnd(
@@ -110,13 +111,12 @@ class NodeCore:
             case TrainerLost():
                 self._is_ready = False
                 return self._initiator.trainer_lost(now) + self._answerer.trainer_lost(now)
+            case RecordRenewed():
+                self._initiator.member = event.member
+                return []
             case DrainRequested():
                 self._is_draining = True
                 return []
-
-    def carry_record(self, member: bytes) -> None:
-        """Offers carry this signed record of ours from now on."""
-        self._initiator.member = member
 
     def is_settled(self) -> bool:
         """No meeting is under way at either end."""

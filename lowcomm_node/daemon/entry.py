@@ -1,6 +1,7 @@
 """The daemon process: logging, one uvloop, one node."""
 
 import asyncio
+from collections import deque
 
 import uvloop
 
@@ -10,15 +11,19 @@ from lowcomm_node.telemetry.metrics import Metrics
 
 __all__ = ["run_node"]
 
+_RECENT_LOG = 100
+"""Warnings and errors that are kept for a dump."""
+
 
 def run_node(options: JoinOptions) -> None:
     """Live as a node until asked to leave. Raises LowcommError when the node cannot go on."""
     metrics = Metrics()
     log = options.settings.log
-    configure(log.level, log.format, on_message=metrics.message_logged)
+    recent: deque[dict[str, str]] = deque(maxlen=_RECENT_LOG)
+    configure(log.level, log.format, on_message=metrics.message_logged, recent=recent)
 
     async def live() -> None:
-        await Node(options, metrics).run()
+        await Node(options, metrics, recent).run()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(live())

@@ -7,15 +7,16 @@ started before gRPC and threads exist.
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lowcomm_node import PROTOCOL_VERSION
 from lowcomm_node.adapters.identity import load_or_create
-from lowcomm_node.core.events import DrainRequested, Ticked, TrainerLost, TrainerReady
+from lowcomm_node.core.events import DrainRequested, RecordRenewed, Ticked, TrainerLost, TrainerReady
 from lowcomm_node.core.node import NodeCore, NodeRules
 from lowcomm_node.core.schedule import Timing
+from lowcomm_node.daemon.black_box import BlackBox
 from lowcomm_node.daemon.clock import SystemClock
 from lowcomm_node.daemon.control import ControlServer
 from lowcomm_node.daemon.http import Health, LocalHttp
@@ -64,7 +65,7 @@ class JoinOptions:
 class Node:
     """One life of one node."""
 
-    def __init__(self, options: JoinOptions, metrics: Metrics) -> None:
+    def __init__(self, options: JoinOptions, metrics: Metrics, recent_log: Sequence[Mapping[str, str]] = ()) -> None:
         self._options = options
         self._settings = options.settings
         self._log = get_logger("node")
@@ -98,8 +99,15 @@ class Node:
             state_dir=options.state_dir,
             recorder=self._recorder,
         )
+        self._black_box = BlackBox(
+            settings=self._settings, state_dir=options.state_dir, status=self.status, recent_log=recent_log
+        )
         self._control = ControlServer(
-            options.state_dir, status=self.status, peers=self.peers, leave=self._stop_requested.set
+            options.state_dir,
+            status=self.status,
+            peers=self.peers,
+            leave=self._stop_requested.set,
+            dump=self._black_box.dump,
         )
         self._http = LocalHttp(
             host=self._settings.metrics.host,
@@ -113,6 +121,7 @@ class Node:
     async def run(self) -> None:
         """Live until asked to leave. Raises LowcommError when the node cannot go on."""
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._black_box.unhandled)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
         life = asyncio.create_task(self._live(), name="life")
@@ -123,8 +132,9 @@ class Node:
                 await life
             elif self._training.has_state:
                 await self._drain()
-        except BaseException:
+        except BaseException as error:
             self._enter("failed", "")
+            self._black_box.crashed(error)
             raise
         finally:
             for task in (life, leaving):
@@ -172,7 +182,7 @@ class Node:
         ready = await self._training.configure(manifest, run, self._identity.peer_id)
         self._core = NodeCore(self._rules(manifest, run))
         self._runtime = Runtime(
-            core=self._core,
+            core=self._black_box.record(self._core),
             manifest=manifest,
             verify=self._network.verify,
             clock=self._clock,
@@ -223,6 +233,7 @@ class Node:
                 self._runtime.handle(Ticked())
                 reachable, suspect = self._core.partners.counts(now)
                 self._metrics.peers_counted(reachable=reachable, suspect=suspect)
+                self._metrics.flight_recorded(*self._black_box.size())
             self._latest_status = self.status()
 
     async def _announce(self) -> None:
@@ -234,8 +245,8 @@ class Node:
                 progress_steps=report.progress_steps if report is not None else 0.0,
                 has_state=self._training.has_state,
             )
-            if self._core is not None:
-                self._core.carry_record(record)
+            if self._runtime is not None:
+                self._runtime.handle(RecordRenewed(member=record))
             try:
                 async with asyncio.timeout(self._settings.network.record_ttl_s / 3):
                     await self._announce_now.wait()

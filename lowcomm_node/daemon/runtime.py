@@ -30,12 +30,12 @@ from lowcomm_node.core.events import (
     StepsTaken,
 )
 from lowcomm_node.core.messages import Message, Offer, Refusal
-from lowcomm_node.core.node import NodeCore
 from lowcomm_node.core.progress import is_cooldown
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
 from lowcomm_node.ports import Clock, Link
 from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.telemetry.flight.recorder import FlightRecorder
 from lowcomm_node.train.messages import FromTrainer, Report, ToTrainer
 from lowcomm_node.units import MeetingId
 
@@ -43,12 +43,12 @@ __all__ = ["Runtime"]
 
 
 class Runtime:
-    """Feeds one NodeCore. ``recorder`` gets each event's consequences for logs and metrics."""
+    """Feeds one NodeCore, by way of its flight recorder. ``recorder`` gets each event's consequences for logs and metrics."""
 
     def __init__(
         self,
         *,
-        core: NodeCore,
+        core: FlightRecorder,
         manifest: Manifest,
         verify: Callable[[bytes], Member],
         clock: Clock,

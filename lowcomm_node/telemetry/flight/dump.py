@@ -1,10 +1,10 @@
 """The dump file: one JSON document, with a line of its own for each event, so that people and line tools can read it.
 
-    {"format": "lowcomm-node flight recorder", "version": 1,
-     "header": what was running where, and why this was written; for people, never needed to run it,
-     "states": [{"before": number of an event, "parts": ``telemetry.flight.state``}...],
-     "draws": {path of a chance: hexadecimal draws after the first state},
-     "entries": [{"n": number, "now": seconds, "event": ..., "commands": [...]}...]}
+* ``format``, ``version``: of the file.
+* ``header``: what was running where, and why this was written; for people, never needed to run it.
+* ``states``: the core's memory (``telemetry.flight.state``) under ``parts``, before the event whose number is ``before``.
+* ``draws``: what each chance drew after the first state, hexadecimal.
+* ``entries``: number ``n``, time ``now``, ``event`` and ``commands``; and ``raised`` where the core failed.
 """
 
 import json

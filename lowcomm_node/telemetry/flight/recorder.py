@@ -123,10 +123,12 @@ def without_payload(value: _T) -> _T:
         return cast("_T", stand_in(value))
     if isinstance(value, tuple):
         return cast("_T", tuple([without_payload(item) for item in value]))
-    names = _names_with_bytes(type(value))
+    cls: Any = type(value)
+    names = _names_with_bytes(cls)
     if not names:
         return value
-    return replace(cast("Any", value), **{name: without_payload(getattr(value, name)) for name in names})
+    changed = replace(cast("Any", value), **{name: without_payload(getattr(value, name)) for name in names})
+    return cast("_T", changed)
 
 
 @cache
@@ -152,7 +154,8 @@ def _weight(value: object) -> int:
     if isinstance(value, tuple):
         if value and isinstance(value[0], int):  # ranks: hundreds of small numbers, which exist once
             return _OBJECT_BYTES + 8 * len(value)
-        return _OBJECT_BYTES + sum([8 + _weight(item) for item in value])
+        return _OBJECT_BYTES + sum(map(_weight, value)) + 8 * len(value)
     if is_dataclass(value):
-        return _OBJECT_BYTES + sum([_weight(getattr(value, name)) for name in field_names(type(value))])
+        cls: Any = type(value)
+        return _OBJECT_BYTES + sum(_weight(getattr(value, name)) for name in field_names(cls))
     return 32

@@ -72,9 +72,7 @@ def replay(
     else:
         end = recording.entries[-1].number + 1 if recording.entries else recording.states[0][0]
         difference = _compare_state(core, end, states)
-    return Outcome(
-        num_events=num_events, num_commands=num_commands, difference=difference, raised=tuple(raised_at)
-    )
+    return Outcome(num_events=num_events, num_commands=num_commands, difference=difference, raised=tuple(raised_at))
 
 
 def _start(recording: Recording) -> NodeCore:
@@ -82,7 +80,7 @@ def _start(recording: Recording) -> NodeCore:
         return core_of(recording.states[0][1], recording.draws)
     except DumpError:
         raise
-    except Exception as error:  # noqa: BLE001 - rules of right types may still be such that no core can be built from them
+    except Exception as error:
         raise DumpError(f"no core can be made of the recorded state: {type(error).__name__}: {error}") from error
 
 

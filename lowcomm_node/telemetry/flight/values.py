@@ -15,7 +15,7 @@ from enum import Enum
 from functools import cache
 from hashlib import blake2b
 from types import ModuleType, NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from lowcomm_node import errors, units
 from lowcomm_node.core import answerer, chance, commands, events, initiator, messages, node, partners, schedule
@@ -81,7 +81,7 @@ PARTS: tuple[type, ...] = tuple(
 
 def encode(value: object) -> Tree:
     """``value`` as JSON values. Raises TypeError for a class that is not one of the core's."""
-    cls = type(value)
+    cls: Any = type(value)
     if value is None or cls in (bool, int, str):
         return value  # type: ignore[return-value]  # narrowed by its exact class
     if isinstance(value, float):
@@ -98,7 +98,7 @@ def encode(value: object) -> Tree:
 
 
 def _encode_container(value: object) -> Tree:
-    cls = type(value)
+    cls: Any = type(value)
     if isinstance(value, deque):
         return {"$deque": [value.maxlen, [encode(item) for item in value]]}
     if isinstance(value, list):
@@ -138,7 +138,7 @@ def _decode_named(tree: dict[str, Tree]) -> object:
     name = tree["$"]
     if not isinstance(name, str):
         raise DumpError(f"an object with the name {_excerpt(name)}")
-    cls = CLASSES.get(name)
+    cls: Any = CLASSES.get(name)
     if cls is None or issubclass(cls, Enum):
         return _decode_member(name)
     values = {key: decode(value) for key, value in tree.items() if key != "$"}
@@ -179,12 +179,17 @@ def _items(content: Tree) -> list[object]:
 def _read_float(content: Tree) -> float:
     if content not in ("inf", "-inf", "nan"):
         raise ValueError("only inf, -inf and nan are written this way")
-    return float(content)  # type: ignore[arg-type]  # one of three words
+    return float(content)
 
 
 def _read_deque(content: Tree) -> deque[object]:
-    maxlen, items = content  # type: ignore[union-attr,misc]  # as above
-    return deque(_items(items), None if maxlen is None else int(maxlen))  # type: ignore[arg-type]
+    if not isinstance(content, list) or len(content) != 2 or not isinstance(content[0], int | None):
+        raise ValueError("neither length nor items")
+    return deque(_items(content[1]), content[0])
+
+
+def _pairs(content: Tree) -> list[tuple[object, object]]:
+    return [(key, value) for key, value in cast("list[tuple[object, object]]", _items(content))]  # or ValueError
 
 
 _READERS: Mapping[str, Callable[[Tree], object]] = {
@@ -193,8 +198,8 @@ _READERS: Mapping[str, Callable[[Tree], object]] = {
     "$list": _items,
     "$set": lambda content: set(_items(content)),
     "$frozenset": lambda content: frozenset(_items(content)),
-    "$dict": lambda content: dict(_items(content)),  # type: ignore[call-overload]  # pairs, or ValueError
-    "$OrderedDict": lambda content: OrderedDict(_items(content)),  # type: ignore[call-overload]
+    "$dict": lambda content: dict(_pairs(content)),
+    "$OrderedDict": lambda content: OrderedDict(_pairs(content)),
     "$deque": _read_deque,
 }
 

@@ -88,10 +88,11 @@ def encode(value: object) -> Tree:
         return value if math.isfinite(value) else {"$float": repr(value)}
     if isinstance(value, bytes):
         return {"$payload": stand_in(value).decode()}
-    if isinstance(value, Enum) and _name(cls) in CLASSES:
-        return {"$": f"{_name(cls)}.{value.name}"}
-    if CLASSES.get(_name(cls)) is cls:
-        return {"$": _name(cls), **{name: encode(getattr(value, name)) for name in field_names(cls)}}
+    name = _name(type(value))
+    if isinstance(value, Enum) and name in CLASSES:
+        return {"$": f"{name}.{value.name}"}
+    if CLASSES.get(name) is cls:
+        return {"$": name, **{field: encode(getattr(value, field)) for field in field_names(cls)}}
     if cls is tuple:
         return [encode(item) for item in value]  # type: ignore[attr-defined]
     return _encode_container(value)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lowcomm_node import PROTOCOL_VERSION
 from lowcomm_node.adapters.identity import load_or_create
-from lowcomm_node.core.events import DrainRequested, RecordRenewed, Ticked, TrainerLost, TrainerReady
+from lowcomm_node.core.events import DrainRequested, Ticked, TrainerLost, TrainerReady
 from lowcomm_node.core.node import NodeCore, NodeRules
 from lowcomm_node.core.schedule import Timing
 from lowcomm_node.daemon.black_box import BlackBox
@@ -246,7 +246,7 @@ class Node:
                 has_state=self._training.has_state,
             )
             if self._runtime is not None:
-                self._runtime.handle(RecordRenewed(member=record))
+                self._runtime.carry_record(record)
             try:
                 async with asyncio.timeout(self._settings.network.record_ttl_s / 3):
                     await self._announce_now.wait()

@@ -27,6 +27,7 @@ from lowcomm_node.core.events import (
     MembersSeen,
     MessageReceived,
     OfferEncoded,
+    RecordRenewed,
     StepsTaken,
 )
 from lowcomm_node.core.messages import Message, Offer, Refusal
@@ -62,6 +63,7 @@ class Runtime:
         self._recorder = recorder
         self._send_to_trainer = send_to_trainer
         self._link: Link | None = None
+        self._record = b""
 
     def connect(self, link: Link) -> None:
         """Meetings travel over this link from now on."""
@@ -71,6 +73,12 @@ class Runtime:
         """Let the core decide, then do what it says."""
         for command in self._core.handle(event, self._clock.monotonic()):
             self._execute(command)
+
+    def carry_record(self, member: bytes) -> None:
+        """This is our signed record from now on; said again, it is no news."""
+        if member != self._record:
+            self._record = member
+            self.handle(RecordRenewed(member=member))
 
     def members_seen(self, members: tuple[Member, ...]) -> None:
         """Records from the directory or an offer: DHT time becomes the core's clock."""

@@ -10,12 +10,12 @@ from lowcomm_node.core.node import NodeCore
 _sound = NodeCore.handle
 
 
-def _broken(core: NodeCore, event: Event, now: float) -> list[Command]:
-    if isinstance(event, Ticked) and core._schedule._steps > 20:
+def _broken(self: NodeCore, event: Event, now: float) -> list[Command]:
+    if isinstance(event, Ticked) and self._schedule._steps > 20:
         raise KeyError("a bug")
-    return _sound(core, event, now)
+    return _sound(self, event, now)
 
 
 if __name__ == "__main__":
-    NodeCore.handle = _broken  # type: ignore[method-assign]
+    NodeCore.handle = _broken  # type: ignore[method-assign]  # its parameters have the names of the true one's
     sys.exit(main())

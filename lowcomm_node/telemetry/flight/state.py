@@ -91,6 +91,10 @@ def _set(path: str, part: object, attributes: Mapping[str, Tree]) -> None:
         if name not in vars(part) or isinstance(vars(part)[name], PARTS):
             raise DumpError(f"the core of this version has no {path}.{name}")
         before, value = vars(part)[name], decode(tree)
+        if isinstance(before, dict) and isinstance(value, dict):
+            before.clear()
+            before.update(value)  # a dictionary that makes its own values goes on making them
+            continue
         kind = (int, float) if isinstance(before, float) else type(before)
         if not (isinstance(value, kind) or before is None or value is None):
             raise DumpError(f"{path}.{name} cannot be {type(value).__name__}")

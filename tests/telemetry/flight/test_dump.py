@@ -13,11 +13,14 @@ from lowcomm_node.telemetry.flight.dump import Dump, dump_text, read_dump
 from lowcomm_node.telemetry.flight.recorder import Recording
 from lowcomm_node.telemetry.flight.redaction import redacted
 from lowcomm_node.telemetry.flight.replay import Outcome, replay
-from lowcomm_node.telemetry.flight.values import DumpError
+from lowcomm_node.telemetry.flight.values import DumpError, Tree
 from tests.core.virtual_link import RUN, virtual_peer
 from tests.telemetry.flight.recorded_swarm import troubled_swarm
 
-HEADER = {"reason": "request", "status": {"run_name": "timeout", "join_address": "/ip4/203.0.113.5/tcp/7000"}}
+HEADER: dict[str, Tree] = {
+    "reason": "request",
+    "status": {"run_name": "timeout", "join_address": "/ip4/203.0.113.5/tcp/7000"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +73,13 @@ def test_a_redacted_dump_names_nobody(recordings: list[Recording]) -> None:
 def test_pseudonyms_keep_order_and_equality() -> None:
     """The smaller id of two has the smaller pseudonym, also beyond nine; equal addresses stay equal."""
     peers = sorted(virtual_peer(index) for index in range(12))
-    members = [{"peer": peer, "grpc_address": f"node{index // 2}.example:70"} for index, peer in enumerate(peers)]
+    members: list[Tree] = [
+        {"peer": peer, "grpc_address": f"node{index // 2}.example:70"} for index, peer in enumerate(peers)
+    ]
 
     clean = redacted(
         {"members": members, "header": {"note": f"node3.example and {peers[4]} at [2001:db8::7]:1"}}, "", {}
-    )  # type: ignore[dict-item]
+    )
 
     listed: Any = clean["members"]
     assert [member["peer"] for member in listed] == sorted({member["peer"] for member in listed})

@@ -91,10 +91,10 @@ def test_payloads_leave_only_a_mark() -> None:
     mark = stand_in(payload)
 
     assert len(mark) < 40
-    assert b"700000 bytes" in mark
+    assert mark.startswith(b"700000 bytes ")
     assert stand_in(mark) is mark
     assert stand_in(payload[:-1] + b"?") != mark
-    assert stand_in(b"") == b""
+    assert len(stand_in(b"")) == 0
     assert isinstance(decode(encode(payload)), StandIn)
 
 

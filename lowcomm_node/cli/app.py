@@ -39,9 +39,13 @@ COMMANDS: Mapping[str, Command] = {
     "status": Command("Look after a node", "what the node on this machine is doing", "--json"),
     "peers": Command("Look after a node", "the members this node knows", "--json"),
     "leave": Command("Look after a node", "ask the node to finish its meeting, save and stop", ""),
+    "debug": Command("Look after a node", "write the node's last events into a file for a bug report", "dump"),
     "config": Command("Settings", "show settings with their origins, check files", "show --origin"),
     "identity": Command("Settings", "show this node's peer id", "show"),
     "bench": Command("Research", "compare training methods in a laboratory without network", "methods --seeds 3"),
+    "replay": Command(
+        "Research", "run the events of a dump again and compare what the node decides", "crash-20261126T080000.json"
+    ),
 }
 """Every command, in the order of the help; the module of each is ``lowcomm_node.cli.commands.<name>``."""
 
@@ -93,7 +97,7 @@ def _run(module: CommandModule, args: argparse.Namespace) -> int:
     except (LowcommError, OSError) as error:
         if args.debug:
             traceback.print_exc()
-        sys.stderr.write(f"error: {_sentence(error)}\n")
+        sys.stderr.write("\n".join([f"error: {_sentence(error)}", *getattr(error, "__notes__", ())]) + "\n")
         return exit_code_of(error)
     return status
 

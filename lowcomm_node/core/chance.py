@@ -15,7 +15,11 @@ class Chance:
     def token(self) -> bytes:
         """16 bytes nobody else draws."""
         self._count += 1
-        return hashlib.sha256(self._seed + self._count.to_bytes(8, "big")).digest()[:16]
+        return self.drawn(self._count)
+
+    def drawn(self, index: int) -> bytes:
+        """The token that is drawn ``index``-th, from 1; draws nothing."""
+        return hashlib.sha256(self._seed + index.to_bytes(8, "big")).digest()[:16]
 
     def uniform(self) -> float:
         """A number in [0, 1)."""

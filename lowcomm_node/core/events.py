@@ -20,6 +20,7 @@ __all__ = [
     "MessageProgressed",
     "MessageReceived",
     "OfferEncoded",
+    "RecordRenewed",
     "StepsTaken",
     "Ticked",
     "TrainerLost",
@@ -156,6 +157,14 @@ class MembersSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordRenewed:
+    """This node has a new signed member record."""
+
+    member: bytes
+    """Serialised, to be carried by offers from now on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrainRequested:
     """The node is about to leave: finish or abort the meeting, start no other."""
 
@@ -174,5 +183,6 @@ Event = (
     | MessageReceived
     | LinkFailed
     | MembersSeen
+    | RecordRenewed
     | DrainRequested
 )

@@ -22,6 +22,7 @@ from lowcomm_node.core.events import (
     MessageProgressed,
     MessageReceived,
     OfferEncoded,
+    RecordRenewed,
     StepsTaken,
     Ticked,
     TrainerLost,
@@ -66,7 +67,7 @@ class NodeCore:
     """
 
     def __init__(self, rules: NodeRules) -> None:
-        self._own = rules.own
+        self.rules = rules
         self.partners = Partners(rules.own, rules.max_peers, Chance(rules.seed + b"partners"))
         self._schedule = ExchangeSchedule(rules.periods, Chance(rules.seed + b"schedule"), rules.timing)
         self._longest_s = rules.deadline_s
@@ -125,6 +126,9 @@ class NodeCore:
                 return self._answerer.state_restored(event.applied_meetings, now)
             case TrainerLost():
                 return self._without_state(now)
+            case RecordRenewed():
+                self._initiator.member = event.member
+                return []
             case DrainRequested():
                 self._is_draining = True
                 return []
@@ -132,10 +136,6 @@ class NodeCore:
     def due(self) -> Mapping[Stream, int]:
         """Own step after which each stream's next meeting is due; comes back with TrainerReady after a restart."""
         return self._schedule.due_at
-
-    def carry_record(self, member: bytes) -> None:
-        """Offers carry this signed record of ours from now on."""
-        self._initiator.member = member
 
     def is_settled(self) -> bool:
         """No meeting is under way at either end."""

@@ -5,7 +5,7 @@ Who may open the socket (its owner) may ask; there is no other authentication.
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -17,6 +17,8 @@ from grpc import aio
 from lowcomm_node.daemon.lock import StateDirLock
 from lowcomm_node.errors import ConfigError, LowcommError, StoreError
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import (
+    DumpRequest,
+    DumpResponse,
     LeaveRequest,
     LeaveResponse,
     Peers,
@@ -38,6 +40,7 @@ _MAX_PATH_BYTES = 100
 _MAX_REQUEST_BYTES = 4096
 _MAX_CALLS = 16
 _STOP_GRACE_S = 0.5
+_DUMP_TIMEOUT_S = 60.0
 
 
 _T = TypeVar("_T")
@@ -77,10 +80,11 @@ class ControlServer:
         status: Callable[[], Status],
         peers: Callable[[], Peers],
         leave: Callable[[], None],
+        dump: Callable[[bool], Awaitable[Path]],
     ) -> None:
         self._state_dir = state_dir
         self._lock = StateDirLock(state_dir)
-        self._servicer = _Servicer(status, peers, leave)
+        self._servicer = _Servicer(status, peers, leave, dump)
         self._server: aio.Server | None = None
 
     async def start(self) -> None:
@@ -141,6 +145,11 @@ class ControlClient:
         """Ask it to leave; returns when it has agreed to, not when it has left."""
         self._call(lambda: self._stub.Leave(LeaveRequest(), timeout=self._timeout_s))
 
+    def dump(self, *, is_full: bool) -> Path:
+        """Have the flight recorder written; returns the file, in the state directory. Raises StoreError besides."""
+        request = DumpRequest(full=is_full)
+        return Path(self._call(lambda: self._stub.Dump(request, timeout=_DUMP_TIMEOUT_S)).path)
+
     def _call(self, call: Callable[[], _T]) -> _T:
         if not self._path.exists():
             raise self._no_node()
@@ -158,6 +167,8 @@ class ControlClient:
                 ) from error
             if code is grpc.StatusCode.CANCELLED:
                 raise NodeSilentError(f"the node in {self._state_dir} is closing its control socket") from error
+            if code is grpc.StatusCode.FAILED_PRECONDITION:
+                raise StoreError(error.details()) from error
             raise LowcommError(f"the node in {self._state_dir} could not answer: {error}") from error
 
     def _no_node(self) -> NoNodeError:
@@ -170,10 +181,17 @@ class ControlClient:
 class _Servicer(ControlServicer):
     """Answers from the event loop, out of the callables the node gave."""
 
-    def __init__(self, status: Callable[[], Status], peers: Callable[[], Peers], leave: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        status: Callable[[], Status],
+        peers: Callable[[], Peers],
+        leave: Callable[[], None],
+        dump: Callable[[bool], Awaitable[Path]],
+    ) -> None:
         self._status = status
         self._peers = peers
         self._leave = leave
+        self._dump = dump
 
     async def GetStatus(self, request: StatusRequest, context: object) -> Status:  # noqa: ARG002, N802 - generated
         return self._status()
@@ -184,6 +202,12 @@ class _Servicer(ControlServicer):
     async def Leave(self, request: LeaveRequest, context: object) -> LeaveResponse:  # noqa: ARG002, N802 - generated
         self._leave()
         return LeaveResponse()
+
+    async def Dump(self, request: DumpRequest, context: aio.ServicerContext[DumpRequest, DumpResponse]) -> DumpResponse:  # noqa: N802
+        try:
+            return DumpResponse(path=str(await self._dump(request.full)))
+        except StoreError as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
 
 
 def _bind_for_owner_only(server: aio.Server, path: Path) -> None:

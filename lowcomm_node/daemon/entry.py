@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import deque
 
 import uvloop
 
@@ -12,16 +13,20 @@ from lowcomm_node.telemetry.metrics import Metrics
 
 __all__ = ["run_node"]
 
+_RECENT_LOG = 100
+"""Warnings and errors that are kept for a dump."""
+
 
 def run_node(options: JoinOptions) -> None:
     """Live as a node until asked to leave. Raises LowcommError when the node cannot go on."""
     metrics = Metrics()
     service = ServiceNotifier.from_environment(os.environ)
     log = options.settings.log
-    configure(log.level, log.format, on_message=metrics.message_logged)
+    recent: deque[dict[str, str]] = deque(maxlen=_RECENT_LOG)
+    configure(log.level, log.format, on_message=metrics.message_logged, recent=recent)
 
     async def live() -> None:
-        await Node(options, metrics, service).run()
+        await Node(options, metrics, service, recent).run()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(live())

@@ -7,7 +7,7 @@ started before gRPC and threads exist.
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from lowcomm_node.core.commands import GiveUp, Heal
 from lowcomm_node.core.events import DrainRequested, Ticked, TrainerLost, TrainerReady
 from lowcomm_node.core.node import NodeCore, NodeRules
 from lowcomm_node.core.schedule import Timing
+from lowcomm_node.daemon.black_box import BlackBox
 from lowcomm_node.daemon.children import Children
 from lowcomm_node.daemon.clock import SystemClock
 from lowcomm_node.daemon.control import ControlServer
@@ -68,7 +69,13 @@ class JoinOptions:
 class Node:
     """One life of one node."""
 
-    def __init__(self, options: JoinOptions, metrics: Metrics, service: ServiceNotifier | None = None) -> None:
+    def __init__(
+        self,
+        options: JoinOptions,
+        metrics: Metrics,
+        service: ServiceNotifier | None = None,
+        recent_log: Sequence[Mapping[str, str]] = (),
+    ) -> None:
         self._options = options
         self._service = service or ServiceNotifier()
         self._settings = options.settings
@@ -115,8 +122,15 @@ class Node:
             network=self._network,
             state_dir=options.state_dir,
         )
+        self._black_box = BlackBox(
+            settings=self._settings, state_dir=options.state_dir, status=self.status, recent_log=recent_log
+        )
         self._control = ControlServer(
-            options.state_dir, status=self.status, peers=self.peers, leave=self._stop_requested.set
+            options.state_dir,
+            status=self.status,
+            peers=self.peers,
+            leave=self._stop_requested.set,
+            dump=self._black_box.dump,
         )
         self._http = LocalHttp(
             host=self._settings.metrics.host,
@@ -130,6 +144,7 @@ class Node:
     async def run(self) -> None:
         """Live until asked to leave. Raises LowcommError when the node cannot go on."""
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._black_box.unhandled)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
         life = asyncio.create_task(self._live(), name="life")
@@ -140,8 +155,9 @@ class Node:
                 await life
             elif self._training.has_state:
                 await self._drain()
-        except BaseException:
+        except BaseException as error:
             self._enter("failed", "")
+            self._black_box.crashed(error)
             raise
         finally:
             for task in (life, leaving):
@@ -194,7 +210,7 @@ class Node:
         ready = await self._training.configure(manifest, run, self._identity.peer_id)
         core = self._core = NodeCore(self._rules(manifest, run))
         self._runtime = Runtime(
-            core=self._core,
+            core=self._black_box.record(self._core),
             manifest=manifest,
             verify=self._network.verify,
             clock=self._clock,
@@ -234,6 +250,7 @@ class Node:
                 self._runtime.handle(Ticked())
                 reachable, suspect = self._core.partners.counts(now)
                 self._metrics.peers_counted(reachable=reachable, suspect=suspect)
+                self._metrics.flight_recorded(*self._black_box.size())
             self._latest_status = self.status()
             if self._diverged is not None:
                 raise self._diverged
@@ -249,8 +266,8 @@ class Node:
                 progress_steps=report.progress_steps if report is not None else 0.0,
                 has_state=self._training.has_state and self._core is not None and self._core.has_sound_state,
             )
-            if self._core is not None:
-                self._core.carry_record(record)
+            if self._runtime is not None:
+                self._runtime.carry_record(record)
             try:
                 async with asyncio.timeout(self._settings.network.record_ttl_s / 3):
                     await self._announce_now.wait()

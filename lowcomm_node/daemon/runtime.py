@@ -30,15 +30,16 @@ from lowcomm_node.core.events import (
     MessageProgressed,
     MessageReceived,
     OfferEncoded,
+    RecordRenewed,
     StepsTaken,
 )
 from lowcomm_node.core.messages import Message, Offer, Refusal
-from lowcomm_node.core.node import NodeCore
 from lowcomm_node.core.progress import is_cooldown
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
 from lowcomm_node.ports import Clock, Link
 from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.telemetry.flight.recorder import FlightRecorder
 from lowcomm_node.train.messages import FromTrainer, Report, ToTrainer
 from lowcomm_node.units import MeetingId
 
@@ -46,12 +47,12 @@ __all__ = ["Runtime"]
 
 
 class Runtime:
-    """Feeds one NodeCore. ``recorder`` gets each event's consequences for logs and metrics."""
+    """Feeds one NodeCore, by way of its flight recorder. ``recorder`` gets each event's consequences for logs and metrics."""
 
     def __init__(
         self,
         *,
-        core: NodeCore,
+        core: FlightRecorder,
         manifest: Manifest,
         verify: Callable[[bytes], Member],
         clock: Clock,
@@ -67,6 +68,7 @@ class Runtime:
         self._send_to_trainer = send_to_trainer
         self._on_cure = on_cure
         self._link: Link | None = None
+        self._record = b""
 
     def connect(self, link: Link) -> None:
         """Meetings travel over this link from now on."""
@@ -76,6 +78,12 @@ class Runtime:
         """Let the core decide, then do what it says."""
         for command in self._core.handle(event, self._clock.monotonic()):
             self._execute(command)
+
+    def carry_record(self, member: bytes) -> None:
+        """This is our signed record from now on; said again, it is no news."""
+        if member != self._record:
+            self._record = member
+            self.handle(RecordRenewed(member=member))
 
     def members_seen(self, members: tuple[Member, ...]) -> None:
         """Records from the directory or an offer: DHT time becomes the core's clock."""

@@ -334,6 +334,18 @@ CATALOGUE: tuple[Metric, ...] = (
         used_by="Is the daemon starved or blocked?",
     ),
     Metric(
+        name="flight_recorder_entries",
+        kind="gauge",
+        help="Events of the core held for a dump; between half of log.flight_entries and all of it once it has been full.",
+        used_by="How far back would a dump reach?",
+    ),
+    Metric(
+        name="flight_recorder_bytes",
+        kind="gauge",
+        help="Memory these events take, roughly; at most 32 MiB.",
+        used_by="What does the flight recorder cost?",
+    ),
+    Metric(
         name="log_messages_total",
         kind="counter",
         help="Log messages written, by level.",

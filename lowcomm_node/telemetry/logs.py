@@ -7,6 +7,7 @@ level unless everything is asked for: their INFO is about themselves, not about 
 
 import logging
 import sys
+from collections import deque
 from collections.abc import Callable, MutableMapping
 from typing import Any, TextIO
 
@@ -16,6 +17,8 @@ from structlog.typing import FilteringBoundLogger, Processor
 __all__ = ["configure", "get_logger", "route_libraries"]
 
 _LIBRARIES = ("hivemind", "grpc", "asyncio")
+_KEPT_LEVELS = ("warning", "error", "critical")
+_KEPT_CHARACTERS = 500
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -25,11 +28,13 @@ def configure(
     *,
     stream: TextIO | None = None,
     on_message: Callable[[str], None] | None = None,
+    recent: deque[dict[str, str]] | None = None,
 ) -> None:
     """Set up logging for this process; called by the process's own entry point, never by a library.
 
     ``level`` and ``log_format`` are the words of ``settings.node.LogSettings``. ``on_message`` gets the level
-    of each message that is written, in the thread that wrote it.
+    of each message that is written, in the thread that wrote it. ``recent``, bounded by its maker, gets those from
+    warning on, each field as a text of bounded length.
     """
     target = sys.stderr if stream is None else stream
     is_text = log_format == "text" or (log_format == "auto" and target.isatty())
@@ -37,6 +42,8 @@ def configure(
     if on_message is not None:
         processors.append(_counting(on_message))
     processors.append(structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"))
+    if recent is not None:
+        processors.append(_keeping(recent))
     if is_text:
         processors.append(
             structlog.dev.ConsoleRenderer(
@@ -104,3 +111,12 @@ def _counting(on_message: Callable[[str], None]) -> Processor:
         return event
 
     return count
+
+
+def _keeping(recent: deque[dict[str, str]]) -> Processor:
+    def keep(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if event["level"] in _KEPT_LEVELS:
+            recent.append({key: str(value)[:_KEPT_CHARACTERS] for key, value in event.items()})
+        return event
+
+    return keep

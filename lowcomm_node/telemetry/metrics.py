@@ -216,6 +216,11 @@ class Metrics:
         """The event loop woke up this much later than asked."""
         self._instruments.histogram("eventloop_lag_seconds").observe(max(0.0, seconds))
 
+    def flight_recorded(self, entries: int, num_bytes: int) -> None:
+        """What the flight recorder holds."""
+        self._instruments.gauge("flight_recorder_entries").set(entries)
+        self._instruments.gauge("flight_recorder_bytes").set(num_bytes)
+
     def message_logged(self, level: str) -> None:
         """A log message was written; safe from any thread."""
         self._instruments.counter("log_messages_total", level).inc()

@@ -96,6 +96,17 @@ def test_an_error_is_one_line(raising: Raise, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr() == ("", "error: no peer answers at 203.0.113.5:7000; is it up, and its port open?\n")
 
 
+def test_what_was_noted_on_an_error_is_said_with_it(raising: Raise, capsys: pytest.CaptureFixture[str]) -> None:
+    """A node that fails notes where its dump is."""
+    error = TrainerError("it keeps dying")
+    error.add_note("What led to this is in crash.json.")
+    raising(error)
+
+    app.main(["status"])
+
+    assert capsys.readouterr().err == "error: it keeps dying\nWhat led to this is in crash.json.\n"
+
+
 def test_an_operating_system_error_names_the_file(raising: Raise, capsys: pytest.CaptureFixture[str]) -> None:
     """Without Python's decoration."""
     raising(PermissionError(13, "Permission denied", "/srv/key"))

@@ -69,13 +69,19 @@ _STATUS = Status(
 )
 
 
+async def no_dump(is_full: bool) -> Path:
+    raise NotImplementedError
+
+
 @contextmanager
 def _node(state_dir: Path, status: Status, peers: Peers | None = None) -> Iterator[None]:
     """A control server in a thread, as a node's process would be."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    server = ControlServer(state_dir, status=lambda: status, peers=lambda: peers or Peers(), leave=lambda: None)
+    server = ControlServer(
+        state_dir, status=lambda: status, peers=lambda: peers or Peers(), leave=lambda: None, dump=no_dump
+    )
     asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)
     try:
         yield

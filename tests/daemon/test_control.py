@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,11 +19,19 @@ from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import Peer, Peers, Status
 _T = TypeVar("_T")
 
 
+async def _no_dump(is_full: bool) -> Path:
+    raise StoreError(f"no room for a dump (full: {is_full})")
+
+
 def _server(
-    state_dir: Path, *, status: Callable[[], Status] = Status, on_leave: Callable[[], None] = lambda: None
+    state_dir: Path,
+    *,
+    status: Callable[[], Status] = Status,
+    on_leave: Callable[[], None] = lambda: None,
+    dump: Callable[[bool], Awaitable[Path]] = _no_dump,
 ) -> ControlServer:
     peers = Peers(peers=[Peer(peer_id="12D3KooWOther", state="reachable")])
-    return ControlServer(state_dir, status=status, peers=lambda: peers, leave=on_leave)
+    return ControlServer(state_dir, status=status, peers=lambda: peers, leave=on_leave, dump=dump)
 
 
 async def _served(server: ControlServer, ask: Callable[[], _T]) -> _T:
@@ -50,6 +58,32 @@ def test_a_client_hears_what_the_node_says(tmp_path: Path) -> None:
     assert status.state == "training"
     assert peers.peers[0].peer_id == "12D3KooWOther"
     assert asked == ["leave"]
+
+
+def test_a_dump_is_a_file_the_node_names(tmp_path: Path) -> None:
+    """The answer is its path; what was asked for reaches the node."""
+
+    async def dump(is_full: bool) -> Path:
+        return tmp_path / f"dump-{is_full}.json"
+
+    def ask() -> list[Path]:
+        with ControlClient(tmp_path) as client:
+            return [client.dump(is_full=False), client.dump(is_full=True)]
+
+    assert asyncio.run(_served(_server(tmp_path, dump=dump), ask)) == [
+        tmp_path / "dump-False.json",
+        tmp_path / "dump-True.json",
+    ]
+
+
+def test_a_dump_that_cannot_be_written_is_the_nodes_own_error(tmp_path: Path) -> None:
+    """The sentence arrives as it was said."""
+
+    def ask() -> None:
+        with ControlClient(tmp_path) as client, pytest.raises(StoreError, match=r"^no room for a dump"):
+            client.dump(is_full=False)
+
+    asyncio.run(_served(_server(tmp_path), ask))
 
 
 @pytest.mark.parametrize("name", ["plain", "with space", "100%25", "ünïcode"])

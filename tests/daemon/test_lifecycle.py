@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 
-from lowcomm_node.core.events import Member
+from lowcomm_node.core.events import Member, RecordRenewed
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.daemon import lifecycle
 from lowcomm_node.daemon.lifecycle import JoinOptions, Node
 from lowcomm_node.daemon.notify import ServiceNotifier
-from lowcomm_node.errors import DataError, LowcommError
+from lowcomm_node.errors import DataError, LowcommError, TrainerError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import MetricsSettings, NodeSettings
+from lowcomm_node.telemetry.flight.dump import read_dump
+from lowcomm_node.telemetry.flight.replay import replay
+from lowcomm_node.telemetry.flight.values import stand_in
 from lowcomm_node.telemetry.metrics import Metrics
 from lowcomm_node.train.messages import Ready, StateLoaded
 from lowcomm_node.units import RunId, Stream
@@ -249,3 +252,35 @@ def test_a_service_manager_hears_ready_status_and_stopping_in_order(node: Node, 
         words = [line.partition("=")[0] for line in listen()]
         assert words.index("READY") < words.index("STOPPING")
         assert (words.count("READY"), words.count("STOPPING"), words.count("WATCHDOG")) == (1, 1, 1)
+
+
+def test_a_node_that_fails_says_where_its_dump_is(node: Node, tmp_path: Path) -> None:
+    """The error carries the path; what the core was told stands in the file."""
+    FakeTraining.newest.failure = TrainerError("it keeps dying")
+
+    with pytest.raises(TrainerError) as raised:
+        run(node.run())
+
+    (path,) = tmp_path.glob("crash-*.json")
+    assert str(path) in raised.value.__notes__[0]
+    dump = read_dump(path)
+    assert isinstance(dump.header["status"], dict)
+    assert dump.header["status"]["state"] == "failed"
+    assert dump.recording is not None
+    assert replay(dump.recording).difference is None
+
+
+def test_our_record_goes_through_the_core_and_its_recorder(node: Node) -> None:
+    """What changes a core is an event, or a replay would not know of it."""
+
+    async def leave_when_announced() -> None:
+        if FakeTraining.newest.has_state:
+            node._stop_requested.set()
+
+    FakeNetwork.newest.announcing = leave_when_announced
+
+    run(node.run())
+
+    recorder = node._black_box._recorder
+    assert recorder is not None
+    assert RecordRenewed(member=stand_in(b"record")) in [entry.event for entry in recorder.recording().entries]

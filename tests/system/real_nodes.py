@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,9 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> No
 class RealNode:
     """One ``lowcomm-node join``, in a session of its own, with its output in files."""
 
-    def __init__(self, state_dir: Path, *arguments: str, text: Path) -> None:
+    def __init__(
+        self, state_dir: Path, *arguments: str, text: Path, program: Sequence[str] = ("-m", "lowcomm_node")
+    ) -> None:
         self.state_dir = state_dir
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.log = state_dir / "log.txt"
@@ -52,7 +54,7 @@ class RealNode:
         options += [f'data.paths=["{text}"]']
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "lowcomm_node", "join", "--state-dir", str(state_dir)]
+                [sys.executable, *program, "join", "--state-dir", str(state_dir)]
                 + [word for option in options for word in ("--set", option)]
                 + list(arguments),
                 stdout=log,
@@ -66,7 +68,7 @@ class RealNode:
     def cli(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Another command for this node."""
         return subprocess.run(
-            [sys.executable, "-m", "lowcomm_node", command, "--state-dir", str(self.state_dir), *arguments],
+            [sys.executable, "-m", "lowcomm_node", command, *arguments, "--state-dir", str(self.state_dir)],
             capture_output=True,
             text=True,
             timeout=30,

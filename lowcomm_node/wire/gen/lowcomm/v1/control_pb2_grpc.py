@@ -49,6 +49,11 @@ class ControlStub:
                 request_serializer=lowcomm_dot_v1_dot_control__pb2.LeaveRequest.SerializeToString,
                 response_deserializer=lowcomm_dot_v1_dot_control__pb2.LeaveResponse.FromString,
                 _registered_method=True)
+        self.Dump = channel.unary_unary(
+                '/lowcomm.v1.Control/Dump',
+                request_serializer=lowcomm_dot_v1_dot_control__pb2.DumpRequest.SerializeToString,
+                response_deserializer=lowcomm_dot_v1_dot_control__pb2.DumpResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -72,6 +77,13 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Dump(self, request, context):
+        """Writes the flight recorder into a file in the state directory, mode 0600: a dump may be larger than an answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -89,6 +101,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Leave,
                     request_deserializer=lowcomm_dot_v1_dot_control__pb2.LeaveRequest.FromString,
                     response_serializer=lowcomm_dot_v1_dot_control__pb2.LeaveResponse.SerializeToString,
+            ),
+            'Dump': grpc.unary_unary_rpc_method_handler(
+                    servicer.Dump,
+                    request_deserializer=lowcomm_dot_v1_dot_control__pb2.DumpRequest.FromString,
+                    response_serializer=lowcomm_dot_v1_dot_control__pb2.DumpResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -172,6 +189,33 @@ class Control:
             '/lowcomm.v1.Control/Leave',
             lowcomm_dot_v1_dot_control__pb2.LeaveRequest.SerializeToString,
             lowcomm_dot_v1_dot_control__pb2.LeaveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Dump(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lowcomm.v1.Control/Dump',
+            lowcomm_dot_v1_dot_control__pb2.DumpRequest.SerializeToString,
+            lowcomm_dot_v1_dot_control__pb2.DumpResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,6 +36,8 @@ class ControlStub:
     GetStatus: _grpc.UnaryUnaryMultiCallable[_control_pb2.StatusRequest, _control_pb2.Status]
     ListPeers: _grpc.UnaryUnaryMultiCallable[_control_pb2.PeersRequest, _control_pb2.Peers]
     Leave: _grpc.UnaryUnaryMultiCallable[_control_pb2.LeaveRequest, _control_pb2.LeaveResponse]
+    Dump: _grpc.UnaryUnaryMultiCallable[_control_pb2.DumpRequest, _control_pb2.DumpResponse]
+    """Writes the flight recorder into a file in the state directory, mode 0600: a dump may be larger than an answer."""
 
 @_typing.type_check_only
 class ControlAsyncStub(ControlStub):
@@ -43,6 +45,8 @@ class ControlAsyncStub(ControlStub):
     GetStatus: _aio.UnaryUnaryMultiCallable[_control_pb2.StatusRequest, _control_pb2.Status]  # type: ignore[assignment]
     ListPeers: _aio.UnaryUnaryMultiCallable[_control_pb2.PeersRequest, _control_pb2.Peers]  # type: ignore[assignment]
     Leave: _aio.UnaryUnaryMultiCallable[_control_pb2.LeaveRequest, _control_pb2.LeaveResponse]  # type: ignore[assignment]
+    Dump: _aio.UnaryUnaryMultiCallable[_control_pb2.DumpRequest, _control_pb2.DumpResponse]  # type: ignore[assignment]
+    """Writes the flight recorder into a file in the state directory, mode 0600: a dump may be larger than an answer."""
 
 class ControlServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -65,5 +69,13 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.LeaveRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.LeaveResponse, _abc.Awaitable[_control_pb2.LeaveResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Dump(
+        self,
+        request: _control_pb2.DumpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.DumpResponse, _abc.Awaitable[_control_pb2.DumpResponse]]:
+        """Writes the flight recorder into a file in the state directory, mode 0600: a dump may be larger than an answer."""
 
 def add_ControlServicer_to_server(servicer: ControlServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

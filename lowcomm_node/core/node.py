@@ -76,7 +76,7 @@ class NodeCore:
         self._is_ready = False
         self._is_draining = False
 
-    def handle(self, event: Event, now: float) -> list[Command]:  # noqa: C901 - a table: one line per event
+    def handle(self, event: Event, now: float) -> list[Command]:
         """Take in what happened; say what to do. Never raises on anything a peer can cause."""
         match event:
             case Ticked():
@@ -85,8 +85,7 @@ class NodeCore:
             case StepsTaken():
                 return self._steps_taken(event, now)
             case MembersSeen():
-                for member in event.members:
-                    self.partners.see(member, now)
+                self.partners.see_all(event.members, now)
                 return []
             case MessageReceived():
                 return self._received(event.message, now)

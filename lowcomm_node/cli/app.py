@@ -42,6 +42,7 @@ COMMANDS: Mapping[str, Command] = {
     "config": Command("Settings", "show settings with their origins, check files", "show --origin"),
     "identity": Command("Settings", "show this node's peer id", "show"),
     "bench": Command("Research", "compare training methods in a laboratory without network", "methods --seeds 3"),
+    "simulate": Command("Research", "a swarm of up to 10,000 nodes in virtual time", "--nodes 1000 --churn 0.3"),
 }
 """Every command, in the order of the help; the module of each is ``lowcomm_node.cli.commands.<name>``."""
 

@@ -86,7 +86,7 @@ class NodeCore:
         self._is_ready = False
         self._is_draining = False
 
-    def handle(self, event: Event, now: float) -> list[Command]:  # noqa: C901 - a table: one line per event
+    def handle(self, event: Event, now: float) -> list[Command]:
         """Take in what happened; say what to do. Never raises on anything a peer can cause."""
         match event:
             case Ticked():
@@ -95,8 +95,7 @@ class NodeCore:
             case StepsTaken():
                 return self._steps_taken(event, now)
             case MembersSeen():
-                for member in event.members:
-                    self.partners.see(member, now)
+                self.partners.see_all(event.members, now)
                 return []
             case MessageProgressed():
                 self._initiator.progressed(event.meeting_id, now)

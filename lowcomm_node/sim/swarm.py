@@ -35,6 +35,7 @@ from lowcomm_node.core.events import (
 )
 from lowcomm_node.core.messages import Message, Refusal
 from lowcomm_node.core.node import NodeCore, NodeRules
+from lowcomm_node.core.schedule import Timing
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
 from lowcomm_node.sim.clock import VirtualClock
 from lowcomm_node.sim.conditions import Conditions, Passage, Trouble
@@ -87,6 +88,7 @@ def rules(
     deadline_s: float = 5.0,
     verdict_keep_s: float = 30.0,
     max_peers: int = 16,
+    timing: Timing = Timing.UNIFORM,
 ) -> NodeRules:
     """Rules of one life of a virtual node; ``seed`` is that life's."""
     return NodeRules(
@@ -98,6 +100,7 @@ def rules(
         verdict_keep_s=verdict_keep_s,
         max_peers=max_peers,
         seed=seed + own.encode(),
+        timing=timing,
     )
 
 

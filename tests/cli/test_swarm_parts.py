@@ -77,7 +77,7 @@ def test_nodes_that_do_not_answer_are_left_out(status_port: int) -> None:
     """A dead node costs the look nothing but its own answer."""
     (nobody,) = choose_ports(1, None)
     with Watcher() as watcher:
-        seen = watcher.look({"n0": status_port, "n1": nobody.metrics})
+        seen = watcher.look({"n0": _place(status_port), "n1": _place(nobody.metrics)})
 
     assert list(seen) == ["n0"]
     assert seen["n0"].state == "training"

@@ -16,7 +16,7 @@ from rich.console import Console
 from lowcomm_node.cli.swarm.calibrate import Pace, mean_nodes, steps_that_fit, with_total_steps
 from lowcomm_node.cli.swarm.compare import Hermit, mean_share
 from lowcomm_node.cli.swarm.interrupts import Interrupts
-from lowcomm_node.cli.swarm.launch import threads_per_node
+from lowcomm_node.cli.swarm.launch import NodePlace, threads_per_node
 from lowcomm_node.cli.swarm.picture import NodeRow, Picture
 from lowcomm_node.cli.swarm.ports import NodePorts, choose_ports
 from lowcomm_node.cli.swarm.view import LiveView, PlainView, format_bytes, format_seconds, view_for
@@ -71,6 +71,10 @@ def status_port() -> Iterator[int]:
         yield server.server_port
         server.shutdown()
         thread.join()
+
+
+def _place(metrics_port: int) -> NodePlace:
+    return NodePlace(name="n", ports=NodePorts(dht=1, grpc=2, metrics=metrics_port), directory=Path("nowhere"))
 
 
 def test_nodes_that_do_not_answer_are_left_out(status_port: int) -> None:

@@ -25,6 +25,10 @@ class Guard:
             [sys.executable, "-m", "lowcomm_node.cli.swarm.thaw"], stdin=subprocess.PIPE, start_new_session=True
         )
 
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
     def freeze(self, processes: Sequence[psutil.Process]) -> None:
         """SIGSTOP to all of them, having told the guard. Those that have ended meanwhile are passed over."""
         for process in processes:

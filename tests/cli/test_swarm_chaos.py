@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from lowcomm_node.cli.swarm.chaos import Blow, Chaos, Fault
 
@@ -34,7 +35,7 @@ def test_equal_seeds_strike_equally() -> None:
 def test_blows_keep_their_distance_and_spare_the_end() -> None:
     """Every five seconds on average, and none in the last 15 % of the run."""
     times = [second for second, _ in _blows(Chaos(every_s=5, record_ttl_s=10, seed=1))]
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
 
     assert min(gaps) >= 2
     assert max(gaps) <= 9

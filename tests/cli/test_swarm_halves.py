@@ -69,6 +69,4 @@ def test_logs_are_read_line_by_line() -> None:
 
     (outcome,) = read_outcomes("a", lines)
 
-    assert outcome == Outcome(
-        node="a", partner="id-b", meeting="m", result="half", reason="no_verdict", time_s=100.0
-    )
+    assert outcome == Outcome(node="a", partner="id-b", meeting="m", result="half", reason="no_verdict", time_s=100.0)

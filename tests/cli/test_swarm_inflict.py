@@ -155,9 +155,7 @@ def test_a_killed_swarm_leaves_nothing_frozen() -> None:
     print(sleeper.pid, guard.pid, flush=True)
     signal.pause()
     """
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True
-    ) as swarm:
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True) as swarm:
         assert swarm.stdout is not None
         sleeper, guard = (psutil.Process(int(pid)) for pid in swarm.stdout.readline().split())
         try:

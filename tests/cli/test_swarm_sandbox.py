@@ -39,7 +39,9 @@ sandbox = Sandbox()
 def _in_a_sandbox(script: str, folder: Path, exit_status: int = 0) -> dict[str, Any]:
     """Run the script; what it puts into ``seen`` comes back. Skips where the sandbox gives a reason."""
     ending = "print(json.dumps({'seen': seen, 'no_rooms': sandbox.no_rooms, 'no_disks': sandbox.no_disks}))"
-    code = "\n".join([_BEGIN, "if not (sandbox.no_rooms or sandbox.no_disks):", textwrap.indent(script, "    "), ending])
+    code = "\n".join(
+        [_BEGIN, "if not (sandbox.no_rooms or sandbox.no_disks):", textwrap.indent(script, "    "), ending]
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, timeout=60, check=False
     )

@@ -192,7 +192,7 @@ def test_offers_carry_a_renewed_record_while_the_directory_is_slow(node: Node) -
 
     async def store_slowly() -> None:
         network.record = b"renewed"
-        while node._core is None or node._core._initiator.member != b"renewed":
+        while node._core is None or node._core._initiator.member != b"renewed":  # noqa: ASYNC110
             await asyncio.sleep(0)
         node._stop_requested.set()
         await asyncio.Event().wait()

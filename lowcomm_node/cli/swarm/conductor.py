@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from lowcomm_node.cli.swarm.chaos import Chaos
@@ -185,11 +185,16 @@ class Conductor:
             if not self._has_told_wait:
                 self._has_told_wait = True
                 self._view.say(f"time is up; waiting for {', '.join(coming)} to come up")
-        learned = self._observer.learned()
-        finished = [name for name, status in learned.items() if status.state == "finished"]
-        if finished and (len(finished) == len(present) or self._observer.idle_s > _REST_S):
+        if self._has_finished(present):
             return "finished"
         return "stalled" if self._observer.idle_s > _STALL_S else ""
+
+    def _has_finished(self, present: Collection[str]) -> bool:
+        """All have finished, or some, and the others will not: nobody takes steps, and nobody is on the way or only late."""
+        finished = [name for name, status in self._observer.learned().items() if status.state == "finished"]
+        if not finished or len(finished) == len(present):
+            return bool(finished)
+        return self._observer.idle_s > (_REST_S + _ARRIVAL_PATIENCE_S if self._coming() else _REST_S)
 
     def _coming(self) -> list[str]:
         """Nodes that were started, or will be started again in a moment, or have been struck, and are not back."""

@@ -40,6 +40,8 @@ from lowcomm_node.units import PeerId
 
 __all__ = ["perform"]
 
+_FAULTS_PER_ABSENCE = 3
+"""So many of the kinds of faults keep a node from training for a while."""
 _MEMORY_OVER_VERDICT = 2.0
 """A verdict is waited for and remembered from a moment that may be a deadline's length after the death."""
 
@@ -196,13 +198,14 @@ class _Performance:
         cores = available_cores()
         self._view.say(f"measuring how fast this computer trains the model ({manifest.name}), a few seconds")
         pace = measure_pace(manifest, self._settings, lambda: bool(self._interrupts))
+        away_every_s = options.kill_every_s or _FAULTS_PER_ABSENCE * options.chaos_every_s
         shares = Timeline(kill_every_s=0, join_late=options.join_late, seed=0).late_shares
         total_steps = steps_that_fit(
             pace,
             seconds=options.limit_s,
-            nodes=mean_nodes(nodes=options.nodes, late_shares=shares, kill_every_s=options.kill_every_s),
+            nodes=mean_nodes(nodes=options.nodes, late_shares=shares, kill_every_s=away_every_s),
             cores=cores,
-            starts=options.join_late + int(options.limit_s / options.kill_every_s if options.kill_every_s else 0),
+            starts=options.join_late + int(options.limit_s / away_every_s if away_every_s else 0),
         )
         self._view.say(
             f"one trainer alone takes {pace.steps_per_second:.1f} steps a second with {pace.threads} threads; "

@@ -186,17 +186,23 @@ class HivemindDirectory:
     async def announce(self, *, progress_steps: float, has_state: bool) -> bytes:
         """Store this node's signed record in the bucket it belongs to; returns the record.
 
+        Gives up after half a record's life, so that the next one is made before this one has expired: offers carry it.
+
         Raises:
-            DirectoryError: no node took it; it may be tried again. ``record`` is renewed all the same.
+            DirectoryError: no node took it in time; it may be tried again. ``record`` is renewed all the same.
         """
         self._progress_steps, self._has_state = progress_steps, has_state
         self.record = record = self._signed(self.grpc_address)
-        await self._walk()
-        left = self._bucket
-        self._bucket = own_bucket(self.peer_id, self._depth)
-        await self._store(self._bucket, record)
-        if left is not None and left != self._bucket:
-            await self._store_farewell(left)
+        try:
+            async with asyncio.timeout(self._record_ttl_s / 2):
+                await self._walk()
+                left = self._bucket
+                self._bucket = own_bucket(self.peer_id, self._depth)
+                await self._store(self._bucket, record)
+                if left is not None and left != self._bucket:
+                    await self._store_farewell(left)
+        except TimeoutError:
+            raise DirectoryError("the DHT takes too long to store our record") from None
         return record
 
     async def members(self) -> tuple[Member, ...]:

@@ -247,6 +247,8 @@ class Node:
             self._beat = now = self._clock.monotonic()
             self._metrics.loop_lagged(now - before - _TICK_S)
             if self._runtime is not None and self._core is not None:
+                # By the tick, not when the directory has taken it: partners believe a record, however slow the DHT is.
+                self._runtime.carry_record(self._network.record)
                 self._runtime.handle(Ticked())
                 reachable, suspect = self._core.partners.counts(now)
                 self._metrics.peers_counted(reachable=reachable, suspect=suspect)
@@ -262,12 +264,10 @@ class Node:
         while True:
             self._announce_now.clear()
             report = self._training.report
-            record = await self._network.announce(
+            await self._network.announce(
                 progress_steps=report.progress_steps if report is not None else 0.0,
                 has_state=self._training.has_state and self._core is not None and self._core.has_sound_state,
             )
-            if self._runtime is not None:
-                self._runtime.carry_record(record)
             try:
                 async with asyncio.timeout(self._settings.network.record_ttl_s / 3):
                     await self._announce_now.wait()

@@ -174,10 +174,14 @@ class Network:
         """Check a record that came in an offer. Raises RemoteProtocolError."""
         return self._directory.verify(signed_record)
 
-    async def announce(self, *, progress_steps: float, has_state: bool) -> bytes:
-        """Renew our record and return it; partners believe it even when the DHT did not take it this time."""
-        await self._counted("put", lambda: self._directory.announce(progress_steps=progress_steps, has_state=has_state))
+    @property
+    def record(self) -> bytes:
+        """Our newest signed record, for offers; partners believe it even while the DHT has not taken it."""
         return self._dht.record
+
+    async def announce(self, *, progress_steps: float, has_state: bool) -> None:
+        """Renew our record and store it, if the DHT takes it this time."""
+        await self._counted("put", lambda: self._directory.announce(progress_steps=progress_steps, has_state=has_state))
 
     async def members(self) -> tuple[Member, ...]:
         """A sample of live members; none when the DHT does not answer this time."""

@@ -89,6 +89,7 @@ class FakeNetwork:
         FakeNetwork.newest = self
         self.join_address = self.grpc_address = ""
         self.link = self.state_client = None
+        self.record = b""
         self.story: list[str] = []
         self.announcing: Callable[[], Awaitable[None]] = _at_once
         self.starting: Callable[[], Awaitable[None]] = _at_once
@@ -104,13 +105,12 @@ class FakeNetwork:
     def verify(self, record: bytes) -> Member:
         raise NotImplementedError
 
-    async def announce(self, **_: object) -> bytes:
+    async def announce(self, **_: object) -> None:
         self.story.append("announce")
         try:
             await self.announcing()
         finally:
             self.story.append("announce ended")
-        return b"record"
 
     async def members(self) -> tuple[Member, ...]:
         return ()
@@ -205,6 +205,24 @@ def test_nothing_is_announced_once_the_node_has_said_good_bye(node: Node) -> Non
     run(node.run())
 
     assert network.story[-2:] == ["announce ended", "withdraw"]
+
+
+def test_offers_carry_a_renewed_record_while_the_directory_is_slow(node: Node) -> None:
+    """Storing it can take longer than the old one lives, and partners refuse an offer with an expired record."""
+    network = FakeNetwork.newest
+
+    async def store_slowly() -> None:
+        network.record = b"renewed"
+        while node._core is None or node._core._initiator.member != b"renewed":  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        node._stop_requested.set()
+        await asyncio.Event().wait()
+
+    network.announcing = store_slowly
+
+    run(node.run())
+
+    assert network.story == ["announce", "announce ended", "withdraw"]
 
 
 def test_what_ends_the_training_ends_the_node_with_its_own_error(node: Node) -> None:

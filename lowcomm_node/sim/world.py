@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Generic, TypeVar
 
 from lowcomm_node.core.commands import ReportMeeting
-from lowcomm_node.core.events import DrainRequested, Member, MembersSeen
+from lowcomm_node.core.events import DrainRequested, Member, MembersSeen, RecordRenewed
 from lowcomm_node.core.messages import Answer, Close, Message, Offer
 from lowcomm_node.sim.conditions import Passage
 from lowcomm_node.sim.directory import Registrant, VirtualDirectory
@@ -183,7 +183,7 @@ class World(VirtualSwarm[T]):
             has_state=host.node.has_trainer,
             now=self.now,
         )
-        host.node.core.carry_record(self._signed(host.record))
+        self.feed(host.node, RecordRenewed(member=self._signed(host.record)))
         if is_repeated:
             self.at(settings.record_ttl_s / 3, partial(self._announce, host))
 

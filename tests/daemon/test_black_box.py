@@ -8,8 +8,6 @@ from collections import deque
 from pathlib import Path
 
 import pytest
-from tests.core.virtual_link import virtual_peer
-from tests.core.virtual_swarm import rules
 
 from lowcomm_node.core.commands import Command
 from lowcomm_node.core.events import Event, Member, MembersSeen, StepsTaken, Ticked, TrainerReady
@@ -17,6 +15,8 @@ from lowcomm_node.core.node import NodeCore
 from lowcomm_node.daemon.black_box import BlackBox
 from lowcomm_node.errors import ConfigError, NoPeerError, StoreError, TrainerError
 from lowcomm_node.settings.node import DataSettings, NetworkSettings, NodeSettings
+from lowcomm_node.sim.link import virtual_peer
+from lowcomm_node.sim.swarm import rules
 from lowcomm_node.telemetry.flight.dump import Dump, read_dump
 from lowcomm_node.telemetry.flight.replay import CommandsDiffer, replay
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import Status, TrainingStatus

@@ -3,10 +3,9 @@
 from fractions import Fraction
 from random import Random
 
-from tests.core.virtual_swarm import Node, VirtualSwarm
-
 from lowcomm_node.core.events import Event
 from lowcomm_node.core.node import NodeCore
+from lowcomm_node.sim.swarm import Node, VirtualSwarm
 from lowcomm_node.telemetry.flight.recorder import FlightRecorder
 from tests.core.exact_trainer import ExactTrainer
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from tests.core.virtual_swarm import rules
 
 from lowcomm_node.core.commands import Command
 from lowcomm_node.core.events import (
@@ -19,6 +18,7 @@ from lowcomm_node.core.events import (
 )
 from lowcomm_node.core.messages import Close, Offer
 from lowcomm_node.core.node import NodeCore
+from lowcomm_node.sim.swarm import rules
 from lowcomm_node.telemetry.flight.recorder import Entry, FlightRecorder, Recording
 from lowcomm_node.telemetry.flight.replay import CommandsDiffer, StateDiffers, replay
 from lowcomm_node.telemetry.flight.state import core_of, state_of

@@ -86,7 +86,7 @@ class NodeCore:
         self._is_ready = False
         self._is_draining = False
 
-    def handle(self, event: Event, now: float) -> list[Command]:
+    def handle(self, event: Event, now: float) -> list[Command]:  # noqa: C901 - a table: one line per event
         """Take in what happened; say what to do. Never raises on anything a peer can cause."""
         match event:
             case Ticked():
@@ -121,7 +121,7 @@ class NodeCore:
                 self._is_ready = True
                 self._health.state_replaced(now)
                 if event.due:
-                    self._schedule.resume(event.due)
+                    self._schedule.resume(dict(event.due))
                 return self._answerer.state_restored(event.applied_meetings, now)
             case TrainerLost():
                 return self._without_state(now)

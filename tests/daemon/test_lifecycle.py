@@ -296,6 +296,7 @@ def test_our_record_goes_through_the_core_and_its_recorder(node: Node) -> None:
             node._stop_requested.set()
 
     FakeNetwork.newest.announcing = leave_when_announced
+    FakeNetwork.newest.record = b"record"
 
     run(node.run())
 

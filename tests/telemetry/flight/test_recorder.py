@@ -48,7 +48,7 @@ def test_replay_gives_the_same_commands(seed: int) -> None:
         assert outcome.num_events == len(held.entries)
         assert outcome.raised == ()
         num_commands += outcome.num_commands
-    assert num_commands > 50
+    assert num_commands > 20
     assert any(recorder.recording().entries[0].number > 1 for recorder in swarm.recorders.values())
 
 
@@ -217,7 +217,7 @@ def test_the_seed_is_not_held_and_the_draws_are(recording: Recording) -> None:
         ("", "rules", None, "no rules"),
         ("", "_is_ready", "yes", "cannot be str"),
         ("partners", "_charm", 1, "no partners._charm"),
-        ("_health", "_x", 1, "no part '_health'"),
+        ("_weather", "_x", 1, "no part '_weather'"),
     ],
 )
 def test_a_state_of_another_core_is_one_error(

@@ -224,6 +224,9 @@ class VirtualSwarm(VirtualClock, Generic[T]):
     def handled(self, node: Node[T], event: Event, commands: Sequence[Command]) -> None:
         """A core has decided, and nothing of it has been done yet."""
 
+    def no_donor(self, node: Node[T]) -> None:
+        """The node wants to heal, and nobody has state to give. It goes on asking."""
+
     def reported(self, node: Node[T], report: ReportMeeting) -> None:
         """A meeting is over for this node."""
         node.reports.append(report)
@@ -262,11 +265,12 @@ class VirtualSwarm(VirtualClock, Generic[T]):
         if node.life != life or node.is_gone:
             return
         donors = [other for other in self.nodes.values() if other is not node and other.core.has_sound_state]
-        if not donors:
+        if donors:
+            node.trainer.take_over(self.random.choice(donors).trainer)
+            self._trainer_up(node, life)
+        else:
+            self.no_donor(node)
             self.at(_DOWNLOAD_S, partial(self._take_over, node, life))
-            return
-        node.trainer.take_over(self.random.choice(donors).trainer)
-        self._trainer_up(node, life)
 
     def _create(self, trainer: T) -> Node[T]:
         name = virtual_peer(self._count)

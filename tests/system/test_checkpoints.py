@@ -10,20 +10,23 @@ import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from lowcomm_node.adapters.checkpoint_store import CheckpointStore, newest_state_file
+from lowcomm_node.ports import StoredCheckpoint
 from lowcomm_node.settings.canonical import run_id
 from lowcomm_node.settings.load import build
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import CheckpointSettings
 from lowcomm_node.train.checkpoint import read_checkpoint
+from lowcomm_node.units import RunId
 from tests.system import checkpoint_writer
 from tests.system.real_nodes import TINY_MANIFEST, RealNode, wait_until
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 _MEGABYTES = 24
 _KILLS = 6
@@ -92,6 +95,10 @@ def _resumed_at(node: RealNode) -> int:
     return int(status["training"]["steps"])
 
 
+def _is_newer(store: CheckpointStore, run: RunId, kept: tuple[StoredCheckpoint, ...]) -> bool:
+    return store.candidates(run)[:1] != kept[:1]
+
+
 def test_who_started_the_run_resumes_it_after_kill_9(workshop: Path) -> None:
     """Started the same way again, twice: at most the work since the last checkpoint is lost, and the run is not begun anew."""
     run = run_id(build(Manifest, tomllib.loads(TINY_MANIFEST), "tiny"))
@@ -102,7 +109,7 @@ def test_who_started_the_run_resumes_it_after_kill_9(workshop: Path) -> None:
         node = _start(workshop, "solo", "--manifest", str(workshop / "run.toml"), checkpoint__every_s=0.2)
         try:
             assert _resumed_at(node) >= (kept[0].steps if kept else 0)
-            wait_until(lambda kept=kept: store.candidates(run)[:1] != kept[:1], 30, "another checkpoint")
+            wait_until(partial(_is_newer, store, run, kept), 30, "another checkpoint")
             time.sleep(chance.uniform(0.0, 0.5))
             node.end(signal.SIGKILL)
             assert node.survivors() == []

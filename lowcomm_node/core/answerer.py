@@ -108,6 +108,7 @@ class AnsweringEnd:
             parts=event.parts,
             progress_steps=event.progress_steps,
             clip_norms=event.clip_norms,
+            weight=event.weight,
         )
         known.phase, known.changed_at = _Phase.ANSWERED, now
         return [Send(meeting_id=event.meeting_id, message=known.answer)]

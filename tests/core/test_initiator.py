@@ -6,7 +6,7 @@ from lowcomm_node.core.chance import Chance
 from lowcomm_node.core.commands import CloseLink, Command, EncodeOffer, OpenLink, ReportMeeting, Send, SettleMeeting
 from lowcomm_node.core.events import CloseEncoded, CorrectionApplied, EncodingRefused, Member, OfferEncoded
 from lowcomm_node.core.initiator import InitiatingEnd
-from lowcomm_node.core.messages import Answer, Close, Confirm, Verdict
+from lowcomm_node.core.messages import Answer, Close, Confirm, Offer, Verdict
 from lowcomm_node.core.partners import Partners
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import MeetingId, PeerId, RunId, Stream
@@ -30,8 +30,11 @@ def end_with_offer(verdict_keep_s: float = 30.0, partners: Partners | None = Non
     )
     (encode,) = end.start((Stream.PARAMS,), False, 0.0)
     assert isinstance(encode, EncodeOffer)
-    encoded = OfferEncoded(meeting_id=encode.meeting_id, plans=(), parts=(b"1",), progress_steps=0)
-    assert [type(command) for command in end.offer_encoded(encoded, 0.0)] == [OpenLink]
+    encoded = OfferEncoded(meeting_id=encode.meeting_id, plans=(), parts=(b"1",), progress_steps=0, weight=0.4)
+    (link,) = end.offer_encoded(encoded, 0.0)
+    assert isinstance(link, OpenLink)
+    assert isinstance(link.message, Offer)
+    assert link.message.weight == 0.4
     return end, encode.meeting_id
 
 

@@ -64,6 +64,8 @@ class OfferEncoded:
     plans: tuple[StreamPlan, ...]
     parts: tuple[bytes, ...]
     progress_steps: float
+    weight: float = 1.0
+    """As in Offer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,8 @@ class AnswerEncoded:
     parts: tuple[bytes, ...]
     progress_steps: float
     clip_norms: tuple[float, ...] = ()
+    """As in Answer."""
+    weight: float = 1.0
     """As in Answer."""
 
 

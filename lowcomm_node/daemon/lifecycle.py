@@ -13,19 +13,20 @@ from pathlib import Path
 
 from lowcomm_node import PROTOCOL_VERSION
 from lowcomm_node.adapters.identity import load_or_create
+from lowcomm_node.core.commands import GiveUp, Heal
 from lowcomm_node.core.events import DrainRequested, Ticked, TrainerLost, TrainerReady
-from lowcomm_node.core.node import NodeCore, NodeRules
-from lowcomm_node.core.schedule import Timing
+from lowcomm_node.core.node import NodeCore
 from lowcomm_node.daemon.black_box import BlackBox
 from lowcomm_node.daemon.clock import SystemClock
 from lowcomm_node.daemon.control import ControlServer
 from lowcomm_node.daemon.http import Health, LocalHttp
 from lowcomm_node.daemon.network import Network
 from lowcomm_node.daemon.recorder import Recorder
+from lowcomm_node.daemon.rules import rules_of_a_life
 from lowcomm_node.daemon.runtime import Runtime
 from lowcomm_node.daemon.status import base_status, meeting_status, peers_status, training_status
 from lowcomm_node.daemon.training import Training
-from lowcomm_node.errors import ConfigError
+from lowcomm_node.errors import ConfigError, DivergedError
 from lowcomm_node.settings.canonical import canonical_bytes, manifest_from_canonical, run_id
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
@@ -77,6 +78,7 @@ class Node:
         self._announce_now = asyncio.Event()
         self._announcing: asyncio.Task[None] | None = None
         self._num_signals = 0
+        self._diverged: DivergedError | None = None
         self._state, self._detail = "starting", ""
         self._manifest = options.manifest
         self._run_id: RunId | None = None
@@ -180,7 +182,7 @@ class Node:
             )
         self._enter("connecting", "building model and data")
         ready = await self._training.configure(manifest, run, self._identity.peer_id)
-        self._core = NodeCore(self._rules(manifest, run))
+        self._core = NodeCore(rules_of_a_life(self._identity.peer_id, run, manifest, self._settings))
         self._runtime = Runtime(
             core=self._black_box.record(self._core),
             manifest=manifest,
@@ -188,6 +190,7 @@ class Node:
             clock=self._clock,
             recorder=self._recorder,
             send_to_trainer=self._training.send,
+            on_cure=self._cure,
         )
         await self._network.open(run, canonical, ready, self._runtime, self._training.take_snapshot)
         self._runtime.connect(self._network.link)
@@ -235,6 +238,8 @@ class Node:
                 self._metrics.peers_counted(reachable=reachable, suspect=suspect)
                 self._metrics.flight_recorded(*self._black_box.size())
             self._latest_status = self.status()
+            if self._diverged is not None:
+                raise self._diverged
 
     async def _announce(self) -> None:
         """Keep our record in the directory alive; renew it at once when we have become a donor."""
@@ -243,7 +248,7 @@ class Node:
             report = self._training.report
             record = await self._network.announce(
                 progress_steps=report.progress_steps if report is not None else 0.0,
-                has_state=self._training.has_state,
+                has_state=self._training.has_state and self._core is not None and self._core.has_sound_state,
             )
             if self._runtime is not None:
                 self._runtime.carry_record(record)
@@ -346,6 +351,15 @@ class Node:
         if self._runtime is not None:
             self._runtime.handle(TrainerLost())
 
+    def _cure(self, command: Heal | GiveUp) -> None:
+        """Our state is unfit: the trainer starts again with another one, and is ended when that has not helped."""
+        if isinstance(command, GiveUp):
+            self._diverged = DivergedError(
+                f"the training state became unfit again ({command.reason}) after {command.num_heals} heals in a row; "
+                "check this machine's memory, its GPU and its data, then join again"
+            )
+        self._training.kill()
+
     def _training_began(self) -> None:
         if self._runtime is not None:
             self._runtime.handle(TrainerReady())
@@ -354,19 +368,6 @@ class Node:
         self._options.say(
             f"training run {run}; others join it with\n"
             f"  lowcomm-node join --peers {self._network.join_address} --run {run}"
-        )
-
-    def _rules(self, manifest: Manifest, run: RunId) -> NodeRules:
-        return NodeRules(
-            own=self._identity.peer_id,
-            run_id=run,
-            protocol_version=PROTOCOL_VERSION,
-            periods={period.stream: period.every_steps for period in periods(manifest)},
-            deadline_s=self._settings.meeting.deadline_s,
-            verdict_keep_s=self._settings.meeting.verdict_keep_s,
-            max_peers=self._settings.network.max_peers,
-            seed=os.urandom(32),
-            timing=Timing(manifest.meeting.timing),
         )
 
     def _tell_periods(self, manifest: Manifest) -> None:

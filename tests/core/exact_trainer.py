@@ -24,17 +24,18 @@ from lowcomm_node.core.events import (
 )
 from lowcomm_node.core.messages import StreamPlan
 from lowcomm_node.errors import RefusalReason
+from lowcomm_node.sim.swarm import VirtualSwarm
 from lowcomm_node.units import Codec, Dtype, MeetingId, Stream
-from tests.core.virtual_swarm import VirtualSwarm
 
 PLAN = StreamPlan(stream=Stream.PARAMS, codec=Codec.DENSE, dtype=Dtype.FP32, ranks=(-1,))
 CLIP_NORM = 8.0
-"""Where differences are larger than the answerer takes, half the correction is applied: scales must reach both ends."""
+"""Where differences are larger than the answerer takes, less of the correction is applied: scales must reach both ends."""
+CLIP_SCALE = 0.75
 
 
 @dataclass
 class ExactTrainer:
-    """The correction of a meeting is half the difference, or a quarter where that is clipped."""
+    """The correction of a meeting is half the difference, or three eighths where that is clipped."""
 
     value: Fraction
     drift: Fraction = Fraction(0)
@@ -54,6 +55,12 @@ class ExactTrainer:
 
     def forget(self) -> None:
         self.offers, self.answers, self.held, self.scales = {}, {}, {}, {}
+
+    def take_over(self, donor: "ExactTrainer") -> None:
+        """What the difference moves is the download's doing, not a meeting's: it is a drift."""
+        self.drift += donor.value - self.value
+        self.value, self.steps = donor.value, 0
+        self.forget()
 
     def pending(self) -> set[MeetingId]:
         return {*self.offers, *self.answers, *self.held}
@@ -75,7 +82,7 @@ class ExactTrainer:
                 if answer.meeting_id not in self.offers:
                     return _unknown(answer.meeting_id)
                 difference = self.offers.pop(answer.meeting_id) - _decode(answer.parts[0])
-                scale = 0.5 if abs(difference) > answer.clip_norms[0] else 1.0
+                scale = CLIP_SCALE if abs(difference) > answer.clip_norms[0] else 1.0
                 self.held[answer.meeting_id] = Fraction(scale) * difference / 2
                 self.scales[answer.meeting_id] = scale
                 return CloseEncoded(meeting_id=answer.meeting_id, parts=(b"",), scales=(scale,))

@@ -22,9 +22,9 @@ from lowcomm_node.core.events import (
 from lowcomm_node.core.messages import Busy, Close, Offer, Refusal, Verdict
 from lowcomm_node.core.node import NodeCore
 from lowcomm_node.errors import RefusalReason
+from lowcomm_node.sim.swarm import VirtualSwarm, rules
 from lowcomm_node.units import MeetingId, PeerId, RunId
 from tests.core.exact_trainer import PLAN, ExactTrainer, exact_swarm
-from tests.core.virtual_swarm import VirtualSwarm, rules
 
 SEEDS = range(150)
 

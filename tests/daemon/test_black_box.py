@@ -15,11 +15,11 @@ from lowcomm_node.core.node import NodeCore
 from lowcomm_node.daemon.black_box import BlackBox
 from lowcomm_node.errors import ConfigError, NoPeerError, StoreError, TrainerError
 from lowcomm_node.settings.node import DataSettings, NetworkSettings, NodeSettings
+from lowcomm_node.sim.link import virtual_peer
+from lowcomm_node.sim.swarm import rules
 from lowcomm_node.telemetry.flight.dump import Dump, read_dump
 from lowcomm_node.telemetry.flight.replay import CommandsDiffer, replay
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import Status, TrainingStatus
-from tests.core.virtual_link import virtual_peer
-from tests.core.virtual_swarm import rules
 
 OWN, OTHER = virtual_peer(0), virtual_peer(1)
 SETTINGS = NodeSettings(

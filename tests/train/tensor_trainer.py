@@ -24,11 +24,12 @@ from lowcomm_node.core.events import AnswerEncoded, CloseEncoded, CorrectionAppl
 from lowcomm_node.core.messages import StreamPlan
 from lowcomm_node.core.progress import is_cooldown, is_dense_acceptable, is_finished
 from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.sim.link import virtual_peer
+from lowcomm_node.sim.swarm import VIRTUAL_RUN
 from lowcomm_node.train.data import Stream as Batches
 from lowcomm_node.train.desk import MeetingDesk
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.units import Codec, MeetingId, Stream, StreamKind
-from tests.core.virtual_link import RUN, virtual_peer
 
 Quantities = dict[str, Tensor]
 """Flat fp64 vectors by name; those in ``TensorTrainer.conserved`` keep their sum over the swarm in every meeting."""
@@ -45,11 +46,13 @@ class TensorTrainer:
         self.manifest = manifest
         self.replica = Replica(manifest, _CPU)
         self.replica.progress_steps = progress_steps
-        self.desk = MeetingDesk(self.replica, manifest, RUN)
+        self.desk = MeetingDesk(self.replica, manifest, VIRTUAL_RUN)
         tokens = torch.arange(4000) % 37
         tokens = torch.where(tokens < 30, tokens + 97, 140 + 10 * index + tokens % 3).to(torch.uint8)
         training = manifest.training
-        self._batches = Batches(tokens, training.batch_size, manifest.model.context_length, RUN, virtual_peer(index))
+        self._batches = Batches(
+            tokens, training.batch_size, manifest.model.context_length, VIRTUAL_RUN, virtual_peer(index)
+        )
         self.own = self._last = self.quantities()
         """Where the replica would be by its own steps alone."""
         self.moved: dict[MeetingId, Quantities] = {}
@@ -76,6 +79,12 @@ class TensorTrainer:
 
     def forget(self) -> None:
         self.desk.forget_all()
+
+    def take_over(self, donor: "TensorTrainer") -> None:
+        self.replica.load(donor.replica.state(), is_own=False)
+        self.desk.forget_all()
+        _, change = self._look()
+        self.own = {name: self.own[name] + change[name] for name in change}
 
     def pending(self) -> set[MeetingId]:
         return {*self.desk._initiated, *self.desk._answered}

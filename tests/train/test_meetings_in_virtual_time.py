@@ -21,8 +21,8 @@ from lowcomm_node.settings.manifest import (
     TrainingConfig,
 )
 from lowcomm_node.settings.streams import periods
+from lowcomm_node.sim.swarm import Node, VirtualSwarm, rules
 from lowcomm_node.units import Codec, Dtype, MeetingId, PeerId, Stream
-from tests.core.virtual_swarm import Node, VirtualSwarm
 from tests.train.tensor_trainer import TensorTrainer
 
 Swarm = VirtualSwarm[TensorTrainer]
@@ -121,8 +121,7 @@ def swarm_of(manifest: Manifest, *, faults: float, count: int = 4, seed: int = 0
         trainers,
         seed=seed,
         faults=faults,
-        periods=periods_of(manifest),
-        deadline_s=1.0,
+        make_rules=partial(rules, periods=periods_of(manifest), deadline_s=1.0),
         step_s=_STEP_S,
         max_payload_bytes=4 * 4 * sum(theta.numel() for theta in replica.theta),
         max_tensors=len(replica.theta),

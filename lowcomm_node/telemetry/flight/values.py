@@ -18,13 +18,25 @@ from types import ModuleType, NoneType, UnionType
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from lowcomm_node import errors, units
-from lowcomm_node.core import answerer, chance, commands, events, initiator, messages, node, partners, schedule
+from lowcomm_node.core import (
+    answerer,
+    chance,
+    commands,
+    deadlines,
+    events,
+    health,
+    initiator,
+    messages,
+    node,
+    partners,
+    schedule,
+)
 from lowcomm_node.errors import StoreError
 
 __all__ = ["CLASSES", "MODULES", "PARTS", "DumpError", "StandIn", "Tree", "decode", "encode", "fits", "stand_in"]
 
 MODULES: tuple[ModuleType, ...] = (
-    units, errors, events, commands, messages, node, chance, schedule, partners, initiator, answerer,
+    units, errors, events, commands, messages, node, chance, schedule, deadlines, health, partners, initiator, answerer,
 )  # fmt: skip
 """Where everything is defined that may stand in a dump. A module of the core that keeps state belongs here."""
 

@@ -5,9 +5,9 @@ from random import Random
 
 from lowcomm_node.core.events import Event
 from lowcomm_node.core.node import NodeCore
+from lowcomm_node.sim.swarm import Node, VirtualSwarm
 from lowcomm_node.telemetry.flight.recorder import FlightRecorder
 from tests.core.exact_trainer import ExactTrainer
-from tests.core.virtual_swarm import Node, VirtualSwarm
 
 
 class RecordedSwarm(VirtualSwarm[ExactTrainer]):

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lowcomm_node.sim.link import virtual_peer
+from lowcomm_node.sim.swarm import VIRTUAL_RUN as RUN
 from lowcomm_node.telemetry.flight.dump import Dump, dump_text, read_dump
 from lowcomm_node.telemetry.flight.recorder import Recording
 from lowcomm_node.telemetry.flight.redaction import redacted
 from lowcomm_node.telemetry.flight.replay import Outcome, replay
 from lowcomm_node.telemetry.flight.values import DumpError, Tree
-from tests.core.virtual_link import RUN, virtual_peer
 from tests.telemetry.flight.recorded_swarm import troubled_swarm
 
 HEADER: dict[str, Tree] = {

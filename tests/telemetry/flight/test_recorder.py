@@ -18,13 +18,13 @@ from lowcomm_node.core.events import (
 )
 from lowcomm_node.core.messages import Close, Offer
 from lowcomm_node.core.node import NodeCore
+from lowcomm_node.sim.swarm import rules
 from lowcomm_node.telemetry.flight.recorder import Entry, FlightRecorder, Recording
 from lowcomm_node.telemetry.flight.replay import CommandsDiffer, StateDiffers, replay
 from lowcomm_node.telemetry.flight.state import core_of, state_of
 from lowcomm_node.telemetry.flight.values import DumpError
 from lowcomm_node.units import MeetingId, PeerId
 from tests.core.exact_trainer import PLAN
-from tests.core.virtual_swarm import rules
 from tests.telemetry.flight.recorded_swarm import troubled_swarm
 
 
@@ -217,7 +217,7 @@ def test_the_seed_is_not_held_and_the_draws_are(recording: Recording) -> None:
         ("", "rules", None, "no rules"),
         ("", "_is_ready", "yes", "cannot be str"),
         ("partners", "_charm", 1, "no partners._charm"),
-        ("_health", "_x", 1, "no part '_health'"),
+        ("_wealth", "_x", 1, "no part '_wealth'"),
     ],
 )
 def test_a_state_of_another_core_is_one_error(

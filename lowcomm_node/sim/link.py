@@ -1,25 +1,27 @@
 """A connection in virtual time: real frames, read by the real reader, that may be damaged on their way."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from random import Random
 
 from lowcomm_node.core.messages import Message
-from lowcomm_node.units import MeetingId, PeerId, RunId
+from lowcomm_node.units import MeetingId, PeerId
 from lowcomm_node.wire.frames import decode_frame, to_frames
 from lowcomm_node.wire.gen.lowcomm.v1 import meeting_pb2
 from lowcomm_node.wire.meeting import MeetingLimits, MeetingReader
 from lowcomm_node.wire.peer_id import peer_id_of_key
 
-RUN = RunId("5a" * 32)
+__all__ = ["VirtualLink", "as_bytes", "damaged", "virtual_peer"]
 
 
+@lru_cache(maxsize=1 << 16)
 def virtual_peer(index: int) -> PeerId:
     """A peer id as the wire wants it; nobody needs the key that belongs to it."""
     return peer_id_of_key(sha256(f"virtual peer {index}".encode()).digest())
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class VirtualLink:
     """One stream of one meeting; ``dialler`` has opened it."""
 
@@ -37,16 +39,14 @@ class VirtualLink:
     def other(self, end: PeerId) -> PeerId:
         return self.answerer if end == self.dialler else self.dialler
 
-    def read(self, receiver: PeerId, frames: list[bytes], max_payload_bytes: int, max_tensors: int) -> list[Message]:
-        """What the frames say, in the state that earlier frames have left the reader in. Raises RemoteProtocolError."""
-        limits = MeetingLimits(
-            run_id=RUN,
-            peer_id=receiver,
-            protocol_version=1,
-            max_payload_bytes=max_payload_bytes,
-            max_tensors=max_tensors,
-        )
-        reader = self._readers.setdefault(receiver, MeetingReader(limits))
+    def read(self, limits: MeetingLimits, frames: list[bytes]) -> list[Message]:
+        """What the frames say to the end that ``limits`` names, its reader as earlier frames have left it.
+
+        Raises RemoteProtocolError.
+        """
+        reader = self._readers.get(limits.peer_id)
+        if reader is None:
+            reader = self._readers[limits.peer_id] = MeetingReader(limits)
         read = (reader.feed(decode_frame(frame)) for frame in frames)
         return [message for message in read if message is not None]
 

@@ -1,0 +1,1 @@
+"""The second shell: real cores, trainers and frames under a virtual clock and a modelled network."""

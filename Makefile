@@ -4,13 +4,14 @@ PYTHON  ?= python3
 VENV    ?= .venv
 WORKERS ?= 2
 ARGS    ?=
+MINUTES ?= 2
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup swarm test check fmt proto docs clean
+.PHONY: help setup swarm chaos test check fmt proto docs clean
 .PHONY: check-format check-lint check-types check-imports check-proto check-spelling
 
 help: ## print this menu
@@ -21,6 +22,9 @@ setup: $(STAMP) ## create the virtual environment and install everything (once; 
 
 swarm: setup ## train a language model with a swarm of real nodes on this computer (two minutes)
 	$(BIN)/lowcomm-node swarm $(ARGS)
+
+chaos: setup ## strike a swarm with kills, frozen processes, cut lines and full disks, for MINUTES=2
+	$(BIN)/lowcomm-node swarm --chaos --nodes 5 --join-late 1 --minutes $(MINUTES) $(ARGS)
 
 test: setup ## run all tests: the quick ones side by side, then those with real processes
 	$(BIN)/pytest -m "not system" -n $(WORKERS) $(ARGS)

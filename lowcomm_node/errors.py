@@ -5,15 +5,20 @@ from enum import StrEnum
 __all__ = [
     "ConfigError",
     "DataError",
+    "DeviceError",
     "DirectoryError",
     "DivergedError",
     "LinkError",
     "LowcommError",
     "NoPeerError",
+    "OutOfMemoryError",
     "RefusalReason",
     "RemoteProtocolError",
     "StoreError",
     "TrainerError",
+    "TrainerHangError",
+    "TrainerKilledError",
+    "UnfitStateError",
 ]
 
 
@@ -63,6 +68,36 @@ class DivergedError(LowcommError):
     """This node's state became unfit again and again, whatever it was replaced by."""
 
     code = "diverged"
+
+
+class OutOfMemoryError(TrainerError):
+    """Device or machine had not enough memory for the trainer."""
+
+    code = "out_of_memory"
+
+
+class DeviceError(TrainerError):
+    """The device (CUDA) failed under the trainer."""
+
+    code = "device"
+
+
+class TrainerKilledError(TrainerError):
+    """Somebody ended the trainer process with SIGKILL, and it was not the daemon."""
+
+    code = "killed"
+
+
+class UnfitStateError(TrainerError):
+    """The training state was found unfit to meet with, so the daemon has ended the trainer and begins with another state."""
+
+    code = "unfit"
+
+
+class TrainerHangError(TrainerError):
+    """The trainer said nothing for too long, so the daemon has ended it."""
+
+    code = "hang"
 
 
 class RefusalReason(StrEnum):

@@ -3,16 +3,31 @@
 All methods are called from the daemon's one event loop.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.messages import Message
 from lowcomm_node.units import MeetingId, PeerId, RunId
 
-__all__ = ["Clock", "Directory", "Link", "MeetingSink", "SnapshotSource", "StateClient", "Welcome"]
+__all__ = [
+    "Checkpoints",
+    "ChildKind",
+    "ChildLedger",
+    "Clock",
+    "Directory",
+    "FingerprintSource",
+    "Link",
+    "MeetingSink",
+    "SnapshotSource",
+    "StateClient",
+    "StoredCheckpoint",
+    "Welcome",
+]
 
 
 class Clock(Protocol):
@@ -37,6 +52,26 @@ class Welcome:
     member: Member
     clock_offset_s: float
     """The peer's clock minus ours, half the round trip taken off."""
+
+
+class ChildKind(StrEnum):
+    """The processes that a node starts."""
+
+    TRAINER = "trainer"
+    FOLLOWER = "follower"
+    P2PD = "p2pd"
+
+
+class ChildLedger(Protocol):
+    """Is told of each process that the node starts, so that its next life can end what this one may leave."""
+
+    def started(self, kind: ChildKind, pid: int, sockets: Path | None = None) -> None:
+        """A child runs from now on; ``sockets`` is the folder where it keeps Unix sockets, of its own alone."""
+        ...
+
+    def ended(self, *pids: int) -> None:
+        """These children are gone, and were waited for."""
+        ...
 
 
 class Directory(Protocol):
@@ -101,20 +136,59 @@ SnapshotSource = Callable[[], Awaitable[tuple[Path, float]]]
 """Writes a fresh snapshot file (or returns a recent one) and its progress; called when a joiner asks."""
 
 
+FingerprintSource = Callable[[], Awaitable[Fingerprint]]
+"""Looks at the live state (or returns a recent look); called when a joiner asks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCheckpoint:
+    """One of this node's own checkpoints, as its JSON file describes it; its tensors are still unread."""
+
+    path: Path
+    progress_steps: float
+    steps: int
+
+
+class Checkpoints(Protocol):
+    """This node's own checkpoints. Called from threads: they are files."""
+
+    def candidates(self, run_id: RunId) -> tuple[StoredCheckpoint, ...]:
+        """Those of this run, the newest first; whatever else is there is moved aside."""
+        ...
+
+    def set_aside(self, path: Path, why: str, detail: str) -> None:
+        """This one cannot be used, for a reason in one word and in a sentence: keep it out of the way, and say so."""
+        ...
+
+
 class StateClient(Protocol):
     """Downloads a member's state."""
 
     async def download(
         self,
-        grpc_address: str,
+        donors: Sequence[str],
         run_id: RunId,
         destination: Path,
         max_bytes: int,
         on_progress: Callable[[int, int], None],
-    ) -> float:
-        """Fetch a donor's snapshot into ``destination``, each chunk verified; returns the donor's progress.
+    ) -> None:
+        """Fetch a snapshot into ``destination``, each chunk verified.
 
-        Chunks that are already there and match are not fetched again. ``on_progress`` gets bytes done and total.
-        Raises LinkError or RemoteProtocolError.
+        ``donors`` are addresses (host:port): the first says which snapshot, and is fetched from; so are all others that hold
+        the same one. What an earlier attempt has begun is finished first, if anybody still holds that snapshot; chunks
+        that are already there and match are not fetched again. ``on_progress`` gets bytes done and total. Raises LinkError
+        and RemoteProtocolError, and StoreError when the file cannot be kept here.
         """
+        ...
+
+    async def fingerprint(self, address: str, run_id: RunId) -> Fingerprint:
+        """Ask a member what its live state looks like. Raises LinkError, RemoteProtocolError."""
+        ...
+
+    async def keep(self, path: Path, progress_steps: float) -> None:
+        """Give this state file, which is known to be good, to others who want the same; it may be removed afterwards."""
+        ...
+
+    def discard(self, destination: Path) -> None:
+        """Remove a download, whole or not; until then it is gone on with, even by the node's next life."""
         ...

@@ -28,7 +28,7 @@ from lowcomm_node.core.membership import (
     parent_of,
 )
 from lowcomm_node.errors import DirectoryError, RefusalReason, RemoteProtocolError
-from lowcomm_node.ports import Welcome
+from lowcomm_node.ports import ChildLedger, Welcome
 from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import RunId
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
@@ -58,6 +58,7 @@ class HivemindDirectory:
         socket_dir: folder for p2pd's Unix sockets, of this node alone.
         protocol_version: what we speak.
         on_restart: called with the number of restarts each time p2pd had to be started anew.
+        ledger: is told of each p2pd that is started and ended.
     """
 
     def __init__(
@@ -69,12 +70,15 @@ class HivemindDirectory:
         socket_dir: Path,
         protocol_version: int,
         on_restart: Callable[[int], None] = lambda _count: None,
+        ledger: ChildLedger | None = None,
     ) -> None:
         self.peer_id = identity.peer_id
         self.grpc_address = ""
         """host:port that our record announces; set it before ``announce`` and ``serve_hello``."""
         self.record = b""
         """Our newest signed record, for offers to carry, whether or not the DHT has taken it."""
+        self.has_company = False
+        """Somebody answered at the start."""
         self.restarts = 0
         self.dropped: Counter[RefusalReason] = Counter()
         """Records that were read and not believed, by reason."""
@@ -90,8 +94,10 @@ class HivemindDirectory:
             port=settings.dht_port,
             announce_host=settings.announce_host,
             start_timeout_s=settings.start_timeout_s,
+            ledger=ledger,
         )
         self._known: tuple[str, ...] = ()
+        self._remembered: tuple[str, ...] = ()
         self._session: DhtSession | None = None
         self._keepers: list[asyncio.Task[None]] = []
         self._run_id: RunId | None = None
@@ -102,19 +108,28 @@ class HivemindDirectory:
         self._bucket: Bucket | None = None
         self._expires_at = 0.0
 
-    async def start(self) -> None:
-        """Start p2pd and the DHT and dial the initial peers. May be called again after an error.
+    async def start(self, remembered: Sequence[str] = (), *, may_be_alone: bool = False) -> None:
+        """Start p2pd and the DHT, and dial the initial peers; where none answers, those remembered too.
+
+        May be called again after an error. ``may_be_alone``: with nobody there, begin all the same; upkeep goes on looking for all of them.
 
         Raises:
             DirectoryError: a port in use, an address that is none, p2pd does not start.
-            NoPeerError: peers were given and none of them can be reached.
+            NoPeerError: peers were given, and none of them, nor of those remembered, can be reached.
         """
         import_hivemind()
         others = [address for address in self._initial_peers if str(split_address(address)[0]) != self.peer_id]
         session = await DhtSession.start(self._options, others, self._answer_hello)
-        if others and all(session.outcomes.values()):
+        if all(session.outcomes.values()):
+            self._remembered = tuple(a for a in remembered if a not in others and self._is_other(a))
+            with suppress(DirectoryError):  # a peer that answers p2pd, and then no ping
+                await session.reconnect(self._remembered)
+            answered = [address for address in self._remembered if not session.outcomes[address]]
+            self._initial_peers = (*self._initial_peers, *answered)
+        if others and all(session.outcomes.values()) and not may_be_alone:
             await session.stop()
             raise no_peer(session.outcomes)
+        self.has_company = not all(session.outcomes.values())
         self._session = session
         self._keepers = [asyncio.create_task(self._watch()), asyncio.create_task(self._keep_up())]
 
@@ -132,6 +147,11 @@ class HivemindDirectory:
         """Multiaddresses others can give to --peers, those that work from other machines first."""
         addresses = await self._live.visible_addresses()
         return tuple(sorted(addresses, key=lambda address: "/127." in address or "/ip6/::1/" in address))
+
+    @property
+    def known_addresses(self) -> tuple[str, ...]:
+        """Multiaddresses of others, for the next start: those given or found at this one, those connected lately, the rest."""
+        return tuple(dict.fromkeys((*self._initial_peers, *self._known, *self._remembered)))
 
     @property
     def pid(self) -> int:
@@ -166,17 +186,23 @@ class HivemindDirectory:
     async def announce(self, *, progress_steps: float, has_state: bool) -> bytes:
         """Store this node's signed record in the bucket it belongs to; returns the record.
 
+        Gives up after half a record's life, so that the next one is made before this one has expired: offers carry it.
+
         Raises:
-            DirectoryError: no node took it; it may be tried again. ``record`` is renewed all the same.
+            DirectoryError: no node took it in time; it may be tried again. ``record`` is renewed all the same.
         """
         self._progress_steps, self._has_state = progress_steps, has_state
         self.record = record = self._signed(self.grpc_address)
-        await self._walk()
-        left = self._bucket
-        self._bucket = own_bucket(self.peer_id, self._depth)
-        await self._store(self._bucket, record)
-        if left is not None and left != self._bucket:
-            await self._store_farewell(left)
+        try:
+            async with asyncio.timeout(self._record_ttl_s / 2):
+                await self._walk()
+                left = self._bucket
+                self._bucket = own_bucket(self.peer_id, self._depth)
+                await self._store(self._bucket, record)
+                if left is not None and left != self._bucket:
+                    await self._store_farewell(left)
+        except TimeoutError:
+            raise DirectoryError("the DHT takes too long to store our record") from None
         return record
 
     async def members(self) -> tuple[Member, ...]:
@@ -207,6 +233,12 @@ class HivemindDirectory:
             await self._store_farewell(bucket)
 
     # What follows keeps the promises above.
+
+    def _is_other(self, address: str) -> bool:
+        try:
+            return str(split_address(address)[0]) != self.peer_id
+        except DirectoryError:
+            return False
 
     @property
     def _live(self) -> DhtSession:
@@ -327,8 +359,7 @@ class HivemindDirectory:
         while True:
             await asyncio.sleep(wait_s)
             wait_s = min(_LONGEST_RESTART_S, wait_s * 2)
-            addresses = list(dict.fromkeys((*self._initial_peers, *self._known)))
-            others = [address for address in addresses if str(split_address(address)[0]) != self.peer_id]
+            others = [address for address in self.known_addresses if self._is_other(address)]
             try:
                 return await DhtSession.start(self._options, others, self._answer_hello)
             except Exception as error:  # noqa: BLE001 - a supervisor: without it the node would be deaf for good
@@ -336,7 +367,7 @@ class HivemindDirectory:
 
     async def _keep_up(self) -> None:
         """Keep the routing table fresh, remember who is there, and find back to the others after a split."""
-        others = [address for address in self._initial_peers if str(split_address(address)[0]) != self.peer_id]
+        others = [address for address in (*self._initial_peers, *self._remembered) if self._is_other(address)]
         while True:
             is_alone = bool(others) and (self._session is None or not self._session.num_neighbours)
             await asyncio.sleep(_ALONE_UPKEEP_S if is_alone else _UPKEEP_S)

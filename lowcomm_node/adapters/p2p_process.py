@@ -6,7 +6,9 @@ The wrapper reaches into private parts of hivemind 1.1; pyproject holds its vers
 import asyncio
 import ipaddress
 import logging
+import os
 import socket
+import stat
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowcomm_node.errors import DirectoryError
+from lowcomm_node.ports import ChildKind, ChildLedger
 
 if TYPE_CHECKING:
     from hivemind.p2p import P2P
@@ -26,8 +29,18 @@ _STOP_GRACE_S = 3.0
 _LONGEST_SOCKET_DIR = 70
 """A Unix socket's path may have some 107 characters, the file name takes about 30."""
 
-_OWN_SESSION = "import os, sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"
-"""Ctrl-C goes to a terminal's whole process group; p2pd has to outlive it so that the node can say good-bye."""
+_OWN_SESSION = """
+import ctypes, os, sys
+os.setsid()
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the node ended before its p2pd started")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Ctrl-C goes to a terminal's whole process group; p2pd has to outlive it so that the node can say good-bye. But when the
+node itself ends, however it does, p2pd gets SIGKILL (PR_SET_PDEATHSIG = 1, which survives execv): left to itself it notices
+only what it happens to read or write."""
 
 
 def import_hivemind() -> None:
@@ -50,6 +63,7 @@ class P2pOptions:
         port: TCP port; 0 takes a free one, which a restart then keeps.
         announce_host: name or address that others should dial; empty for the bound one.
         start_timeout_s: seconds it may take to start.
+        ledger: is told of each p2pd that is started and ended.
 
     Raises:
         DirectoryError: ``host`` is not a literal address.
@@ -64,7 +78,9 @@ class P2pOptions:
         port: int,
         announce_host: str,
         start_timeout_s: float,
+        ledger: ChildLedger | None = None,
     ) -> None:
+        self.ledger = ledger
         self.identity_path = identity_path
         self.host = host
         self.port = port
@@ -118,9 +134,12 @@ class P2pOptions:
 class P2pProcess:
     """A running p2pd and hivemind's handle on it."""
 
-    def __init__(self, p2p: "P2P", socket_dir: Path) -> None:
+    def __init__(self, p2p: "P2P", options: P2pOptions) -> None:
         self.p2p = p2p
-        self._socket_dir = socket_dir
+        self._socket_dir = options.socket_dir
+        self._ledger = options.ledger
+        if self._ledger is not None:
+            self._ledger.started(ChildKind.P2PD, self.pid, options.socket_dir)
         # Nobody awaits hivemind's reader; when p2pd dies it fails, which the watchdog has noticed already.
         p2p._client.control._read_task.add_done_callback(_look_at)  # noqa: SLF001
 
@@ -133,7 +152,7 @@ class P2pProcess:
         """
         import_hivemind()
         options.claim_port()
-        options.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _claim_socket_dir(options.socket_dir)
         _remove_sockets(options.socket_dir)
         starting = asyncio.ensure_future(
             _p2p_class(options.socket_dir).create(
@@ -151,12 +170,12 @@ class P2pProcess:
             # hivemind forgets the process that it has started when it is interrupted in the middle.
             p2p = await asyncio.shield(starting)
         except asyncio.CancelledError:
-            await _end_late(starting, options.socket_dir)
+            await _end_late(starting, options)
             raise
         except _p2p_error() as error:
             _remove_sockets(options.socket_dir)
             raise DirectoryError(f"p2pd does not start on {options.listen_address()}: {error}") from error
-        return cls(p2p, options.socket_dir)
+        return cls(p2p, options)
 
     @property
     def pid(self) -> int:
@@ -185,6 +204,8 @@ class P2pProcess:
             with suppress(ProcessLookupError):
                 child.kill()
             await child.wait()
+        if self._ledger is not None:
+            self._ledger.ended(self.pid)
         _remove_sockets(self._socket_dir)
         with suppress(OSError):
             self._socket_dir.rmdir()
@@ -209,12 +230,12 @@ def split_address(address: str) -> tuple[Any, Any]:
         ) from error
 
 
-async def _end_late(starting: "asyncio.Future[P2P]", socket_dir: Path) -> None:
+async def _end_late(starting: "asyncio.Future[P2P]", options: P2pOptions) -> None:
     """End a p2pd that nobody waits for any more as soon as it is up."""
     with suppress(TimeoutError, _p2p_error()):
         async with asyncio.timeout(_STOP_GRACE_S):
-            await P2pProcess(await starting, socket_dir).stop()
-    _remove_sockets(socket_dir)
+            await P2pProcess(await starting, options).stop()
+    _remove_sockets(options.socket_dir)
 
 
 def _p2p_class(socket_dir: Path) -> "type[P2P]":
@@ -226,7 +247,7 @@ def _p2p_class(socket_dir: Path) -> "type[P2P]":
         @staticmethod
         def _make_process_args(*args: object, **kwargs: object) -> list[str]:
             command = P2P._make_process_args(*args, **kwargs)  # noqa: SLF001 - the one place to put a word in
-            return [sys.executable, "-I", "-S", "-c", _OWN_SESSION, *command]
+            return [sys.executable, "-I", "-S", "-c", _OWN_SESSION, str(os.getpid()), *command]
 
     return OwnP2P
 
@@ -236,6 +257,17 @@ def _p2p_error() -> type[Exception]:
 
     error: type[Exception] = P2PDaemonError
     return error
+
+
+def _claim_socket_dir(folder: Path) -> None:
+    """Make the folder, and make sure that it is ours: its substitute is in a folder where everybody may make one."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise DirectoryError(f"{folder}: cannot be made a folder for p2pd's sockets: {error.strerror}") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise DirectoryError(f"{folder}: p2pd's sockets should go there, and it belongs to somebody else")
 
 
 def _remove_sockets(folder: Path) -> None:

@@ -6,7 +6,7 @@ marginal rank, which is optimal for falling e_k up to what does not fit at the e
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, prod, sqrt
 
@@ -68,6 +68,9 @@ class _Tensor:
         return low_rank_bytes(*self.matrix, rank, dtype, omega).largest_direction
 
 
+_LEARNT: Mapping[str, type] = {"energy": float, "decay": float, "is_seen": bool, "missed": int, "voids": int}
+
+
 class EnergyModel:
     """A running estimate of each tensor's energy spectrum, and the choice of ranks that follows from it.
 
@@ -98,6 +101,26 @@ class EnergyModel:
         if total > 0:
             # Tensors never seen keep the prior, energy proportional to size, in the unit that the others turned out to have.
             self._energy_per_number = total / sum(tensor.numel for tensor in seen)
+
+    def export(self) -> dict[str, list[float]]:
+        """What was learnt, as plain numbers for a checkpoint: after a restart integers would otherwise have to find their range anew."""
+        tensors = self._tensors
+        return {
+            "energy_per_number": [self._energy_per_number],
+            **{name: [float(getattr(tensor, name)) for tensor in tensors] for name in _LEARNT},
+        }
+
+    def recall(self, exported: Mapping[str, Sequence[float]]) -> None:
+        """Replace what was learnt by what ``export`` gave. Raises ValueError for anything else."""
+        lengths = {"energy_per_number": 1, **dict.fromkeys(_LEARNT, len(self._tensors))}
+        if {name: len(values) for name, values in exported.items()} != lengths:
+            raise ValueError(f"what was learnt of {len(self._tensors)} tensors has another form")
+        if not all(isfinite(value) and value >= 0 for values in exported.values() for value in values):
+            raise ValueError("what was learnt has numbers that are negative or not finite")
+        (self._energy_per_number,) = exported["energy_per_number"]
+        for index, tensor in enumerate(self._tensors):
+            for name, kind in _LEARNT.items():
+                setattr(tensor, name, kind(exported[name][index]))
 
     def knows(self, ranks: Sequence[int]) -> bool:
         """Was a difference of each tensor that ``ranks`` sends seen before?"""

@@ -12,7 +12,9 @@ of them were with hostile partners, tau stays within that multiple of what hones
 import math
 import sys
 from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
 from functools import partial
+from math import isfinite
 from statistics import median
 
 from torch import Tensor
@@ -78,6 +80,22 @@ class ClipNorms:
         """
         if norm > 0.0:
             self._seen[stream, codec].append(norm)
+
+    def export(self) -> dict[str, list[float]]:
+        """What was seen, as plain numbers for a checkpoint: a node that restarts need not believe everything again."""
+        return {f"{stream} {codec}": list(seen) for (stream, codec), seen in self._seen.items()}
+
+    def recall(self, exported: Mapping[str, Sequence[float]]) -> None:
+        """Replace what was seen by what ``export`` gave. Raises ValueError for anything else."""
+        recalled = {}
+        for name, norms in exported.items():
+            stream, _, codec = name.partition(" ")
+            if not all(isfinite(norm) and norm > 0 for norm in norms):
+                raise ValueError(f"{name}: a norm that is not positive and finite")
+            recalled[Stream(stream), Codec(codec)] = norms
+        self._seen.clear()
+        for key, norms in recalled.items():
+            self._seen[key].extend(norms)
 
     def limit(self, stream: Stream, codec: Codec) -> float:
         """tau: the largest |C| to be taken unscaled; infinite before enough was seen."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lowcomm_node.bench.codecs import Finding
-from lowcomm_node.bench.plots import COLOURS, STYLES, new_figure, save_figure
+from lowcomm_node.telemetry.figures import COLOURS, STYLES, new_figure, save_figure
 
 __all__ = ["CODEC_COLUMNS", "codec_cells", "codec_front", "codec_json", "codec_markdown", "plot_codecs"]
 

@@ -1,26 +1,17 @@
-"""Three pictures of a comparison. Colours are those of Okabe and Ito, which the colour-blind can tell apart."""
+"""Three pictures of a comparison."""
 
 import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from lowcomm_node.bench.methods import Family
 from lowcomm_node.bench.summary import Row, describe, front
 from lowcomm_node.bench.trial import Point
-from lowcomm_node.errors import StoreError
+from lowcomm_node.telemetry.figures import COLOURS, STYLES, new_figure, save_figure
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+__all__ = ["plot_bytes", "plot_spread", "plot_tokens"]
 
-__all__ = ["COLOURS", "STYLES", "new_figure", "plot_bytes", "plot_spread", "plot_tokens", "save_figure"]
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLES = ("-", "--", ":", "-.")
 _MARKERS = {
     Family.DDP: "s",
     Family.DION_SYNC: "P",
@@ -31,7 +22,6 @@ _MARKERS = {
     Family.MEETINGS: "o",
 }
 _FRONT_COLOUR = "#999999"
-_LEGEND_ROWS = 24
 
 
 def plot_bytes(rows: Sequence[Row], path: Path) -> None:
@@ -127,27 +117,3 @@ def _falling(curve: list[Point]) -> list[Point]:
     """From the highest learning rate on: before it spread grows from zero, whatever the rate."""
     peak = max(range(len(curve)), key=lambda index: curve[index].learning_rate, default=0)
     return curve[peak:]
-
-
-def new_figure(title: str, setting: str) -> "tuple[Figure, Axes]":
-    """One panel in the laboratory's style."""
-    figure = Figure(figsize=(11, 6.5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.set_title(f"{title}\n{setting}", fontsize=9, loc="left")
-    axes.grid(visible=True, alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def save_figure(figure: Figure, axes: "Axes", path: Path) -> None:
-    """Write a PNG with its legend beside the panel. Raises StoreError."""
-    count = len(axes.get_legend_handles_labels()[0])
-    if count:
-        columns = -(-count // _LEGEND_ROWS)
-        axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.0), ncols=columns)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png")
-    except OSError as error:
-        raise StoreError(f"{path}: the plot cannot be written: {error.strerror}") from error

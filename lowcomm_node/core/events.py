@@ -1,6 +1,7 @@
 """All that can happen to a node, in the past tense. ``core.node`` turns each into commands."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from lowcomm_node.core.messages import Message, StreamPlan
 from lowcomm_node.errors import RefusalReason
@@ -118,6 +119,8 @@ class TrainerReady:
 
     applied_meetings: tuple[MeetingId, ...] = ()
     """The newest meetings that this node has answered and whose correction is in this state, newest last; of a donor's none."""
+    due: Mapping[Stream, int] = field(default_factory=dict)
+    """Of an own checkpoint: own step after which each stream's next meeting is due."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

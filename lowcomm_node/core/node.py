@@ -95,8 +95,7 @@ class NodeCore:
             case StepsTaken():
                 return self._steps_taken(event, now)
             case MembersSeen():
-                for member in event.members:
-                    self.partners.see(member, now)
+                self.partners.see_all(event.members, now)
                 return []
             case MessageProgressed():
                 self._initiator.progressed(event.meeting_id, now)
@@ -121,6 +120,8 @@ class NodeCore:
             case TrainerReady():
                 self._is_ready = True
                 self._health.state_replaced(now)
+                if event.due:
+                    self._schedule.resume(event.due)
                 return self._answerer.state_restored(event.applied_meetings, now)
             case TrainerLost():
                 return self._without_state(now)
@@ -130,6 +131,10 @@ class NodeCore:
             case DrainRequested():
                 self._is_draining = True
                 return []
+
+    def due(self) -> Mapping[Stream, int]:
+        """Own step after which each stream's next meeting is due; comes back with TrainerReady after a restart."""
+        return self._schedule.due_at
 
     def is_settled(self) -> bool:
         """No meeting is under way at either end."""

@@ -1,6 +1,7 @@
 """Whom could we meet? A bounded sample of live members, and a uniform choice among those not under suspicion."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lowcomm_node.core.chance import Chance
@@ -14,6 +15,7 @@ _LONGEST_SUSPICION_S = 120.0
 _MAX_DOUBLINGS = 8
 _REMEMBERED_MEETINGS = 5
 _MANY_CLIPPED = 4
+_CHANGED_PART = 4
 
 
 @dataclass(slots=True)
@@ -43,6 +45,24 @@ class Partners:
         self._capacity = capacity
         self._chance = chance
         self._known: dict[PeerId, PeerView] = {}
+
+    def see_all(self, members: Sequence[Member], now: float) -> None:
+        """Take in what a look into the directory brought.
+
+        Of strangers for whom there is no room, only so many that a quarter of the sample changes. A look in a large swarm brings
+        more of them than the sample holds; if all came in, nothing would be left of what was learnt of anybody: suspicion,
+        clipped meetings.
+        """
+        strangers = []
+        for member in members:
+            known = self._known.get(member.peer)
+            if known is None:
+                strangers.append(member)
+            elif member.expires_at > known.member.expires_at:
+                self.see(member, now)
+        room = max(0, self._capacity - len(self._known))
+        for _ in range(min(len(strangers), room + max(1, self._capacity // _CHANGED_PART))):
+            self.see(strangers.pop(self._chance.below(len(strangers))), now)
 
     def see(self, member: Member, now: float) -> None:
         """Take in a verified record; a newer one of a known peer clears suspicion only when it is really newer."""

@@ -50,6 +50,16 @@ class ExchangeSchedule:
         for stream in streams:
             self._draw(stream, steps)
 
+    @property
+    def due_at(self) -> Mapping[Stream, int]:
+        """Own step after which each stream is due, of those for which one is drawn: for a checkpoint."""
+        return dict(self._due_at)
+
+    def resume(self, due_at: Mapping[Stream, int]) -> None:
+        """The trainer goes on with a state for which these were drawn: a restart shall not put off what is rarely due."""
+        self._due_at = {stream: step for stream, step in due_at.items() if stream in self._periods}
+        self._steps = 0
+
     def _draw(self, stream: Stream, steps: int) -> None:
         self._due_at[stream] = steps + self._gap(self._periods[stream])
 

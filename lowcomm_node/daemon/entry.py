@@ -1,11 +1,13 @@
 """The daemon process: logging, one uvloop, one node."""
 
 import asyncio
+import os
 from collections import deque
 
 import uvloop
 
 from lowcomm_node.daemon.lifecycle import JoinOptions, Node
+from lowcomm_node.daemon.notify import ServiceNotifier
 from lowcomm_node.telemetry.logs import configure
 from lowcomm_node.telemetry.metrics import Metrics
 
@@ -18,12 +20,13 @@ _RECENT_LOG = 100
 def run_node(options: JoinOptions) -> None:
     """Live as a node until asked to leave. Raises LowcommError when the node cannot go on."""
     metrics = Metrics()
+    service = ServiceNotifier.from_environment(os.environ)
     log = options.settings.log
     recent: deque[dict[str, str]] = deque(maxlen=_RECENT_LOG)
     configure(log.level, log.format, on_message=metrics.message_logged, recent=recent)
 
     async def live() -> None:
-        await Node(options, metrics, recent).run()
+        await Node(options, metrics, service, recent).run()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(live())

@@ -52,6 +52,15 @@ class Health:
     is_leaving: bool
     """About to leave: no more meetings."""
 
+    def reasons_not_live(self, now: float) -> list[str]:
+        """Only what a restart of this process could cure; peers have no part in it."""
+        reasons = []
+        if now - self.loop_beat_s > _LOOP_PATIENCE_S:
+            reasons.append(f"the event loop has not come round for {now - self.loop_beat_s:.0f} s")
+        if self.trainer_beat_s is not None and now - self.trainer_beat_s > _TRAINER_PATIENCE_S:
+            reasons.append(f"the trainer has said nothing for {now - self.trainer_beat_s:.0f} s")
+        return reasons
+
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
@@ -116,22 +125,12 @@ class LocalHttp:
             case "/status":
                 return _Reply(HTTPStatus.OK, _JSON, as_json(self._status()).encode())
             case "/livez":
-                return _verdict(self._reasons_not_live(), is_verbose=is_verbose)
+                return _verdict(self._health().reasons_not_live(self._clock()), is_verbose=is_verbose)
             case "/readyz":
                 return _verdict(self._reasons_not_ready(), is_verbose=is_verbose)
             case _:
                 text = "There are /livez, /metrics, /readyz and /status.\n"
                 return _Reply(HTTPStatus.NOT_FOUND, _TEXT, text.encode())
-
-    def _reasons_not_live(self) -> list[str]:
-        """Only what a restart of this process could cure; peers have no part in it."""
-        health, now = self._health(), self._clock()
-        reasons = []
-        if now - health.loop_beat_s > _LOOP_PATIENCE_S:
-            reasons.append(f"the event loop has not come round for {now - health.loop_beat_s:.0f} s")
-        if health.trainer_beat_s is not None and now - health.trainer_beat_s > _TRAINER_PATIENCE_S:
-            reasons.append(f"the trainer has said nothing for {now - health.trainer_beat_s:.0f} s")
-        return reasons
 
     def _reasons_not_ready(self) -> list[str]:
         health = self._health()

@@ -17,32 +17,35 @@ from lowcomm_node.core.commands import GiveUp, Heal
 from lowcomm_node.core.events import DrainRequested, Ticked, TrainerLost, TrainerReady
 from lowcomm_node.core.node import NodeCore
 from lowcomm_node.daemon.black_box import BlackBox
+from lowcomm_node.daemon.children import Children
 from lowcomm_node.daemon.clock import SystemClock
 from lowcomm_node.daemon.control import ControlServer
 from lowcomm_node.daemon.http import Health, LocalHttp
 from lowcomm_node.daemon.network import Network
+from lowcomm_node.daemon.notify import ServiceNotifier
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.rules import rules_of_a_life
+from lowcomm_node.daemon.run_finder import FoundRun, RunFinder
 from lowcomm_node.daemon.runtime import Runtime
-from lowcomm_node.daemon.status import base_status, meeting_status, peers_status, training_status
+from lowcomm_node.daemon.status import base_status, meeting_status, peers_status, service_line, training_status
 from lowcomm_node.daemon.training import Training
 from lowcomm_node.errors import ConfigError, DivergedError
-from lowcomm_node.settings.canonical import canonical_bytes, manifest_from_canonical, run_id
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.settings.streams import periods
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.telemetry.metrics import Metrics
 from lowcomm_node.train.messages import FromTrainer, Report
-from lowcomm_node.units import RunId
+from lowcomm_node.units import RunId, Stream
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import Peers, Status
-from lowcomm_node.wire.limits import MAX_MANIFEST_BYTES
 
 __all__ = ["JoinOptions", "Node"]
 
 _TICK_S = 0.25
 _DRAIN_GRACE_S = 10.0
 _TRAINER_END_GRACE_S = 5.0
+_LONGEST_LEAVE_S = 120.0
+"""Meeting, good-bye, saving and stopping each have a limit; this is more than all of them."""
 _FIRST_TOLD_S = 10.0
 _TOLD_EVERY_S = 60.0
 _QUICK_POLLS = 20
@@ -66,8 +69,15 @@ class JoinOptions:
 class Node:
     """One life of one node."""
 
-    def __init__(self, options: JoinOptions, metrics: Metrics, recent_log: Sequence[Mapping[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        options: JoinOptions,
+        metrics: Metrics,
+        service: ServiceNotifier | None = None,
+        recent_log: Sequence[Mapping[str, str]] = (),
+    ) -> None:
         self._options = options
+        self._service = service or ServiceNotifier()
         self._settings = options.settings
         self._log = get_logger("node")
         self._clock = SystemClock()
@@ -81,14 +91,17 @@ class Node:
         self._diverged: DivergedError | None = None
         self._state, self._detail = "starting", ""
         self._manifest = options.manifest
+        self._found: FoundRun | None = None
         self._run_id: RunId | None = None
         self._core: NodeCore | None = None
         self._runtime: Runtime | None = None
         self._identity = load_or_create(options.state_dir / "identity.key")
+        self._children = Children(options.state_dir)
         self._training = Training(
             settings=self._settings,
             state_dir=options.state_dir,
             recorder=self._recorder,
+            children=self._children,
             on_message=self._trainer_said,
             on_lost=self._trainer_lost,
             enter=self._enter,
@@ -100,6 +113,14 @@ class Node:
             peers=options.peers,
             state_dir=options.state_dir,
             recorder=self._recorder,
+            children=self._children,
+        )
+        self._finder = RunFinder(
+            manifest=options.manifest,
+            peers=options.peers,
+            wanted=options.run_id,
+            network=self._network,
+            state_dir=options.state_dir,
         )
         self._black_box = BlackBox(
             settings=self._settings, state_dir=options.state_dir, status=self.status, recent_log=recent_log
@@ -152,28 +173,33 @@ class Node:
                 await self._connect()
                 training = self._training.live(
                     is_first=not self._options.peers,
+                    knows_nobody=self._finder.knows_nobody,
                     find_donors=self._network.donors,
                     client=self._network.state_client,
                     on_training=self._training_began,
                 )
                 self._announcing = group.create_task(self._announce())
-                for work in (training, self._look_around(), self._tell()):
+                checkpoints = self._training.keep_checkpoints(self._due)
+                for work in (training, checkpoints, self._look_around(), self._tell()):
                     group.create_task(work)
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
 
     async def _start(self) -> None:
-        """Take the state directory, open the local ports. The trainer process is already on its way."""
-        self._training.attach()
+        """Take the state directory, clean it up, open the local ports. The trainer process is already on its way."""
         await self._control.start()
+        self._recorder.leftovers_removed(await asyncio.to_thread(self._children.end_leftovers))
+        self._training.attach()
         self._http.start()
         self._log.info("http_listening", host=self._settings.metrics.host, port=self._http.port)
 
     async def _connect(self) -> None:
         """Find the run, build it in the trainer, open the port for peers."""
         self._enter("connecting", "starting the DHT")
-        await self._network.start()
-        canonical, manifest, run = await self._find_run()
+        self._found = found = await self._finder.find(
+            self._training.has_checkpoint, lambda detail: self._enter("connecting", detail)
+        )
+        manifest, run = found.manifest, found.run_id
         self._manifest, self._run_id = manifest, run
         if manifest.protocol_version != PROTOCOL_VERSION:
             raise ConfigError(
@@ -182,7 +208,7 @@ class Node:
             )
         self._enter("connecting", "building model and data")
         ready = await self._training.configure(manifest, run, self._identity.peer_id)
-        self._core = NodeCore(rules_of_a_life(self._identity.peer_id, run, manifest, self._settings))
+        core = self._core = NodeCore(rules_of_a_life(self._identity.peer_id, run, manifest, self._settings))
         self._runtime = Runtime(
             core=self._black_box.record(self._core),
             manifest=manifest,
@@ -192,7 +218,15 @@ class Node:
             send_to_trainer=self._training.send,
             on_cure=self._cure,
         )
-        await self._network.open(run, canonical, ready, self._runtime, self._training.take_snapshot)
+        await self._network.open(
+            run,
+            found.canonical,
+            ready,
+            self._runtime,
+            is_meeting=lambda: bool(core.phase()),
+            snapshots=self._training.take_snapshot,
+            fingerprints=self._training.take_fingerprint,
+        )
         self._runtime.connect(self._network.link)
         self._metrics.identify(
             peer_id=self._identity.peer_id,
@@ -202,28 +236,8 @@ class Node:
             device=ready.device,
         )
         self._log.info("joined", run=run, name=manifest.name, parameters=ready.parameters)
+        self._service.ready()
         self._tell_periods(manifest)
-
-    async def _find_run(self) -> tuple[bytes, Manifest, RunId]:
-        """The canonical manifest and its parts: our own file's, or the run's that the peers are in."""
-        options = self._options
-        if options.manifest is not None:
-            own_id = run_id(options.manifest)
-            if not own_id.startswith(options.run_id):
-                raise ConfigError(f"the manifest's run id is {own_id}, not {options.run_id} as --run says")
-            if not options.peers:
-                return canonical_bytes(options.manifest), options.manifest, own_id
-        elif not options.peers:
-            raise ConfigError("nothing to join: give --peers ADDRESS of a run, or --manifest FILE to start one")
-        self._enter("connecting", "asking the given peers for their run")
-        welcome = await self._network.hello()
-        expected = run_id(options.manifest) if options.manifest is not None else options.run_id
-        if not welcome.run_id.startswith(expected):
-            raise ConfigError(
-                f"the peer {welcome.member.peer} is in run {welcome.run_id[:12]}, not in {expected[:12]}; "
-                "check the address, or leave --manifest and --run out to join that run"
-            )
-        return welcome.manifest, manifest_from_canonical(welcome.manifest, MAX_MANIFEST_BYTES), welcome.run_id
 
     async def _tick(self) -> None:
         """Deadlines, the loop's own heartbeat, and the status that others read."""
@@ -233,6 +247,8 @@ class Node:
             self._beat = now = self._clock.monotonic()
             self._metrics.loop_lagged(now - before - _TICK_S)
             if self._runtime is not None and self._core is not None:
+                # By the tick, not when the directory has taken it: partners believe a record, however slow the DHT is.
+                self._runtime.carry_record(self._network.record)
                 self._runtime.handle(Ticked())
                 reachable, suspect = self._core.partners.counts(now)
                 self._metrics.peers_counted(reachable=reachable, suspect=suspect)
@@ -240,18 +256,18 @@ class Node:
             self._latest_status = self.status()
             if self._diverged is not None:
                 raise self._diverged
+            is_well = not self._health().reasons_not_live(now)
+            self._service.beat(now, service_line(self._latest_status), state=self._state, is_well=is_well)
 
     async def _announce(self) -> None:
         """Keep our record in the directory alive; renew it at once when we have become a donor."""
         while True:
             self._announce_now.clear()
             report = self._training.report
-            record = await self._network.announce(
+            await self._network.announce(
                 progress_steps=report.progress_steps if report is not None else 0.0,
                 has_state=self._training.has_state and self._core is not None and self._core.has_sound_state,
             )
-            if self._runtime is not None:
-                self._runtime.carry_record(record)
             try:
                 async with asyncio.timeout(self._settings.network.record_ttl_s / 3):
                     await self._announce_now.wait()
@@ -265,6 +281,8 @@ class Node:
             members = await self._network.members()
             if self._runtime is not None:
                 self._runtime.members_seen(members)
+            if self._found is not None:
+                await self._finder.remember(self._found)
             num_polls += 1
             await asyncio.sleep(1.0 if num_polls < _QUICK_POLLS else self._settings.network.poll_every_s)
 
@@ -279,6 +297,7 @@ class Node:
 
     async def _drain(self) -> None:
         """Finish the meetings under way, say good-bye, save."""
+        self._service.stopping(_LONGEST_LEAVE_S)
         self._enter("draining", "finishing the meeting under way")
         if self._runtime is not None and self._core is not None:
             self._runtime.handle(DrainRequested())
@@ -291,16 +310,18 @@ class Node:
             await asyncio.wait({self._announcing})
         await self._network.withdraw()
         self._enter("draining", "saving the state")
-        await self._training.save()
+        await self._training.save(self._due())
 
     async def _stop(self) -> None:
         """Let go of everything, in the order that leaves nothing behind; each part is bounded in time."""
+        self._service.stopping(_LONGEST_LEAVE_S)
         await self._network.stop()
         await self._training.end(_TRAINER_END_GRACE_S if self._state == "draining" else 0.0)
         self._http.stop()
         if self._state != "failed":
             self._enter("stopped", "")
         await self._control.stop()
+        self._service.close()
 
     def status(self) -> Status:
         """What the node is doing, for control socket and HTTP."""
@@ -337,6 +358,9 @@ class Node:
             is_leaving=self._state in ("draining", "stopped"),
         )
 
+    def _due(self) -> Mapping[Stream, int]:
+        return self._core.due() if self._core is not None else {}
+
     def _trainer_said(self, message: FromTrainer) -> None:
         if isinstance(message, Report) and self._state in ("training", "finished"):
             if message.is_finished:
@@ -358,11 +382,14 @@ class Node:
                 f"the training state became unfit again ({command.reason}) after {command.num_heals} heals in a row; "
                 "check this machine's memory, its GPU and its data, then join again"
             )
-        self._training.kill()
+        self._training.heal(command.reason)
 
     def _training_began(self) -> None:
         if self._runtime is not None:
-            self._runtime.handle(TrainerReady())
+            loaded = self._training.loaded
+            self._runtime.handle(
+                TrainerReady(applied_meetings=loaded.applied_meetings, due=loaded.due) if loaded else TrainerReady()
+            )
         self._announce_now.set()
         run = (self._run_id or "")[:12]
         self._options.say(

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from lowcomm_node.errors import StoreError
@@ -19,20 +20,30 @@ class StateDirLock:
         self._fd: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock and write our pid into its file. Raises StoreError naming the pid of the node that has it."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(self._state_dir / _LOCK_NAME, flags, 0o600)
+        """Take the lock and write our pid into its file.
+
+        Raises StoreError, naming the pid of the node that has it, or what is wrong with the directory.
+        """
+        path = self._state_dir / _LOCK_NAME
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise _unusable(self._state_dir, error) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         except BlockingIOError:
             holder = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
+            age = _age(time.time() - os.fstat(fd).st_mtime)  # nobody but the holder writes, and that once
             os.close(fd)
             raise StoreError(
-                f"a node is already running here with pid {holder} (state directory {self._state_dir}); "
+                f"a node is already running here with pid {holder}, for {age} (state directory {self._state_dir}); "
                 "a second one needs its own --state-dir"
             ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(fd)
+            raise _unusable(self._state_dir, error) from error
         self._fd = fd
 
     def release(self) -> None:
@@ -41,3 +52,18 @@ class StateDirLock:
             os.ftruncate(self._fd, 0)
             os.close(self._fd)
             self._fd = None
+
+
+def _unusable(state_dir: Path, error: OSError) -> StoreError:
+    reason = (error.strerror or str(error)).lower()
+    return StoreError(
+        f"{state_dir}: the node cannot write there: {reason}; make room or give it rights, or choose another directory "
+        "with --state-dir"
+    )
+
+
+def _age(seconds: float) -> str:
+    for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{max(0.0, seconds):.0f} seconds"

@@ -1,7 +1,7 @@
 """Everything of a node that talks to other nodes: directory, gRPC server, link, state download. One life each."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -11,12 +11,23 @@ from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
 from lowcomm_node.adapters.grpc_link import GrpcLink
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
 from lowcomm_node.adapters.identity import Identity
+from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
 from lowcomm_node.adapters.state_service import StateService
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.pacing import Pacer
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.errors import DirectoryError, NoPeerError
-from lowcomm_node.ports import Directory, Link, MeetingSink, SnapshotSource, StateClient, Welcome
+from lowcomm_node.ports import (
+    ChildLedger,
+    Directory,
+    FingerprintSource,
+    Link,
+    MeetingSink,
+    SnapshotSource,
+    StateClient,
+    Welcome,
+)
 from lowcomm_node.settings.node import MeetingSettings, NetworkSettings
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.train.messages import Ready
@@ -47,6 +58,7 @@ class Network:
         peers: tuple[str, ...],
         state_dir: Path,
         recorder: Recorder,
+        children: ChildLedger,
     ) -> None:
         self._settings = settings
         self._patience = patience
@@ -59,15 +71,21 @@ class Network:
             socket_dir=state_dir / "p2p",
             protocol_version=PROTOCOL_VERSION,
             on_restart=lambda _count: recorder.metrics.dht_restarted(),
+            ledger=children,
         )
         self._directory: Directory = self._dht
         self._identity = identity
         self._channels = ChannelCache()
         self._server: GrpcServer | None = None
         self._link: GrpcLink | None = None
-        self._states: StateService | None = None
+        self._shelf = SnapshotShelf(state_dir / "snapshots")
         self._welcome: Welcome | None = None
-        self.state_client: StateClient = GrpcStateClient(channels=self._channels, protocol_version=PROTOCOL_VERSION)
+        self.state_client: StateClient = GrpcStateClient(
+            channels=self._channels,
+            protocol_version=PROTOCOL_VERSION,
+            shelf=self._shelf,
+            on_received=lambda num_bytes: recorder.metrics.state_moved("received", num_bytes),
+        )
         self.join_address = ""
         """What others pass to --peers; empty before the directory is up."""
 
@@ -83,10 +101,20 @@ class Network:
             raise DirectoryError("the link is not open yet")
         return self._link
 
-    async def start(self) -> None:
-        """Bring the directory up. Raises DirectoryError, and NoPeerError when no given peer is found in time."""
-        await self._patiently(self._dht.start)
+    async def start(self, remembered: Sequence[str] = (), *, may_be_alone: bool = False) -> bool:
+        """Bring the directory up, with the help of peers remembered from an earlier life. True when somebody is there.
+
+        Raises DirectoryError, and, unless the node may be alone, NoPeerError when none of all these peers is found in time.
+        """
+        try:
+            await self._patiently(lambda: self._dht.start(remembered))
+        except NoPeerError as error:
+            if not may_be_alone:
+                raise
+            self._log.warning("nobody_there", detail=str(error))
+            await self._dht.start(remembered, may_be_alone=True)
         self.join_address = (await self._dht.visible_addresses())[0]
+        return self._dht.has_company
 
     async def hello(self) -> Welcome:
         """Ask the given peers for their run. Raises NoPeerError, DirectoryError."""
@@ -99,7 +127,10 @@ class Network:
         canonical: bytes,
         ready: Ready,
         sink: MeetingSink,
+        *,
+        is_meeting: Callable[[], bool],
         snapshots: SnapshotSource,
+        fingerprints: FingerprintSource,
     ) -> None:
         """Open the port for meetings and downloads, and tell whoever asks about the run."""
         limits = MeetingLimits(
@@ -118,20 +149,39 @@ class Network:
             on_refused=lambda reason: self._recorder.rejected(reason, "refused on the wire"),
         )
         self._server = GrpcServer(host=self._settings.host, port=self._settings.grpc_port)
-        self._states = StateService(run_id=run, protocol_version=PROTOCOL_VERSION, source=snapshots)
-        port = await self._server.start([self._link.handler(), self._states.handler()])
+        await self._shelf.take_up()
+        states = StateService(
+            run_id=run,
+            protocol_version=PROTOCOL_VERSION,
+            source=snapshots,
+            fingerprint=fingerprints,
+            shelf=self._shelf,
+            pacer=Pacer(self._settings.state_rate_bytes_per_s),
+            is_meeting=is_meeting,
+            on_sent=lambda num_bytes: self._recorder.metrics.state_moved("sent", num_bytes),
+        )
+        port = await self._server.start([self._link.handler(), states.handler()])
         host = self._settings.announce_host or self._settings.host
         self._dht.grpc_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         await self._directory.serve_hello(run, canonical)
+
+    @property
+    def known_addresses(self) -> tuple[str, ...]:
+        """Where other members are or were, for this node's next start."""
+        return self._dht.known_addresses
 
     def verify(self, signed_record: bytes) -> Member:
         """Check a record that came in an offer. Raises RemoteProtocolError."""
         return self._directory.verify(signed_record)
 
-    async def announce(self, *, progress_steps: float, has_state: bool) -> bytes:
-        """Renew our record and return it; partners believe it even when the DHT did not take it this time."""
-        await self._counted("put", lambda: self._directory.announce(progress_steps=progress_steps, has_state=has_state))
+    @property
+    def record(self) -> bytes:
+        """Our newest signed record, for offers; partners believe it even while the DHT has not taken it."""
         return self._dht.record
+
+    async def announce(self, *, progress_steps: float, has_state: bool) -> None:
+        """Renew our record and store it, if the DHT takes it this time."""
+        await self._counted("put", lambda: self._directory.announce(progress_steps=progress_steps, has_state=has_state))
 
     async def members(self) -> tuple[Member, ...]:
         """A sample of live members; none when the DHT does not answer this time."""
@@ -156,8 +206,7 @@ class Network:
             await self._link.stop()
         if self._server is not None:
             await self._server.stop()
-        if self._states is not None:
-            self._states.close()
+        self._shelf.close()
         await self._channels.close()
         await self._dht.stop()
 

@@ -2,8 +2,11 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lowcomm_node.core.commands import GiveUp, Heal, ReportMeeting, Role
+from lowcomm_node.core.supervision import Cause
+from lowcomm_node.daemon.children import Leftovers
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.telemetry.metrics import Metrics
@@ -112,8 +115,33 @@ class Recorder:
         self.metrics.message_rejected(reason.value)
         self._log.warning("message_rejected", reason=reason.value, detail=detail)
 
-    def trainer_lost(self, status: int, detail: str) -> None:
-        """The trainer process ended by itself."""
+    def checkpoint_failed(self, detail: str) -> None:
+        """One could not be written. Training goes on, and those that are there stay."""
+        self.metrics.checkpoint_written(has_succeeded=False)
+        self._log.warning("checkpoint_failed", detail=detail)
+
+    def checkpoints_need_care(self, event: str, path: Path, detail: str) -> None:
+        """Something is wrong with a checkpoint that is there."""
+        self._log.warning(event, path=str(path), detail=detail)
+
+    def trainer_lost(self, cause: Cause, status: int, detail: str) -> None:
+        """The trainer process has ended and is to be started again."""
         self.restarts += 1
-        self.metrics.trainer_restarted()
-        self._log.error("trainer_lost", exit_status=status, detail=detail)
+        self.metrics.trainer_restarted(cause)
+        self._log.error("trainer_lost", reason=cause.value, exit_status=status, detail=detail)
+
+    def memory_short(self, micro_batches: int, batch_size: int) -> None:
+        """A batch does not fit the memory in one piece, or not in as few as before."""
+        self.metrics.micro_batches_set(micro_batches)
+        self._log.warning(
+            "memory_short",
+            micro_batches=micro_batches,
+            examples=-(-batch_size // micro_batches),
+            detail=f"the memory does not hold what training needs, so a batch of {batch_size} is now taken in {micro_batches} "
+            "parts: the same result, somewhat slower; closing what else uses the memory and removing micro_batches.json, or "
+            "setting device.micro_batches, changes that",
+        )
+
+    def leftovers_removed(self, leftovers: Leftovers) -> None:
+        """What an earlier life of this node had left is gone."""
+        self.metrics.leftovers_removed(processes=leftovers.processes, sockets=leftovers.sockets)

@@ -10,7 +10,7 @@ from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.messages import Ready, Report
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import MeetingStatus, Peer, Peers, Status, TrainingStatus, WireBytes
 
-__all__ = ["base_status", "meeting_status", "peers_status", "training_status"]
+__all__ = ["base_status", "meeting_status", "peers_status", "service_line", "training_status"]
 
 
 def base_status(*, peer_id: str, state: str, detail: str, uptime_s: float) -> Status:
@@ -70,6 +70,17 @@ def peers_status(views: Iterable[PeerView], now: float) -> Peers:
             )
             for view in views
         ]
+    )
+
+
+def service_line(status: Status) -> str:
+    """The status in one line, for the service manager."""
+    training = status.training
+    parts = [status.detail] if status.detail else []
+    if training.steps:
+        parts.append(f"step {training.steps}, loss {training.loss:.3f}")
+    return ", ".join(
+        [f"{status.state}: {'; '.join(parts)}" if parts else status.state, f"{status.peers_known} peers known"]
     )
 
 

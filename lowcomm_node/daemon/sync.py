@@ -1,26 +1,19 @@
-"""Where does a node's state come from? A donor, its own last state file, or the manifest's initial weights."""
+"""Where does a node's state come from? A donor, its own newest checkpoint, or the manifest's initial weights."""
 
 import asyncio
-from collections import Counter
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
-from lowcomm_node.core.events import Member
-from lowcomm_node.errors import LinkError, RemoteProtocolError, StoreError
-from lowcomm_node.ports import StateClient
-from lowcomm_node.telemetry.logs import get_logger
+from lowcomm_node.daemon.donors import Donors
+from lowcomm_node.errors import StoreError
+from lowcomm_node.ports import Checkpoints
 from lowcomm_node.train.messages import LoadState, StateLoaded
-from lowcomm_node.units import PeerId, RunId
+from lowcomm_node.units import RunId
 
 __all__ = ["StateSources", "obtain_state"]
 
 _RETRY_S = 1.0
-_MAX_DONORS_PER_ROUND = 4
-_LARGE_BYTES = 50_000_000
-"""A download that takes long enough for people to want to see it move in the log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,112 +21,47 @@ class StateSources:
     """What there is to choose from."""
 
     run_id: RunId
-    own_file: Path
-    download_file: Path
+    checkpoints: Checkpoints
     is_first: bool
     """This node starts the run: with nobody else about it may begin from the initial weights."""
     patience_s: float
-    """Seconds to look for a donor before an own, possibly older, state file or the initial weights will do."""
-    max_bytes: int
-    """Most bytes a state file of this manifest can have."""
+    """Seconds to look for a donor before an own, possibly older, checkpoint or the initial weights will do."""
+    is_unfit: bool = False
+    """What this node had was unfit: however far an own checkpoint is, any donor's state is better."""
 
 
 async def obtain_state(
     sources: StateSources,
+    donors: Donors,
     *,
-    find_donors: Callable[[], Awaitable[tuple[Member, ...]]],
-    client: StateClient,
     load: Callable[[LoadState], Awaitable[StateLoaded]],
     say: Callable[[str], None],
-    on_download: Callable[[bool], None],
 ) -> StateLoaded | None:
     """Put the best state there is into the trainer; None means the initial weights are it.
 
-    Donors are asked in the order of their progress, those that have failed after all others: what a member says of its
-    progress must not bring it to the front for ever. An own file is preferred when no donor that has not failed is further
-    on. Waits for ever while there is no source at all, saying so through ``say``.
+    The newest own checkpoint is preferred when no donor that has not failed is further on; one that cannot be loaded is
+    set aside, and the one before it is the newest. Waits for ever while there is no source at all, saying so through
+    ``say``.
     """
-    own_progress = await asyncio.to_thread(_progress_of, sources.own_file, sources.run_id)
+    own = list(await asyncio.to_thread(sources.checkpoints.candidates, sources.run_id))
     loop = asyncio.get_running_loop()
     started_at = loop.time()
-    failures: Counter[PeerId] = Counter()
     while True:
-        donors = sorted(
-            (member for member in await find_donors() if member.has_state),
-            key=lambda member: (failures[member.peer], -member.progress_steps),
-        )[:_MAX_DONORS_PER_ROUND]
+        found = await donors.look()
         is_late = loop.time() - started_at >= sources.patience_s
-        best = donors[0].progress_steps if donors and not failures[donors[0].peer] else None
-        if own_progress is not None and (is_late if best is None else own_progress >= best):
+        best = found[0].progress_steps if found and not donors.has_failed(found[0]) else None
+        if best is not None and sources.is_unfit:
+            best = math.inf
+        while own and (is_late if best is None else own[0].progress_steps >= best):
             try:
-                say("loading the own state file")
-                return await load(LoadState(path=str(sources.own_file), is_own=True))
+                say(f"loading the own checkpoint of step {own[0].steps}")
+                return await load(LoadState(path=str(own[0].path), is_own=True))
             except StoreError as error:
-                _keep_aside(sources.own_file, "refused", str(error))
-                own_progress = None
-        if not donors and sources.is_first and is_late:
+                await asyncio.to_thread(sources.checkpoints.set_aside, own.pop(0).path, "refused", str(error))
+        if not found and sources.is_first and is_late:
             return None
-        for donor in donors:
-            loaded = await _try_donor(sources, donor, client, load, say)
-            on_download(loaded is not None)
-            if loaded is not None:
-                return loaded
-            failures[donor.peer] += 1
-        say("waiting for a member that can give its state" if not donors else "no donor could give its state; retrying")
+        loaded = await donors.get_state(found)
+        if loaded is not None:
+            return loaded
+        say("waiting for a member that can give its state" if not found else donors.complaint)
         await asyncio.sleep(_RETRY_S)
-
-
-async def _try_donor(
-    sources: StateSources,
-    donor: Member,
-    client: StateClient,
-    load: Callable[[LoadState], Awaitable[StateLoaded]],
-    say: Callable[[str], None],
-) -> StateLoaded | None:
-    log = get_logger("sync")
-
-    told_tenth = 0
-
-    def show(done: int, total: int) -> None:
-        nonlocal told_tenth
-        say(f"downloading state from {donor.peer[-6:]}: {done / 1e6:.1f} of {total / 1e6:.1f} MB")
-        if total > _LARGE_BYTES and (tenth := 10 * done // total) > told_tenth:
-            told_tenth = tenth
-            log.info("downloading", donor=donor.peer, done_bytes=done, total_bytes=total)
-
-    try:
-        await client.download(donor.grpc_address, sources.run_id, sources.download_file, sources.max_bytes, show)
-        loaded = await load(LoadState(path=str(sources.download_file), is_own=False))
-    except (LinkError, RemoteProtocolError, StoreError) as error:
-        log.warning("donor_failed", donor=donor.peer, detail=str(error))
-        return None
-    sources.download_file.unlink(missing_ok=True)
-    log.info("state_downloaded", donor=donor.peer, progress_steps=round(loaded.progress_steps))
-    return loaded
-
-
-def _progress_of(path: Path, run_id: RunId) -> float | None:
-    """Progress that the own state file claims; None when there is none of this run that can be read.
-
-    Such a file is moved aside: the name is needed for this run's state, and what is in it may be all that is left.
-    """
-    try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-        other_run = str(metadata["run_id"])
-        progress = float(metadata["progress_steps"])
-    except FileNotFoundError:
-        return None
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        _keep_aside(path, "unreadable", str(error))
-        return None
-    if other_run == run_id:
-        return progress
-    _keep_aside(path, f"run-{other_run[:12]}" if other_run.isalnum() else "unreadable", "it is of another run")
-    return None
-
-
-def _keep_aside(path: Path, why: str, detail: str) -> None:
-    kept = path.with_name(f"{path.stem}.{why}{path.suffix}")
-    path.replace(kept)
-    get_logger("sync").warning("own_state_kept_aside", path=str(path), kept=str(kept), detail=detail)

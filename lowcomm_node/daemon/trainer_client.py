@@ -5,7 +5,6 @@ free: a message to a trainer that is in the middle of a long step may not fit th
 """
 
 import asyncio
-import os
 import queue
 import signal
 import socket
@@ -36,7 +35,6 @@ class TrainerClient:
             [sys.executable, "-m", "lowcomm_node.train.process", str(theirs.fileno())],
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
-            env={name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"},
         )
         theirs.close()
         self._connection = Connection(ours.detach())

@@ -1,13 +1,28 @@
-"""Questions to the trainer that have one answer: configure, load, snapshot, stop. Everything else is passed on."""
+"""Questions to the trainer that have one answer: configure, load, checkpoint, snapshot, stop. Everything else is passed on."""
 
 import asyncio
+import signal
 from collections.abc import Callable
 from typing import TypeVar
 
+from lowcomm_node.daemon.memory import kernel_kills
 from lowcomm_node.daemon.trainer_client import TrainerClient
-from lowcomm_node.errors import ConfigError, DataError, LowcommError, StoreError, TrainerError
+from lowcomm_node.errors import (
+    ConfigError,
+    DataError,
+    DeviceError,
+    LowcommError,
+    OutOfMemoryError,
+    StoreError,
+    TrainerError,
+    TrainerHangError,
+    TrainerKilledError,
+    UnfitStateError,
+)
 from lowcomm_node.train.messages import (
+    CheckpointWritten,
     Failed,
+    FingerprintTaken,
     FromTrainer,
     Ready,
     SnapshotWritten,
@@ -18,8 +33,10 @@ from lowcomm_node.train.messages import (
 
 __all__ = ["TrainerSession"]
 
-_Answer = TypeVar("_Answer", Ready, StateLoaded, SnapshotWritten, Stopped)
-_ERRORS: dict[str, type[LowcommError]] = {cls.code: cls for cls in (ConfigError, DataError, StoreError)}
+_Answer = TypeVar("_Answer", Ready, StateLoaded, SnapshotWritten, CheckpointWritten, FingerprintTaken, Stopped)
+_ERRORS: dict[str, type[LowcommError]] = {
+    cls.code: cls for cls in (ConfigError, DataError, DeviceError, OutOfMemoryError, StoreError)
+}
 
 
 class TrainerSession:
@@ -30,6 +47,7 @@ class TrainerSession:
     """
 
     def __init__(self, on_message: Callable[[FromTrainer], None]) -> None:
+        self._kills_before = kernel_kills()
         self._client = TrainerClient()
         self._on_message = on_message
         self._waiting: dict[type, asyncio.Future[FromTrainer]] = {}
@@ -45,6 +63,11 @@ class TrainerSession:
     def attach(self) -> None:
         """Deliver into the running loop from now on."""
         self._client.attach(asyncio.get_running_loop(), self._received, self._ended)
+
+    @property
+    def is_asked(self) -> bool:
+        """It owes an answer to a question."""
+        return bool(self._waiting)
 
     def send(self, message: ToTrainer) -> None:
         """Tell the trainer something that has no answer, or one that ``on_message`` gets."""
@@ -71,7 +94,20 @@ class TrainerSession:
 
     def error(self) -> LowcommError:
         """Why the process ended."""
-        return self.failure or TrainerError(f"the trainer process ended with status {self.exit_status}")
+        if self.failure is not None:
+            return self.failure
+        if self.exit_status == -signal.SIGKILL:
+            return self._killed()
+        return TrainerError(f"the trainer process ended with status {self.exit_status}")
+
+    def _killed(self) -> TrainerError:
+        """By a SIGKILL that is not ours: the kernel's, when it counts one more process ended for want of memory."""
+        before, kills = self._kills_before, kernel_kills()
+        if before is None or kills is None:
+            return TrainerKilledError("something has killed the trainer; if memory is short here, it was the kernel")
+        if kills > before:
+            return OutOfMemoryError("the kernel has killed the trainer because this machine's memory had run out")
+        return TrainerKilledError("somebody has killed the trainer, and not the kernel for want of memory")
 
     async def end(self, grace_s: float) -> None:
         """Make sure the process is gone; it gets ``grace_s`` to end by itself."""
@@ -81,6 +117,16 @@ class TrainerSession:
 
     def kill(self) -> None:
         """End the process at once."""
+        self._client.kill()
+
+    def end_unfit(self, reason: str) -> None:
+        """End a process whose state is to be replaced, with that as the reason."""
+        self.failure = UnfitStateError(f"its state is unfit ({reason})")
+        self._client.kill()
+
+    def end_hanging(self, silent_s: float) -> None:
+        """End a process that says nothing, with that as the reason."""
+        self.failure = TrainerHangError(f"the trainer has said nothing for {silent_s:.0f} s")
         self._client.kill()
 
     def _received(self, message: FromTrainer) -> None:

@@ -1,21 +1,28 @@
-"""The trainer over the node's whole life: build, sync, train, snapshot, save, and start again when the process dies."""
+"""The trainer over the node's whole life: build, sync, train, checkpoint, snapshot, and start again when the process dies."""
 
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
+from lowcomm_node.adapters.checkpoint_store import CheckpointStore
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.fingerprint import Fingerprint
+from lowcomm_node.daemon.children import Children
+from lowcomm_node.daemon.donors import Donors, DownloadRules
 from lowcomm_node.daemon.recorder import Recorder
+from lowcomm_node.daemon.supervisor import TrainerSupervisor
 from lowcomm_node.daemon.sync import StateSources, obtain_state
 from lowcomm_node.daemon.trainer_session import TrainerSession
-from lowcomm_node.errors import LowcommError, StoreError, TrainerError
-from lowcomm_node.ports import StateClient
+from lowcomm_node.errors import LowcommError, StoreError, TrainerError, UnfitStateError
+from lowcomm_node.ports import ChildKind, StateClient
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.train.messages import (
+    CheckpointWritten,
     Configure,
+    FingerprintTaken,
     FromTrainer,
     LoadState,
     Ready,
@@ -25,21 +32,23 @@ from lowcomm_node.train.messages import (
     StateLoaded,
     Stop,
     Stopped,
+    TakeFingerprint,
     ToTrainer,
+    WriteCheckpoint,
     WriteSnapshot,
 )
-from lowcomm_node.units import PeerId, RunId
+from lowcomm_node.units import PeerId, RunId, Stream
 
 __all__ = ["Training"]
 
-_MAX_FAILURES = 5
-_FORGIVEN_AFTER_S = 600.0
-_BACKOFF_S = 1.0
 _SNAPSHOT_FRESH_S = 10.0
+_FINGERPRINT_FRESH_S = 10.0
+_FINGERPRINT_REST = 20.0
+"""Between two looks at the state the trainer trains at least this many times as long as the last look took."""
 _SNAPSHOT_PREFIX = "snapshot-"
 _SAVE_GRACE_S = 60.0
 _PATIENCE_S = 15.0
-"""Seconds to look for a donor before an older state will do. Only who starts a run for the first time need not look."""
+"""Seconds to look for a donor before an older state will do. Only who starts a run and knows nobody need not look."""
 
 
 class Training:
@@ -51,6 +60,7 @@ class Training:
         settings: NodeSettings,
         state_dir: Path,
         recorder: Recorder,
+        children: Children,
         on_message: Callable[[FromTrainer], None],
         on_lost: Callable[[], None],
         enter: Callable[[str, str], None],
@@ -58,13 +68,20 @@ class Training:
         self._settings = settings
         self._state_dir = state_dir
         self._recorder = recorder
+        self._children = children
         self._on_message = on_message
         self._on_lost = on_lost
         self._enter = enter
         self._session = TrainerSession(self._said)
         self._question: Configure | None = None
+        self._supervisor = TrainerSupervisor(settings.device, state_dir, recorder)
         self._snapshot: tuple[Path, float, float] | None = None
         self._writing: asyncio.Task[tuple[Path, float]] | None = None
+        self._checkpoints = CheckpointStore(state_dir, settings.checkpoint, recorder.checkpoints_need_care)
+        self._one_checkpoint = asyncio.Lock()
+        self._saved_at: tuple[int, int] | None = None
+        self._fingerprint: tuple[Fingerprint, float] | None = None
+        self._looking: asyncio.Task[Fingerprint] | None = None
         self.ready: Ready | None = None
         self.report: Report | None = None
         """The trainer's newest report."""
@@ -72,12 +89,15 @@ class Training:
         """Validation loss before the first step of this life."""
         self.beat: float | None = None
         """Monotonic time of the trainer's last sign of life while it trains."""
+        self.loaded: StateLoaded | None = None
+        """What the state that this trainer began with brought along; None for the initial weights."""
         self.has_state = False
         """Weights are in place: this node can meet, and give its state to joiners."""
 
     def attach(self) -> None:
-        """Listen to the trainer from now on, in the running loop."""
+        """Listen to the trainer from now on, in the running loop. The state directory is ours alone by now."""
         self._session.attach()
+        self._children.started(ChildKind.TRAINER, self._session.pid)
 
     def send(self, message: ToTrainer) -> None:
         """Pass a request on."""
@@ -86,41 +106,60 @@ class Training:
     def kill(self) -> None:
         self._session.kill()
 
+    def heal(self, reason: str) -> None:
+        """Begin anew with a donor's state: the one in place is unfit."""
+        self._session.end_unfit(reason)
+
     async def configure(self, manifest: Manifest, run: RunId, peer: PeerId) -> Ready:
-        """Build model and data. Raises ConfigError, DataError, TrainerError."""
+        """Build model and data, again when the trainer dies over it. Raises ConfigError, DataError, TrainerError."""
         await asyncio.to_thread(self._clear_leftovers)
+        self._supervisor.begin(manifest, run)
         self._question = Configure(manifest=manifest, settings=self._settings, run_id=run, peer_id=peer)
-        return await self._configure(self._question)
+        while True:
+            self._supervisor.starts()
+            try:
+                return await self._configure(self._question)
+            except TrainerError as error:
+                await self._restart(error, "connecting")
+
+    def has_checkpoint(self, run: RunId) -> bool:
+        """Could this node go on with the run by itself?"""
+        return bool(self._checkpoints.candidates(run))
 
     async def live(
         self,
         *,
         is_first: bool,
+        knows_nobody: bool,
         find_donors: Callable[[], Awaitable[tuple[Member, ...]]],
         client: StateClient,
         on_training: Callable[[], None],
     ) -> None:
         """Sync and train, again whenever the trainer dies; gives up when it keeps dying. Raises LowcommError."""
-        failures = 0
-        patience_s = 0.0 if is_first else _PATIENCE_S
+        patience_s = 0.0 if knows_nobody else _PATIENCE_S
+        has_fallen = is_unfit = False
         while True:
-            started_at = time.monotonic()
+            self._supervisor.starts()
             try:
-                if failures and self._question is not None:
+                if has_fallen and self._question is not None:
                     await self._configure(self._question)  # here, so that failing at it counts as failing again
-                await self._sync(is_first=is_first, patience_s=patience_s, find_donors=find_donors, client=client)
+                await self._sync(
+                    is_first=is_first,
+                    patience_s=patience_s,
+                    is_unfit=is_unfit,
+                    find_donors=find_donors,
+                    client=client,
+                )
                 self._session.send(Run())
                 self.has_state = True
                 self._enter("training", "")
                 on_training()
-                await self._session.lost.wait()
+                await self._supervisor.watch(self._session, self._has_finished)
                 raise self._session.error()
             except TrainerError as error:
-                failures = 1 if time.monotonic() - started_at > _FORGIVEN_AFTER_S else failures + 1
+                has_fallen, is_unfit = True, isinstance(error, UnfitStateError)
                 self.has_state, self.beat = False, None
-                if failures >= _MAX_FAILURES:
-                    raise
-                await self._restart(error, failures)
+                await self._restart(error, "syncing")
                 patience_s = _PATIENCE_S
 
     async def take_snapshot(self) -> tuple[Path, float]:
@@ -137,24 +176,65 @@ class Training:
             self._writing = asyncio.create_task(self._write_snapshot(), name="snapshot")
         return await asyncio.shield(self._writing)
 
-    async def save(self) -> None:
-        """Write the last state file; the trainer ends. Raises StoreError."""
+    async def take_fingerprint(self) -> Fingerprint:
+        """What the live state looks like, or looked like within the last seconds; for joiners to compare with. Raises LowcommError."""
+        if self._fingerprint is not None and time.monotonic() < self._fingerprint[1]:
+            return self._fingerprint[0]
+        if not self.has_state:
+            raise StoreError("this node has no state yet")
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_at_state(), name="fingerprint")
+        return await asyncio.shield(self._looking)
+
+    async def keep_checkpoints(self, due: Callable[[], Mapping[Stream, int]]) -> None:
+        """Write one every so often, for ever; one that fails costs nothing but itself. ``due`` as WriteCheckpoint has it."""
+        every_s = self._settings.checkpoint.every_s
+        while every_s:
+            await asyncio.sleep(every_s)
+            if not self.has_state or self._moved_to() == self._saved_at:
+                continue  # a run that is over need not wear out the disk
+            moved_to = self._moved_to()
+            try:
+                async with self._one_checkpoint:
+                    path = await self._begin_checkpoint()
+                    await self._session.ask(WriteCheckpoint(path=str(path), due=due()), CheckpointWritten)
+                    await asyncio.to_thread(self._checkpoints.ended)
+            except LowcommError as error:
+                self._recorder.checkpoint_failed(str(error))
+                continue
+            self._saved_at = moved_to
+            self._recorder.metrics.checkpoint_written(has_succeeded=True)
+
+    async def save(self, due: Mapping[Stream, int]) -> None:
+        """Write the last checkpoint, unless the settings leave no room for one; the trainer ends. Raises StoreError."""
         try:
-            async with asyncio.timeout(_SAVE_GRACE_S):
-                await self._session.ask(Stop(path=str(self._own_file)), Stopped)
+            async with asyncio.timeout(_SAVE_GRACE_S), self._one_checkpoint:
+                has_room = self.ready is not None and self._checkpoints.fits(self.ready.snapshot_bytes_max)
+                path = str(await self._begin_checkpoint()) if has_room else ""
+                await self._session.ask(Stop(path=path, due=due), Stopped)
+                await asyncio.to_thread(self._checkpoints.ended)
         except (LowcommError, TimeoutError) as error:
-            self._recorder.metrics.checkpoint_written(has_succeeded=False)
+            self._recorder.checkpoint_failed(str(error))
             raise StoreError(f"the state could not be saved before leaving: {error}") from error
-        self._recorder.metrics.checkpoint_written(has_succeeded=True)
+        if has_room:
+            self._recorder.metrics.checkpoint_written(has_succeeded=True)
+        else:
+            self._recorder.checkpoint_failed("checkpoint.max_bytes leaves no room for one: nothing was saved")
 
     async def end(self, grace_s: float) -> None:
         """Make sure the process is gone and nothing but the saved state is left."""
         await self._session.end(grace_s)
+        self._forget_children()
         self._drop_snapshot()
 
-    @property
-    def _own_file(self) -> Path:
-        return self._state_dir / "final.safetensors"
+    async def _begin_checkpoint(self) -> Path:
+        if self.ready is None:
+            raise TrainerError("the trainer is not configured")
+        return await asyncio.to_thread(self._checkpoints.begin, self.ready.snapshot_bytes_max)
+
+    def _moved_to(self) -> tuple[int, int]:
+        """Changes with the state: own steps, and meetings."""
+        return self.report.steps if self.report is not None else 0, self._recorder.tally.completed.total()
 
     async def _write_snapshot(self) -> tuple[Path, float]:
         path = self._state_dir / f"{_SNAPSHOT_PREFIX}{time.time_ns()}.safetensors"
@@ -163,14 +243,24 @@ class Training:
         self._snapshot = (path, written.progress_steps, time.monotonic())
         return path, written.progress_steps
 
+    async def _look_at_state(self) -> Fingerprint:
+        started_at = time.monotonic()
+        taken = await self._session.ask(TakeFingerprint(), FingerprintTaken)
+        now = time.monotonic()
+        self._fingerprint = (taken.fingerprint, now + max(_FINGERPRINT_FRESH_S, _FINGERPRINT_REST * (now - started_at)))
+        return taken.fingerprint
+
     def _clear_leftovers(self) -> None:
         """Remove what a life of this node that was killed has left; the directory is locked, so nobody uses it."""
         for pattern in (f"{_SNAPSHOT_PREFIX}*", ".*.unfinished"):
             for path in self._state_dir.glob(pattern):
                 path.unlink(missing_ok=True)
+        self._checkpoints.clear_leftovers()
 
     async def _configure(self, question: Configure) -> Ready:
-        self.ready = await self._session.ask(question, Ready)
+        self.ready = await self._session.ask(self._supervisor.with_micro_batches(question), Ready)
+        for pid in self.ready.follower_pids:
+            self._children.started(ChildKind.FOLLOWER, pid)
         self._recorder.metrics.trainer_started(self._session.pid, self.ready.stream_sizes)
         return self.ready
 
@@ -179,6 +269,7 @@ class Training:
         *,
         is_first: bool,
         patience_s: float,
+        is_unfit: bool,
         find_donors: Callable[[], Awaitable[tuple[Member, ...]]],
         client: StateClient,
     ) -> None:
@@ -188,35 +279,56 @@ class Training:
         self._enter("syncing", "looking for a member that can give its state")
         sources = StateSources(
             run_id=question.run_id,
-            own_file=self._own_file,
-            download_file=self._state_dir / "download.safetensors",
+            checkpoints=self._checkpoints,
             is_first=is_first,
             patience_s=patience_s,
+            is_unfit=is_unfit,
+        )
+        rules = DownloadRules(
+            run_id=question.run_id,
+            file=self._state_dir / "download.safetensors",
             max_bytes=ready.snapshot_bytes_max,
+            total_steps=question.manifest.training.total_steps,
+            initial_sketch=ready.initial_sketch,
         )
-        loaded = await obtain_state(
-            sources,
-            find_donors=find_donors,
+
+        def say(detail: str) -> None:
+            self._enter("syncing", detail)
+
+        metrics = self._recorder.metrics
+        donors = Donors(
+            rules,
+            find=find_donors,
             client=client,
+            examine=lambda question: self._session.ask(question, FingerprintTaken),
             load=self._load,
-            say=lambda detail: self._enter("syncing", detail),
-            on_download=lambda ok: self._recorder.metrics.state_downloaded(has_succeeded=ok),
+            say=say,
+            on_download=lambda ok: metrics.state_downloaded(has_succeeded=ok),
+            on_refused=metrics.state_refused,
         )
+        self.loaded = loaded = await obtain_state(sources, donors, load=self._load, say=say)
         if loaded is not None:
             self._recorder.metrics.trainer_resumed(loaded.steps, loaded.tokens)
 
     async def _load(self, question: LoadState) -> StateLoaded:
         return await self._session.ask(question, StateLoaded)
 
-    async def _restart(self, error: LowcommError, failures: int) -> None:
-        self._recorder.trainer_lost(self._session.exit_status, str(error))
+    def _has_finished(self) -> bool:
+        return self.report is not None and self.report.is_finished
+
+    async def _restart(self, error: TrainerError, state: str) -> None:
+        """Start another trainer after a while, or give up with a TrainerError; the node is in ``state`` meanwhile."""
+        after_s = self._supervisor.fell(error, self._session.exit_status)
         self._on_lost()
         await self._session.end(0.0)
-        delay_s = _BACKOFF_S * 2**failures
-        self._enter("syncing", f"the trainer ended ({error}); starting it again in {delay_s:.0f} s")
-        await asyncio.sleep(delay_s)
+        self._forget_children()
+        self._enter(state, f"the trainer ended ({error}); starting it again in {after_s:.0f} s")
+        await asyncio.sleep(after_s)
         self._session = TrainerSession(self._said)
-        self._session.attach()
+        self.attach()
+
+    def _forget_children(self) -> None:
+        self._children.ended(self._session.pid, *(self.ready.follower_pids if self.ready is not None else ()))
 
     def _said(self, message: FromTrainer) -> None:
         if isinstance(message, Report):
@@ -224,6 +336,7 @@ class Training:
             self.beat = None if message.is_finished else time.monotonic()
             if math.isnan(self.started_loss):
                 self.started_loss = message.validation_loss
+        self._supervisor.heard(message)
         self._on_message(message)
 
     def _drop_snapshot(self) -> None:

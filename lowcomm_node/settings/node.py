@@ -6,6 +6,7 @@ from typing import Annotated
 from lowcomm_node.settings.rules import Between, OneOf, fail
 
 __all__ = [
+    "CheckpointSettings",
     "DataSettings",
     "DeviceSettings",
     "LogSettings",
@@ -25,6 +26,13 @@ class DeviceSettings:
     node: every step takes a batch on each, and tokens count all of them."""
     threads: Annotated[int, Between(0, 1024)] = 0
     """CPU threads of the trainer, of all its devices together; 0 lets torch decide."""
+    micro_batches: Annotated[int, Between(0, 65536)] = 0
+    """Parts that a batch is taken in, one after the other: less memory, the same result, somewhat slower. 0 begins with one,
+    or with what this run has needed here before, and takes more when the memory does not suffice; a number of yours is where it
+    begins."""
+    hang_after_s: Annotated[float, Between(1.0, 86400.0)] = 60.0
+    """Seconds the trainer may be silent before it is ended and started again; 20 of its own slowest steps where those are
+    longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +63,9 @@ class NetworkSettings:
     """Seconds between two looks into the directory."""
     max_peers: Annotated[int, Between(2, 10000)] = 64
     """Size of the sample of live peers the node keeps."""
+    state_rate_bytes_per_s: Annotated[float, Between(100_000.0, 1e12)] = 1_000_000.0
+    """Bytes per second that downloads of this node's state may take together while a meeting is under way; without one they
+    may use the whole line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +86,20 @@ class MeetingSettings:
                 f"at least meeting.deadline_s = {self.deadline_s:g}: a verdict that is forgotten before its partner may "
                 "be late leaves half meetings",
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointSettings:
+    """How often this node writes its state to disk while it trains, and how much of it stays there."""
+
+    every_s: Annotated[float, Between(0.0, 86400.0)] = 600.0
+    """Seconds between two checkpoints: what a power cut may cost. 0 writes one only when the node leaves. A checkpoint takes 16
+    to 24 bytes per parameter, so a model of 100 million writes 0.3 TB a day at 600 s: a disk may want it rarer."""
+    keep: Annotated[int, Between(1, 100)] = 2
+    """Checkpoints that stay on disk; more than one, because the newest may turn out to be damaged."""
+    max_bytes: Annotated[int, Between(0, 10**15)] = 0
+    """Most bytes of all checkpoints together, kept by keeping fewer, though never fewer than one; while one is written, the one
+    before it is there too. Where not even one fits, none is written, and the log says so. 0 is no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,5 +137,6 @@ class NodeSettings:
     data: DataSettings = field(default_factory=DataSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     meeting: MeetingSettings = field(default_factory=MeetingSettings)
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     log: LogSettings = field(default_factory=LogSettings)

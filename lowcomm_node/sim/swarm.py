@@ -35,6 +35,7 @@ from lowcomm_node.core.events import (
 )
 from lowcomm_node.core.messages import Message, Refusal
 from lowcomm_node.core.node import NodeCore, NodeRules
+from lowcomm_node.core.schedule import Timing
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
 from lowcomm_node.sim.clock import VirtualClock
 from lowcomm_node.sim.conditions import Conditions, Passage, Trouble
@@ -87,6 +88,7 @@ def rules(
     deadline_s: float = 5.0,
     verdict_keep_s: float = 30.0,
     max_peers: int = 16,
+    timing: Timing = Timing.UNIFORM,
 ) -> NodeRules:
     """Rules of one life of a virtual node; ``seed`` is that life's."""
     return NodeRules(
@@ -98,6 +100,7 @@ def rules(
         verdict_keep_s=verdict_keep_s,
         max_peers=max_peers,
         seed=seed + own.encode(),
+        timing=timing,
     )
 
 
@@ -125,8 +128,8 @@ class Node(Generic[T]):
 class VirtualSwarm(VirtualClock, Generic[T]):
     """Everything is drawn from one seed; running it twice gives the same history.
 
-    Everybody knows everybody, and reports are kept with their nodes. ``introduce``, ``passage``, ``heard`` and ``reported``
-    are there for swarms that do it in another way.
+    Everybody knows everybody, and reports are kept with their nodes. ``introduce``, ``passage``, ``heard``, ``handled`` and
+    ``reported`` are there for swarms that do it in another way.
 
     Args:
         trainers: one for each node.
@@ -218,13 +221,18 @@ class VirtualSwarm(VirtualClock, Generic[T]):
     def heard(self, node: Node[T], message: Message) -> None:
         """A complete message has come, and the core has not been told yet."""
 
+    def handled(self, node: Node[T], event: Event, commands: Sequence[Command]) -> None:
+        """A core has decided, and nothing of it has been done yet."""
+
     def reported(self, node: Node[T], report: ReportMeeting) -> None:
         """A meeting is over for this node."""
         node.reports.append(report)
 
     def feed(self, node: Node[T], event: Event) -> None:
         """Something happens to a node; its commands are carried out."""
-        for command in node.core.handle(event, self.now):
+        commands = node.core.handle(event, self.now)
+        self.handled(node, event, commands)
+        for command in commands:
             self._execute(node, command)
         if self._is_lazy and not node.is_ticking and not node.is_gone and not node.core.is_settled():
             node.is_ticking = True

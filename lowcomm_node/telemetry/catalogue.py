@@ -11,6 +11,8 @@ from itertools import product
 from typing import Literal
 
 from lowcomm_node.core.commands import HealReason, Role
+from lowcomm_node.core.fingerprint import StateFault
+from lowcomm_node.core.supervision import Cause
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import Codec, Stream
 
@@ -20,7 +22,8 @@ OTHER = "other"
 """Label value for a word that is not in a closed set; it staying above zero means the set lacks a word."""
 
 _STATES = ("starting", "connecting", "syncing", "training", "finished", "draining", "stopped", "failed")
-_CAUSES = ("meeting", "data", "sync")
+_CAUSES = ("meeting", "data", "sync", "checkpoint")
+_CAUSES_OF_DEATH = tuple(Cause)
 _ROLES = tuple(Role)
 _STREAMS = tuple(Stream)
 _CODECS = tuple(Codec)
@@ -168,8 +171,23 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric(
         name="trainer_restarts_total",
         kind="counter",
-        help="Times the trainer process was started again after it had died.",
-        used_by="Does the trainer crash?",
+        help="Times the trainer process was started again after it had died, by what had ended it.",
+        labels={"reason": _CAUSES_OF_DEATH},
+        used_by="Does the trainer crash, and of what?",
+    ),
+    Metric(
+        name="train_micro_batches",
+        kind="gauge",
+        help="Parts that a batch is taken in; more than one where the memory does not hold a whole one.",
+        initial=_UNMEASURED,
+        used_by="Is the node slower for want of memory?",
+    ),
+    Metric(
+        name="leftovers_removed_total",
+        kind="counter",
+        help="What an earlier life of this node had left, found and removed at the start.",
+        labels={"kind": ("process", "socket")},
+        used_by="Do killed nodes leave something behind?",
     ),
     Metric(
         name="meetings_started_total",
@@ -280,6 +298,20 @@ CATALOGUE: tuple[Metric, ...] = (
         help="Times the node gave up its own state for a donor's, by what was wrong with it.",
         labels={"reason": tuple(HealReason)},
         used_by="Does training diverge here? Is this machine's arithmetic broken?",
+    ),
+    Metric(
+        name="state_refusals_total",
+        kind="counter",
+        help="States of donors that were refused: not readable, or too different from those of other members.",
+        labels={"reason": ("unreadable", *StateFault)},
+        used_by="Does somebody give poisoned or useless state to newcomers?",
+    ),
+    Metric(
+        name="state_bytes_total",
+        kind="counter",
+        help="Bytes of training state sent to joiners and received from donors.",
+        labels={"direction": _DIRECTIONS},
+        used_by="How much of the line goes into downloads?",
     ),
     Metric(
         name="checkpoint_writes_total",

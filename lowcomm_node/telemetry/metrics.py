@@ -23,6 +23,7 @@ from prometheus_client import (
 
 from lowcomm_node import __version__
 from lowcomm_node.core.commands import HealReason, ReportMeeting, Role
+from lowcomm_node.core.supervision import Cause
 from lowcomm_node.telemetry.catalogue import CATALOGUE, OTHER, Metric, label_sets
 from lowcomm_node.units import Codec, PeerId, RunId, Stream
 
@@ -103,10 +104,19 @@ class Metrics:
         self._seen["train_steps_total",] = steps
         self._seen["train_tokens_total",] = tokens
 
-    def trainer_restarted(self) -> None:
+    def trainer_restarted(self, cause: Cause) -> None:
         """The trainer had died and is being started again."""
-        self._instruments.counter("trainer_restarts_total").inc()
+        self._instruments.counter("trainer_restarts_total", cause).inc()
         self._trainer_pid = None
+
+    def micro_batches_set(self, micro_batches: int) -> None:
+        """A batch is taken in this many parts."""
+        self._instruments.gauge("train_micro_batches").set(micro_batches)
+
+    def leftovers_removed(self, *, processes: int, sockets: int) -> None:
+        """Processes and sockets of an earlier life were found and are gone."""
+        self._instruments.counter("leftovers_removed_total", "process").inc(processes)
+        self._instruments.counter("leftovers_removed_total", "socket").inc(sockets)
 
     def trainer_reported(self, report: TrainingReport) -> None:
         """Where training stands, as cumulative values of the trainer's process."""
@@ -187,6 +197,14 @@ class Metrics:
     def healing_began(self, reason: HealReason) -> None:
         """The node gives up its own state for a donor's."""
         self._instruments.counter("heals_total", reason).inc()
+
+    def state_refused(self, reason: str) -> None:
+        """A donor's state was not taken: a StateFault, or ``unreadable``."""
+        self._instruments.counter("state_refusals_total", reason).inc()
+
+    def state_moved(self, direction: str, num_bytes: int) -> None:
+        """A chunk of a snapshot was ``sent`` to a joiner or ``received`` from a donor."""
+        self._instruments.counter("state_bytes_total", direction).inc(num_bytes)
 
     def checkpoint_written(self, *, has_succeeded: bool) -> None:
         """An attempt to write a checkpoint has ended."""

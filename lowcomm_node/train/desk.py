@@ -6,18 +6,18 @@ fails a check is forgotten and answered with the reason.
 """
 
 import math
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lowcomm_node.algo.clipping import ClipNorms, clip_scale
 from lowcomm_node.core.commands import ApplyClose, DropMeeting, EncodeAnswer, EncodeClose, EncodeOffer, SettleMeeting
 from lowcomm_node.core.events import AnswerEncoded, CloseEncoded, CorrectionApplied, EncodingRefused, OfferEncoded
 from lowcomm_node.core.messages import StreamPlan
 from lowcomm_node.core.progress import is_plausible
-from lowcomm_node.errors import RefusalReason, RemoteProtocolError
+from lowcomm_node.errors import RefusalReason, RemoteProtocolError, StoreError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.payloads import (
     AnyCorrection,
@@ -32,6 +32,7 @@ from lowcomm_node.train.payloads import (
 from lowcomm_node.train.plans import Planner
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.units import MeetingId, RunId, Stream
+from lowcomm_node.wire.checkpoint import MAX_APPLIED
 
 __all__ = ["MeetingCommand", "MeetingDesk", "MeetingEvent"]
 
@@ -99,6 +100,7 @@ class MeetingDesk:
         self._clip_norms = ClipNorms(manifest.meeting.clip_ratio)
         self._initiated: OrderedDict[MeetingId, _Offered | _Held] = OrderedDict()
         self._answered: OrderedDict[MeetingId, _Answered] = OrderedDict()
+        self._applied: deque[MeetingId] = deque(maxlen=MAX_APPLIED)
 
     def handle(self, command: MeetingCommand) -> MeetingEvent | None:
         """Carry out one command; DropMeeting has no answer."""
@@ -127,10 +129,28 @@ class MeetingDesk:
                 self._initiated.pop(meeting_id, None)
             return EncodingRefused(meeting_id=meeting_id, reason=error.reason, detail=error.detail)
 
-    def forget_all(self) -> None:
-        """The state was replaced: what is pending was computed from another one."""
+    @property
+    def applied_meetings(self) -> tuple[MeetingId, ...]:
+        """Those this node has answered and applied to the state it has now, the newest last."""
+        return tuple(self._applied)
+
+    def learnt(self) -> dict[str, Any]:
+        """What past meetings have taught, for a checkpoint: sizes of differences and of corrections."""
+        return {"clip_norms": self._clip_norms.export(), "energy": self._planner.export()}
+
+    def recall(self, learnt: Mapping[str, Any]) -> None:
+        """Take over what ``learnt`` gave in an earlier life. Raises StoreError for anything else."""
+        try:
+            self._clip_norms.recall(learnt["clip_norms"])
+            self._planner.recall(learnt["energy"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"what was learnt from meetings cannot be used: {error}") from error
+
+    def forget_all(self, applied_meetings: Sequence[MeetingId] = ()) -> None:
+        """The state was replaced: what is pending was computed from another one. ``applied_meetings`` are those of the new one."""
         self._initiated.clear()
         self._answered.clear()
+        self._applied = deque(applied_meetings, maxlen=MAX_APPLIED)
 
     def _offer(self, command: EncodeOffer) -> OfferEncoded:
         streams = [stream for stream in command.streams if self._replica.is_ready(stream)]
@@ -212,6 +232,7 @@ class MeetingDesk:
                     )
                 corrections.append(_Checked(plan, correction, norm, scale))
         del self._answered[close.meeting_id]
+        self._applied.append(close.meeting_id)
         return self._follow(close.meeting_id, corrections, self._weight, answered.progress_shift)
 
     def _settle(self, command: SettleMeeting) -> CorrectionApplied:

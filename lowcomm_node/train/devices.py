@@ -118,6 +118,11 @@ class Devices:
         with self._explained():
             self._group = ProcessGroup(rendezvous, 0, self.size, self._timeout_s)
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The followers' processes."""
+        return tuple(follower.pid for follower in self._followers)
+
     def order(self, order: Order) -> None:
         """Tell all followers; what it takes of the leader itself is to be done right after."""
         with self._explained():
@@ -171,6 +176,10 @@ class _Follower:
         )
         theirs.close()
         self.connection = Connection(ours.detach())
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def last_words(self) -> str:
         """Why it has left, or nothing while it seems well."""

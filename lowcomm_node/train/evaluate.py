@@ -20,14 +20,18 @@ def language_model_loss(model: nn.Module, batch: Tensor) -> Tensor:
     return functional.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
 
 
-def validation_loss(model: nn.Module, batches: Sequence[Tensor]) -> float:
-    """Mean loss per token over all batches, in nats; the model's training mode is restored."""
+def validation_loss(model: nn.Module, batches: Sequence[Tensor], micro_batches: int = 1) -> float:
+    """Mean loss per token over all batches, in nats; the model's training mode is restored.
+
+    Each batch is looked at in ``micro_batches`` parts, at most one per example, which changes the result by rounding only.
+    """
     was_training = model.training
     device = next(model.parameters()).device
     model.eval()
+    parts = [part for batch in batches for part in batch.tensor_split(min(micro_batches, len(batch)))]
     try:
         with torch.no_grad():
-            total = sum(float(language_model_loss(model, batch.to(device))) * batch[:, 1:].numel() for batch in batches)
+            total = sum(float(language_model_loss(model, part.to(device))) * part[:, 1:].numel() for part in parts)
     finally:
         model.train(was_training)
     return total / sum(batch[:, 1:].numel() for batch in batches)

@@ -2,7 +2,8 @@
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 from lowcomm_node.algo.consensus import count_sketch
@@ -10,24 +11,31 @@ from lowcomm_node.core.commands import ApplyClose, DropMeeting, EncodeAnswer, En
 from lowcomm_node.core.events import CorrectionApplied
 from lowcomm_node.core.progress import is_finished, is_plausible
 from lowcomm_node.errors import StoreError, TrainerError
+from lowcomm_node.train.checkpoint import MeetingMemory, read_checkpoint, write_checkpoint
 from lowcomm_node.train.desk import MeetingCommand, MeetingDesk
 from lowcomm_node.train.evaluate import validation_loss
+from lowcomm_node.train.fingerprint import fingerprint_of
 from lowcomm_node.train.mailbox import Mailbox
 from lowcomm_node.train.messages import (
+    CheckpointWritten,
     Configure,
     Failed,
+    FingerprintTaken,
     LoadState,
     Run,
     SnapshotWritten,
     StateLoaded,
     Stop,
     Stopped,
+    TakeFingerprint,
     ToTrainer,
+    WriteCheckpoint,
     WriteSnapshot,
 )
 from lowcomm_node.train.meter import Meter
 from lowcomm_node.train.session import Session
-from lowcomm_node.train.state_file import read_state, write_state
+from lowcomm_node.train.state_file import Counters, TrainingState, read_state, write_state
+from lowcomm_node.train.state_writer import StateJob, StateWriter
 from lowcomm_node.units import Stream
 
 __all__ = ["REPORT_EVERY_S", "Trainer"]
@@ -60,18 +68,20 @@ class Trainer:
         self._num_waits = num_waits or _voluntary_switches
         self._desk = MeetingDesk(session.replica, session.manifest, session.run_id)
         self._meter = Meter(session.replica, session.manifest, clock)
+        self._writer = StateWriter(session.replica)
         self._is_running = False
         self._is_stopped = False
         self._is_validation_stale = True
         self._has_reported_end = False
 
     def run(self) -> None:
-        """Serve and train until Stop. Raises StoreError when the last state cannot be written."""
-        while True:
-            self._serve()
-            if self._is_stopped:
-                return
-            self._step()
+        """Serve and train until Stop. Raises StoreError when the last checkpoint cannot be written."""
+        with closing(self._writer):
+            while True:
+                self._serve()
+                if self._is_stopped:
+                    return
+                self._step()
 
     def _can_train(self) -> bool:
         return self._is_running and not is_finished(self._replica.progress_steps, self._training)
@@ -82,6 +92,7 @@ class Trainer:
             if self._can_train():
                 request = self._take_between_steps()
                 if request is None:
+                    self._copy_state()
                     return
             else:
                 request = self._wait_without_training()
@@ -97,6 +108,7 @@ class Trainer:
 
     def _wait_without_training(self) -> ToTrainer:
         """Before Run, or after the last step: there is nothing to do but to serve."""
+        self._writer.while_idle()
         if self._is_running:
             request = self._mailbox.take()
             if request is not None:
@@ -116,8 +128,10 @@ class Trainer:
                 self._start()
             case LoadState():
                 self._load(request)
-            case WriteSnapshot():
-                self._write_snapshot(request)
+            case WriteSnapshot() | WriteCheckpoint():
+                self._write(request)
+            case TakeFingerprint():
+                self._take_fingerprint(request)
             case Stop():
                 self._stop(request)
             case Configure():
@@ -170,40 +184,88 @@ class Trainer:
     def _validate(self) -> None:
         self._is_validation_stale = False
         if self._session.eval_every_steps:
-            self._meter.validation_loss = validation_loss(self._replica.model, self._session.validation)
+            replica = self._replica
+            self._meter.validation_loss = validation_loss(
+                replica.model, self._session.validation, replica.micro_batches
+            )
             self._meter.sketch = tuple(count_sketch(self._replica.theta).tolist())
 
     def _load(self, request: LoadState) -> None:
-        replica, path = self._replica, Path(request.path)
+        replica, path, run_id = self._replica, Path(request.path), self._session.run_id
         try:
-            state = read_state(path, self._session.run_id, replica.layout())
+            if request.is_own:
+                state, memory = read_checkpoint(path, run_id, replica.layout())
+            else:
+                state, memory = read_state(path, run_id, replica.layout()), MeetingMemory()
             if not is_plausible(state.counters.progress_steps, self._training):
                 raise StoreError(
                     f"{path}: state refused: progress {state.counters.progress_steps} is beyond the run's end"
                 )
+            if memory.learnt:
+                self._desk.recall(memory.learnt)
         except StoreError as error:
             self._mailbox.post(Failed(code=error.code, detail=str(error), is_fatal=False))
             return
         replica.load(state, is_own=request.is_own)
-        self._desk.forget_all()
+        self._desk.forget_all(memory.applied_meetings)
         self._is_validation_stale = True
-        loaded = StateLoaded(progress_steps=replica.progress_steps, steps=replica.steps, tokens=replica.tokens)
+        loaded = StateLoaded(
+            progress_steps=replica.progress_steps,
+            steps=replica.steps,
+            tokens=replica.tokens,
+            due=memory.due,
+            applied_meetings=memory.applied_meetings,
+        )
         self._mailbox.post(loaded)
 
-    def _write_snapshot(self, request: WriteSnapshot) -> None:
-        replica = self._replica
+    def _write(self, request: WriteSnapshot | WriteCheckpoint) -> None:
+        """Have the state written by the other thread, from the next boundary at which there is memory for its copy."""
+
+        def freeze() -> Callable[[TrainingState], None]:
+            if isinstance(request, WriteCheckpoint):
+                return self._checkpoint_to(request.path, request.due)
+            return lambda state: write_state(Path(request.path), state, self._session.run_id)
+
+        def tell(counters: Counters) -> None:
+            progress, steps = counters.progress_steps, counters.steps
+            if isinstance(request, WriteCheckpoint):
+                self._mailbox.post(CheckpointWritten(path=request.path, progress_steps=progress, steps=steps))
+            else:
+                self._mailbox.post(SnapshotWritten(path=request.path, progress_steps=progress, steps=steps))
+
+        def fail(error: StoreError) -> None:
+            self._mailbox.post(Failed(code=error.code, detail=str(error), is_fatal=False))
+
+        self._writer.add(StateJob(freeze=freeze, on_written=tell, on_failed=fail))
+
+    def _copy_state(self) -> None:
+        if not self._writer.is_asked:
+            return
+        started = self._clock()
+        if self._writer.at_boundary():
+            self._meter.blocked_seconds["checkpoint"] += self._clock() - started
+
+    def _checkpoint_to(self, path: str, due: Mapping[Stream, int]) -> Callable[[TrainingState], None]:
+        memory = MeetingMemory(due=due, applied_meetings=self._desk.applied_meetings, learnt=self._desk.learnt())
+        return lambda state: write_checkpoint(Path(path), state, self._session.run_id, memory)
+
+    def _take_fingerprint(self, request: TakeFingerprint) -> None:
+        started = self._clock()
         try:
-            write_state(Path(request.path), replica.state(), self._session.run_id)
+            state = self._replica.state()
+            if request.path:
+                state = read_state(Path(request.path), self._session.run_id, self._replica.layout())
         except StoreError as error:
             self._mailbox.post(Failed(code=error.code, detail=str(error), is_fatal=False))
             return
-        written = SnapshotWritten(path=request.path, progress_steps=replica.progress_steps, steps=replica.steps)
-        self._mailbox.post(written)
+        self._mailbox.post(FingerprintTaken(fingerprint=fingerprint_of(state)))
+        self._meter.exchange_seconds += self._clock() - started
 
     def _stop(self, request: Stop) -> None:
         self._is_stopped = True
+        self._writer.finish()
         if request.path:
-            write_state(Path(request.path), self._replica.state(), self._session.run_id)
+            self._checkpoint_to(request.path, request.due)(self._replica.state())  # nothing changes it any more
         self._mailbox.post(Stopped(path=request.path))
 
 

@@ -3,6 +3,7 @@
 The pipe is between a process and its own child; nothing from the network is ever unpickled.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lowcomm_node.core.commands import ApplyClose, DropMeeting, EncodeAnswer, EncodeClose, EncodeOffer, SettleMeeting
@@ -13,13 +14,16 @@ from lowcomm_node.core.events import (
     EncodingRefused,
     OfferEncoded,
 )
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
-from lowcomm_node.units import PeerId, RunId, Stream
+from lowcomm_node.units import MeetingId, PeerId, RunId, Stream
 
 __all__ = [
+    "CheckpointWritten",
     "Configure",
     "Failed",
+    "FingerprintTaken",
     "FromTrainer",
     "LoadState",
     "Ready",
@@ -29,7 +33,9 @@ __all__ = [
     "StateLoaded",
     "Stop",
     "Stopped",
+    "TakeFingerprint",
     "ToTrainer",
+    "WriteCheckpoint",
     "WriteSnapshot",
 ]
 
@@ -58,24 +64,32 @@ class Ready:
     device: str
     stream_sizes: dict[Stream, int] = field(default_factory=dict)
     """Number of values in each stream of state that a meeting could be about."""
+    follower_pids: tuple[int, ...] = ()
+    """Processes that the trainer has started for the node's further devices."""
+    initial_sketch: tuple[float, ...] = ()
+    """Count sketch of the manifest's initial weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadState:
-    """Load a state file written by WriteSnapshot or Stop. Answered by StateLoaded or Failed(is_fatal=False)."""
+    """Load what WriteCheckpoint, Stop or WriteSnapshot has written. Answered by StateLoaded or Failed(is_fatal=False)."""
 
     path: str
     is_own: bool
-    """True: own checkpoint, counters and data cursor continue. False: a donor's, they start at zero."""
+    """True: an own checkpoint's folder, counters and data cursor continue. False: a donor's state file, they start at zero."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateLoaded:
-    """The state file was verified (names, shapes, finite) and is in place."""
+    """The state was verified (names, shapes, finite; an own one byte by byte) and is in place."""
 
     progress_steps: float
     steps: int
     tokens: int
+    due: Mapping[Stream, int] = field(default_factory=dict)
+    """Of an own checkpoint: as WriteCheckpoint had them."""
+    applied_meetings: tuple[MeetingId, ...] = ()
+    """Of an own checkpoint: meetings that this node had answered and whose correction is in the state, the newest last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +114,14 @@ class Report:
     """Mean duration of a step since the report before, meetings not counted."""
     tokens_per_second: float
     blocked_seconds: dict[str, float] = field(default_factory=dict)
-    """Cumulative seconds in which the trainer wanted to train and waited, by cause: meeting, data, sync."""
+    """Cumulative seconds in which the trainer wanted to train and waited, by cause: meeting, data, sync,
+    checkpoint (copying the state)."""
     exchange_seconds: float = 0.0
     """Cumulative seconds of own compute for encoding and applying."""
     nonfinite_steps: int = 0
     outer_steps: int = 0
+    micro_batches: int = 1
+    """Parts that the trainer takes a batch in."""
     sketch: tuple[float, ...] = ()
     """Count sketch of the parameters, renewed with each validation."""
     is_finished: bool = False
@@ -113,7 +130,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteSnapshot:
-    """Write the whole state to a safetensors file at the next step boundary. Answered by SnapshotWritten or Failed."""
+    """Write the whole state for joiners, at a step boundary soon, to a safetensors file. Answered by SnapshotWritten or Failed."""
 
     path: str
 
@@ -128,10 +145,46 @@ class SnapshotWritten:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
-    """Write a last state file (empty path: none) and end. Answered by Stopped."""
+class TakeFingerprint:
+    """Look at the live state, or at a donor's state file without loading it. Answered by FingerprintTaken or Failed."""
+
+    path: str = ""
+    """The state file; empty is the live state at the next step boundary."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FingerprintTaken:
+    """What the state looks like; of a file also: it is this run's, complete and finite."""
+
+    fingerprint: Fingerprint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteCheckpoint:
+    """Write everything this node needs to go on after a restart. Answered by CheckpointWritten or Failed."""
 
     path: str
+    """Folder to be made."""
+    due: Mapping[Stream, int] = field(default_factory=dict)
+    """Own step after which each stream's next meeting is due, as the core has it now; comes back with StateLoaded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointWritten:
+    """The checkpoint is complete and durable."""
+
+    path: str
+    progress_steps: float
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Write a last checkpoint (empty path: none) and end. Answered by Stopped."""
+
+    path: str
+    due: Mapping[Stream, int] = field(default_factory=dict)
+    """As in WriteCheckpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +199,7 @@ class Failed:
     """Something went wrong in the trainer."""
 
     code: str
-    """The error's stable code, e.g. config, data, store, trainer."""
+    """The error's stable code, e.g. config, data, store, trainer, out_of_memory, device."""
     detail: str
     is_fatal: bool
     """The process ends after this message."""
@@ -157,6 +210,8 @@ ToTrainer = (
     | LoadState
     | Run
     | WriteSnapshot
+    | WriteCheckpoint
+    | TakeFingerprint
     | Stop
     | EncodeOffer
     | EncodeAnswer
@@ -170,6 +225,8 @@ FromTrainer = (
     | StateLoaded
     | Report
     | SnapshotWritten
+    | CheckpointWritten
+    | FingerprintTaken
     | Stopped
     | Failed
     | OfferEncoded

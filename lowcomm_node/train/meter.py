@@ -10,7 +10,7 @@ from lowcomm_node.train.replica import Replica, StepResult
 
 __all__ = ["BLOCKED_CAUSES", "Meter"]
 
-BLOCKED_CAUSES = ("meeting", "data", "sync")
+BLOCKED_CAUSES = ("meeting", "data", "sync", "checkpoint")
 
 
 class Meter:
@@ -59,6 +59,7 @@ class Meter:
             exchange_seconds=self.exchange_seconds,
             nonfinite_steps=replica.nonfinite_steps,
             outer_steps=replica.outer_steps,
+            micro_batches=replica.micro_batches,
             sketch=self.sketch,
             is_finished=is_finished(replica.progress_steps, self._training),
         )

@@ -80,6 +80,17 @@ class Planner:
         ]
         self._coding(plan.stream).energy.observe(ranks, spectra)
 
+    def export(self) -> dict[str, dict[str, list[float]]]:
+        """What was learnt of each stream, for a checkpoint."""
+        return {stream.value: coding.energy.export() for stream, coding in self._codings.items()}
+
+    def recall(self, exported: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+        """Take over what ``export`` gave. Raises ValueError for anything else."""
+        if exported.keys() != {stream.value for stream in self._codings}:
+            raise ValueError(f"of streams {sorted(exported)}, not of those that are exchanged")
+        for stream, coding in self._codings.items():
+            coding.energy.recall(exported[stream.value])
+
     def check_foreign(self, plans: Sequence[StreamPlan], progress_steps: float) -> None:
         """Accept a partner's plans or raise RemoteProtocolError(MALFORMED | OVERSIZED).
 

@@ -11,7 +11,8 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
-from lowcomm_node.errors import LowcommError, TrainerError
+from lowcomm_node.errors import TrainerError
+from lowcomm_node.train.faults import fault_of
 from lowcomm_node.train.mailbox import PipeMailbox
 from lowcomm_node.train.messages import Configure, Failed, Ready
 
@@ -31,12 +32,9 @@ def main(arguments: list[str]) -> int:
     mailbox = PipeMailbox(Connection(int(arguments[0])), on_lost=_end_orphaned)
     try:
         _train(mailbox)
-    except LowcommError as error:
-        mailbox.post(Failed(code=error.code, detail=str(error), is_fatal=True))
-        status = EXIT_FAILED
     except Exception as error:  # noqa: BLE001 - the process's supervisor: out of memory, CUDA errors, our own bugs
-        detail = f"{type(error).__name__}: {error}"
-        mailbox.post(Failed(code=TrainerError.code, detail=detail, is_fatal=True))
+        fault = fault_of(error)
+        mailbox.post(Failed(code=fault.code, detail=str(fault), is_fatal=True))
         status = EXIT_FAILED
     else:
         status = 0
@@ -56,6 +54,7 @@ def prepare_child() -> None:
 
 def _train(mailbox: PipeMailbox) -> None:
     # Importing torch takes seconds: the watch on the daemon is up before, and the daemon finds its run meanwhile.
+    from lowcomm_node.algo.consensus import count_sketch  # noqa: PLC0415
     from lowcomm_node.train.devices import lead  # noqa: PLC0415
     from lowcomm_node.train.loop import Trainer  # noqa: PLC0415
     from lowcomm_node.train.model import count_parameters  # noqa: PLC0415
@@ -78,9 +77,11 @@ def _train(mailbox: PipeMailbox) -> None:
                 train_tokens=session.train_tokens,
                 validation_tokens=session.validation_tokens,
                 device=", ".join(map(str, devices)),
+                follower_pids=() if group is None else group.pids,
                 stream_sizes={
                     stream: sum(tensor.numel() for tensor in replica.tensors(stream)) for stream in replica.streams
                 },
+                initial_sketch=tuple(count_sketch(replica.theta).tolist()),
             )
         )
         trainer.run()

@@ -6,6 +6,7 @@ step), delta outer momentum, t optimizer steps.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +17,12 @@ from lowcomm_node.algo.log_moments import log_view
 from lowcomm_node.algo.moments import bias_correction
 from lowcomm_node.algo.noloco import outer_step_
 from lowcomm_node.core.progress import learning_rate_at
+from lowcomm_node.core.supervision import more_micro_batches
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.device_group import DeviceGroup
 from lowcomm_node.train.directions import Directions
 from lowcomm_node.train.evaluate import language_model_loss
+from lowcomm_node.train.faults import is_out_of_memory
 from lowcomm_node.train.model import build_model, parameter_shapes
 from lowcomm_node.train.optimizers.build import build_optimizer
 from lowcomm_node.train.state_file import Counters, TensorSpec, TrainingState
@@ -77,6 +80,8 @@ class Replica:
         self.data_cursor = 0
         self.outer_steps = 0
         self.nonfinite_steps = 0
+        self.micro_batches = 1
+        """Parts that a batch is taken in, at most one per example; grows when the memory does not suffice."""
 
     @property
     def optimizer_steps(self) -> int:
@@ -87,18 +92,17 @@ class Replica:
         """One inner step on int64 ``batch`` (B, T + 1), and the outer step when it is due.
 
         A loss or gradient that is not finite is counted and skipped: weights and optimizer state stay, the step and
-        its data count as taken.
+        its data count as taken. Where the memory does not suffice for the gradients, the same batch is taken again in
+        more parts (``micro_batches``); only when there are no smaller ones, torch's own error comes out.
         """
         training = self._manifest.training
         learning_rate = learning_rate_at(self.progress_steps, training, self._manifest.optimizer.lr)
-        self.model.zero_grad(set_to_none=True)
-        loss = language_model_loss(self.model, batch.to(self.device, non_blocking=True))
-        loss.backward()
+        loss = self._gradients(batch)
         if self._group is None:
             norm = torch.nn.utils.clip_grad_norm_(self._parameters, training.grad_clip)
         else:
             loss, norm = self._mean_over_devices(self._group, loss)
-        loss_value, norm_value = torch.stack((loss.detach(), norm)).tolist()
+        loss_value, norm_value = torch.stack((loss, norm)).tolist()
         is_finite = math.isfinite(loss_value) and math.isfinite(norm_value)
         if is_finite:
             self.optimizer.step(learning_rate)
@@ -231,6 +235,38 @@ class Replica:
             for position, tensor in zip(positions, tensors, strict=True)
         }
 
+    def _gradients(self, batch: Tensor) -> Tensor:
+        """Leave the gradient of the batch's mean loss in the parameters; returns that loss, 0-d.
+
+        Devices of one node wait for one another only afterwards, so each may find its own number of parts.
+        """
+        while True:
+            self.model.zero_grad(set_to_none=True)
+            parts = batch.tensor_split(min(self.micro_batches, len(batch)))
+            try:
+                return self._accumulated(parts, len(batch))
+            except (RuntimeError, MemoryError) as error:
+                more = more_micro_batches(len(parts), len(batch)) if is_out_of_memory(error) else None
+                if more is None:
+                    raise
+            # Out of the handler: the traceback kept alive what the failed attempt had allocated.
+            self.micro_batches = more
+            if self.device.type == "cuda":
+                self.model.zero_grad(set_to_none=True)
+                torch.cuda.empty_cache()
+
+    def _accumulated(self, parts: Sequence[Tensor], batch_size: int) -> Tensor:
+        """Sum of the parts' losses and gradients, each weighted with its share of the examples."""
+        total: Tensor | None = None
+        for part in parts:
+            loss = language_model_loss(self.model, part.to(self.device, non_blocking=True))
+            if len(parts) > 1:
+                loss = loss * (len(part) / batch_size)
+            loss.backward()
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None, "a batch has examples"
+        return total
+
     def _mean_over_devices(self, group: DeviceGroup, loss: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss and norm of the mean gradient, 0-d; gradients become their clipped mean over the node's devices.
 
@@ -241,7 +277,7 @@ class Replica:
         own = [p.grad for position, p in enumerate(self._parameters) if p.grad is not None and position in local]
         common = [p.grad for position, p in enumerate(self._parameters) if p.grad is not None and position not in local]
         own_norm = torch.nn.utils.get_total_norm(own).to(loss.device)
-        facts = torch.stack((loss.detach(), own_norm.square()))
+        facts = torch.stack((loss, own_norm.square()))
         mean_all_(group, [facts, *common])
         norm = torch.hypot(torch.nn.utils.get_total_norm(common), facts[1].sqrt())
         torch.nn.utils.clip_grads_with_norm_(self._parameters, self._manifest.training.grad_clip, norm)

@@ -53,10 +53,12 @@ def build_session(
     batch_size, context_length = manifest.training.batch_size, manifest.model.context_length
     corpus = load_corpus(settings.data.paths, manifest.data, context_length)
     windows = validation_batches(corpus.validation, batch_size, context_length, VALIDATION_BATCHES)
+    replica = _replica(manifest, device, group)
+    replica.micro_batches = min(settings.device.micro_batches or 1, batch_size)
     return Session(
         manifest=manifest,
         run_id=run_id,
-        replica=_replica(manifest, device, group),
+        replica=replica,
         stream=Stream(corpus.train, batch_size, context_length, run_id, peer_id),
         validation=[window.to(device) for window in windows],
         eval_every_steps=settings.eval_every_steps,

@@ -1,4 +1,4 @@
-"""A node's whole training state in one safetensors file: own checkpoints, and what joiners download from a donor.
+"""A node's whole training state in one safetensors file: what joiners download from a donor, and the tensors of a checkpoint.
 
 Written atomically; read with every name, shape and value checked, because a donor is a stranger.
 """
@@ -18,7 +18,16 @@ from torch import Tensor
 from lowcomm_node.errors import StoreError
 from lowcomm_node.units import RunId
 
-__all__ = ["Counters", "TensorSpec", "TrainingState", "read_state", "state_bytes_bound", "write_state"]
+__all__ = [
+    "Counters",
+    "TensorSpec",
+    "TrainingState",
+    "check_finite",
+    "read_state",
+    "state_bytes_bound",
+    "sync_folder",
+    "write_state",
+]
 
 _FORMAT = "lowcomm-state-1"
 _HEADER_BYTES = 4096
@@ -84,14 +93,26 @@ def write_state(path: Path, state: TrainingState, run_id: RunId) -> None:
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         unfinished.unlink(missing_ok=True)
         raise StoreError(f"{path}: state cannot be written: {error}") from error
+
+
+def check_finite(state: TrainingState) -> None:
+    """Raises StoreError naming the first tensor with a NaN or an infinity."""
+    for key, tensor in state.tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise StoreError(f"{key} has values that are not finite")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable; a file's own fsync does not. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_state(path: Path, run_id: RunId, layout: Mapping[str, TensorSpec]) -> TrainingState:

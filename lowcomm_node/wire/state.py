@@ -1,4 +1,4 @@
-"""The description of a downloadable snapshot, checked before a byte of the snapshot is asked for."""
+"""The description of a downloadable snapshot, checked before a byte of the snapshot is asked for; and fingerprints."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,22 +7,41 @@ from math import isfinite
 
 from google.protobuf.message import DecodeError
 
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
 from lowcomm_node.units import RunId
 from lowcomm_node.wire.gen.lowcomm.v1 import state_pb2
 
-__all__ = ["DESCRIBE", "FETCH", "MAX_STATE_CHUNK_BYTES", "STATE_CHUNK_BYTES", "STATE_SERVICE", "Snapshot"]
+__all__ = [
+    "DESCRIBE",
+    "FETCH",
+    "FINGERPRINT",
+    "MAX_FINGERPRINT_BYTES",
+    "MAX_STATE_CHUNK_BYTES",
+    "STATE_CHUNK_BYTES",
+    "STATE_SERVICE",
+    "Snapshot",
+    "decode_fingerprint",
+    "encode_fingerprint",
+]
 
 STATE_SERVICE = "lowcomm.v1.State"
 DESCRIBE = "Describe"
 FETCH = "Fetch"
+FINGERPRINT = "Fingerprint"
 
 STATE_CHUNK_BYTES = 1024 * 1024
 MAX_STATE_CHUNK_BYTES = 4 * 1024 * 1024
 """What a reader accepts; a chunk is held in memory whole."""
 
+MAX_FINGERPRINT_BYTES = 8192
+"""What a reader accepts; ours have about 500 bytes."""
+
 _DIGEST_BYTES = 32
 _MAX_PROGRESS_STEPS = 1e12
+_MAX_SKETCH = 1024
+_MAX_GROUPS = 32
+_MAX_GROUP_NAME = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +115,7 @@ class Snapshot:
             raise RemoteProtocolError(RefusalReason.MALFORMED, f"{len(told.chunk_sha256)} chunk digests")
         if any(len(digest) != _DIGEST_BYTES for digest in told.chunk_sha256):
             raise RemoteProtocolError(RefusalReason.MALFORMED, "a chunk digest that is none")
-        if not (isfinite(told.progress_steps) and 0.0 <= told.progress_steps <= _MAX_PROGRESS_STEPS):
-            raise RemoteProtocolError(RefusalReason.MALFORMED, f"progress of {told.progress_steps} steps")
+        _check_progress(told.progress_steps)
         snapshot = cls(
             total_bytes=told.total_bytes,
             chunk_bytes=told.chunk_bytes,
@@ -107,3 +125,43 @@ class Snapshot:
         if snapshot.snapshot_id != told.snapshot_id:
             raise RemoteProtocolError(RefusalReason.CHECKSUM, "a snapshot id that is not that of its chunks")
         return snapshot
+
+
+def encode_fingerprint(fingerprint: Fingerprint, run_id: RunId) -> bytes:
+    """As a serialised StateFingerprint."""
+    return state_pb2.StateFingerprint(
+        run_id=bytes.fromhex(run_id),
+        progress_steps=fingerprint.progress_steps,
+        sketch=fingerprint.sketch,
+        norms=[state_pb2.GroupNorm(group=group, norm=norm) for group, norm in fingerprint.norms],
+    ).SerializeToString()
+
+
+def decode_fingerprint(data: bytes, run_id: RunId) -> Fingerprint:
+    """Read a fingerprint.
+
+    Raises:
+        RemoteProtocolError: OVERSIZED; WRONG_RUN; NONFINITE; MALFORMED.
+    """
+    if len(data) > MAX_FINGERPRINT_BYTES:
+        raise RemoteProtocolError(RefusalReason.OVERSIZED, f"a fingerprint of {len(data)} bytes")
+    try:
+        told = state_pb2.StateFingerprint.FromString(data)
+    except DecodeError as error:
+        raise RemoteProtocolError(RefusalReason.MALFORMED, "a fingerprint that does not parse") from error
+    if told.run_id.hex() != run_id:
+        raise RemoteProtocolError(RefusalReason.WRONG_RUN, "a fingerprint of another run")
+    _check_progress(told.progress_steps)
+    norms = tuple((entry.group, entry.norm) for entry in told.norms)
+    if len(told.sketch) > _MAX_SKETCH or len(norms) > _MAX_GROUPS or len(dict(norms)) < len(norms):
+        raise RemoteProtocolError(RefusalReason.MALFORMED, f"{len(told.sketch)} sums and {len(norms)} norms")
+    if any(len(group) > _MAX_GROUP_NAME or norm < 0 for group, norm in norms):
+        raise RemoteProtocolError(RefusalReason.MALFORMED, "a norm that is none")
+    if not all(map(isfinite, (*told.sketch, *(norm for _, norm in norms)))):
+        raise RemoteProtocolError(RefusalReason.NONFINITE, "a fingerprint with a NaN or an infinity")
+    return Fingerprint(progress_steps=told.progress_steps, sketch=tuple(told.sketch), norms=norms)
+
+
+def _check_progress(progress_steps: float) -> None:
+    if not (isfinite(progress_steps) and 0.0 <= progress_steps <= _MAX_PROGRESS_STEPS):
+        raise RemoteProtocolError(RefusalReason.MALFORMED, f"progress of {progress_steps} steps")

@@ -261,3 +261,58 @@ def test_a_start_that_is_given_up_leaves_no_p2pd(tmp_path: Path) -> None:
 
     run(scenario())
     assert not list(tmp_path.rglob("*.sock"))
+
+
+def test_whoever_was_met_is_found_again_without_the_bootstrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Addresses of those who once dialled us work too: from them a node comes back when all it was given are gone."""
+    monkeypatch.setattr("lowcomm_node.adapters.hivemind_directory._UPKEEP_S", 0.05)
+
+    async def scenario() -> None:
+        async with directories(tmp_path, 2) as (ann, bob):
+            given = (await ann.visible_addresses())[0]
+            while not any(bob.peer_id in address for address in ann.known_addresses):  # noqa: ASYNC110 - of its upkeep
+                await asyncio.sleep(0.02)
+            remembered = ann.known_addresses
+            await ann.stop()
+            lost = directory(tmp_path / "0", [given.replace(ann.peer_id, _nobody(tmp_path))])
+            try:
+                with pytest.raises(NoPeerError):
+                    await lost.start()
+                await lost.start(["no address", *remembered])
+                assert lost.has_company
+                assert (await lost.hello(None)).member.peer == bob.peer_id
+            finally:
+                await lost.stop()
+
+    run(scenario())
+
+
+def test_a_node_that_may_be_alone_begins_and_goes_on_looking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody answers: it is up all the same, and finds the one that comes back later."""
+    monkeypatch.setattr("lowcomm_node.adapters.hivemind_directory._ALONE_UPKEEP_S", 0.05)
+
+    async def scenario() -> None:
+        async with directories(tmp_path, 1) as (ann,):
+            given = (await ann.visible_addresses())[0]
+            port = int(given.split("/")[4])
+            await ann.stop()
+            bob = directory(tmp_path / "bob", [given])
+            late = directory(tmp_path / "0", [], dht_port=port)
+            try:
+                await bob.start(may_be_alone=True)
+                assert not bob.has_company
+                await late.start()
+                late.grpc_address = "127.0.0.1:1001"
+                await late.serve_hello(RUN, MANIFEST)
+                while not bob._live.num_neighbours:  # noqa: ASYNC110 - of its upkeep
+                    await asyncio.sleep(0.02)
+                assert (await bob.hello(None)).run_id == RUN
+            finally:
+                await bob.stop()
+                await late.stop()
+
+    run(scenario())
+
+
+def _nobody(folder: Path) -> str:
+    return load_or_create(folder / "nobody.key").peer_id

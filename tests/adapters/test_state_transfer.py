@@ -1,7 +1,7 @@
 """Downloading a member's state, over real sockets on loopback."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -10,9 +10,14 @@ import grpc
 import grpc.aio
 import pytest
 
+from lowcomm_node.adapters import state_download
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
+from lowcomm_node.adapters.partial_file import write_begun
+from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
 from lowcomm_node.adapters.state_service import StateService
+from lowcomm_node.core.fingerprint import Fingerprint
+from lowcomm_node.core.pacing import Pacer
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError, StoreError
 from lowcomm_node.units import RunId
 from lowcomm_node.wire.gen.lowcomm.v1 import state_pb2
@@ -22,35 +27,89 @@ from tests.adapters.nodes import RUN, run
 STATE = bytes(range(256)) * (14 * 1024) + b"end"
 """Three and a half chunks."""
 
+LARGE_STATE = b"".join(bytes([number]) * STATE_CHUNK_BYTES for number in range(20)) + b"end"
+"""Twenty-one chunks, each with a content of its own."""
+
+PRINT = Fingerprint(progress_steps=12.0, sketch=(0.5, -2.0), norms=(("params", 2.5),))
+
+
+def written(folder: Path, content: bytes) -> Path:
+    """A snapshot in a folder of its own, under a new inode, as writers of state files make them."""
+    folder.mkdir(exist_ok=True)
+    (folder / "snapshot").unlink(missing_ok=True)
+    (folder / "snapshot").write_bytes(content)
+    return folder / "snapshot"
+
+
+class Served:
+    """A donor's service on loopback, with what it has sent."""
+
+    def __init__(self, path: Path, progress_steps: float = 12.0, **options: object) -> None:
+        self.path = path
+        self.progress_steps = progress_steps
+        self.sent: list[int] = []
+        self.shelf = SnapshotShelf(path.parent / "snapshots")
+        self.is_meeting = False
+        self.service = StateService(
+            run_id=RUN,
+            protocol_version=1,
+            source=self.source,
+            fingerprint=self.fingerprint,
+            shelf=self.shelf,
+            pacer=Pacer(1e6),
+            is_meeting=lambda: self.is_meeting,
+            on_sent=self.sent.append,
+            **options,  # type: ignore[arg-type]
+        )
+        self.server = GrpcServer(host="127.0.0.1", port=0)
+        self.address = ""
+
+    async def source(self) -> tuple[Path, float]:
+        if not await asyncio.to_thread(self.path.exists):
+            raise StoreError("this node has no state to give yet")
+        return self.path, self.progress_steps
+
+    async def fingerprint(self) -> Fingerprint:
+        if not await asyncio.to_thread(self.path.exists):
+            raise StoreError("this node has no state yet")
+        return PRINT
+
+    async def start(self) -> None:
+        await self.shelf.take_up()
+        self.address = f"127.0.0.1:{await self.server.start([self.service.handler()])}"
+
+    async def stop(self) -> None:
+        await self.server.stop(0)
+        self.shelf.close()
+
 
 @asynccontextmanager
 async def donor(path: Path, progress_steps: float = 12.0) -> AsyncIterator[str]:
     """A donor's service on loopback; gives its address."""
-
-    def named() -> tuple[Path, float]:
-        if not path.exists():
-            raise StoreError("this node has no state to give yet")
-        return path, progress_steps
-
-    async def source() -> tuple[Path, float]:
-        return named()
-
-    service = StateService(run_id=RUN, protocol_version=1, source=source)
-    server = GrpcServer(host="127.0.0.1", port=0)
+    served = Served(path, progress_steps)
     try:
-        yield f"127.0.0.1:{await server.start([service.handler()])}"
+        await served.start()
+        yield served.address
     finally:
-        await server.stop(0)
-        service.close()
+        await served.stop()
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_download, "_RETRY_S", 0.01)
 
 
 @asynccontextmanager
-async def joiner() -> AsyncIterator[GrpcStateClient]:
+async def joiner(folder: Path, on_received: Callable[[int], None] = lambda _: None) -> AsyncIterator[GrpcStateClient]:
     channels = ChannelCache(connect_timeout_s=3.0)
+    shelf = SnapshotShelf(folder / "joiner")
     try:
-        yield GrpcStateClient(channels=channels, protocol_version=1, stall_timeout_s=1.0)
+        yield GrpcStateClient(
+            channels=channels, protocol_version=1, shelf=shelf, on_received=on_received, stall_timeout_s=1.0
+        )
     finally:
         await channels.close()
+        shelf.close()
 
 
 class FalseDonor(grpc.GenericRpcHandler):
@@ -107,17 +166,16 @@ def test_a_state_arrives_whole(tmp_path: Path) -> None:
     async def scenario() -> None:
         (tmp_path / "snapshot").write_bytes(STATE)
         shown: list[tuple[int, int]] = []
-        async with donor(tmp_path / "snapshot") as address, joiner() as client:
-            progress = await client.download(
-                address, RUN, tmp_path / "state", len(STATE), lambda done, total: shown.append((done, total))
+        async with donor(tmp_path / "snapshot") as address, joiner(tmp_path) as client:
+            await client.download(
+                [address], RUN, tmp_path / "state", len(STATE), lambda done, total: shown.append((done, total))
             )
-        assert progress == 12.0
         assert (tmp_path / "state").read_bytes() == STATE
         assert shown[0] == (0, len(STATE))
         assert shown[-1] == (len(STATE), len(STATE))
 
     run(scenario())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["snapshot", "state"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["snapshot", "snapshots", "state", "state.partial.json"]
 
 
 def test_a_snapshot_that_is_replaced_while_it_is_served_stays_whole(tmp_path: Path) -> None:
@@ -131,8 +189,8 @@ def test_a_snapshot_that_is_replaced_while_it_is_served_stays_whole(tmp_path: Pa
                 (tmp_path / "snapshot").unlink()
                 (tmp_path / "snapshot").write_bytes(STATE[::-1])
 
-        async with donor(tmp_path / "snapshot") as address, joiner() as client:
-            await client.download(address, RUN, tmp_path / "state", len(STATE), replace)
+        async with donor(tmp_path / "snapshot") as address, joiner(tmp_path) as client:
+            await client.download([address], RUN, tmp_path / "state", len(STATE), replace)
         assert (tmp_path / "state").read_bytes() == STATE
 
     run(scenario())
@@ -146,8 +204,8 @@ def test_only_missing_chunks_are_fetched_again(tmp_path: Path) -> None:
         left[5] ^= 1
         (tmp_path / "state.partial").write_bytes(left)
         false = FalseDonor(STATE, [(3, chunk(3)), (0, chunk(0)), (2, chunk(2))])
-        async with false_donor(false) as address, joiner() as client:
-            await client.download(address, RUN, tmp_path / "state", len(STATE), lambda *_: None)
+        async with false_donor(false) as address, joiner(tmp_path) as client:
+            await client.download([address], RUN, tmp_path / "state", len(STATE), lambda *_: None)
         assert false.asked == [[0, 2, 3]]
         assert (tmp_path / "state").read_bytes() == STATE
 
@@ -167,9 +225,9 @@ def test_a_false_chunk_is_refused(tmp_path: Path, chunks: list[tuple[int, bytes]
     """Damaged, short, unknown and repeated chunks end the download with the reason; no state file appears."""
 
     async def scenario() -> None:
-        async with false_donor(FalseDonor(STATE, chunks)) as address, joiner() as client:
+        async with false_donor(FalseDonor(STATE, chunks)) as address, joiner(tmp_path) as client:
             with pytest.raises(RemoteProtocolError) as caught:
-                await client.download(address, RUN, tmp_path / "state", len(STATE), lambda *_: None)
+                await client.download([address], RUN, tmp_path / "state", len(STATE), lambda *_: None)
             assert caught.value.reason is reason
         assert not (tmp_path / "state").exists()
 
@@ -181,11 +239,184 @@ def test_a_donor_that_stops_in_the_middle_keeps_what_came(tmp_path: Path) -> Non
 
     async def scenario() -> None:
         false = FalseDonor(STATE, [(0, chunk(0)), (1, chunk(1))])
-        async with false_donor(false) as address, joiner() as client:
+        async with false_donor(false) as address, joiner(tmp_path) as client:
             with pytest.raises((LinkError, RemoteProtocolError)):
-                await client.download(address, RUN, tmp_path / "state", len(STATE), lambda *_: None)
+                await client.download([address], RUN, tmp_path / "state", len(STATE), lambda *_: None)
         assert false.asked[:2] == [[0, 1, 2, 3], [2, 3]]
         assert (tmp_path / "state.partial").read_bytes()[: 2 * STATE_CHUNK_BYTES] == STATE[: 2 * STATE_CHUNK_BYTES]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_donor_that_dies_costs_no_chunk_that_has_arrived(tmp_path: Path, share: float) -> None:
+    """Killed at 10, 50 and 90% of a download: another holder of the snapshot gives the rest, and nothing that was there."""
+    state = LARGE_STATE
+
+    async def scenario() -> None:
+        first, second = (Served(written(tmp_path / name, state)) for name in ("first", "second"))
+        is_far_enough = asyncio.Event()
+        received: list[int] = []
+
+        def show(done: int, total: int) -> None:
+            if done >= share * total:
+                is_far_enough.set()
+
+        try:
+            await first.start()
+            await second.start()
+            await second.shelf.put(second.path, 12.0)
+            second.service._num_downloads = (
+                99  # busy, until the first is dead: or it would share the work from the start
+            )
+            async with joiner(tmp_path, received.append) as client:
+                download = client.download([first.address, second.address], RUN, tmp_path / "state", len(state), show)
+                task = asyncio.create_task(download)
+                await is_far_enough.wait()
+                await first.stop()
+                second.service._num_downloads = 0
+                await task
+        finally:
+            await second.stop()
+        assert (tmp_path / "state").read_bytes() == state
+        assert sum(received) == len(state)
+        assert 0 < sum(second.sent) <= (1 - share) * len(state)
+
+    run(scenario())
+
+
+def test_holders_share_the_chunks(tmp_path: Path) -> None:
+    """Each chunk is fetched once, and each of them gives some; who does not hold the snapshot is no hindrance."""
+
+    async def scenario() -> None:
+        holders = [Served(written(tmp_path / str(number), LARGE_STATE)) for number in range(3)]
+        stranger = Served(written(tmp_path / "stranger", STATE))
+        received: list[int] = []
+        try:
+            for served in (*holders, stranger):
+                await served.start()
+                await served.shelf.put(served.path, 1.0)
+            addresses = [holders[0].address, stranger.address, holders[1].address, holders[2].address]
+            async with joiner(tmp_path, received.append) as client:
+                await client.download(addresses, RUN, tmp_path / "state", len(LARGE_STATE), lambda *_: None)
+        finally:
+            for served in (*holders, stranger):
+                await served.stop()
+        assert (tmp_path / "state").read_bytes() == LARGE_STATE
+        assert sum(received) == len(LARGE_STATE)
+        assert all(served.sent for served in holders)
+        assert not stranger.sent
+
+    run(scenario())
+
+
+def test_a_holder_of_false_chunks_is_left_for_the_others(tmp_path: Path) -> None:
+    """It says that it holds the snapshot and sends something else: that is thrown away, and a true holder gives it."""
+
+    async def scenario() -> None:
+        false = FalseDonor(LARGE_STATE, [(15, b"x" * STATE_CHUNK_BYTES)])
+        served = Served(written(tmp_path / "true", LARGE_STATE))
+        try:
+            await served.start()
+            async with false_donor(false) as address, joiner(tmp_path) as client:
+                await client.download([served.address, address], RUN, tmp_path / "state", 1 << 30, lambda *_: None)
+        finally:
+            await served.stop()
+        assert (tmp_path / "state").read_bytes() == LARGE_STATE
+
+    run(scenario())
+
+
+def test_a_donor_that_is_started_again_goes_on(tmp_path: Path) -> None:
+    """Its snapshot is on disk still, and a joiner that was cut off and started again fetches the rest of that one."""
+
+    async def scenario() -> None:
+        before = Served(written(tmp_path / "donor", LARGE_STATE))
+        received: list[int] = []
+        half = asyncio.Event()
+        await before.start()
+        try:
+            async with joiner(tmp_path, received.append) as client:
+                task = asyncio.create_task(
+                    client.download(
+                        [before.address],
+                        RUN,
+                        tmp_path / "state",
+                        1 << 30,
+                        lambda done, total: half.set() if 2 * done >= total else None,
+                    )
+                )
+                await half.wait()
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        finally:
+            await before.stop()
+        after = Served(written(tmp_path / "donor", STATE))  # its state has moved on
+        try:
+            await after.start()
+            async with joiner(tmp_path, received.append) as client:
+                await client.download([after.address], RUN, tmp_path / "state", 1 << 30, lambda *_: None)
+        finally:
+            await after.stop()
+        assert (tmp_path / "state").read_bytes() == LARGE_STATE
+        assert 0 <= len(LARGE_STATE) - sum(received) <= STATE_CHUNK_BYTES  # one may have been written but not told
+
+    run(scenario())
+
+
+def test_a_snapshot_that_nobody_holds_any_more_is_given_up_for_another(tmp_path: Path) -> None:
+    """What was begun is worth nothing then; the donor's new snapshot is."""
+
+    async def scenario() -> None:
+        write_begun(tmp_path / "state", describe(LARGE_STATE), RUN, ["127.0.0.1:1"])
+        (tmp_path / "state.partial").write_bytes(LARGE_STATE[: 3 * STATE_CHUNK_BYTES])
+        (tmp_path / "snapshot").write_bytes(STATE)
+        async with donor(tmp_path / "snapshot") as address, joiner(tmp_path) as client:
+            await client.download([address], RUN, tmp_path / "state", 1 << 30, lambda *_: None)
+        assert (tmp_path / "state").read_bytes() == STATE
+
+    run(scenario())
+
+
+def test_what_was_downloaded_is_given_to_the_next_joiner(tmp_path: Path) -> None:
+    """So that there are several donors of one snapshot, though no two nodes' live states are ever equal."""
+
+    async def scenario() -> None:
+        first, joined = (
+            Served(written(tmp_path / name, content)) for name, content in (("a", LARGE_STATE), ("b", STATE))
+        )
+        try:
+            await first.start()
+            await joined.start()
+            async with joiner(tmp_path / "b") as client:
+                await client.download([first.address], RUN, tmp_path / "state", 1 << 30, lambda *_: None)
+                await client.keep(tmp_path / "state", 12.0)
+            async with joiner(tmp_path / "c") as client:
+                addresses = [first.address, joined.address]
+                await joined.shelf.put(tmp_path / "state", 12.0)
+                await client.download(addresses, RUN, tmp_path / "second", 1 << 30, lambda *_: None)
+        finally:
+            await first.stop()
+            await joined.stop()
+        assert (tmp_path / "second").read_bytes() == LARGE_STATE
+        assert joined.sent
+
+    run(scenario())
+
+
+def test_members_tell_what_their_state_looks_like(tmp_path: Path) -> None:
+    """The fingerprint arrives as it was sent; a member without state, or of another run, says so."""
+
+    async def scenario() -> None:
+        async with donor(tmp_path / "snapshot") as address, joiner(tmp_path) as client:
+            with pytest.raises(RemoteProtocolError) as caught:
+                await client.fingerprint(address, RUN)
+            assert caught.value.reason is RefusalReason.NOT_READY
+            (tmp_path / "snapshot").write_bytes(STATE)
+            assert await client.fingerprint(address, RUN) == PRINT
+            with pytest.raises(RemoteProtocolError) as caught:
+                await client.fingerprint(address, RunId("cd" * 32))
+            assert caught.value.reason is RefusalReason.WRONG_RUN
 
     run(scenario())
 
@@ -194,9 +425,12 @@ def test_a_donor_that_falls_silent_is_given_up(tmp_path: Path) -> None:
     """No chunk for the stall timeout ends the download."""
 
     async def scenario() -> None:
-        async with false_donor(FalseDonor(STATE, [(0, chunk(0))], then_hang=True)) as address, joiner() as client:
+        async with (
+            false_donor(FalseDonor(STATE, [(0, chunk(0))], then_hang=True)) as address,
+            joiner(tmp_path) as client,
+        ):
             with pytest.raises(LinkError) as caught:
-                await client.download(address, RUN, tmp_path / "state", len(STATE), lambda *_: None)
+                await client.download([address], RUN, tmp_path / "state", len(STATE), lambda *_: None)
             assert caught.value.reason == "timeout"
 
     run(scenario())
@@ -208,9 +442,9 @@ def test_a_dead_donor_is_unreachable(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with donor(tmp_path / "snapshot") as address:
             pass
-        async with joiner() as client:
+        async with joiner(tmp_path) as client:
             with pytest.raises(LinkError) as caught:
-                await client.download(address, RUN, tmp_path / "state", 100, lambda *_: None)
+                await client.download([address], RUN, tmp_path / "state", 100, lambda *_: None)
             assert caught.value.reason == "unreachable"
 
     run(scenario())
@@ -232,9 +466,9 @@ def test_what_cannot_be_had_is_refused_by_name(
     async def scenario() -> None:
         if has_snapshot:
             (tmp_path / "snapshot").write_bytes(STATE)
-        async with donor(tmp_path / "snapshot") as address, joiner() as client:
+        async with donor(tmp_path / "snapshot") as address, joiner(tmp_path) as client:
             with pytest.raises(RemoteProtocolError) as caught:
-                await client.download(address, run_id, tmp_path / "state", max_bytes, lambda *_: None)
+                await client.download([address], run_id, tmp_path / "state", max_bytes, lambda *_: None)
             assert caught.value.reason is reason
 
     run(scenario())
@@ -245,8 +479,8 @@ def test_a_folder_that_is_gone_is_our_own_fault(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         (tmp_path / "snapshot").write_bytes(STATE)
-        async with donor(tmp_path / "snapshot") as address, joiner() as client:
+        async with donor(tmp_path / "snapshot") as address, joiner(tmp_path) as client:
             with pytest.raises(StoreError, match=r"state\.partial"):
-                await client.download(address, RUN, tmp_path / "none" / "state", 1 << 30, lambda *_: None)
+                await client.download([address], RUN, tmp_path / "none" / "state", 1 << 30, lambda *_: None)
 
     run(scenario())

@@ -1,7 +1,8 @@
 """Stands for a node in tests: serves /status, takes ten steps at each look, has a child that ends with it.
 
-Arguments: metrics port, final state file, total steps, socket file, and a word: orderly, or stubborn (its child stays
-when it is killed, and it ignores SIGTERM), or broken (ends at once with exit code 3).
+Arguments: metrics port, final state file, total steps, socket file, and a word: orderly, or slow (takes a few looks to come
+up), or mortal (does not come up a second time), or lame (stops after two looks), or stubborn (its child stays when it is
+killed, and it ignores SIGTERM), or broken (ends at once with exit code 3).
 """
 
 import json
@@ -15,15 +16,23 @@ from pathlib import Path
 PORT, FINAL, TOTAL, SOCKET, CHARACTER = sys.argv[1:6]
 
 # Reads from a pipe that only its parent holds open, so it ends when its parent does; a stubborn one just stays.
-CHILD = {"orderly": "import sys; sys.stdin.read()", "stubborn": "import signal; signal.pause()"}
+ORDERLY_CHILD = "import sys; sys.stdin.read()"
+STUBBORN_CHILD = "import signal; signal.pause()"
+HAS_LIVED = Path(f"{SOCKET}.lived")
+LOOKS_TO_COME_UP = 5 if CHARACTER == "slow" else 10**9 if CHARACTER == "mortal" and HAS_LIVED.exists() else 0
+MOST_STEPS = 20 if CHARACTER == "lame" else int(TOTAL)
 
 
 class Answer(BaseHTTPRequestHandler):
+    looks = 0
     steps = 0
 
     def do_GET(self) -> None:
-        Answer.steps = min(Answer.steps + 10, int(TOTAL))
-        state = "finished" if Answer.steps >= int(TOTAL) else "training"
+        Answer.looks += 1
+        is_up = Answer.looks > LOOKS_TO_COME_UP
+        if is_up:
+            Answer.steps = min(Answer.steps + 10, MOST_STEPS)
+        state = "connecting" if not is_up else "finished" if Answer.steps >= int(TOTAL) else "training"
         training = {"steps": str(Answer.steps), "tokens": str(10 * Answer.steps), "loss": 2.5, "validation_loss": 2.4}
         training |= {"progress_steps": Answer.steps, "total_steps": TOTAL, "parameters": "1000", "sketch": [1.0, 2.0]}
         sent = {"direction": "sent", "stream": "params", "codec": "ab", "bytes": str(Answer.steps)}
@@ -47,6 +56,7 @@ class Answer(BaseHTTPRequestHandler):
 
 
 def leave(*_: object) -> None:
+    Path(FINAL).parent.mkdir(parents=True)
     Path(FINAL).write_bytes(b"")
     Path(SOCKET).unlink(missing_ok=True)
     sys.exit(0)
@@ -57,10 +67,13 @@ def main() -> None:
         print("this is why")
         sys.exit(3)
     signal.signal(signal.SIGTERM, signal.SIG_IGN if CHARACTER == "stubborn" else leave)
+    HAS_LIVED.touch()
     Path(SOCKET).unlink(missing_ok=True)
     control = socket.socket(socket.AF_UNIX)
     control.bind(SOCKET)
-    child = subprocess.Popen([sys.executable, "-c", CHILD[CHARACTER]], stdin=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, "-c", STUBBORN_CHILD if CHARACTER == "stubborn" else ORDERLY_CHILD], stdin=subprocess.PIPE
+    )
     HTTPServer.allow_reuse_address = True
     with HTTPServer(("127.0.0.1", int(PORT)), Answer) as server:
         print(f"child {child.pid}", flush=True)

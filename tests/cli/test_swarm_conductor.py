@@ -3,123 +3,18 @@
 import dataclasses
 import os
 import signal
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
-import psutil
 import pytest
 
-import lowcomm_node
 from lowcomm_node.cli.swarm import fleet as fleet_module
 from lowcomm_node.cli.swarm.conductor import Conductor, SwarmError
-from lowcomm_node.cli.swarm.fleet import Fleet, IncidentKind
-from lowcomm_node.cli.swarm.interrupts import Interrupts
-from lowcomm_node.cli.swarm.launch import NodePlace
-from lowcomm_node.cli.swarm.observe import Observer
+from lowcomm_node.cli.swarm.fleet import IncidentKind
 from lowcomm_node.cli.swarm.options import SwarmOptions
 from lowcomm_node.cli.swarm.picture import Picture
-from lowcomm_node.cli.swarm.ports import choose_ports
 from lowcomm_node.cli.swarm.timeline import Due
-from lowcomm_node.cli.swarm.watch import Watcher
-from tests.cli.swarm_fakes import SCRIPTED_NODE
-
-TOTAL_STEPS = 200
-
-
-class Impatient(Interrupts):
-    """Waits a hundredth of the time: scripted nodes train as often as they are looked at."""
-
-    def wait(self, seconds: float) -> None:
-        super().wait(seconds / 100)
-
-
-class Notebook:
-    """A view that remembers; ``on_picture`` may act on what it sees."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.pictures: list[Picture] = []
-        self.on_picture: Callable[[Picture], None] = lambda picture: None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *arguments: object) -> None:
-        pass
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def show(self, picture: Picture) -> None:
-        self.pictures.append(picture)
-        self.on_picture(picture)
-
-    def work(self, what: str, share_done: float) -> None:
-        pass
-
-
-class Stage:
-    """A conductor with scripted nodes; ``characters`` says by node name what it is like (orderly)."""
-
-    def __init__(self, directory: Path, options: SwarmOptions, characters: dict[str, str] | None = None) -> None:
-        self.view = Notebook()
-        self.options = options
-        self.peers: dict[str, list[list[str]]] = {}
-        self._characters = characters or {}
-        places = []
-        for index, ports in enumerate(choose_ports(options.members_max, None)):
-            (directory / f"n{index}").mkdir()
-            places.append(NodePlace(name=f"n{index}", ports=ports, directory=directory / f"n{index}"))
-        self.places = places
-        self.fleet = Fleet(self._command)
-        self.watcher = Watcher()
-        self.observer = Observer(
-            self.fleet, self.watcher, nodes=options.nodes, spread_of=lambda sketches, parameters: 0.5
-        )
-
-    def run(self) -> Conductor:
-        with Impatient() as interrupts, self.watcher:
-            conductor = Conductor(
-                self.options,
-                places=self.places,
-                fleet=self.fleet,
-                observer=self.observer,
-                view=self.view,
-                interrupts=interrupts,
-                first_address="/ip4/first",
-                seed=3,
-            )
-            conductor.run()
-        return conductor
-
-    def _command(self, place: NodePlace, peers: Sequence[str]) -> list[str]:
-        self.peers.setdefault(place.name, []).append(list(peers))
-        character = self._characters.get(place.name, "orderly")
-        what = [
-            str(place.ports.metrics),
-            str(place.final_state),
-            str(TOTAL_STEPS),
-            str(place.directory / "s"),
-            character,
-        ]
-        return [sys.executable, str(SCRIPTED_NODE), *what]
-
-
-@pytest.fixture
-def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory with a short name, for sockets; afterwards no process knows it and no socket is in it."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(lowcomm_node.__file__).parents[1]))
-    monkeypatch.setattr(fleet_module, "_RETURN_AFTER_S", 0.0)
-    with tempfile.TemporaryDirectory(prefix="lcn-") as name:
-        yield Path(name)
-        users = [
-            p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if name in " ".join(p.info["cmdline"] or [])
-        ]
-        assert users == []
-        assert [path for path in Path(name).rglob("*") if path.is_socket()] == []
+from tests.cli.scripted_swarm import TOTAL_STEPS, Impatient, Stage
 
 
 def test_a_swarm_runs_until_its_nodes_have_finished(directory: Path) -> None:
@@ -145,14 +40,14 @@ def test_a_swarm_runs_until_its_nodes_have_finished(directory: Path) -> None:
 def test_a_killed_node_comes_back_and_a_late_one_joins(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The killed life's counters stay, its children and socket go, its replacement asks living nodes only."""
     stage = Stage(directory, SwarmOptions(nodes=3, steps=TOTAL_STEPS, kill_every_s=5.0, join_late=1))
-    dues = iter([Due(victim="n1"), Due(joiners=1)])
-    monkeypatch.setattr(
-        "lowcomm_node.cli.swarm.timeline.Timeline.due",
-        lambda timeline, *, candidates, **rest: (
-            # Not before both train: what is asserted of the replacement's peers takes them all alive.
-            next(dues, Due()) if {"n1", "n2"} <= set(candidates) else Due()
-        ),
-    )
+    dues = [Due(victim="n1"), Due(joiners=1)]
+
+    def due(timeline: object, *, candidates: Sequence[str], **rest: object) -> Due:
+        # The kill not before both train: what is asserted of the replacement's peers takes them all alive. The late node
+        # at once after it: a swarm of scripted nodes has soon finished, and ends when nobody is on the way.
+        return dues.pop(0) if len(dues) == 1 or (dues and {"n1", "n2"} <= set(candidates)) else Due()
+
+    monkeypatch.setattr("lowcomm_node.cli.swarm.timeline.Timeline.due", due)
 
     ending = stage.run().ending
 
@@ -167,7 +62,8 @@ def test_a_killed_node_comes_back_and_a_late_one_joins(directory: Path, monkeypa
     living = [f"/ip4/127.0.0.1/{stage.places[index].ports.metrics}" for index in (0, 2)]
     assert stage.peers["n1"][1] == living
     assert stage.peers["n3"][0][0] == living[0]
-    assert [mark.kind for mark in stage.observer.history.marks] == ["killed", "returned", "joined late"]
+    assert stage.observer.history.marks[0].kind == "killed"
+    assert sorted(mark.kind for mark in stage.observer.history.marks) == ["joined late", "killed", "returned"]
 
 
 def test_orphans_of_a_killed_node_are_reported_and_removed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,3 +155,24 @@ def test_the_time_ends_a_swarm(directory: Path) -> None:
     stage.options = dataclasses.replace(stage.options, minutes=1e-9)
 
     assert stage.run().ending.reason == "time"
+
+
+def test_a_swarm_whose_time_is_up_waits_for_nodes_on_their_way(directory: Path) -> None:
+    """A slow computer's nodes all train and count, however short the time; what is waited for is said."""
+    stage = Stage(directory, SwarmOptions(nodes=2, minutes=1e-9), {"n1": "slow"})
+
+    ending = stage.run().ending
+
+    assert ending.reason == "time"
+    assert "time is up; waiting for n1 to come up" in stage.view.said
+    assert stage.observer.ledger.current("n1").has_trained
+    assert ending.live == ["n0", "n1"]
+
+
+def test_the_wait_for_nodes_on_their_way_is_bounded(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that never comes up does not keep the others."""
+    monkeypatch.setattr("lowcomm_node.cli.swarm.conductor._ARRIVAL_PATIENCE_S", 0.0)
+    stage = Stage(directory, SwarmOptions(nodes=2, minutes=1e-9), {"n1": "slow"})
+
+    assert stage.run().ending.reason == "time"
+    assert not stage.observer.ledger.current("n1").has_trained

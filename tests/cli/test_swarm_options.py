@@ -62,6 +62,17 @@ def test_the_run_is_of_the_manifest_or_the_chosen_optimizer(tmp_path: Path) -> N
     assert SwarmOptions().read_manifest() == Manifest(name="swarm")
 
 
+def test_chaos_needs_survivors_and_no_other_killer() -> None:
+    """The first node dies for good, and two are always left in peace."""
+    SwarmOptions(nodes=4, chaos_every_s=1.0).check()
+    with pytest.raises(ConfigError, match=r"--chaos 0\.5 is not allowed; allowed: at least 1 second"):
+        SwarmOptions(chaos_every_s=0.5).check()
+    with pytest.raises(ConfigError, match="--chaos needs --nodes 4 or more"):
+        SwarmOptions(nodes=3, chaos_every_s=6.0).check()
+    with pytest.raises(ConfigError, match="exclude each other"):
+        SwarmOptions(nodes=4, chaos_every_s=6.0, kill_every_s=6.0).check()
+
+
 def test_possible_options_pass(tmp_path: Path) -> None:
     """The defaults and the corners of the ranges are allowed."""
     SwarmOptions().check()

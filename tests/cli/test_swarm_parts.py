@@ -16,7 +16,7 @@ from rich.console import Console
 from lowcomm_node.cli.swarm.calibrate import Pace, mean_nodes, steps_that_fit, with_total_steps
 from lowcomm_node.cli.swarm.compare import Hermit, mean_share
 from lowcomm_node.cli.swarm.interrupts import Interrupts
-from lowcomm_node.cli.swarm.launch import threads_per_node
+from lowcomm_node.cli.swarm.launch import NodePlace, threads_per_node
 from lowcomm_node.cli.swarm.picture import NodeRow, Picture
 from lowcomm_node.cli.swarm.ports import NodePorts, choose_ports
 from lowcomm_node.cli.swarm.view import LiveView, PlainView, format_bytes, format_seconds, view_for
@@ -73,11 +73,15 @@ def status_port() -> Iterator[int]:
         thread.join()
 
 
+def _place(metrics_port: int) -> NodePlace:
+    return NodePlace(name="n", ports=NodePorts(dht=1, grpc=2, metrics=metrics_port), directory=Path("nowhere"))
+
+
 def test_nodes_that_do_not_answer_are_left_out(status_port: int) -> None:
     """A dead node costs the look nothing but its own answer."""
     (nobody,) = choose_ports(1, None)
     with Watcher() as watcher:
-        seen = watcher.look({"n0": status_port, "n1": nobody.metrics})
+        seen = watcher.look({"n0": _place(status_port), "n1": _place(nobody.metrics)})
 
     assert list(seen) == ["n0"]
     assert seen["n0"].state == "training"

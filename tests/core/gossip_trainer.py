@@ -115,9 +115,7 @@ class GossipTrainer:
         self.moves.append((abs(weight) * scale * norm, limit))
         self.value = tuple(x + weight * scale * d for x, d in zip(self.value, difference, strict=True))
         self.clip_norms.observe(Stream.PARAMS, Codec.AB, norm)
-        return CorrectionApplied(
-            meeting_id=meeting, norms=((Stream.PARAMS, norm),), scales=((Stream.PARAMS, scale),)
-        )
+        return CorrectionApplied(meeting_id=meeting, norms=((Stream.PARAMS, norm),), scales=((Stream.PARAMS, scale),))
 
 
 def distance(a: GossipTrainer, b: GossipTrainer) -> float:

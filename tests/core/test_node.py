@@ -107,6 +107,19 @@ def core_with_partner(own: str, partner: str) -> NodeCore:
     return core
 
 
+def test_what_was_due_before_a_restart_is_due_after_it() -> None:
+    """The schedule travels with the checkpoint: it comes back with the trainer, and is what the next checkpoint will have."""
+    core = core_with_partner("a", "b")
+    stream = next(iter(rules("a").periods))
+
+    core.handle(TrainerReady(due={stream: 77}), 0.0)
+
+    assert core.due() == {stream: 77}
+    assert core.handle(StepsTaken(steps=76), 0.0) == []
+    assert [type(command) for command in core.handle(StepsTaken(steps=77), 0.0)] == [EncodeOffer]
+    assert core.due()[stream] > 77
+
+
 def start_offer(core: NodeCore) -> OpenLink:
     """Drive a core until its own offer is out."""
     steps = 0

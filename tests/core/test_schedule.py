@@ -73,3 +73,29 @@ def test_a_count_that_starts_anew_does_not_silence_the_node() -> None:
         schedule.met(schedule.due(steps), steps)
 
     assert any(schedule.due(steps) for steps in range(16))
+
+
+def test_a_restart_puts_off_nothing() -> None:
+    """What was due 5 steps after the checkpoint is due 5 steps after it in the next life, however rare it is."""
+    periods = {Stream.PARAMS: 4, Stream.EXP_AVG_SQ: 1000}
+    before = ExchangeSchedule(periods, Chance(b"a"))
+    due_steps(before, 300)
+    kept = before.due_at
+    after = ExchangeSchedule(periods, Chance(b"another life"))
+    after.resume(kept)
+
+    for steps in range(300, 2000):
+        assert (Stream.EXP_AVG_SQ in after.due(steps)) == (steps >= kept[Stream.EXP_AVG_SQ])
+
+
+def test_a_trainer_that_goes_back_to_its_checkpoint_keeps_what_was_due_there() -> None:
+    """Fewer steps than before are no new count then; streams that the run does not exchange are none."""
+    schedule = ExchangeSchedule({Stream.PARAMS: 100}, Chance(b"a"))
+    schedule.due(900)
+
+    schedule.resume({Stream.PARAMS: 850, Stream.EXP_AVG: 1})
+
+    assert schedule.due(800) == ()
+    assert schedule.due(850) == (Stream.PARAMS,)
+    schedule.met((Stream.PARAMS,), 850)
+    assert schedule.due_at[Stream.PARAMS] >= 900

@@ -1,7 +1,9 @@
 """The life of a node in one process: real control socket and HTTP port, scripted network and trainer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,10 @@ from typing import Any
 import pytest
 
 from lowcomm_node.core.events import Member, RecordRenewed
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.daemon import lifecycle
 from lowcomm_node.daemon.lifecycle import JoinOptions, Node
+from lowcomm_node.daemon.notify import ServiceNotifier
 from lowcomm_node.errors import DataError, LowcommError, TrainerError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import MetricsSettings, NodeSettings
@@ -18,7 +22,8 @@ from lowcomm_node.telemetry.flight.dump import read_dump
 from lowcomm_node.telemetry.flight.replay import replay
 from lowcomm_node.telemetry.flight.values import stand_in
 from lowcomm_node.telemetry.metrics import Metrics
-from lowcomm_node.train.messages import Ready
+from lowcomm_node.train.messages import Ready, StateLoaded
+from lowcomm_node.units import RunId, Stream
 
 _READY = Ready(parameters=1, shapes=((1,),), snapshot_bytes_max=1000, train_tokens=1, validation_tokens=1, device="cpu")
 
@@ -34,6 +39,7 @@ class FakeTraining:
     def __init__(self, **_: object) -> None:
         FakeTraining.newest = self
         self.ready = self.report = self.beat = None
+        self.loaded: StateLoaded | None = None
         self.started_loss = float("nan")
         self.has_state = False
         self.has_ended = False
@@ -57,8 +63,17 @@ class FakeTraining:
     async def take_snapshot(self) -> tuple[Path, float]:
         raise NotImplementedError
 
-    async def save(self) -> None:
+    def has_checkpoint(self, run: RunId) -> bool:
+        return False
+
+    async def keep_checkpoints(self, due: object) -> None: ...
+
+    async def save(self, due: Mapping[Stream, int]) -> None:
+        self.due_at_end = due
         await self.saving()
+
+    async def take_fingerprint(self) -> Fingerprint:
+        raise NotImplementedError
 
     async def end(self, grace_s: float) -> None:
         del grace_s
@@ -74,25 +89,28 @@ class FakeNetwork:
         FakeNetwork.newest = self
         self.join_address = self.grpc_address = ""
         self.link = self.state_client = None
+        self.record = b""
         self.story: list[str] = []
         self.announcing: Callable[[], Awaitable[None]] = _at_once
         self.starting: Callable[[], Awaitable[None]] = _at_once
 
-    async def start(self) -> None:
+    async def start(self, remembered: Sequence[str] = (), *, may_be_alone: bool = False) -> bool:
         await self.starting()
+        return False
 
-    async def open(self, *_: object) -> None: ...
+    known_addresses: tuple[str, ...] = ()
+
+    async def open(self, *_: object, **__: object) -> None: ...
 
     def verify(self, record: bytes) -> Member:
         raise NotImplementedError
 
-    async def announce(self, **_: object) -> bytes:
+    async def announce(self, **_: object) -> None:
         self.story.append("announce")
         try:
             await self.announcing()
         finally:
             self.story.append("announce ended")
-        return b"record"
 
     async def members(self) -> tuple[Member, ...]:
         return ()
@@ -189,6 +207,24 @@ def test_nothing_is_announced_once_the_node_has_said_good_bye(node: Node) -> Non
     assert network.story[-2:] == ["announce ended", "withdraw"]
 
 
+def test_offers_carry_a_renewed_record_while_the_directory_is_slow(node: Node) -> None:
+    """Storing it can take longer than the old one lives, and partners refuse an offer with an expired record."""
+    network = FakeNetwork.newest
+
+    async def store_slowly() -> None:
+        network.record = b"renewed"
+        while node._core is None or node._core._initiator.member != b"renewed":  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        node._stop_requested.set()
+        await asyncio.Event().wait()
+
+    network.announcing = store_slowly
+
+    run(node.run())
+
+    assert network.story == ["announce", "announce ended", "withdraw"]
+
+
 def test_what_ends_the_training_ends_the_node_with_its_own_error(node: Node) -> None:
     """Not with a group of errors, and not before everything else has been stopped."""
     FakeTraining.newest.failure = DataError("no text left")
@@ -198,6 +234,42 @@ def test_what_ends_the_training_ends_the_node_with_its_own_error(node: Node) -> 
 
     assert FakeTraining.newest.has_ended
     assert node.status().state == "failed"
+
+
+def test_a_service_manager_hears_ready_status_and_stopping_in_order(node: Node, tmp_path: Path) -> None:
+    """Ready when the run is joined, not before the network is up; the last word of a node in order is that it stops."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        node._service = ServiceNotifier(str(tmp_path / "notify"), watchdog_s=30.0)
+        heard: list[str] = []
+
+        def listen() -> list[str]:
+            with suppress(BlockingIOError):
+                while True:
+                    heard.extend(manager.recv(4096).decode().split("\n"))
+            return heard
+
+        async def slow_start() -> None:
+            while not any(line.startswith("STATUS=connecting") for line in listen()):  # noqa: ASYNC110 - the tick sets no event
+                await asyncio.sleep(0)
+            assert "READY=1" not in heard
+
+        FakeNetwork.newest.starting = slow_start
+
+        async def leave_when_told() -> None:
+            while "READY=1" not in listen():  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
+            node._stop_requested.set()
+
+        async def life() -> None:
+            await asyncio.gather(node.run(), leave_when_told())
+
+        run(life())
+
+        words = [line.partition("=")[0] for line in listen()]
+        assert words.index("READY") < words.index("STOPPING")
+        assert (words.count("READY"), words.count("STOPPING"), words.count("WATCHDOG")) == (1, 1, 1)
 
 
 def test_a_node_that_fails_says_where_its_dump_is(node: Node, tmp_path: Path) -> None:
@@ -217,16 +289,19 @@ def test_a_node_that_fails_says_where_its_dump_is(node: Node, tmp_path: Path) ->
 
 
 def test_our_record_goes_through_the_core_and_its_recorder(node: Node) -> None:
-    """What changes a core is an event, or a replay would not know of it."""
+    """What changes a core is an event, or a replay would not know of it; the same record again is none."""
 
-    async def leave_when_announced() -> None:
-        if FakeTraining.newest.has_state:
-            node._stop_requested.set()
+    async def leave_after_a_few_ticks() -> None:
+        FakeNetwork.newest.record = b"record"
+        for _ in range(20):
+            await asyncio.sleep(0)
+        node._stop_requested.set()
 
-    FakeNetwork.newest.announcing = leave_when_announced
+    FakeNetwork.newest.announcing = leave_after_a_few_ticks
 
     run(node.run())
 
     recorder = node._black_box._recorder
     assert recorder is not None
-    assert RecordRenewed(member=stand_in(b"record")) in [entry.event for entry in recorder.recording().entries]
+    events = [entry.event for entry in recorder.recording().entries]
+    assert events.count(RecordRenewed(member=stand_in(b"record"))) == 1

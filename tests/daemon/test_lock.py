@@ -27,7 +27,7 @@ def test_a_living_node_keeps_others_out_and_a_killed_one_does_not(tmp_path: Path
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(StoreError, match=rf"already running here with pid {holder.pid}\b"):
+        with pytest.raises(StoreError, match=rf"already running here with pid {holder.pid}, for \d+ seconds\b"):
             StateDirLock(tmp_path).acquire()
         holder.kill()
 
@@ -47,3 +47,9 @@ def test_a_released_directory_can_be_locked_again(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         first.acquire()
     second.release()
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """What is wrong with it, and what to do."""
+    with pytest.raises(StoreError, match=r"missing: the node cannot write there: no such file .* --state-dir"):
+        StateDirLock(tmp_path / "missing").acquire()

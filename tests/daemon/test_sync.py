@@ -1,19 +1,22 @@
 """Where a node's state comes from, with donors that are far on, behind, broken or not there."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
+from lowcomm_node.adapters.checkpoint_store import CheckpointStore
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.daemon import sync
+from lowcomm_node.daemon.donors import Donors, DownloadRules
 from lowcomm_node.daemon.sync import StateSources, obtain_state
 from lowcomm_node.errors import LinkError, StoreError
-from lowcomm_node.train.messages import LoadState, StateLoaded
+from lowcomm_node.settings.node import CheckpointSettings
+from lowcomm_node.train.messages import FingerprintTaken, LoadState, StateLoaded, TakeFingerprint
 from lowcomm_node.units import PeerId, RunId
+from lowcomm_node.wire.checkpoint import CheckpointFacts, encode_facts
 
 _RUN = RunId("ab" * 32)
 
@@ -23,7 +26,7 @@ def donor(name: str, progress_steps: float) -> Member:
 
 
 class Client:
-    """Downloads from whoever is not broken; remembers who was asked."""
+    """Downloads from whoever is not broken; remembers who was asked. Nobody tells its fingerprint."""
 
     def __init__(self, broken: set[str]) -> None:
         self.broken = broken
@@ -31,17 +34,23 @@ class Client:
 
     async def download(
         self,
-        grpc_address: str,
+        donors: Sequence[str],
         run_id: RunId,
         destination: Path,
         max_bytes: int,
         on_progress: Callable[[int, int], None],
-    ) -> float:
+    ) -> None:
         del run_id, destination, max_bytes, on_progress
-        self.asked.append(grpc_address)
-        if grpc_address in self.broken:
-            raise LinkError("unreachable", grpc_address)
-        return 0.0
+        self.asked.append(donors[0])
+        if donors[0] in self.broken:
+            raise LinkError("unreachable", donors[0])
+
+    async def fingerprint(self, address: str, run_id: RunId) -> Fingerprint:
+        raise LinkError("timeout", f"{address} {run_id}")
+
+    async def keep(self, path: Path, progress_steps: float) -> None: ...
+
+    def discard(self, destination: Path) -> None: ...
 
 
 def obtain(
@@ -51,17 +60,21 @@ def obtain(
     *,
     is_first: bool = False,
     patience_s: float = 0.0,
+    is_unfit: bool = False,
     find: Callable[[], Awaitable[tuple[Member, ...]]] | None = None,
-    refuses_own: bool = False,
+    refused: frozenset[str] = frozenset(),
 ) -> tuple[StateLoaded | None, list[LoadState]]:
     """Look for state for ten seconds at most; returns what was found and what was asked of the trainer."""
     loads: list[LoadState] = []
 
     async def load(question: LoadState) -> StateLoaded:
         loads.append(question)
-        if question.is_own and refuses_own:
+        if question.is_own and Path(question.path).name in refused:
             raise StoreError("not finite")
         return StateLoaded(progress_steps=1.0, steps=0, tokens=0)
+
+    async def examine(_: TakeFingerprint) -> FingerprintTaken:
+        return FingerprintTaken(fingerprint=Fingerprint(progress_steps=1.0, sketch=(1.0,), norms=()))
 
     async def listed() -> tuple[Member, ...]:
         return tuple(donor(name, progress) for name, progress in donors.items())
@@ -69,27 +82,41 @@ def obtain(
     async def bounded() -> StateLoaded | None:
         sources = StateSources(
             run_id=_RUN,
-            own_file=folder / "own",
-            download_file=folder / "download",
+            checkpoints=CheckpointStore(folder, CheckpointSettings(), lambda *_: None),
             is_first=is_first,
             patience_s=patience_s,
-            max_bytes=1000,
+            is_unfit=is_unfit,
+        )
+        rules = DownloadRules(
+            run_id=_RUN, file=folder / "download", max_bytes=1000, total_steps=1000, initial_sketch=(0.0,)
+        )
+        members = Donors(
+            rules,
+            find=find or listed,
+            client=client,
+            examine=examine,
+            load=load,
+            say=lambda _: None,
+            on_download=lambda _: None,
+            on_refused=lambda _: None,
         )
         async with asyncio.timeout(10):
-            return await obtain_state(
-                sources,
-                find_donors=find or listed,
-                client=client,
-                load=load,
-                say=lambda _: None,
-                on_download=lambda _: None,
-            )
+            return await obtain_state(sources, members, load=load, say=lambda _: None)
 
     return asyncio.run(bounded()), loads
 
 
-def own_file(folder: Path, progress_steps: float, run_id: str = _RUN) -> None:
-    save_file({"x": torch.zeros(1)}, folder / "own", {"run_id": run_id, "progress_steps": repr(progress_steps)})
+def checkpoint(folder: Path, number: int, progress_steps: float, run_id: RunId = _RUN) -> Path:
+    """One whose tensors nobody reads."""
+    path = folder / "checkpoints" / f"{number:08d}"
+    path.mkdir(parents=True)
+    facts = CheckpointFacts(run_id=run_id, progress_steps=progress_steps, steps=1, state_bytes=0, state_sha256="0" * 64)
+    (path / "state.json").write_bytes(encode_facts(facts))
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
 
 
 @pytest.fixture(autouse=True)
@@ -120,14 +147,24 @@ def test_the_donor_that_is_furthest_on_is_asked_first(tmp_path: Path) -> None:
 
 
 def test_own_state_is_taken_when_nobody_that_works_is_further_on(tmp_path: Path) -> None:
-    """A donor ahead comes first; one behind, or one that is ahead in words only, leaves the own file the best there is."""
-    own_file(tmp_path, 50.0)
+    """A donor ahead comes first; one behind, or one that is ahead in words only, leaves the own checkpoint the best there is."""
+    checkpoint(tmp_path, 1, 50.0)
 
     ahead, behind, broken = (
         obtain(tmp_path, donors, Client(broken={"bad"}))[1] for donors in ({"a": 90.0}, {"a": 10.0}, {"bad": 1e11})
     )
 
     assert [[question.is_own for question in loads] for loads in (ahead, behind, broken)] == [[False], [True], [True]]
+
+
+def test_an_unfit_node_takes_any_donors_state_before_its_own(tmp_path: Path) -> None:
+    """Its own progress says nothing of its state; with nobody to ask, a checkpoint from before is still better than none."""
+    checkpoint(tmp_path, 1, 50.0)
+
+    behind, nobody = (obtain(tmp_path, donors, Client(set()), is_unfit=True)[1] for donors in ({"a": 10.0}, {}))
+
+    assert [question.is_own for question in behind] == [False]
+    assert [question.is_own for question in nobody] == [True]
 
 
 def test_who_starts_the_run_may_begin_at_once_but_not_after_a_crash(tmp_path: Path) -> None:
@@ -146,15 +183,41 @@ def test_who_starts_the_run_may_begin_at_once_but_not_after_a_crash(tmp_path: Pa
     assert client.asked == ["late"]
 
 
-def test_a_state_file_that_is_not_used_is_not_lost(tmp_path: Path) -> None:
-    """Leaving writes a new file under the same name: one of another run, or one that is damaged, is moved aside before."""
-    other_run = "cd" * 32
-    own_file(tmp_path, 50.0, other_run)
-    obtain(tmp_path, {}, Client(broken=set()), is_first=True)
-    (tmp_path / "own").write_bytes(b"half a fi")
-    obtain(tmp_path, {}, Client(broken=set()), is_first=True)
-    own_file(tmp_path, 50.0)
-    obtain(tmp_path, {}, Client(broken=set()), is_first=True, refuses_own=True)
+def test_a_node_with_nobody_to_ask_resumes_by_itself_after_its_patience(tmp_path: Path) -> None:
+    """Its own work, instead of waiting for ever, or of beginning a run anew that it has started."""
+    path = checkpoint(tmp_path, 3, 50.0)
 
-    assert {path.name for path in tmp_path.iterdir()} == {f"own.run-{other_run[:12]}", "own.unreadable", "own.refused"}
-    assert (tmp_path / "own.unreadable").read_bytes() == b"half a fi"
+    for is_first in (False, True):
+        loaded, loads = obtain(tmp_path, {}, Client(broken=set()), is_first=is_first, patience_s=0.01)
+        assert loaded is not None
+        assert loads == [LoadState(path=str(path), is_own=True)]
+
+
+def test_of_damaged_checkpoints_the_one_before_is_used(tmp_path: Path) -> None:
+    """One that the trainer refuses, one without its JSON: moved aside, one by one, until one is good."""
+    for number in range(1, 5):
+        checkpoint(tmp_path, number, 10.0 * number)
+    (tmp_path / "checkpoints" / "00000003" / "state.json").unlink()
+
+    _, loads = obtain(tmp_path, {}, Client(broken=set()), refused=frozenset({"00000004"}))
+
+    assert [Path(question.path).name for question in loads] == ["00000004", "00000002"]
+    assert names(tmp_path) == ["00000001", "00000002", "00000003.unreadable", "00000004.refused"]
+
+
+def test_a_donor_further_on_than_the_checkpoint_before_is_preferred(tmp_path: Path) -> None:
+    """The newest is damaged: what is left is judged by its own progress."""
+    checkpoint(tmp_path, 1, 10.0)
+    checkpoint(tmp_path, 2, 50.0)
+
+    _, loads = obtain(tmp_path, {"a": 30.0}, Client(broken=set()), refused=frozenset({"00000002"}))
+
+    assert [question.is_own for question in loads] == [True, False]
+
+
+def test_checkpoints_of_another_run_are_not_lost(tmp_path: Path) -> None:
+    """They are moved aside, where a person can find them."""
+    checkpoint(tmp_path, 1, 50.0, RunId("cd" * 32))
+
+    assert obtain(tmp_path, {}, Client(broken=set()), is_first=True) == (None, [])
+    assert names(tmp_path) == [f"00000001.run-{'cd' * 6}"]

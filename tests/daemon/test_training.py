@@ -8,18 +8,38 @@ from typing import Any
 
 import pytest
 
+from lowcomm_node.core import supervision
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.daemon import training as training_module
+from lowcomm_node.daemon.children import Children
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.training import Training
-from lowcomm_node.errors import LowcommError, TrainerError
+from lowcomm_node.errors import LowcommError, StoreError, TrainerError
 from lowcomm_node.settings.manifest import Manifest
-from lowcomm_node.settings.node import NodeSettings
+from lowcomm_node.settings.node import CheckpointSettings, NodeSettings
 from lowcomm_node.telemetry.metrics import Metrics
-from lowcomm_node.train.messages import Configure, FromTrainer, Ready, Run, SnapshotWritten, ToTrainer, WriteSnapshot
-from lowcomm_node.units import PeerId, RunId
+from lowcomm_node.train.messages import (
+    CheckpointWritten,
+    Configure,
+    FingerprintTaken,
+    FromTrainer,
+    Ready,
+    Report,
+    Run,
+    SnapshotWritten,
+    Stop,
+    Stopped,
+    TakeFingerprint,
+    ToTrainer,
+    WriteCheckpoint,
+    WriteSnapshot,
+)
+from lowcomm_node.units import PeerId, RunId, Stream
 
 _READY = Ready(parameters=1, shapes=((1,),), snapshot_bytes_max=1000, train_tokens=1, validation_tokens=1, device="cpu")
+
+_PRINT = Fingerprint(progress_steps=1.0, sketch=(1.0,), norms=())
 
 
 def names(folder: Path) -> list[str]:
@@ -28,6 +48,11 @@ def names(folder: Path) -> list[str]:
 
 def write(path: str) -> None:
     Path(path).write_text("state")
+
+
+def make(folder: str) -> None:
+    if folder:
+        Path(folder).mkdir()
 
 
 @dataclass
@@ -39,6 +64,7 @@ class Script:
     lives: "list[ScriptedSession]" = field(default_factory=list)
     asked: list[ToTrainer] = field(default_factory=list)
     may_write: asyncio.Event = field(default_factory=asyncio.Event)
+    is_disk_full: bool = False
 
 
 class ScriptedSession:
@@ -52,7 +78,8 @@ class ScriptedSession:
         self.script.lives.append(self)
         self.lost = asyncio.Event()
         self.exit_status = 1
-        self.pid = 1
+        self.pid = 0
+        self.is_asked = False
 
     def attach(self) -> None: ...
 
@@ -72,6 +99,16 @@ class ScriptedSession:
                 await self.script.may_write.wait()
                 write(path)
                 return SnapshotWritten(path=path, progress_steps=1.0, steps=1)
+            case WriteCheckpoint(path=path) | Stop(path=path):
+                await self.script.may_write.wait()
+                if self.script.is_disk_full:
+                    raise StoreError("no space left on device")
+                make(path)
+                if isinstance(question, Stop):
+                    return Stopped(path=path)
+                return CheckpointWritten(path=path, progress_steps=1.0, steps=1)
+            case TakeFingerprint():
+                return FingerprintTaken(fingerprint=_PRINT)
         raise TypeError(question)
 
     def error(self) -> LowcommError:
@@ -87,7 +124,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     script = Script()
     monkeypatch.setattr(ScriptedSession, "script", script, raising=False)
     monkeypatch.setattr(training_module, "TrainerSession", ScriptedSession)
-    monkeypatch.setattr(training_module, "_BACKOFF_S", 0.0)
+    monkeypatch.setattr(supervision, "_FIRST_DELAY_S", 0.0)
     monkeypatch.setattr(training_module, "_PATIENCE_S", 0.0)
     return script
 
@@ -96,14 +133,20 @@ async def nobody() -> tuple[Member, ...]:
     return ()
 
 
-def run(folder: Path, scenario: Callable[[Training], Coroutine[Any, Any, None]]) -> None:
+def run(
+    folder: Path,
+    scenario: Callable[[Training], Coroutine[Any, Any, None]],
+    checkpoint: CheckpointSettings | None = None,
+    metrics: Metrics | None = None,
+) -> None:
     """Run ``scenario`` with a configured trainer."""
 
     async def bounded() -> None:
         training = Training(
-            settings=NodeSettings(),
+            settings=NodeSettings(checkpoint=checkpoint or CheckpointSettings()),
             state_dir=folder,
-            recorder=Recorder(Metrics()),
+            recorder=Recorder(metrics or Metrics()),
+            children=Children(folder),
             on_message=lambda _: None,
             on_lost=lambda: None,
             enter=lambda _state, _detail: None,
@@ -119,7 +162,9 @@ async def live(training: Training, script: Script, crashes: int) -> None:
     """Let the node train; each trainer that gets so far dies, ``crashes`` times in all."""
     began = asyncio.Event()
     life = asyncio.create_task(
-        training.live(is_first=True, find_donors=nobody, client=training_client(), on_training=began.set)
+        training.live(
+            is_first=True, knows_nobody=True, find_donors=nobody, client=training_client(), on_training=began.set
+        )
     )
     for _ in range(crashes):
         await began.wait()
@@ -146,6 +191,16 @@ def test_a_trainer_that_fails_to_start_again_is_tried_again(tmp_path: Path, scri
 
     assert len(script.lives) == 4
     assert sum(isinstance(question, Run) for question in script.asked) == 2
+
+
+def test_a_trainer_that_dies_over_its_first_model_is_tried_again(tmp_path: Path, script: Script) -> None:
+    """Before the node trains for the first time, a kill is no more final than later."""
+    script.fails_to_build = {0, 1}
+
+    run(tmp_path, lambda training: live(training, script, crashes=0))
+
+    assert len(script.lives) == 3
+    assert sum(isinstance(question, Run) for question in script.asked) == 1
 
 
 def test_a_trainer_that_keeps_dying_ends_the_node(tmp_path: Path, script: Script) -> None:
@@ -177,15 +232,161 @@ def test_asking_for_a_snapshot_and_going_away_fills_no_disk(tmp_path: Path, scri
     run(tmp_path, scenario)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Let everything else run until it is so."""
+    while not condition():  # noqa: ASYNC110 - what the test waits for sets no event
+        await asyncio.sleep(0)
+
+
+async def a_while() -> None:
+    """Many times as long as everything else needs to do what it is about to."""
+    for _ in range(2000):
+        await asyncio.sleep(0)
+
+
+def _checkpoints(folder: Path) -> list[str]:
+    return names(folder / "checkpoints") if (folder / "checkpoints").exists() else []
+
+
+def _outcomes(metrics: Metrics) -> tuple[int, int]:
+    lines = metrics.exposition().decode().splitlines()
+    name = "lowcomm_checkpoint_writes_total"
+    values = {line.split('"')[1]: float(line.split()[1]) for line in lines if line.startswith(name + "{")}
+    return int(values["ok"]), int(values["failed"])
+
+
+_OFTEN = CheckpointSettings(every_s=1e-4, keep=2)
+
+
+def _report(steps: int) -> Report:
+    return Report(
+        steps=steps, tokens=1, loss=1.0, validation_loss=1.0, learning_rate=0.1, gradient_norm=1.0,
+        progress_steps=1.0, step_seconds=0.1, tokens_per_second=1.0,
+    )  # fmt: skip
+
+
+def test_checkpoints_are_written_as_long_as_training_moves(tmp_path: Path, script: Script) -> None:
+    """The newest few are kept; with nothing new to keep nothing is written; the last one is written on leaving."""
+    metrics = Metrics()
+    due = {Stream.PARAMS: 7}
+
+    async def scenario(training: Training) -> None:
+        script.may_write.set()
+        keeping = asyncio.create_task(training.keep_checkpoints(lambda: due))
+        await a_while()
+        assert _checkpoints(tmp_path) == []  # no state, nothing to keep
+        training.has_state = True
+        for steps in (10, 20, 30):
+            training.report = _report(steps)
+            await until(lambda number=steps // 10: _outcomes(metrics)[0] == number)
+        await a_while()
+        assert _checkpoints(tmp_path) == ["00000002", "00000003"]
+        await training.save(due)
+        keeping.cancel()
+
+    run(tmp_path, scenario, _OFTEN, metrics)
+
+    assert _checkpoints(tmp_path) == ["00000003", "00000004"]
+    assert _outcomes(metrics) == (4, 0)
+    asked = [question for question in script.asked if isinstance(question, WriteCheckpoint | Stop)]
+    assert [question.due for question in asked] == [due] * 4
+
+
+def test_a_disk_that_is_full_costs_nothing_but_the_checkpoint(tmp_path: Path, script: Script) -> None:
+    """Each failure is counted, the old ones stay, and when there is room again the next one is written."""
+    metrics = Metrics()
+
+    async def scenario(training: Training) -> None:
+        script.may_write.set()
+        training.has_state = True
+        keeping = asyncio.create_task(training.keep_checkpoints(dict))
+        await until(lambda: _outcomes(metrics) == (1, 0))
+        script.is_disk_full = True
+        training.report = _report(10)
+        await until(lambda: _outcomes(metrics)[1] >= 3)
+        assert _checkpoints(tmp_path) == ["00000001"]
+        script.is_disk_full = False
+        await until(lambda: _outcomes(metrics)[0] == 2)
+        keeping.cancel()
+
+    run(tmp_path, scenario, _OFTEN, metrics)
+
+    assert _checkpoints(tmp_path) == ["00000001", "00000002"]
+
+
+def test_leaving_waits_for_the_checkpoint_under_way(tmp_path: Path, script: Script) -> None:
+    """The last one is another one: two writes never overlap, and neither takes the other's place."""
+
+    async def scenario(training: Training) -> None:
+        training.has_state = True
+        keeping = asyncio.create_task(training.keep_checkpoints(dict))
+        await until(lambda: any(isinstance(question, WriteCheckpoint) for question in script.asked))
+        saving = asyncio.create_task(training.save({}))
+        await a_while()
+        assert not any(isinstance(question, Stop) for question in script.asked)
+        script.may_write.set()
+        await saving
+        keeping.cancel()
+
+    run(tmp_path, scenario, _OFTEN)
+
+    assert _checkpoints(tmp_path) == ["00000001", "00000002"]
+
+
+def test_a_cap_below_one_checkpoint_is_no_failure_to_leave(tmp_path: Path, script: Script) -> None:
+    """Nothing is saved, as the settings want it, and the log says so; a disk that is full is another matter."""
+    metrics = Metrics()
+
+    async def scenario(training: Training) -> None:
+        script.may_write.set()
+        await training.save({})
+
+    run(tmp_path, scenario, CheckpointSettings(max_bytes=1), metrics)
+    assert Stop(path="") in script.asked
+    assert _outcomes(metrics) == (0, 1)
+    script.is_disk_full = True
+    with pytest.raises(StoreError, match="could not be saved before leaving: no space left"):
+        run(tmp_path, scenario)
+
+
+def test_checkpoints_can_be_left_to_the_end(tmp_path: Path, script: Script) -> None:
+    """every_s = 0: none while training."""
+
+    async def scenario(training: Training) -> None:
+        training.has_state = True
+        await training.keep_checkpoints(dict)
+
+    run(tmp_path, scenario, CheckpointSettings(every_s=0.0))
+
+    assert _checkpoints(tmp_path) == []
+
+
+def test_joiners_that_ask_do_not_keep_the_trainer_from_training(tmp_path: Path, script: Script) -> None:
+    """A look at the state takes the trainer's time: within ten seconds everybody gets the same one."""
+
+    async def scenario(training: Training) -> None:
+        with pytest.raises(StoreError, match="no state yet"):
+            await training.take_fingerprint()
+        training.has_state = True
+        looks = await asyncio.gather(*(training.take_fingerprint() for _ in range(3)))
+        assert [*looks, await training.take_fingerprint()] == [_PRINT] * 4
+        assert sum(isinstance(question, TakeFingerprint) for question in script.asked) == 1
+
+    run(tmp_path, scenario)
+
+
 def test_what_a_killed_life_left_is_removed(tmp_path: Path, script: Script) -> None:
-    """Snapshots for joiners and half-written files of an earlier process go; the saved state stays."""
+    """Snapshots for joiners and half-written files of an earlier process go; the checkpoints stay."""
     del script
-    left = ["snapshot-17.safetensors", ".final.safetensors.99.unfinished", "final.safetensors", "identity.key"]
-    for name in left:
+    for name in ("snapshot-17.safetensors", ".snapshot-17.safetensors.99.unfinished", "identity.key"):
         (tmp_path / name).write_text("x")
+    for name in ("00000001", ".00000002.unfinished"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
 
     async def scenario(training: Training) -> None:
         assert training.ready == _READY
+        assert training.has_state is False
 
     run(tmp_path, scenario)
-    assert names(tmp_path) == ["final.safetensors", "identity.key"]
+    assert names(tmp_path) == ["checkpoints", "identity.key"]
+    assert _checkpoints(tmp_path) == ["00000001"]

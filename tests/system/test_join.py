@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lowcomm_node.adapters.checkpoint_store import newest_state_file
 from lowcomm_node.settings.canonical import run_id
 from lowcomm_node.settings.load import read_manifest
 from tests.system.real_nodes import TINY_MANIFEST, RealNode, wait_until
@@ -64,7 +65,7 @@ def test_a_joiner_needs_nothing_but_an_address(workshop: Path, first: RealNode) 
 
         assert joiner.end() == 0
         assert joiner.survivors() == []
-        assert (workshop / "joiner" / "final.safetensors").stat().st_size > 0
+        assert newest_state_file(workshop / "joiner").stat().st_size > 0
         assert list((workshop / "joiner").glob("**/*.sock")) == []
     finally:
         joiner.clean_up()

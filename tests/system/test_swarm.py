@@ -2,35 +2,16 @@
 
 import json
 import os
-import re
 import signal
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-TINY = """
-name = "tiny"
-[model]
-num_layers = 1
-num_heads = 2
-d_model = 32
-d_ff = 64
-context_length = 32
-[training]
-batch_size = 4
-total_steps = 20000
-warmup_steps = 10
-[meeting]
-params_every_steps = 20
-exp_avg_sq_every_steps = 100
-"""
+from tests.system.real_swarm import all_end, family_of, new_place, read_until, start_swarm
+
 PATIENCE_S = 240
 NO_WAIT_S = 0.2
 """A meeting takes tenths of a second, so training that waited for meetings would show most of the run. The interpreter's
@@ -42,69 +23,15 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(PATIENCE_S + 60)]
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder with a tiny manifest and a little text; afterwards nothing that belongs to the swarm is left."""
-    sockets_before = _hivemind_sockets()
-    with tempfile.TemporaryDirectory(prefix="lcn-") as name:
-        folder = Path(name)
-        (folder / "tiny.toml").write_text(TINY)
-        text = folder / "text"
-        text.mkdir()
-        for index in range(60):
-            lines = (f"{index} times {other} is {index * other}" for other in range(60))
-            (text / f"{index}.txt").write_text("\n".join(lines))
+    with new_place() as folder:
         yield folder
-        left = [p.info for p in psutil.process_iter(["pid", "cmdline"]) if name in " ".join(p.info["cmdline"] or [])]
-        assert left == []
-        assert [path for path in folder.rglob("*") if path.is_socket()] == []
-        # Other swarms may run on this machine: what counts are sockets that nobody listens on any more.
-        assert (_hivemind_sockets() - sockets_before) - _sockets_in_use() == set()
-
-
-def _hivemind_sockets() -> set[str]:
-    return {str(path) for path in Path(tempfile.gettempdir()).glob("hivemind-*.sock")}
-
-
-def _sockets_in_use() -> set[str]:
-    return {str(connection.laddr) for connection in psutil.net_connections(kind="unix")}
-
-
-def _start(place: Path, arguments: Sequence[str]) -> subprocess.Popen[str]:
-    report = ["--json", str(place / "report.json"), "--plot", str(place / "plot.png")]
-    tiny = ["--manifest", str(place / "tiny.toml"), "--data", str(place / "text"), "--dir", str(place / "s")]
-    command = [sys.executable, "-m", "lowcomm_node", "swarm", *tiny, *report, *arguments]
-    return subprocess.Popen(
-        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-
-
-def _family(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    return psutil.Process(process.pid).children(recursive=True)
-
-
-def _all_end(processes: Sequence[psutil.Process]) -> bool:
-    """Nobody of them lives after a while; zombies of a container without init do not live."""
-    until_s = time.monotonic() + 20
-    while time.monotonic() < until_s:
-        if not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes):
-            return True
-        time.sleep(0.2)
-    return False
-
-
-def _read_until(process: subprocess.Popen[str], pattern: str) -> str:
-    """Read the swarm's output up to a line with ``pattern``; fails with all of it when it does not come."""
-    assert process.stdout is not None
-    text = ""
-    for line in process.stdout:
-        text += line
-        if re.search(pattern, line):
-            return text
-    pytest.fail(f"no line with {pattern!r} in:\n{text}")
 
 
 def test_a_swarm_survives_a_kill_and_a_late_join(place: Path) -> None:
     """Three nodes, one of them killed once and coming back, a fourth that joins late: all four end alive."""
-    swarm = _start(place, ["--nodes", "3", "--minutes", "0.8", "--kill-every", "22", "--join-late", "1", "--seed", "1"])
+    swarm = start_swarm(
+        place, ["--nodes", "3", "--minutes", "0.8", "--kill-every", "22", "--join-late", "1", "--seed", "1"]
+    )
     try:
         output, _ = swarm.communicate(timeout=PATIENCE_S)
     finally:
@@ -133,7 +60,7 @@ def test_a_swarm_survives_a_kill_and_a_late_join(place: Path) -> None:
 
 def test_the_comparison_trains_the_same_nodes_alone(place: Path) -> None:
     """A run by steps ends when they are done; the doubles get the same steps and their own loss."""
-    swarm = _start(place, ["--nodes", "2", "--steps", "60", "--compare", "local"])
+    swarm = start_swarm(place, ["--nodes", "2", "--steps", "60", "--compare", "local"])
     try:
         output, _ = swarm.communicate(timeout=PATIENCE_S)
     finally:
@@ -151,10 +78,10 @@ def test_the_comparison_trains_the_same_nodes_alone(place: Path) -> None:
 
 def test_ctrl_c_half_way_leaves_nothing(place: Path) -> None:
     """Status 130, a report of what was until then, and no process of the swarm lives on."""
-    swarm = _start(place, ["--nodes", "3", "--minutes", "10"])
+    swarm = start_swarm(place, ["--nodes", "3", "--minutes", "10"])
     try:
-        _read_until(swarm, r"n2 training [1-9]")
-        family = _family(swarm)
+        read_until(swarm, r"n2 training [1-9]")
+        family = family_of(swarm)
         swarm.send_signal(signal.SIGINT)
         output, _ = swarm.communicate(timeout=PATIENCE_S)
     finally:
@@ -163,7 +90,7 @@ def test_ctrl_c_half_way_leaves_nothing(place: Path) -> None:
 
     assert swarm.returncode == 130, output
     assert len(family) > 6  # daemon, trainer and p2pd of each
-    assert _all_end(family), [p.cmdline() for p in family if p.is_running()]
+    assert all_end(family), [p.cmdline() for p in family if p.is_running()]
     report = json.loads((place / "report.json").read_text())
     assert report["ended_by"] == "interrupted"
     assert report["nodes_live"] == 3, output
@@ -174,15 +101,15 @@ def test_ctrl_c_half_way_leaves_nothing(place: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
 def test_a_killed_swarm_takes_its_nodes_along(place: Path) -> None:
     """kill -9 of the command itself: the nodes notice and end."""
-    swarm = _start(place, ["--nodes", "2", "--minutes", "10"])
+    swarm = start_swarm(place, ["--nodes", "2", "--minutes", "10"])
     family: list[psutil.Process] = []
     try:
-        _read_until(swarm, r"n1 training [1-9]")
-        family = _family(swarm)
+        read_until(swarm, r"n1 training [1-9]")
+        family = family_of(swarm)
         os.kill(swarm.pid, signal.SIGKILL)
         swarm.wait(timeout=10)
 
-        assert _all_end(family), [p.cmdline() for p in family if p.is_running()]
+        assert all_end(family), [p.cmdline() for p in family if p.is_running()]
     finally:
         swarm.kill()
         swarm.communicate()

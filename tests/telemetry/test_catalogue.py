@@ -11,7 +11,19 @@ import pytest
 from lowcomm_node.telemetry.catalogue import CATALOGUE, Metric, label_sets
 
 _ROOT = Path(__file__).parents[2]
-_CLOSED_LABELS = {"state", "cause", "role", "reason", "stream", "codec", "direction", "operation", "outcome", "level"}
+_CLOSED_LABELS = {
+    "state",
+    "cause",
+    "role",
+    "reason",
+    "stream",
+    "codec",
+    "direction",
+    "operation",
+    "outcome",
+    "level",
+    "kind",
+}
 
 
 def _ids(metrics: Sequence[Metric]) -> list[str]:

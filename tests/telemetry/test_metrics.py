@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lowcomm_node.core.commands import ReportMeeting, Role
+from lowcomm_node.core.supervision import Cause
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.telemetry.catalogue import CATALOGUE, label_sets
 from lowcomm_node.telemetry.metrics import Metrics
@@ -137,12 +138,12 @@ def test_a_restarted_trainer_counts_on(metrics: Metrics) -> None:
     metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
     metrics.trainer_reported(replace(_REPORT, steps=100, tokens=10_000))
 
-    metrics.trainer_restarted()
+    metrics.trainer_restarted(Cause.KILLED)
     metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
     metrics.trainer_resumed(steps=80, tokens=8_000)
     metrics.trainer_reported(replace(_REPORT, steps=85, tokens=8_500))
 
-    assert _value(metrics, "trainer_restarts_total") == 1
+    assert _value(metrics, "trainer_restarts_total", reason="killed") == 1
     assert _value(metrics, "train_steps_total") == 105
     assert _value(metrics, "train_tokens_total") == 10_500
     assert _value(metrics, "train_exchange_seconds_total") == 0.5
@@ -234,6 +235,8 @@ def test_outcomes_of_the_rest(metrics: Metrics) -> None:
     assert _value(metrics, "checkpoint_last_success_timestamp_seconds") == 0
     metrics.checkpoint_written(has_succeeded=True)
     metrics.state_downloaded(has_succeeded=False)
+    metrics.state_refused("initial")
+    metrics.state_moved("sent", 1000)
     metrics.dht_requested("put", "timeout")
     metrics.dht_restarted()
     metrics.peers_counted(reachable=5, suspect=1)
@@ -245,6 +248,8 @@ def test_outcomes_of_the_rest(metrics: Metrics) -> None:
     assert _value(metrics, "checkpoint_writes_total", outcome="ok") == 1
     assert _value(metrics, "checkpoint_last_success_timestamp_seconds") == _NOW
     assert _value(metrics, "state_downloads_total", outcome="failed") == 1
+    assert _value(metrics, "state_refusals_total", reason="initial") == 1
+    assert _value(metrics, "state_bytes_total", direction="sent") == 1000
     assert _value(metrics, "dht_requests_total", operation="put", outcome="timeout") == 1
     assert _value(metrics, "dht_restarts_total") == 1
     assert _value(metrics, "peers", state="reachable") == 5

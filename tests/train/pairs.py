@@ -57,11 +57,11 @@ def tiny_meeting(**changes: object) -> MeetingConfig:
     return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
 
 
-def write_text(folder: Path) -> Path:
+def write_text(folder: Path, copies: int = 1) -> Path:
     """A text with enough structure that a few steps lower the loss; in ten files."""
     for number in range(10):
         lines = [f"the number {k} follows the number {k - 1}\n" for k in range(number, number + 60)]
-        (folder / f"part{number}.txt").write_text("".join(lines))
+        (folder / f"part{number}.txt").write_text("".join(lines) * copies)
     return folder
 
 

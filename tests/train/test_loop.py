@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lowcomm_node.core.commands import EncodeAnswer, EncodeClose, EncodeOffer, SettleMeeting
+from lowcomm_node.algo.consensus import count_sketch
+from lowcomm_node.core.commands import ApplyClose, EncodeAnswer, EncodeClose, EncodeOffer, SettleMeeting
 from lowcomm_node.core.events import AnswerEncoded, CorrectionApplied, OfferEncoded
 from lowcomm_node.core.messages import Answer, Offer
 from lowcomm_node.errors import StoreError
@@ -16,7 +17,9 @@ from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.desk import MeetingDesk
 from lowcomm_node.train.loop import Trainer
 from lowcomm_node.train.messages import (
+    CheckpointWritten,
     Failed,
+    FingerprintTaken,
     FromTrainer,
     LoadState,
     Report,
@@ -25,11 +28,13 @@ from lowcomm_node.train.messages import (
     StateLoaded,
     Stop,
     Stopped,
+    TakeFingerprint,
     ToTrainer,
+    WriteCheckpoint,
     WriteSnapshot,
 )
 from lowcomm_node.units import MeetingId, PeerId, Stream
-from tests.train.pairs import RUN, tiny_manifest, tiny_session, train
+from tests.train.pairs import RUN, Pair, tiny_manifest, tiny_session, train
 
 _ID = MeetingId("5" * 32)
 
@@ -189,24 +194,109 @@ def test_meeting_with_a_node_behind_resumes_training() -> None:
 
 
 def test_state_round_trip_through_files(tmp_path: Path) -> None:
-    """A snapshot in mid-training and a last state on Stop can both be loaded by the next life."""
-    snapshot, last = str(tmp_path / "snapshot"), str(tmp_path / "last")
-    first = ScriptedMailbox((0, Run()), (5, WriteSnapshot(path=snapshot)), (4, Stop(path=last)))
+    """A snapshot and a checkpoint in mid-training and a last one on Stop can all be loaded by the next life."""
+    snapshot, kept, last = (str(tmp_path / name) for name in ("snapshot", "kept", "last"))
+    due = {Stream.PARAMS: 44}
+    first = ScriptedMailbox(
+        (0, Run()), (5, WriteSnapshot(path=snapshot)), (0, WriteCheckpoint(path=kept)), (4, Stop(path=last, due=due))
+    )
     trainer = _run(first)
     second = ScriptedMailbox((0, LoadState(path=last, is_own=True)), (0, Run()), (3, Stop(path="")))
     joiner = ScriptedMailbox((0, LoadState(path=snapshot, is_own=False)), (0, Stop(path="")))
+    third = ScriptedMailbox((0, LoadState(path=kept, is_own=True)), (0, Stop(path="")))
 
     resumed = _run(second)
     _run(joiner)
+    _run(third)
 
-    assert SnapshotWritten(path=snapshot, progress_steps=5.0, steps=5) in first.posted
-    assert second.posted[0] == StateLoaded(progress_steps=9.0, steps=9, tokens=9 * 64)
-    assert joiner.posted[0] == StateLoaded(progress_steps=5.0, steps=0, tokens=0)
+    written = [message for message in first.posted if isinstance(message, SnapshotWritten | CheckpointWritten)]
+    assert [message.path for message in written] == [snapshot, kept]
+    assert all(5 <= message.steps == message.progress_steps <= 9 for message in written)
+    assert second.posted[0] == StateLoaded(progress_steps=9.0, steps=9, tokens=9 * 64, due=due)
+    assert joiner.posted[0] == StateLoaded(progress_steps=written[0].steps, steps=0, tokens=0)
+    steps = written[1].steps
+    assert third.posted[0] == StateLoaded(progress_steps=steps, steps=steps, tokens=steps * 64)
     uninterrupted = tiny_session(tiny_manifest())
     train(uninterrupted, 12)
     assert trainer._replica.steps == 9
     assert uninterrupted.replica.state().counters == resumed._replica.state().counters
     assert all((a == b).all() for a, b in zip(uninterrupted.replica.theta, resumed._replica.theta, strict=True))
+
+
+def test_copying_the_state_is_all_that_training_waits_for(tmp_path: Path) -> None:
+    """It is counted, under its own cause; and a trainer that has ended its run still writes what it is asked for."""
+    manifest = tiny_manifest(total_steps=12)
+    mailbox = ScriptedMailbox(
+        (0, Run()),
+        *((1, WriteCheckpoint(path=str(tmp_path / f"{number}"))) for number in range(4)),
+        (100, WriteCheckpoint(path=str(tmp_path / "end"))),
+        (0, Stop(path="")),
+    )
+
+    _run(mailbox, manifest, clock=Clock(0.06))
+
+    written = [message for message in mailbox.posted if isinstance(message, CheckpointWritten)]
+    assert {Path(message.path).name for message in written} == {"0", "1", "2", "3", "end"}
+    assert written[-1].steps == 12
+    num_copied_in_training = sum(message.steps < 12 for message in written)
+    blocked = mailbox.reports()[-1].blocked_seconds["checkpoint"]
+    assert blocked == pytest.approx(0.06 * num_copied_in_training)
+
+
+def test_meetings_that_were_answered_are_known_in_the_next_life(tmp_path: Path) -> None:
+    """A verdict must survive a restart: what a checkpoint has applied, it names; a donor's state knows nothing of ours."""
+    kept, snapshot = str(tmp_path / "kept"), str(tmp_path / "snapshot")
+    manifest = tiny_manifest()
+    pair = Pair(manifest)
+    offer = pair.offer(Stream.PARAMS)
+    mailbox = ScriptedMailbox((0, EncodeAnswer(offer=offer)))
+
+    def react(message: FromTrainer) -> list[ToTrainer]:
+        match message:
+            case AnswerEncoded():
+                answer = Answer(meeting_id=message.meeting_id, parts=message.parts, progress_steps=0.0)
+                return [ApplyClose(close=pair.close(answer))]
+            case CorrectionApplied():
+                return [Stop(path=kept), WriteSnapshot(path=snapshot)]
+        return []
+
+    mailbox.react = react
+    _run(mailbox, manifest)
+    second = ScriptedMailbox((0, LoadState(path=kept, is_own=True)), (0, Stop(path=str(tmp_path / "again"))))
+    third = ScriptedMailbox(
+        (0, LoadState(path=str(tmp_path / "again"), is_own=True)),
+        (0, LoadState(path=snapshot, is_own=False)),
+        (0, Stop(path=str(tmp_path / "of a donor"))),
+    )
+    fourth = ScriptedMailbox((0, LoadState(path=str(tmp_path / "of a donor"), is_own=True)), (0, Stop(path="")))
+    for life in (second, third, fourth):
+        _run(life, manifest)
+
+    applied = [
+        message.applied_meetings
+        for life in (second, third, fourth)
+        for message in life.posted
+        if isinstance(message, StateLoaded)
+    ]
+    assert applied == [(offer.meeting_id,), (offer.meeting_id,), (), ()]
+
+
+def test_a_state_is_looked_at_without_being_loaded(tmp_path: Path) -> None:
+    """The live state and its snapshot have one fingerprint, whoever looks; who only looks keeps its own weights."""
+    snapshot = str(tmp_path / "snapshot")
+    donor = ScriptedMailbox((0, Run()), (9, WriteSnapshot(path=snapshot)), (0, TakeFingerprint()), (0, Stop(path="")))
+    joiner = ScriptedMailbox((0, TakeFingerprint(path=snapshot)), (0, TakeFingerprint()), (0, Stop(path="")))
+
+    _run(donor)
+    trainer = _run(joiner)
+
+    (live,) = [message.fingerprint for message in donor.posted if isinstance(message, FingerprintTaken)]
+    file, own = [message.fingerprint for message in joiner.posted if isinstance(message, FingerprintTaken)]
+    assert live == file
+    assert (live.progress_steps, own.progress_steps) == (9.0, 0.0)
+    assert live.sketch != own.sketch == tuple(count_sketch(trainer._replica.theta).tolist())
+    assert dict(live.norms)["displacement"] > 0.0 == dict(own.norms)["displacement"]
+    assert set(dict(live.norms)) == {"params", "slow", "displacement", "outer_momentum", "exp_avg", "exp_avg_sq"}
 
 
 def test_bad_state_is_one_failure_and_training_goes_on(tmp_path: Path) -> None:
@@ -215,13 +305,17 @@ def test_bad_state_is_one_failure_and_training_goes_on(tmp_path: Path) -> None:
     bad.write_bytes(b"nonsense")
     nowhere = str(tmp_path / "absent" / "state")
     mailbox = ScriptedMailbox(
-        (0, LoadState(path=str(bad), is_own=False)), (0, WriteSnapshot(path=nowhere)), (0, Run()), (3, Stop(path=""))
+        (0, LoadState(path=str(bad), is_own=False)),
+        (0, TakeFingerprint(path=str(bad))),
+        (0, WriteSnapshot(path=nowhere)),
+        (0, Run()),
+        (3, Stop(path="")),
     )
 
     _run(mailbox)
 
     failures = [message for message in mailbox.posted if isinstance(message, Failed)]
-    assert [(failure.code, failure.is_fatal) for failure in failures] == [("store", False)] * 2
+    assert [(failure.code, failure.is_fatal) for failure in failures] == [("store", False)] * 3
     assert str(bad) in failures[0].detail
     assert mailbox.posted[-1] == Stopped(path="")
 

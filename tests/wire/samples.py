@@ -12,6 +12,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, Refusal, StreamPlan, Verdict
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import Codec, Dtype, MeetingId, Omega, RunId, Stream
@@ -19,7 +20,7 @@ from lowcomm_node.wire.frames import to_frames
 from lowcomm_node.wire.meeting import MeetingLimits
 from lowcomm_node.wire.peer_id import peer_id_of_key
 from lowcomm_node.wire.records import sign_member
-from lowcomm_node.wire.state import Snapshot
+from lowcomm_node.wire.state import Snapshot, encode_fingerprint
 
 VECTORS = Path(__file__).parent / "vectors" / "lowcomm-v1.json"
 
@@ -36,6 +37,9 @@ SNAPSHOT = Snapshot(
     chunk_bytes=1024,
     digests=(sha256(b"first").digest(), sha256(b"second").digest()),
     progress_steps=99.5,
+)
+FINGERPRINT = Fingerprint(
+    progress_steps=99.5, sketch=(0.5, -2.0, 0.0), norms=(("params", 2.25), ("displacement", 0.125))
 )
 
 LIMITS = MeetingLimits(run_id=RUN, peer_id=OTHER, protocol_version=1, max_payload_bytes=1 << 20, max_tensors=8)
@@ -81,7 +85,11 @@ def vectors() -> dict[str, list[str]]:
     frames = {
         name: [frame.SerializeToString().hex() for frame in to_frames(message)] for name, message in MESSAGES.items()
     }
-    return frames | {"member_record": [RECORD.hex()], "snapshot": [SNAPSHOT.encode(RUN).hex()]}
+    return frames | {
+        "member_record": [RECORD.hex()],
+        "snapshot": [SNAPSHOT.encode(RUN).hex()],
+        "fingerprint": [encode_fingerprint(FINGERPRINT, RUN).hex()],
+    }
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lowcomm_node.cli.swarm.options import DEFAULT_MINUTES, MAX_NODES, SwarmOptions
+from lowcomm_node.cli.swarm.options import DEFAULT_CHAOS_EVERY_S, DEFAULT_MINUTES, MAX_NODES, SwarmOptions
 from lowcomm_node.settings.manifest import OptimizerConfig
 from lowcomm_node.settings.presets import OPTIMIZERS
 
@@ -52,13 +52,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="kill -9 a random node but the first so often (not in the last 15 %%); it comes back a moment later",
     )
     trouble.add_argument(
+        "--chaos",
+        nargs="?",
+        type=float,
+        const=DEFAULT_CHAOS_EVERY_S,
+        default=0.0,
+        metavar="SECONDS",
+        help=f"a fault of a random kind so often ({DEFAULT_CHAOS_EVERY_S:g}): kill -9, frozen processes, cut lines, full "
+        "disks, and the first node dies for good; reported fault by fault, status 1 when a promise is broken",
+    )
+    trouble.add_argument(
         "--join-late", type=int, default=0, metavar="N", help="additional nodes that join while the others train"
     )
     output = parser.add_argument_group("results")
     output.add_argument(
         "--compare",
-        choices=["local"],
-        help="afterwards train the same nodes on the same data for as many steps without meetings",
+        choices=["local", "calm"],
+        help="afterwards train the same nodes on the same data: without meetings for as many steps (local), or with "
+        "meetings and without trouble up to the same progress (calm)",
     )
     output.add_argument("--json", type=Path, metavar="FILE", help="report (runs/swarm-DATE-TIME.json)")
     output.add_argument("--plot", type=Path, metavar="FILE", help="PNG plot (runs/swarm-DATE-TIME.png)")
@@ -74,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the swarm; 0 when it ran to its end with a live node, 130 after Ctrl+C."""
+    """Run the swarm; 0 when it ran to its end with a live node and no promise broken, 130 after Ctrl+C."""
     options = SwarmOptions(
         nodes=args.nodes,
         minutes=args.minutes,
@@ -82,12 +93,14 @@ def run(args: argparse.Namespace) -> int:
         manifest=args.manifest,
         optimizer=args.optimizer,
         kill_every_s=args.kill_every,
+        chaos_every_s=args.chaos,
         join_late=args.join_late,
         seed=args.seed,
         json_file=args.json,
         plot_file=args.plot,
         port_base=args.port_base,
         compare_local=args.compare == "local",
+        compare_calm=args.compare == "calm",
         directory=args.dir,
         keep=args.keep,
         data=tuple(args.data),

@@ -1,12 +1,17 @@
 """Runs a swarm from the first process to the last: starts, watches, kills, brings in late nodes, stops."""
 
+import contextlib
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from lowcomm_node.cli.swarm.chaos import Chaos
 from lowcomm_node.cli.swarm.fleet import Fleet, Incident, IncidentKind, Stage
+from lowcomm_node.cli.swarm.havoc import Havoc
+from lowcomm_node.cli.swarm.inflict import Inflictor
 from lowcomm_node.cli.swarm.interrupts import Interrupts
-from lowcomm_node.cli.swarm.launch import NodePlace
+from lowcomm_node.cli.swarm.launch import CHAOS_RECORD_TTL_S, NodePlace
 from lowcomm_node.cli.swarm.observe import Observer
 from lowcomm_node.cli.swarm.options import SwarmOptions
 from lowcomm_node.cli.swarm.picture import paint
@@ -22,6 +27,8 @@ _STALL_S = 120.0
 """Nobody took a step for so long: the swarm hangs."""
 _REST_S = 30.0
 """Somebody has finished and nobody took a step for so long: the others will not."""
+_ARRIVAL_PATIENCE_S = 90.0
+"""After its time a swarm waits so long for nodes that are still on their way: who was started should count in the report."""
 _STOP_PATIENCE_S = 40.0
 _HURRY_PATIENCE_S = 15.0
 _NO_PATIENCE_S = 1.0
@@ -39,7 +46,7 @@ class Ending:
     """How a run went, besides what its ledger and history say."""
 
     reason: str = ""
-    """time, finished, interrupted, stalled, nobody left."""
+    """time, finished, progress, interrupted, stalled, nobody left."""
     seconds: float = 0.0
     """Training time: from the first node's first step to the order to stop."""
     live: list[str] = field(default_factory=list)
@@ -64,8 +71,12 @@ class Conductor:
         interrupts: Interrupts,
         first_address: str,
         seed: int,
+        until_progress_steps: float = math.inf,
     ) -> None:
-        """``places``: the first node, which will listen at ``first_address``, the others of the start, the late ones."""
+        """``places``: the first node, which will listen at ``first_address``, the others of the start, the late ones.
+
+        ``until_progress_steps``: swarm progress that ends the run.
+        """
         self._first_address = first_address
         self._options = options
         self._places = places
@@ -74,7 +85,11 @@ class Conductor:
         self._view = view
         self._interrupts = interrupts
         self._timeline = Timeline(kill_every_s=options.kill_every_s, join_late=options.join_late, seed=seed)
+        self._seed = seed
+        self._until_progress_steps = until_progress_steps
+        self.havoc: Havoc | None = None
         self._begun_s = time.monotonic()
+        self._has_told_wait = False
         self.ending = Ending()
 
     def run(self) -> None:
@@ -82,6 +97,12 @@ class Conductor:
         if self._interrupts:
             self.ending.reason = "interrupted"
             return
+        with contextlib.ExitStack() as stack:
+            if self._options.chaos_every_s:
+                self.havoc = self._make_havoc(stack)
+            self._run()
+
+    def _run(self) -> None:
         try:
             # All at once: while the others come up, the first would use up the schedule alone. They wait for it.
             for index, place in enumerate(self._places[: self._options.nodes]):
@@ -117,7 +138,25 @@ class Conductor:
             self._kill(due.victim)
         for _ in range(due.joiners):
             self._join_late()
+        if self.havoc is not None:
+            self.havoc.advance(self._observer.share_done(self._options.limit_s))
         return ""
+
+    def _make_havoc(self, stack: contextlib.ExitStack) -> Havoc:
+        inflictor = Inflictor(
+            self._fleet, kill=self._kill, first=self._places[0].name, first_address=self._first_address
+        )
+        every_s = self._options.chaos_every_s
+        chaos = Chaos(every_s=every_s, record_ttl_s=CHAOS_RECORD_TTL_S, seed=self._seed)
+        stack.enter_context(inflictor)
+        return Havoc(
+            chaos,
+            fleet=self._fleet,
+            observer=self._observer,
+            inflictor=inflictor,
+            say=self._view.say,
+            mark=self._mark,
+        )
 
     def _wait_for_first(self) -> None:
         first = self._places[0].name
@@ -136,14 +175,32 @@ class Conductor:
         present = self._fleet.places(*_PRESENT)
         if not present:
             return "nobody left"
+        if self._observer.progress()[0] >= self._until_progress_steps:
+            return "progress"
         limit_s = self._options.limit_s
         if limit_s is not None and self._observer.elapsed_s >= limit_s:
-            return "time"
-        learned = self._observer.learned()
-        finished = [name for name, status in learned.items() if status.state == "finished"]
-        if finished and (len(finished) == len(present) or self._observer.idle_s > _REST_S):
+            coming = self._coming() if self._observer.elapsed_s < limit_s + _ARRIVAL_PATIENCE_S else []
+            if not coming:
+                return "time"
+            if not self._has_told_wait:
+                self._has_told_wait = True
+                self._view.say(f"time is up; waiting for {', '.join(coming)} to come up")
+        if self._has_finished(present):
             return "finished"
         return "stalled" if self._observer.idle_s > _STALL_S else ""
+
+    def _has_finished(self, present: Collection[str]) -> bool:
+        """All have finished, or some, and the others will not: nobody takes steps, and nobody is on the way or only late."""
+        finished = [name for name, status in self._observer.learned().items() if status.state == "finished"]
+        if not finished or len(finished) == len(present):
+            return bool(finished)
+        return self._observer.idle_s > (_REST_S + _ARRIVAL_PATIENCE_S if self._coming() else _REST_S)
+
+    def _coming(self) -> list[str]:
+        """Nodes that were started, or will be started again in a moment, or have been struck, and are not back."""
+        learned = self._observer.learned()
+        struck = self.havoc.coming() if self.havoc is not None else []
+        return [name for name in self._fleet.places(*_PRESENT) if name not in learned or name in struck]
 
     def _kill_candidates(self) -> list[str]:
         """All that train, but never the first node: its address is the one that was given away."""
@@ -154,8 +211,8 @@ class Conductor:
         self._fleet.start(place, peers)
         self._observer.ledger.begin(place.name, self._observer.elapsed_s)
 
-    def _kill(self, victim: str) -> None:
-        self._fleet.kill(victim)
+    def _kill(self, victim: str, return_after_s: float | None = 0.0, peers: Sequence[str] = ()) -> None:
+        self._fleet.kill(victim, return_after_s=return_after_s, peers=peers)
         self._observer.ledger.end(victim, "killed")
         self._observer.forget(victim)
         self._mark("killed", victim)
@@ -194,6 +251,8 @@ class Conductor:
         self.ending.incidents.append(incident)
 
     def _stop(self) -> None:
+        if self.havoc is not None:
+            self.havoc.finish()
         ledger = self._observer.ledger
         self.ending.seconds = self._observer.elapsed_s
         self.ending.progress_steps, _ = self._observer.progress()

@@ -67,6 +67,10 @@ class _Berth:
     process: NodeProcess
     stage: Stage = Stage.RUNNING
     since_s: float = field(default_factory=time.monotonic)
+    return_after_s: float | None = None
+    """Seconds from its end to its return; None: it does not."""
+    return_peers: tuple[str, ...] = ()
+    """Whom it asks then; empty: those who are there."""
 
     def enter(self, stage: Stage) -> None:
         self.stage = stage
@@ -84,10 +88,14 @@ class Fleet:
         """Start a node for the first time. Raises LowcommError when the process cannot be started."""
         self._berths[place.name] = _Berth(place, self._launch(place, peers))
 
-    def kill(self, name: str) -> None:
-        """kill -9 the node's daemon; ``tend`` brings it back once its children are gone."""
+    def kill(self, name: str, *, return_after_s: float | None = 0.0, peers: Sequence[str] = ()) -> None:
+        """kill -9 the node's daemon; ``tend`` brings it back once its children are gone and a moment, or ``return_after_s``, is over; never for None.
+
+        It then asks ``peers``, or else those that ``tend`` is told of.
+        """
         berth = self._berths[name]
         berth.process.kill_daemon()
+        berth.return_after_s, berth.return_peers = return_after_s, tuple(peers)
         berth.enter(Stage.KILLED)
 
     def tend(self, peers: Sequence[str]) -> list[Incident]:
@@ -99,8 +107,8 @@ class Fleet:
                     incidents += self._tend_running(berth)
                 case Stage.KILLED:
                     incidents += self._tend_killed(berth)
-                case Stage.RETURNING if peers and time.monotonic() - berth.since_s >= _RETURN_AFTER_S:
-                    berth.process = self._launch(berth.place, peers)
+                case Stage.RETURNING if _is_due(berth) and (berth.return_peers or peers):
+                    berth.process = self._launch(berth.place, berth.return_peers or peers)
                     berth.enter(Stage.RUNNING)
                     incidents.append(Incident(kind=IncidentKind.RETURNED, node=berth.place.name))
                 case _:
@@ -114,6 +122,10 @@ class Fleet:
     def processes(self) -> list[NodeProcess]:
         """Processes of the nodes that are running."""
         return [berth.process for berth in self._berths.values() if berth.stage is Stage.RUNNING]
+
+    def process(self, name: str) -> NodeProcess:
+        """The node's newest process."""
+        return self._berths[name].process
 
     def log_tail(self, name: str) -> list[str]:
         """Last lines the node has written."""
@@ -145,7 +157,7 @@ class Fleet:
         return incidents
 
     def _launch(self, place: NodePlace, peers: Sequence[str]) -> NodeProcess:
-        return NodeProcess(self._command(place, peers), place.log_file, node_environment())
+        return NodeProcess(self._command(place, peers), place.log_file, node_environment(), place.entered)
 
     def _tend_running(self, berth: _Berth) -> list[Incident]:
         if berth.process.exit_code is None:
@@ -162,7 +174,7 @@ class Fleet:
             return []
         incidents = _leftovers(berth)
         _unlink_sockets(berth.process)  # after kill -9 nobody else can
-        berth.enter(Stage.RETURNING)
+        berth.enter(Stage.ENDED if berth.return_after_s is None else Stage.RETURNING)
         return incidents
 
     def _finish(self, berth: _Berth, patience_s: Callable[[], float]) -> list[Incident]:
@@ -186,6 +198,12 @@ class Fleet:
             detail = f"sockets {', '.join(left)}"
             incidents.append(Incident(kind=IncidentKind.LEFTOVER, node=berth.place.name, detail=detail))
         return incidents
+
+
+def _is_due(berth: _Berth) -> bool:
+    return berth.return_after_s is not None and time.monotonic() - berth.since_s >= max(
+        _RETURN_AFTER_S, berth.return_after_s
+    )
 
 
 def _death(berth: _Berth) -> Incident:

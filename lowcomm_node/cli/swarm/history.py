@@ -37,7 +37,7 @@ class Mark:
 
     time_s: float
     kind: str
-    """killed, returned, joined late, died."""
+    """killed, returned, joined late, died, or a fault's word."""
     node: str
 
 

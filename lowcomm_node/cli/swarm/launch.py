@@ -1,23 +1,32 @@
 """How the nodes of a swarm are told apart and set up: directories, common settings, command lines."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lowcomm_node.adapters.checkpoint_store import newest_state_file
 from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.cli.swarm.ports import NodePorts
+from lowcomm_node.cli.swarm.sandbox import Disk, Room, Sandbox
 from lowcomm_node.settings.load import toml_value
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.settings.template import manifest_template
 
-__all__ = ["FINAL_STATE", "NodePlace", "Workshop", "node_environment", "threads_per_node"]
+__all__ = [
+    "CHAOS_RECORD_TTL_S",
+    "CHAOS_VERDICT_KEEP_S",
+    "IDENTITY_FILE",
+    "NodePlace",
+    "Workshop",
+    "node_environment",
+    "threads_per_node",
+]
 
-FINAL_STATE = "final.safetensors"
-"""What a node writes into its state directory when it leaves in order."""
-_IDENTITY_FILE = "identity.key"
+IDENTITY_FILE = "identity.key"
 """Where ``join`` keeps who a node is, in its state directory."""
 _LOOPBACK = "127.0.0.1"
 _START_TIMEOUT_S = 180.0
@@ -25,6 +34,9 @@ _LOOKS_PER_RUN = 25
 _MIN_EVAL_EVERY_STEPS = 10
 _POLL_EVERY_S = 2.0
 _RECORD_TTL_S = 20.0
+CHAOS_RECORD_TTL_S = 12.0
+CHAOS_VERDICT_KEEP_S = 40.0
+"""Longer than any fault, so that a verdict is still known when it is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +47,19 @@ class NodePlace:
     """n0 is the bootstrap."""
     ports: NodePorts
     directory: Path
+    room: Room | None = None
+    """Its own network; None where all share the computer's."""
+    disk: Disk | None = None
+    """The file system of its directory, if it has one of its own."""
+
+    @property
+    def host(self) -> str:
+        """Address at which the others find it."""
+        return _LOOPBACK if self.room is None else self.room.host
+
+    def entered(self) -> contextlib.AbstractContextManager[None]:
+        """Sockets that are opened and processes that are started within are in the node's network."""
+        return contextlib.nullcontext() if self.room is None else self.room.entered()
 
     @property
     def log_file(self) -> Path:
@@ -43,36 +68,50 @@ class NodePlace:
 
     @property
     def final_state(self) -> Path:
-        """State file of an orderly end."""
-        return self.directory / FINAL_STATE
+        """State file of its newest checkpoint: of an orderly end, once it has come to one."""
+        return newest_state_file(self.directory)
 
 
 class Workshop:
     """The swarm's directory: manifest, common node settings, one folder and one log per node."""
 
-    def __init__(self, directory: Path, manifest: Manifest, *, settings: NodeSettings) -> None:
-        """Write the manifest and what the nodes share of ``settings`` (device, data) into ``directory``."""
+    def __init__(
+        self, directory: Path, manifest: Manifest, *, settings: NodeSettings, sandbox: Sandbox | None = None
+    ) -> None:
+        """Write the manifest and what the nodes share of ``settings`` (device, data) into ``directory``.
+
+        With a sandbox nodes get networks and disks of their own, and settings that let a fault show within the run.
+        """
         self.directory = directory
+        self._sandbox = sandbox
+        self._num_places = 0
         self.manifest_file = directory / "run.toml"
         self.manifest_file.write_text(manifest_template(manifest), encoding="utf-8")
         self.config_file = directory / "node.toml"
-        self.config_file.write_text(_node_settings(manifest, settings), encoding="utf-8")
+        self.config_file.write_text(
+            _node_settings(manifest, settings, is_chaotic=sandbox is not None), encoding="utf-8"
+        )
 
     def place(self, name: str, ports: NodePorts) -> NodePlace:
         """Make the node's directory."""
         directory = self.directory / name
         directory.mkdir(mode=0o700)
-        return NodePlace(name=name, ports=ports, directory=directory)
+        if self._sandbox is None:
+            return NodePlace(name=name, ports=ports, directory=directory)
+        self._num_places += 1
+        room, disk = self._sandbox.room(self._num_places), self._sandbox.disk(directory)
+        return NodePlace(name=name, ports=ports, directory=directory, room=room, disk=disk)
 
     def address(self, place: NodePlace) -> str:
         """Where the node will be found once it runs: its identity is made here, before its first start."""
-        peer_id = load_or_create(place.directory / _IDENTITY_FILE).peer_id
-        return f"/ip4/{_LOOPBACK}/tcp/{place.ports.dht}/p2p/{peer_id}"
+        peer_id = load_or_create(place.directory / IDENTITY_FILE).peer_id
+        return f"/ip4/{place.host}/tcp/{place.ports.dht}/p2p/{peer_id}"
 
     def command(self, place: NodePlace, peers: Sequence[str]) -> list[str]:
         """The ``lowcomm-node join`` of a node; without peers it starts the run."""
         whom = ["--peers", *peers] if peers else ["--manifest", str(self.manifest_file)]
         settings = {
+            "network.host": place.host,
             "network.dht_port": place.ports.dht,
             "network.grpc_port": place.ports.grpc,
             "metrics.port": place.ports.metrics,
@@ -92,11 +131,12 @@ def node_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith("LOWCOMM_")}
 
 
-def _node_settings(manifest: Manifest, settings: NodeSettings) -> str:
+def _node_settings(manifest: Manifest, settings: NodeSettings, *, is_chaotic: bool) -> str:
     """Settings all share.
 
     On one computer the directory is cheap, so members are looked up often and expire soon; and all nodes start at
-    once, so the last may have to wait long for the first.
+    once, so the last may have to wait long for the first. Under chaos records expire sooner still, half meetings are
+    counted within the run and not after two minutes, and the logs tell of each meeting.
     """
     eval_every = max(_MIN_EVAL_EVERY_STEPS, manifest.training.total_steps // _LOOKS_PER_RUN)
     return "\n".join(
@@ -108,12 +148,12 @@ def _node_settings(manifest: Manifest, settings: NodeSettings) -> str:
             "[data]",
             f"paths = {toml_value(list(settings.data.paths))}",
             "[network]",
-            f'host = "{_LOOPBACK}"',
             f"start_timeout_s = {_START_TIMEOUT_S}",
             f"poll_every_s = {_POLL_EVERY_S}",
-            f"record_ttl_s = {_RECORD_TTL_S}",
+            f"record_ttl_s = {CHAOS_RECORD_TTL_S if is_chaotic else _RECORD_TTL_S}",
+            *(["[meeting]", f"verdict_keep_s = {CHAOS_VERDICT_KEEP_S}"] if is_chaotic else []),
             "[log]",
-            'format = "text"',
+            *(['format = "json"', 'level = "debug"'] if is_chaotic else ['format = "text"']),
             "",
         ]
     )

@@ -66,7 +66,7 @@ class Observer:
     def look(self, places: Mapping[str, NodePlace]) -> None:
         """Ask these nodes for their status; measure memory from time to time."""
         now_s = time.monotonic()
-        statuses = self._watcher.look({name: place.ports.metrics for name, place in places.items()})
+        statuses = self._watcher.look(places)
         for name, status in statuses.items():
             self.ledger.observe(name, status, self.elapsed_s)
             self.statuses[name] = status

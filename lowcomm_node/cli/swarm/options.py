@@ -8,13 +8,17 @@ from lowcomm_node.settings.load import read_manifest
 from lowcomm_node.settings.manifest import Manifest, OptimizerConfig
 from lowcomm_node.settings.presets import OPTIMIZERS
 
-__all__ = ["DEFAULT_MINUTES", "MAX_NODES", "PORTS_PER_NODE", "SwarmOptions"]
+__all__ = ["DEFAULT_CHAOS_EVERY_S", "DEFAULT_MINUTES", "MAX_NODES", "PORTS_PER_NODE", "SwarmOptions"]
 
 DEFAULT_MINUTES = 2.0
 MAX_NODES = 64
 PORTS_PER_NODE = 3
 """DHT, gRPC and metrics, in this order."""
+DEFAULT_CHAOS_EVERY_S = 6.0
 _MIN_KILL_EVERY_S = 3.0
+_MIN_CHAOS_EVERY_S = 1.0
+_MIN_CHAOS_NODES = 4
+"""One dies for good, and faults hit only while three are well."""
 _LAST_PORT = 65535
 _FIRST_UNPRIVILEGED_PORT = 1024
 _MAX_SOCKET_PATH_BYTES = 100
@@ -36,6 +40,8 @@ class SwarmOptions:
     """Kind in ``settings.presets.OPTIMIZERS``; None is the manifest's own."""
     kill_every_s: float = 0.0
     """Seconds between two kill -9; 0 is never."""
+    chaos_every_s: float = 0.0
+    """Seconds between two faults of random kinds, on average; 0 is never."""
     join_late: int = 0
     seed: int | None = None
     """Seed of the run and of the choice of victims; None keeps the manifest's."""
@@ -43,6 +49,7 @@ class SwarmOptions:
     plot_file: Path | None = None
     port_base: int | None = None
     compare_local: bool = False
+    compare_calm: bool = False
     directory: Path | None = None
     keep: bool = False
     data: tuple[str, ...] = ()
@@ -58,10 +65,7 @@ class SwarmOptions:
             _refuse("--minutes", self.minutes, "more than 0, at most 43200")
         if self.steps is not None and not 1 <= self.steps <= 1_000_000_000:
             _refuse("--steps", self.steps, "1 to 1000000000")
-        if self.kill_every_s and self.kill_every_s < _MIN_KILL_EVERY_S:
-            _refuse("--kill-every", self.kill_every_s, f"0 (never) or at least {_MIN_KILL_EVERY_S:g} seconds")
-        if self.kill_every_s and self.nodes < 2:
-            raise ConfigError("--kill-every needs --nodes 2 or more: the first node is never killed")
+        self._check_trouble()
         if not 0 <= self.join_late <= MAX_NODES:
             _refuse("--join-late", self.join_late, f"0 to {MAX_NODES}")
         if self.seed is not None and not 0 <= self.seed < 2**63:
@@ -100,6 +104,18 @@ class SwarmOptions:
         if self.steps is not None or self.manifest is not None:
             return None
         return DEFAULT_MINUTES * 60
+
+    def _check_trouble(self) -> None:
+        if self.kill_every_s and self.kill_every_s < _MIN_KILL_EVERY_S:
+            _refuse("--kill-every", self.kill_every_s, f"0 (never) or at least {_MIN_KILL_EVERY_S:g} seconds")
+        if self.kill_every_s and self.nodes < 2:
+            raise ConfigError("--kill-every needs --nodes 2 or more: the first node is never killed")
+        if self.chaos_every_s and self.chaos_every_s < _MIN_CHAOS_EVERY_S:
+            _refuse("--chaos", self.chaos_every_s, f"at least {_MIN_CHAOS_EVERY_S:g} second")
+        if self.chaos_every_s and self.nodes < _MIN_CHAOS_NODES:
+            raise ConfigError(f"--chaos needs --nodes {_MIN_CHAOS_NODES} or more: the first of them is killed for good")
+        if self.chaos_every_s and self.kill_every_s:
+            raise ConfigError("--chaos and --kill-every exclude each other: chaos kills too")
 
     def _check_directory(self, directory: Path) -> None:
         if directory.exists() and not directory.is_dir():

@@ -14,16 +14,20 @@ from rich.console import Console
 from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.cli.periods import periods_text
 from lowcomm_node.cli.swarm.calibrate import available_cores, mean_nodes, measure_pace, steps_that_fit, with_total_steps
+from lowcomm_node.cli.swarm.chaos import Fault
+from lowcomm_node.cli.swarm.chaos_report import ChaosReport, chaos_table, compare_with_calm, make_chaos_report
 from lowcomm_node.cli.swarm.compare import Hermit, train_hermits
-from lowcomm_node.cli.swarm.conductor import Conductor
+from lowcomm_node.cli.swarm.conductor import Conductor, Ending
 from lowcomm_node.cli.swarm.fleet import Fleet
+from lowcomm_node.cli.swarm.havoc import Havoc
 from lowcomm_node.cli.swarm.interrupts import Interrupts
-from lowcomm_node.cli.swarm.launch import NodePlace, Workshop, threads_per_node
+from lowcomm_node.cli.swarm.launch import CHAOS_VERDICT_KEEP_S, IDENTITY_FILE, NodePlace, Workshop, threads_per_node
 from lowcomm_node.cli.swarm.observe import Observer
 from lowcomm_node.cli.swarm.options import SwarmOptions
 from lowcomm_node.cli.swarm.plot import plot_swarm
 from lowcomm_node.cli.swarm.ports import choose_ports
 from lowcomm_node.cli.swarm.report import SwarmReport, make_report, write_report
+from lowcomm_node.cli.swarm.sandbox import Sandbox
 from lowcomm_node.cli.swarm.timeline import Timeline
 from lowcomm_node.cli.swarm.verdict import report_table, verdict
 from lowcomm_node.cli.swarm.view import View, view_for
@@ -36,29 +40,38 @@ from lowcomm_node.units import PeerId
 
 __all__ = ["perform"]
 
+_FAULTS_PER_ABSENCE = 3
+"""So many of the kinds of faults keep a node from training for a while."""
+_MEMORY_OVER_VERDICT = 2.0
+"""A verdict is waited for and remembered from a moment that may be a deadline's length after the death."""
+
 
 def perform(options: SwarmOptions, console: Console) -> int:
     """Run a swarm; returns the exit status. Raises LowcommError for what keeps it from starting."""
     options.check()
-    with Interrupts() as interrupts, _directory(options, console) as directory:
+    with Interrupts() as interrupts, _directory(options, console) as directory, _sandbox(options) as sandbox:
         with view_for(console) as view:
-            performance = _Performance(options, directory, view, interrupts)
+            performance = _Performance(options, directory, view, interrupts, sandbox)
             report = performance.report()
         console.print(report_table(report))
+        if report.chaos is not None:
+            console.print(chaos_table(report.chaos))
         console.print(verdict(report), soft_wrap=True, highlight=False)
         for what, path in performance.written.items():
             console.print(f"{what}: {path}", soft_wrap=True, highlight=False)
         if interrupts:
             return interrupts.exit_code
-        is_complete = report.ended_by in {"time", "finished"} and report.nodes_live > 0
-        return ExitCode.OK if is_complete else ExitCode.FAILED
+        return ExitCode.OK if report.has_kept_its_promises else ExitCode.FAILED
 
 
 class _Performance:
     """One swarm with everything around it."""
 
-    def __init__(self, options: SwarmOptions, directory: Path, view: View, interrupts: Interrupts) -> None:
+    def __init__(
+        self, options: SwarmOptions, directory: Path, view: View, interrupts: Interrupts, sandbox: Sandbox | None
+    ) -> None:
         self._options = options
+        self._sandbox = sandbox
         self._directory = directory
         self._view = view
         self._interrupts = interrupts
@@ -73,7 +86,7 @@ class _Performance:
         manifest = self._manifest()
         self._view.say(f"optimizer {manifest.optimizer.kind}; meetings: {periods_text(manifest)}")
         self._run_id = run_id(manifest)
-        workshop = Workshop(self._directory, manifest, settings=self._settings)
+        workshop = Workshop(self._directory, manifest, settings=self._settings, sandbox=self._sandbox)
         ports = choose_ports(self._options.members_max, self._options.port_base)
         places = [workshop.place(f"n{index}", of_node) for index, of_node in enumerate(ports)]
         fleet = Fleet(workshop.command)
@@ -99,12 +112,16 @@ class _Performance:
             seed=manifest.seed,
             command=sys.argv,
         )
+        if conductor.havoc is not None:
+            report = replace(report, chaos=self._chaos_report(conductor.havoc, conductor.ending))
         live = [place for place in places if place.name in conductor.ending.live]
         try:
             report = self._judge(report, manifest, live)
         except LowcommError as error:
             # The run itself is worth reporting, whatever keeps its states from being judged.
             self._view.say(f"error: {error}")
+        if self._options.compare_calm and live and not self._interrupts:
+            report = self._compare_calm(report, manifest, places)
         stamp = time.strftime("runs/swarm-%Y%m%d-%H%M%S")
         json_file = self._options.json_file or Path(f"{stamp}.json")
         plot_file = self._options.plot_file or Path(f"{stamp}.png")
@@ -113,6 +130,62 @@ class _Performance:
         plot_swarm(observer.history, report, plot_file)
         self.written["plot"] = plot_file
         return report
+
+    def _chaos_report(self, havoc: Havoc, ending: Ending) -> ChaosReport:
+        skipped: dict[Fault, str] = {}
+        if self._sandbox is not None and self._sandbox.no_rooms:
+            skipped |= dict.fromkeys((Fault.CUT_LINE, Fault.CUT_PAIR), self._sandbox.no_rooms)
+        if self._sandbox is not None and self._sandbox.no_disks:
+            skipped[Fault.FULL_DISK] = self._sandbox.no_disks
+        return make_chaos_report(
+            havoc.cases,
+            hangs=havoc.hangs,
+            halves=havoc.halves(_MEMORY_OVER_VERDICT * CHAOS_VERDICT_KEEP_S),
+            skipped=skipped,
+            is_complete=ending.reason in {"time", "finished"},
+        )
+
+    def _compare_calm(self, report: SwarmReport, manifest: Manifest, places: Sequence[NodePlace]) -> SwarmReport:
+        """Run the nodes of the start again, with their identities and so their data, and without trouble."""
+        from lowcomm_node.cli.swarm.evaluation import Judge
+
+        self._view.say(f"for comparison, {self._options.nodes} nodes train undisturbed up to the same progress")
+        directory = self._directory / "calm"
+        directory.mkdir()
+        workshop = Workshop(directory, manifest, settings=self._settings)
+        ports = choose_ports(self._options.nodes, None)
+        calm_places = [workshop.place(place.name, of_node) for place, of_node in zip(places, ports, strict=False)]
+        for place, calm_place in zip(places, calm_places, strict=False):
+            shutil.copy(place.directory / IDENTITY_FILE, calm_place.directory)
+        fleet = Fleet(workshop.command)
+        options = replace(
+            self._options,
+            chaos_every_s=0,
+            kill_every_s=0,
+            join_late=0,
+            minutes=None,
+            steps=manifest.training.total_steps,
+        )
+        with Watcher() as watcher:
+            conductor = Conductor(
+                options,
+                places=calm_places,
+                fleet=fleet,
+                observer=Observer(fleet, watcher, nodes=options.nodes, spread_of=_sketch_spread),
+                view=self._view,
+                interrupts=self._interrupts,
+                first_address=workshop.address(calm_places[0]),
+                seed=manifest.seed,
+                until_progress_steps=report.progress_end,
+            )
+            conductor.run()
+        live = {place.name: place.final_state for place in calm_places if place.name in conductor.ending.live}
+        if self._interrupts or not live:
+            return report
+        judge = Judge(manifest, self._run_id, self._settings)
+        calm = judge.evaluate(live, lambda _share_done: not self._interrupts)
+        losses = {name: node.val_loss_end for name, node in report.per_node.items() if node.val_loss_end is not None}
+        return replace(report, calm=compare_with_calm(losses, calm.losses, conductor.ending.progress_steps))
 
     def _manifest(self) -> Manifest:
         """The run's manifest; a length is chosen where neither file nor options give one."""
@@ -125,13 +198,14 @@ class _Performance:
         cores = available_cores()
         self._view.say(f"measuring how fast this computer trains the model ({manifest.name}), a few seconds")
         pace = measure_pace(manifest, self._settings, lambda: bool(self._interrupts))
+        away_every_s = options.kill_every_s or _FAULTS_PER_ABSENCE * options.chaos_every_s
         shares = Timeline(kill_every_s=0, join_late=options.join_late, seed=0).late_shares
         total_steps = steps_that_fit(
             pace,
             seconds=options.limit_s,
-            nodes=mean_nodes(nodes=options.nodes, late_shares=shares, kill_every_s=options.kill_every_s),
+            nodes=mean_nodes(nodes=options.nodes, late_shares=shares, kill_every_s=away_every_s),
             cores=cores,
-            starts=options.join_late + int(options.limit_s / options.kill_every_s if options.kill_every_s else 0),
+            starts=options.join_late + int(options.limit_s / away_every_s if away_every_s else 0),
         )
         self._view.say(
             f"one trainer alone takes {pace.steps_per_second:.1f} steps a second with {pace.threads} threads; "
@@ -200,6 +274,19 @@ def _sketch_spread(sketches: Sequence[Sequence[float]], parameters: int) -> floa
     from lowcomm_node.algo.consensus import sketch_spread
 
     return sketch_spread([torch.tensor(sketch) for sketch in sketches], parameters)
+
+
+@contextlib.contextmanager
+def _sandbox(options: SwarmOptions) -> Iterator[Sandbox | None]:
+    """Under chaos, a private world; entered before there are threads, and left empty."""
+    if not options.chaos_every_s:
+        yield None
+        return
+    sandbox = Sandbox()
+    try:
+        yield sandbox
+    finally:
+        sandbox.close()
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lowcomm_node.cli.swarm.chaos import Fault
 from lowcomm_node.cli.swarm.history import History, NodePoint
 from lowcomm_node.cli.swarm.report import SwarmReport
 from lowcomm_node.errors import StoreError
@@ -19,6 +20,8 @@ _ALONE_COLOUR = "#b4532a"
 _CONSENSUS_COLOUR = "#1b7f5c"
 _DDP_COLOUR = "#9a9a9a"
 _MARKS = {"killed": ("#c0392b", ":"), "died": ("#c0392b", "-"), "joined late": ("#2d6cdf", ":")}
+_MARKS |= {fault.value: ("#d68910", ":") for fault in Fault if fault not in {Fault.KILL, Fault.STRAND, Fault.END_FIRST}}
+"""Nodes that chaos kills are marked as killed."""
 _MIB = 1 << 20
 _SMOOTH_REACH = 4
 
@@ -125,6 +128,8 @@ def _title(report: SwarmReport) -> str:
     parts.append(f"{report.tokens_total:,} tokens, {report.meetings_completed:,} meetings")
     if report.killed or report.joined_late:
         parts.append(f"{report.killed} killed (red), {report.joined_late} joined late (blue)")
+    if report.chaos is not None:
+        parts.append(f"{sum(report.chaos.injected.values())} faults (kills red, others orange)")
     return "   |   ".join(parts)
 
 

@@ -6,18 +6,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 
 import psutil
 
 from lowcomm_node.errors import LowcommError
 
-__all__ = ["NodeProcess", "memory_of_all"]
+__all__ = ["NodeProcess", "Part", "memory_of_all"]
 
 _LOG_TAIL_BYTES = 8192
 _KILL_PATIENCE_S = 5.0
 _KILL_LOOK_EVERY_S = 0.02
+
+
+class Part(StrEnum):
+    """The processes of a node."""
+
+    DAEMON = "daemon"
+    TRAINER = "trainer"
+    """With those of further devices."""
+    P2PD = "p2pd"
 
 
 class NodeProcess:
@@ -27,12 +37,22 @@ class NodeProcess:
     its nodes in order. Processes are remembered with their creation time: a reused pid is never signalled.
     """
 
-    def __init__(self, command: Sequence[str], log_file: Path, environment: Mapping[str, str]) -> None:
-        """Start ``command``, output appended to ``log_file``. Raises LowcommError when it cannot be started."""
+    def __init__(
+        self,
+        command: Sequence[str],
+        log_file: Path,
+        environment: Mapping[str, str],
+        entered: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        """Start ``command``, output appended to ``log_file``. Raises LowcommError when it cannot be started.
+
+        Within ``entered()`` the calling thread is in the node's network.
+        """
         self.log_file = log_file
+        self._entered = entered
         tethered = [sys.executable, "-m", "lowcomm_node.cli.swarm.tether", str(os.getpid()), *command]
         try:
-            with log_file.open("ab") as log:
+            with log_file.open("ab") as log, entered():
                 self._popen = subprocess.Popen(
                     tethered,
                     stdin=subprocess.DEVNULL,
@@ -60,11 +80,16 @@ class NodeProcess:
 
     def look(self) -> None:
         """Remember the children and Unix sockets there are now; what appears between two looks is found by session."""
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error), self._entered():
             daemon = psutil.Process(self.pid)
             for process in (daemon, *daemon.children(recursive=True)):
                 self._family[process.pid] = process
                 self._look_at_sockets(process)
+
+    def part(self, part: Part) -> list[psutil.Process]:
+        """The living processes of one part."""
+        self.look()
+        return [process for process in self._family.values() if _is_alive(process) and self._part_of(process) is part]
 
     def survivors(self) -> list[psutil.Process]:
         """Processes of this node that are still alive, the daemon included."""
@@ -105,6 +130,17 @@ class NodeProcess:
             log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
             return log.read().decode(errors="replace").splitlines()[-lines:]
         return []
+
+    def _part_of(self, process: psutil.Process) -> Part | None:
+        if process.pid == self.pid:
+            return Part.DAEMON
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            if any(word.startswith("lowcomm_node.train.") for word in words):
+                return Part.TRAINER
+            if words and Path(words[0]).name == "p2pd":
+                return Part.P2PD
+        return None
 
     def _signal_daemon(self, number: signal.Signals) -> None:
         if self._popen.poll() is None:

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from lowcomm_node import PROTOCOL_VERSION, __version__
+from lowcomm_node.cli.swarm.chaos_report import CalmReport, ChaosReport
 from lowcomm_node.cli.swarm.conductor import Ending
 from lowcomm_node.cli.swarm.fleet import IncidentKind
 from lowcomm_node.cli.swarm.history import History
@@ -98,6 +99,10 @@ class SwarmReport:
     progress_end: float = 0.0
     """Mean swarm progress at the end, in steps."""
     per_node: dict[str, NodeReport] = field(default_factory=dict)
+    chaos: ChaosReport | None = None
+    """Null unless ``--chaos``."""
+    calm: CalmReport | None = None
+    """Null unless ``--compare calm``."""
     run_id: str = ""
     run_name: str = ""
     seed: int = 0
@@ -108,6 +113,16 @@ class SwarmReport:
     def bytes_sent_total(self) -> int:
         """Payload bytes of all nodes."""
         return sum(count for codecs in self.bytes_sent.values() for count in codecs.values())
+
+    @property
+    def has_kept_its_promises(self) -> bool:
+        """It ran to its end with a live node. After chaos also: nothing half, hung, left behind, dead or worse."""
+        if self.ended_by not in {"time", "finished"} or not self.nodes_live:
+            return False
+        if self.chaos is None:
+            return True
+        is_worse = self.calm is not None and bool(self.calm.above)
+        return not (self.chaos.broken or self.leftovers or self.died or is_worse)
 
     def to_json(self) -> str:
         """Indented JSON with a final line break; what is not finite becomes null."""

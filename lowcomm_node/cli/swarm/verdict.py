@@ -14,7 +14,7 @@ _CLEAR_RATIO = 0.98
 
 def verdict(report: SwarmReport) -> str:
     """What the run showed and what it did not, in one sentence."""
-    clauses = [*_learning(report), *_faults(report)]
+    clauses = [*_learning(report), *_faults(report), *_chaos(report)]
     sentence = "; ".join(clauses)
     return f"{sentence[0].upper()}{sentence[1:]}."
 
@@ -48,6 +48,26 @@ def _faults(report: SwarmReport) -> list[str]:
         clauses.append(f"{len(report.leftovers)} leftovers had to be removed")
     if report.ended_by in {"stalled", "nobody left"}:
         clauses.append("the run STALLED" if report.ended_by == "stalled" else "no node was LEFT")
+    return clauses
+
+
+def _chaos(report: SwarmReport) -> list[str]:
+    clauses = []
+    if report.chaos is not None:
+        chaos = report.chaos
+        clauses.append(f"{sum(chaos.survived.values())} of {sum(chaos.injected.values())} faults survived")
+        if chaos.lost_steps_median is not None:
+            clauses.append(f"a kill cost {chaos.lost_steps_median:.0f} steps, at most {chaos.lost_steps_max}")
+        if explained := sum(bool(half.explanation) for half in chaos.halves):
+            clauses.append(f"{explained} half meetings are explained by kills or a lost last word")
+        clauses += [f"BROKEN: {sentence}" for sentence in chaos.broken]
+    if report.calm is not None:
+        above = report.calm.above
+        how = f"NOT within ({', '.join(above)} above)" if above else "within"
+        calm = ", ".join(f"{loss:.3f}" for loss in report.calm.losses.values())
+        clauses.append(
+            f"losses are {how} the {report.calm.allowed:.3f} that the same nodes without trouble allow ({calm})"
+        )
     return clauses
 
 

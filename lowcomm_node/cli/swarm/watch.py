@@ -8,6 +8,7 @@ from typing import Self
 
 from google.protobuf import json_format
 
+from lowcomm_node.cli.swarm.launch import NodePlace
 from lowcomm_node.cli.swarm.lives import Status
 
 __all__ = ["Watcher", "parse_status"]
@@ -42,15 +43,17 @@ class Watcher:
     ) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def look(self, ports: Mapping[str, int]) -> dict[str, Status]:
-        """Statuses of the nodes that answer, by name. ``ports``: name -> metrics port."""
-        answers = self._threads.map(_fetch, ports.values())
-        return {name: status for name, status in zip(ports, answers, strict=True) if status is not None}
+    def look(self, places: Mapping[str, NodePlace]) -> dict[str, Status]:
+        """Statuses of the nodes that answer, by name."""
+        answers = self._threads.map(_fetch, places.values())
+        return {name: status for name, status in zip(places, answers, strict=True) if status is not None}
 
 
-def _fetch(port: int) -> Status | None:
-    connection = http.client.HTTPConnection(_LOOPBACK, port, timeout=_TIMEOUT_S)
+def _fetch(place: NodePlace) -> Status | None:
+    connection = http.client.HTTPConnection(_LOOPBACK, place.ports.metrics, timeout=_TIMEOUT_S)
     try:
+        with place.entered():  # from within, a node answers however its line is cut
+            connection.connect()
         connection.request("GET", "/status")
         response = connection.getresponse()
         return parse_status(response.read(_MAX_STATUS_BYTES)) if response.status == _HTTP_OK else None

@@ -119,7 +119,7 @@ def _encode_container(value: object) -> Tree:
     if cls in (set, frozenset):
         items = [encode(item) for item in value]  # type: ignore[attr-defined]
         return {f"${cls.__name__}": sorted(items, key=repr)}  # a set has no order, a file that is compared has one
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         tag = "$OrderedDict" if isinstance(value, OrderedDict) else "$dict"  # whatever makes its values: see ``state``
         return {tag: [[encode(key), encode(item)] for key, item in value.items()]}
     raise TypeError(f"{cls.__module__}.{cls.__qualname__} cannot be recorded")

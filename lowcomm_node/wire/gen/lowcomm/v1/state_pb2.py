@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lowcomm/v1/state.proto\x12\nlowcomm.v1\";\n\x0f\x44\x65scribeRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x18\n\x10protocol_version\x18\x02 \x01(\r\"\x92\x01\n\x13SnapshotDescription\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12\x13\n\x0b\x63hunk_bytes\x18\x04 \x01(\r\x12\x14\n\x0c\x63hunk_sha256\x18\x05 \x03(\x0c\x12\x16\n\x0eprogress_steps\x18\x06 \x01(\x01\"C\n\x0c\x46\x65tchRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63hunks\x18\x03 \x03(\r\",\n\rSnapshotChunk\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x32\x91\x01\n\x05State\x12H\n\x08\x44\x65scribe\x12\x1b.lowcomm.v1.DescribeRequest\x1a\x1f.lowcomm.v1.SnapshotDescription\x12>\n\x05\x46\x65tch\x12\x18.lowcomm.v1.FetchRequest\x1a\x19.lowcomm.v1.SnapshotChunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lowcomm/v1/state.proto\x12\nlowcomm.v1\";\n\x0f\x44\x65scribeRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x18\n\x10protocol_version\x18\x02 \x01(\r\"\x92\x01\n\x13SnapshotDescription\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12\x13\n\x0b\x63hunk_bytes\x18\x04 \x01(\r\x12\x14\n\x0c\x63hunk_sha256\x18\x05 \x03(\x0c\x12\x16\n\x0eprogress_steps\x18\x06 \x01(\x01\"C\n\x0c\x46\x65tchRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63hunks\x18\x03 \x03(\r\",\n\rSnapshotChunk\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\">\n\x12\x46ingerprintRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x18\n\x10protocol_version\x18\x02 \x01(\r\"p\n\x10StateFingerprint\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x16\n\x0eprogress_steps\x18\x02 \x01(\x01\x12\x0e\n\x06sketch\x18\x03 \x03(\x02\x12$\n\x05norms\x18\x04 \x03(\x0b\x32\x15.lowcomm.v1.GroupNorm\"(\n\tGroupNorm\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04norm\x18\x02 \x01(\x01\x32\xde\x01\n\x05State\x12H\n\x08\x44\x65scribe\x12\x1b.lowcomm.v1.DescribeRequest\x1a\x1f.lowcomm.v1.SnapshotDescription\x12>\n\x05\x46\x65tch\x12\x18.lowcomm.v1.FetchRequest\x1a\x19.lowcomm.v1.SnapshotChunk0\x01\x12K\n\x0b\x46ingerprint\x12\x1e.lowcomm.v1.FingerprintRequest\x1a\x1c.lowcomm.v1.StateFingerprintb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FETCHREQUEST']._serialized_end=315
   _globals['_SNAPSHOTCHUNK']._serialized_start=317
   _globals['_SNAPSHOTCHUNK']._serialized_end=361
-  _globals['_STATE']._serialized_start=364
-  _globals['_STATE']._serialized_end=509
+  _globals['_FINGERPRINTREQUEST']._serialized_start=363
+  _globals['_FINGERPRINTREQUEST']._serialized_end=425
+  _globals['_STATEFINGERPRINT']._serialized_start=427
+  _globals['_STATEFINGERPRINT']._serialized_end=539
+  _globals['_GROUPNORM']._serialized_start=541
+  _globals['_GROUPNORM']._serialized_end=581
+  _globals['_STATE']._serialized_start=584
+  _globals['_STATE']._serialized_end=806
 # @@protoc_insertion_point(module_scope)

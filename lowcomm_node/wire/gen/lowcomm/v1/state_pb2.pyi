@@ -1,8 +1,8 @@
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable
-from typing import ClassVar as _ClassVar, Optional as _Optional
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -47,3 +47,31 @@ class SnapshotChunk(_message.Message):
     index: int
     data: bytes
     def __init__(self, index: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class FingerprintRequest(_message.Message):
+    __slots__ = ("run_id", "protocol_version")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    run_id: bytes
+    protocol_version: int
+    def __init__(self, run_id: _Optional[bytes] = ..., protocol_version: _Optional[int] = ...) -> None: ...
+
+class StateFingerprint(_message.Message):
+    __slots__ = ("run_id", "progress_steps", "sketch", "norms")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_STEPS_FIELD_NUMBER: _ClassVar[int]
+    SKETCH_FIELD_NUMBER: _ClassVar[int]
+    NORMS_FIELD_NUMBER: _ClassVar[int]
+    run_id: bytes
+    progress_steps: float
+    sketch: _containers.RepeatedScalarFieldContainer[float]
+    norms: _containers.RepeatedCompositeFieldContainer[GroupNorm]
+    def __init__(self, run_id: _Optional[bytes] = ..., progress_steps: _Optional[float] = ..., sketch: _Optional[_Iterable[float]] = ..., norms: _Optional[_Iterable[_Union[GroupNorm, _Mapping]]] = ...) -> None: ...
+
+class GroupNorm(_message.Message):
+    __slots__ = ("group", "norm")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    NORM_FIELD_NUMBER: _ClassVar[int]
+    group: str
+    norm: float
+    def __init__(self, group: _Optional[str] = ..., norm: _Optional[float] = ...) -> None: ...

@@ -44,6 +44,11 @@ class StateStub:
                 request_serializer=lowcomm_dot_v1_dot_state__pb2.FetchRequest.SerializeToString,
                 response_deserializer=lowcomm_dot_v1_dot_state__pb2.SnapshotChunk.FromString,
                 _registered_method=True)
+        self.Fingerprint = channel.unary_unary(
+                '/lowcomm.v1.State/Fingerprint',
+                request_serializer=lowcomm_dot_v1_dot_state__pb2.FingerprintRequest.SerializeToString,
+                response_deserializer=lowcomm_dot_v1_dot_state__pb2.StateFingerprint.FromString,
+                _registered_method=True)
 
 
 class StateServicer:
@@ -56,7 +61,15 @@ class StateServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Fetch(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Whoever holds the snapshot gives its chunks, not only the member that has written it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Fingerprint(self, request, context):
+        """What a member's live state looks like from afar: joiners compare a donor's state with it.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -73,6 +86,11 @@ def add_StateServicer_to_server(servicer, server):
                     servicer.Fetch,
                     request_deserializer=lowcomm_dot_v1_dot_state__pb2.FetchRequest.FromString,
                     response_serializer=lowcomm_dot_v1_dot_state__pb2.SnapshotChunk.SerializeToString,
+            ),
+            'Fingerprint': grpc.unary_unary_rpc_method_handler(
+                    servicer.Fingerprint,
+                    request_deserializer=lowcomm_dot_v1_dot_state__pb2.FingerprintRequest.FromString,
+                    response_serializer=lowcomm_dot_v1_dot_state__pb2.StateFingerprint.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -129,6 +147,33 @@ class State:
             '/lowcomm.v1.State/Fetch',
             lowcomm_dot_v1_dot_state__pb2.FetchRequest.SerializeToString,
             lowcomm_dot_v1_dot_state__pb2.SnapshotChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Fingerprint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lowcomm.v1.State/Fingerprint',
+            lowcomm_dot_v1_dot_state__pb2.FingerprintRequest.SerializeToString,
+            lowcomm_dot_v1_dot_state__pb2.StateFingerprint.FromString,
             options,
             channel_credentials,
             insecure,

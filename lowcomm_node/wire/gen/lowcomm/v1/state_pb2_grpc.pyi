@@ -33,12 +33,18 @@ class StateStub:
     def __new__(cls, channel: _aio.Channel) -> StateAsyncStub: ...
     Describe: _grpc.UnaryUnaryMultiCallable[_state_pb2.DescribeRequest, _state_pb2.SnapshotDescription]
     Fetch: _grpc.UnaryStreamMultiCallable[_state_pb2.FetchRequest, _state_pb2.SnapshotChunk]
+    """Whoever holds the snapshot gives its chunks, not only the member that has written it."""
+    Fingerprint: _grpc.UnaryUnaryMultiCallable[_state_pb2.FingerprintRequest, _state_pb2.StateFingerprint]
+    """What a member's live state looks like from afar: joiners compare a donor's state with it."""
 
 @_typing.type_check_only
 class StateAsyncStub(StateStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Describe: _aio.UnaryUnaryMultiCallable[_state_pb2.DescribeRequest, _state_pb2.SnapshotDescription]  # type: ignore[assignment]
     Fetch: _aio.UnaryStreamMultiCallable[_state_pb2.FetchRequest, _state_pb2.SnapshotChunk]  # type: ignore[assignment]
+    """Whoever holds the snapshot gives its chunks, not only the member that has written it."""
+    Fingerprint: _aio.UnaryUnaryMultiCallable[_state_pb2.FingerprintRequest, _state_pb2.StateFingerprint]  # type: ignore[assignment]
+    """What a member's live state looks like from afar: joiners compare a donor's state with it."""
 
 class StateServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -53,6 +59,15 @@ class StateServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _state_pb2.FetchRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_state_pb2.SnapshotChunk], _abc.AsyncIterator[_state_pb2.SnapshotChunk]]: ...
+    ) -> _typing.Union[_abc.Iterator[_state_pb2.SnapshotChunk], _abc.AsyncIterator[_state_pb2.SnapshotChunk]]:
+        """Whoever holds the snapshot gives its chunks, not only the member that has written it."""
+
+    @_abc_1.abstractmethod
+    def Fingerprint(
+        self,
+        request: _state_pb2.FingerprintRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_state_pb2.StateFingerprint, _abc.Awaitable[_state_pb2.StateFingerprint]]:
+        """What a member's live state looks like from afar: joiners compare a donor's state with it."""
 
 def add_StateServicer_to_server(servicer: StateServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

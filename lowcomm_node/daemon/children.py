@@ -1,0 +1,165 @@
+"""The processes this node has started, written down where its next life finds them; and the end of those that are left.
+
+Trainer and p2pd end with their daemon by themselves: on Linux the kernel sees to it, elsewhere a closed pipe does. Should
+one survive all the same, the next life ends it. It is known by its pid and the moment it began, as the record says, never by
+its name: another node's p2pd has the same one, and a pid may belong to somebody else by now.
+"""
+
+import json
+import os
+import stat
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from lowcomm_node.ports import ChildKind
+from lowcomm_node.telemetry.logs import get_logger
+
+__all__ = ["Children", "Leftovers", "birth_of"]
+
+_FILE_NAME = "processes.json"
+_MAX_FILE_BYTES = 65536
+_MAX_CHILDREN = 256
+_TERM_GRACE_S = 2.0
+_KILL_GRACE_S = 3.0
+_SOCKETS = "s-*.sock"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_START_TIME_FIELD = 22 - 3
+"""Of /proc/PID/stat, counted behind the name, which ends with the last parenthesis and may contain anything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Child:
+    kind: str
+    pid: int
+    birth: str
+    sockets: str
+    """Folder of its Unix sockets, empty for none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftovers:
+    """What was found of an earlier life, and ended or removed."""
+
+    processes: int
+    sockets: int
+
+
+class Children:
+    """The record of one state directory; implements ``ports.ChildLedger``. Only for who holds the directory's lock.
+
+    A record that cannot be written costs safety, not the node: that is logged, and nothing raises.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / _FILE_NAME
+        self._children: dict[int, _Child] = {}
+        self._log = get_logger("children")
+
+    def started(self, kind: ChildKind, pid: int, sockets: Path | None = None) -> None:
+        """A child runs from now on; ``sockets`` is the folder where it keeps Unix sockets, of its own alone."""
+        birth = birth_of(pid)
+        if birth is None:
+            return  # gone already
+        folder = "" if sockets is None else str(sockets.absolute())
+        self._children[pid] = _Child(kind=kind.value, pid=pid, birth=birth, sockets=folder)
+        self._write()
+
+    def ended(self, *pids: int) -> None:
+        """These children were waited for."""
+        known = [pid for pid in pids if self._children.pop(pid, None) is not None]
+        if known:  # a node that was refused the directory must not write
+            self._write()
+
+    def end_leftovers(self) -> Leftovers:
+        """End what an earlier life has left running and remove its sockets. Bounded in time; blocks for it."""
+        left = self._read()
+        processes = [process for child in left if (process := self._process_of(child)) is not None]
+        for process in processes:
+            with suppress(psutil.Error):
+                process.terminate()
+        _, alive = psutil.wait_procs(processes, timeout=_TERM_GRACE_S)
+        for process in alive:
+            with suppress(psutil.Error):
+                process.kill()
+        _, alive = psutil.wait_procs(alive, timeout=_KILL_GRACE_S)
+        for process in alive:
+            self._log.error("leftover_does_not_end", pid=process.pid)
+        ended = len(processes) - len(alive)
+        sockets = sum(_remove_sockets(Path(child.sockets)) for child in left if child.sockets)
+        if ended or sockets:
+            pids = [process.pid for process in processes]
+            self._log.warning("leftovers_removed", processes=ended, pids=pids, sockets=sockets)
+        self._write()
+        return Leftovers(processes=ended, sockets=sockets)
+
+    def _process_of(self, child: _Child) -> psutil.Process | None:
+        try:
+            process = psutil.Process(child.pid)  # remembers who it is: it will signal nobody else
+        except psutil.Error:
+            return None
+        return process if birth_of(child.pid) == child.birth else None
+
+    def _read(self) -> list[_Child]:
+        try:
+            with self._path.open("rb") as file:
+                found = json.loads(file.read(_MAX_FILE_BYTES))
+            children = [_Child(**entry) for entry in found[:_MAX_CHILDREN]]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            self._log.warning("children_unreadable", path=str(self._path), detail=str(error))
+            return []
+        return [
+            child for child in children if type(child.pid) is int and child.pid > 1 and isinstance(child.birth, str)
+        ]
+
+    def _write(self) -> None:
+        unfinished = self._path.with_name(f".{self._path.name}.{os.getpid()}.unfinished")
+        try:
+            if not self._children:
+                self._path.unlink(missing_ok=True)
+                return
+            unfinished.write_text(json.dumps([asdict(child) for child in self._children.values()]))
+            unfinished.replace(self._path)
+        except OSError as error:
+            self._log.warning("children_not_recorded", path=str(self._path), detail=str(error))
+
+
+def birth_of(pid: int) -> str | None:
+    """What tells this process from all others that had or will have its pid; None when it does not run (any more).
+
+    On Linux the boot and the clock tick since then: unlike a time of day, they do not move when the clock is set.
+    """
+    if sys.platform != "linux":
+        try:
+            return repr(psutil.Process(pid).create_time())
+        except psutil.Error:
+            return None
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        boot = _BOOT_ID.read_text().strip()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else f"{boot}/{fields[_START_TIME_FIELD]}"
+
+
+def _remove_sockets(folder: Path) -> int:
+    """Remove our Unix sockets from a folder that is ours alone; returns how many there were."""
+    removed = 0
+    try:
+        is_ours = folder.lstat().st_uid == os.getuid() and not folder.is_symlink()
+        found: Iterable[Path] = folder.glob(_SOCKETS) if is_ours else ()
+        for path in found:
+            if stat.S_ISSOCK(path.lstat().st_mode):
+                path.unlink()
+                removed += 1
+        if is_ours:
+            folder.rmdir()
+    except OSError:
+        return removed  # not there, or not empty: whoever uses the folder next sees to the rest
+    return removed

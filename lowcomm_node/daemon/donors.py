@@ -1,0 +1,184 @@
+"""Getting the state from another member: who is asked, and whether what it gives is a state of this run at all."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lowcomm_node.core.events import Member
+from lowcomm_node.core.fingerprint import MIN_REFERENCES, Fingerprint, Misfit, find_misfit
+from lowcomm_node.errors import LinkError, RemoteProtocolError, StoreError
+from lowcomm_node.ports import StateClient
+from lowcomm_node.telemetry.logs import get_logger
+from lowcomm_node.train.messages import FingerprintTaken, LoadState, StateLoaded, TakeFingerprint
+from lowcomm_node.units import PeerId, RunId
+
+__all__ = ["Donors", "DownloadRules"]
+
+_MAX_DONORS_PER_ROUND = 4
+_MAX_REFERENCES = 6
+"""Members asked for their fingerprint in a round; more than needed, since the donor's own does not count for it."""
+_LARGE_BYTES = 50_000_000
+"""A download that takes long enough for people to want to see it move in the log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadRules:
+    """What a download must be like."""
+
+    run_id: RunId
+    file: Path
+    """Where it is put."""
+    max_bytes: int
+    """Most bytes a state file of this manifest can have."""
+    total_steps: int
+    initial_sketch: tuple[float, ...]
+    """Of the manifest's initial weights."""
+
+
+class Donors:
+    """The members that have state, and what is known of them.
+
+    Args:
+        find: the members seen now.
+        client: downloads and asks.
+        examine, load: questions to the trainer.
+        say: a line for ``status``.
+        on_download: told each attempt's outcome.
+        on_refused: told why a downloaded state, or a donor by its own fingerprint, was refused.
+    """
+
+    def __init__(
+        self,
+        rules: DownloadRules,
+        *,
+        find: Callable[[], Awaitable[tuple[Member, ...]]],
+        client: StateClient,
+        examine: Callable[[TakeFingerprint], Awaitable[FingerprintTaken]],
+        load: Callable[[LoadState], Awaitable[StateLoaded]],
+        say: Callable[[str], None],
+        on_download: Callable[[bool], None],
+        on_refused: Callable[[str], None],
+    ) -> None:
+        self._rules = rules
+        self._find = find
+        self._client = client
+        self._examine = examine
+        self._load = load
+        self._say = say
+        self._on_download = on_download
+        self._on_refused = on_refused
+        self._failures: Counter[PeerId] = Counter()
+        self._members: tuple[Member, ...] = ()
+        self._log = get_logger("sync")
+        self.complaint = "no donor could give its state; retrying"
+        """What to say of a round in vain."""
+
+    async def look(self) -> tuple[Member, ...]:
+        """Who is to be asked in the next round: in the order of progress, those that have failed after all others.
+
+        What a member says of its progress must not bring it to the front for ever.
+        """
+        self._members = tuple(member for member in await self._find() if member.has_state)
+        order = sorted(self._members, key=lambda member: (self._failures[member.peer], -member.progress_steps))
+        return tuple(order[:_MAX_DONORS_PER_ROUND])
+
+    def has_failed(self, donor: Member) -> bool:
+        """Has this one been asked in vain?"""
+        return self._failures[donor.peer] > 0
+
+    async def get_state(self, donors: tuple[Member, ...]) -> StateLoaded | None:
+        """Ask one after the other until a state is in the trainer; None when no one could give one."""
+        fingerprints = await self._ask_fingerprints(donors)
+        for donor in donors:
+            others = [print_ for peer, print_ in fingerprints.items() if peer != donor.peer]
+            loaded = await self._try(donor, fingerprints.get(donor.peer), others)
+            if loaded is not None:
+                return loaded
+            self._failures[donor.peer] += 1
+        return None
+
+    async def _ask_fingerprints(self, donors: tuple[Member, ...]) -> dict[PeerId, Fingerprint]:
+        """Fingerprints of the donors and of some other members, as far as they answer."""
+        chosen = {donor.peer: donor for donor in donors}
+        rest = [member for member in self._members if member.peer not in chosen]
+        for member in random.sample(rest, min(len(rest), max(0, _MAX_REFERENCES - len(chosen)))):
+            chosen[member.peer] = member
+
+        async def ask(member: Member) -> Fingerprint | None:
+            try:
+                return await self._client.fingerprint(member.grpc_address, self._rules.run_id)
+            except (LinkError, RemoteProtocolError) as error:
+                self._log.debug("no_fingerprint", peer=member.peer, detail=str(error))
+                return None
+
+        answers = await asyncio.gather(*map(ask, chosen.values()))
+        return {peer: answer for peer, answer in zip(chosen, answers, strict=True) if answer is not None}
+
+    async def _try(self, donor: Member, claimed: Fingerprint | None, others: list[Fingerprint]) -> StateLoaded | None:
+        """Download, look, load. What a donor says of its state may already be enough to know that it will not do."""
+        if claimed is not None and (misfit := self._misfit(claimed, others)) is not None:
+            self._refuse(donor, misfit.fault, misfit.detail)
+            return None
+        rules = self._rules
+        holders = [donor.grpc_address, *(member.grpc_address for member in self._members if member.peer != donor.peer)]
+        try:
+            await self._client.download(holders, rules.run_id, rules.file, rules.max_bytes, self._shown(donor))
+        except (LinkError, RemoteProtocolError, StoreError) as error:
+            self._log.warning("donor_failed", donor=donor.peer, detail=str(error))
+            self._on_download(False)
+            if isinstance(error, StoreError):  # our own disk: no donor can help
+                self.complaint = str(error)
+            return None
+        try:
+            loaded = await self._take(donor, others)
+        except StoreError as error:
+            self._refuse(donor, "unreadable", str(error))
+            loaded = None
+        self._client.discard(rules.file)  # not when the trainer has died: then it is still to be looked at
+        self._on_download(loaded is not None)
+        return loaded
+
+    async def _take(self, donor: Member, others: list[Fingerprint]) -> StateLoaded | None:
+        path = str(self._rules.file)
+        examined = await self._examine(TakeFingerprint(path=path))
+        if (misfit := self._misfit(examined.fingerprint, others)) is not None:
+            self._refuse(donor, misfit.fault, misfit.detail)
+            return None
+        loaded = await self._load(LoadState(path=path, is_own=False))
+        self._log.info(
+            "state_downloaded",
+            donor=donor.peer,
+            progress_steps=round(loaded.progress_steps),
+            compared_with=len(others) if len(others) >= MIN_REFERENCES else 0,
+        )
+        await self._keep(loaded.progress_steps)
+        return loaded
+
+    async def _keep(self, progress_steps: float) -> None:
+        """Others may be downloading the same snapshot: we can give it too."""
+        try:
+            await self._client.keep(self._rules.file, progress_steps)
+        except StoreError as error:
+            self._log.warning("snapshot_not_kept", detail=str(error))
+
+    def _misfit(self, state: Fingerprint, others: list[Fingerprint]) -> Misfit | None:
+        return find_misfit(state, others, self._rules.initial_sketch, self._rules.total_steps)
+
+    def _refuse(self, donor: Member, reason: str, detail: str) -> None:
+        self._on_refused(reason)
+        self._log.warning("state_refused", donor=donor.peer, reason=reason, detail=detail)
+
+    def _shown(self, donor: Member) -> Callable[[int, int], None]:
+        told_tenth = 0
+
+        def show(done: int, total: int) -> None:
+            nonlocal told_tenth
+            self._say(f"downloading state from {donor.peer[-6:]}: {done / 1e6:.1f} of {total / 1e6:.1f} MB")
+            if total > _LARGE_BYTES and (tenth := 10 * done // total) > told_tenth:
+                told_tenth = tenth
+                self._log.info("downloading", donor=donor.peer, done_bytes=done, total_bytes=total)
+
+        return show

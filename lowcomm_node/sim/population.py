@@ -1,0 +1,91 @@
+"""What a world asks of its nodes' insides: vectors and replicas answer it alike."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Protocol, TypeVar
+
+from lowcomm_node.core.messages import Message, StreamPlan
+from lowcomm_node.core.node import NodeRules
+from lowcomm_node.sim.swarm import VirtualTrainer
+from lowcomm_node.units import Codec, MeetingId, PeerId
+
+__all__ = ["Look", "Population", "SimTrainer"]
+
+
+class SimTrainer(VirtualTrainer, Protocol):
+    """A trainer that can be looked at, and that a newcomer can copy."""
+
+    is_hostile: bool
+
+    @property
+    def steps(self) -> int:
+        """Own steps."""
+        ...
+
+    @property
+    def progress_steps(self) -> float:
+        """Swarm progress."""
+        ...
+
+
+_T = TypeVar("_T", bound=SimTrainer)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the honest nodes are like together, at one moment."""
+
+    spread: float
+    """Root mean square distance from their mean, per number."""
+    progress_spread: float
+    """Standard deviation of their progress, in steps."""
+    consensus_error: float
+    """Root mean square, per number, of what hostile partners have moved the honest mean by."""
+    extra: Mapping[str, float]
+    """Of this level: losses, or what theory expects of the spread."""
+
+
+class Population(Protocol[_T]):
+    """Makes trainers and compares them."""
+
+    stride: int
+    """Own steps between two reports of a trainer."""
+    state_bytes: int
+    """What a newcomer downloads."""
+
+    def make(self, index: int, chance: Random, *, is_hostile: bool) -> _T:
+        """A trainer in the state in which a run begins."""
+        ...
+
+    def take_over(self, newcomer: _T, donor: _T) -> None:
+        """The newcomer gets the donor's state of this moment."""
+        ...
+
+    def remove(self, trainer: _T) -> None:
+        """It will not be asked for again."""
+        ...
+
+    def make_rules(self, own: PeerId, seed: bytes) -> NodeRules:
+        """Rules of one life of a node."""
+        ...
+
+    def weigh(self, message: Message) -> Sequence[int]:
+        """Bytes that each payload part of a message takes on the wire."""
+        ...
+
+    def codec_of(self, plan: StreamPlan) -> Codec:
+        """How a planned stream travels, as far as bytes are concerned."""
+        ...
+
+    def look(self, trainers: Sequence[_T], now: float) -> Look:
+        """At the honest trainers that have state."""
+        ...
+
+    def is_informed(self, newcomer: _T, trainers: Sequence[_T]) -> bool:
+        """Is it within twice the spread of the honest nodes from their mean?"""
+        ...
+
+    def pushed(self, trainer: _T, meeting_id: MeetingId, *, is_by_hostile: bool) -> None:
+        """A meeting is over for an honest trainer; what it did may count as an attack."""
+        ...

@@ -1,0 +1,215 @@
+"""Level training: a node is a real replica with the real meeting desk, and trains on real text."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from random import Random
+
+import torch
+from torch import Tensor
+
+from lowcomm_node.algo.consensus import mean_state, spread
+from lowcomm_node.core.commands import (
+    ApplyClose,
+    Command,
+    DropMeeting,
+    EncodeAnswer,
+    EncodeClose,
+    EncodeOffer,
+    SettleMeeting,
+)
+from lowcomm_node.core.events import CorrectionApplied, Event, StepsTaken
+from lowcomm_node.core.messages import Answer, Close, Message, Offer, StreamPlan
+from lowcomm_node.core.node import NodeRules
+from lowcomm_node.core.progress import is_cooldown, is_finished
+from lowcomm_node.core.schedule import Timing
+from lowcomm_node.settings.canonical import run_id
+from lowcomm_node.settings.streams import periods
+from lowcomm_node.sim.link import virtual_peer
+from lowcomm_node.sim.population import Look
+from lowcomm_node.sim.scenario import Attack, Scenario
+from lowcomm_node.sim.swarm import rules
+from lowcomm_node.train.data import Stream as Batches
+from lowcomm_node.train.data import load_corpus, validation_batches
+from lowcomm_node.train.desk import MeetingDesk
+from lowcomm_node.train.evaluate import validation_loss
+from lowcomm_node.train.model import build_model
+from lowcomm_node.train.replica import Replica
+from lowcomm_node.units import Codec, MeetingId, PeerId
+
+__all__ = ["ReplicaPopulation", "ReplicaTrainer"]
+
+_CPU = torch.device("cpu")
+_WINDOWS_PER_BATCH = 32
+_MAX_JUDGED = 4
+"""Replicas whose loss is measured in a look; each costs a pass over the held-out windows."""
+
+
+class ReplicaTrainer:
+    """Replica number ``index``. Hostile ones show other weights than their own, and never follow a correction."""
+
+    def __init__(self, population: "ReplicaPopulation", index: int, *, is_hostile: bool) -> None:
+        manifest = population.scenario.manifest
+        self.replica = Replica(manifest, _CPU)
+        self.is_hostile = is_hostile
+        self.moved: dict[MeetingId, Tensor] = {}
+        """What corrections did to the weights, until their meeting is reported; kept where there are hostile nodes."""
+        self._population = population
+        self._desk = MeetingDesk(self.replica, manifest, population.run_id)
+        self._batches = Batches(
+            population.tokens,
+            manifest.training.batch_size,
+            manifest.model.context_length,
+            population.run_id,
+            virtual_peer(index),
+        )
+
+    @property
+    def steps(self) -> int:
+        """Own steps."""
+        return self.replica.steps
+
+    @property
+    def progress_steps(self) -> float:
+        """Swarm progress."""
+        return self.replica.progress_steps
+
+    def step(self, chance: Random) -> StepsTaken | None:
+        replica, manifest = self.replica, self._population.scenario.manifest
+        if is_finished(replica.progress_steps, manifest.training):
+            return None
+        replica.train_step(self._batches.batch(replica.data_cursor))
+        return StepsTaken(steps=replica.steps, is_cooldown=is_cooldown(replica.progress_steps, manifest))
+
+    def forget(self) -> None:
+        self._desk.forget_all()
+
+    def carry_out(self, command: Command) -> Event | None:
+        assert isinstance(command, EncodeOffer | EncodeAnswer | EncodeClose | ApplyClose | SettleMeeting | DropMeeting)
+        if self.is_hostile:
+            with self._population.falsified(self.replica):
+                return self._desk.handle(command)
+        if not self._population.has_hostile or not isinstance(command, ApplyClose | SettleMeeting):
+            return self._desk.handle(command)
+        before = _flat(self.replica)
+        event = self._desk.handle(command)
+        if isinstance(event, CorrectionApplied):
+            self.moved[event.meeting_id] = _flat(self.replica) - before
+        return event
+
+
+class ReplicaPopulation:
+    """Implements ``Population``. Raises DataError where there is no text, ConfigError for an optimizer that torch lacks."""
+
+    stride = 1
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        manifest = scenario.manifest
+        self.run_id = run_id(manifest)
+        self.has_hostile = scenario.hostile_ratio > 0
+        context_length = manifest.model.context_length
+        corpus = load_corpus(scenario.data, manifest.data, context_length)
+        self.tokens = corpus.train
+        self._windows = validation_batches(corpus.validation, _WINDOWS_PER_BATCH, context_length, 1)
+        self._averaged = build_model(manifest)
+        self._generator = torch.Generator().manual_seed(scenario.seed)
+        first = Replica(manifest, _CPU)
+        self._start = [theta.clone() for theta in first.theta]
+        self.num_tensors = len(first.theta)
+        self.max_payload_bytes = 3 * 4 * sum(theta.numel() for theta in first.theta)
+        self.state_bytes = sum(tensor.nbytes for tensor in first.state().tensors.values())
+        self._pushes = torch.zeros(sum(theta.numel() for theta in first.theta), dtype=torch.float64)
+
+    def make(self, index: int, chance: Random, *, is_hostile: bool) -> ReplicaTrainer:
+        return ReplicaTrainer(self, index, is_hostile=is_hostile)
+
+    def take_over(self, newcomer: ReplicaTrainer, donor: ReplicaTrainer) -> None:
+        if donor.is_hostile:
+            with self.falsified(donor.replica):
+                newcomer.replica.load(donor.replica.state(), is_own=False)
+        else:
+            newcomer.replica.load(donor.replica.state(), is_own=False)
+
+    def remove(self, trainer: ReplicaTrainer) -> None:
+        pass  # its replica goes with it
+
+    def make_rules(self, own: PeerId, seed: bytes) -> NodeRules:
+        manifest, settings = self.scenario.manifest, self.scenario.settings
+        return rules(
+            own,
+            seed,
+            run_id=self.run_id,
+            periods={period.stream: period.every_steps for period in periods(manifest)},
+            timing=Timing(manifest.meeting.timing),
+            deadline_s=settings.meeting.deadline_s,
+            verdict_keep_s=settings.meeting.verdict_keep_s,
+            max_peers=settings.network.max_peers,
+        )
+
+    def weigh(self, message: Message) -> Sequence[int]:
+        return [len(part) for part in message.parts] if isinstance(message, Offer | Answer | Close) else ()
+
+    def codec_of(self, plan: StreamPlan) -> Codec:
+        return plan.codec
+
+    def look(self, trainers: Sequence[ReplicaTrainer], now: float) -> Look:
+        states = [dict(zip(t.replica.names, t.replica.theta, strict=True)) for t in trainers]
+        judged = trainers[:: max(1, len(trainers) // _MAX_JUDGED)]
+        losses = [validation_loss(trainer.replica.model, self._windows) for trainer in judged]
+        self._averaged.load_state_dict(mean_state(states), strict=True)
+        progress = torch.tensor([trainer.progress_steps for trainer in trainers], dtype=torch.float64)
+        return Look(
+            spread=spread(states),
+            progress_spread=float(progress.std(correction=0)),
+            consensus_error=float((self._pushes / len(trainers)).square().mean().sqrt()),
+            extra={
+                "loss": sum(losses) / len(losses),
+                "loss_averaged": validation_loss(self._averaged, self._windows),
+                "progress_steps": float(progress.mean()),
+            },
+        )
+
+    def is_informed(self, newcomer: ReplicaTrainer, trainers: Sequence[ReplicaTrainer]) -> bool:
+        stack = torch.stack([_flat(trainer.replica) for trainer in trainers])
+        mean = stack.mean(0)
+        distance = float((_flat(newcomer.replica) - mean).square().mean().sqrt())
+        return distance <= 2 * float((stack - mean).square().mean().sqrt())
+
+    def pushed(self, trainer: ReplicaTrainer, meeting_id: MeetingId, *, is_by_hostile: bool) -> None:
+        moved = trainer.moved.pop(meeting_id, None)
+        if is_by_hostile and moved is not None:
+            self._pushes += moved
+
+    @contextmanager
+    def falsified(self, replica: Replica) -> Iterator[None]:
+        """The replica as its hostile owner shows it; whatever is done to its weights meanwhile is undone."""
+        own = [(theta, phi, theta.clone(), phi.clone()) for theta, phi in zip(replica.theta, replica.phi, strict=True)]
+        for theta, start in zip(replica.theta, self._start, strict=True):
+            self._falsify_(theta, start)
+        try:
+            yield
+        finally:
+            for theta, phi, own_theta, own_phi in own:
+                theta.copy_(own_theta)
+                phi.copy_(own_phi)
+
+    def _falsify_(self, theta: Tensor, start: Tensor) -> None:
+        match self.scenario.attack:
+            case Attack.SIGN_FLIP:
+                theta.neg_()
+            case Attack.SCALE:
+                theta.mul_(10.0)
+            case Attack.NAN:
+                theta.fill_(math.nan)
+            case Attack.STALE:
+                theta.copy_(start)
+            case Attack.GARBAGE:
+                rms = float(theta.square().mean().sqrt())
+                theta.copy_(rms * torch.randn(theta.shape, generator=self._generator))
+            case Attack.NUDGE:
+                theta.add_(0.1 * float(theta.square().mean().sqrt()))
+
+
+def _flat(replica: Replica) -> Tensor:
+    return torch.cat([theta.flatten() for theta in replica.theta]).double()

@@ -1,0 +1,403 @@
+"""A swarm with a directory, lines, comings and goings, partitions and hostile members; and what is seen of it.
+
+Nodes, meetings and frames are those of ``VirtualSwarm``; here is what surrounds them. A newcomer does what a daemon does: it starts,
+reads the directory, downloads a member's state and takes part. Half of those who leave say so and finish their meeting.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from statistics import fmean
+from typing import Generic, TypeVar
+
+from lowcomm_node.core.commands import ReportMeeting
+from lowcomm_node.core.events import DrainRequested, Member, MembersSeen, RecordRenewed
+from lowcomm_node.core.messages import Answer, Close, Message, Offer
+from lowcomm_node.sim.conditions import Passage
+from lowcomm_node.sim.directory import Registrant, VirtualDirectory
+from lowcomm_node.sim.lines import Lines
+from lowcomm_node.sim.link import VirtualLink, as_bytes, virtual_peer
+from lowcomm_node.sim.population import Look, Population, SimTrainer
+from lowcomm_node.sim.report import DirectoryFigures, JoinFigures, Point, Report
+from lowcomm_node.sim.scenario import Level, Partition, Scenario, Speeds
+from lowcomm_node.sim.swarm import Node, VirtualSwarm
+from lowcomm_node.sim.tally import AttackFigures, Tally, quantile
+from lowcomm_node.units import PeerId
+from lowcomm_node.wire.records import sign_member
+
+__all__ = ["World"]
+
+_LOOKS = 60
+_QUICK_POLLS = 20
+"""A newcomer's first looks into the directory come once a second, as the daemon's do; the first nodes have them behind them."""
+_FIRST_START_S = 10.0
+"""The first nodes come up within this time."""
+_PROCESS_START_S = 3.0
+_RETRY_S = 2.0
+_DRAIN_S = 5.0
+_SIGNATURE_BYTES = 64
+_TICK_S = 1.0
+"""Coarser than a daemon's quarter of a second: deadlines are tens of seconds."""
+
+T = TypeVar("T", bound=SimTrainer)
+
+
+@dataclass(eq=False, slots=True)
+class _Host(Generic[T]):
+    """One machine and its life so far."""
+
+    node: Node[T]
+    registrant: Registrant
+    is_initial: bool
+    joined_at: float
+    record: Member | None = None
+    ready_at: float = math.nan
+    met_at: float = math.nan
+    informed_at: float = math.nan
+    num_polls: int = 0
+    is_leaving: bool = False
+
+    @property
+    def trainer(self) -> T:
+        return self.node.trainer
+
+
+class World(VirtualSwarm[T]):
+    """One run of a scenario. ``run_scenario`` gives the report."""
+
+    def __init__(
+        self, scenario: Scenario, population: Population[T], *, max_payload_bytes: int, max_tensors: int
+    ) -> None:
+        self._scenario = scenario
+        self._population = population
+        self._chance = Random(f"world|{scenario.seed}")
+        self._sides: dict[PeerId, int] = {}
+        """Of nodes that are cut off; empty while nobody is."""
+        lines = Lines(scenario, Random(f"lines|{scenario.seed}"), self._are_apart, population.stride)
+        super().__init__(
+            (),
+            seed=scenario.seed,
+            conditions=lines,
+            make_rules=population.make_rules,
+            max_payload_bytes=max_payload_bytes,
+            max_tensors=max_tensors,
+            tick_s=_TICK_S,
+            is_lazy=True,
+        )
+        self._lines = lines
+        self._directory = VirtualDirectory(scenario.settings.network.record_ttl_s, self._chance)
+        self._tally = Tally(population.codec_of)
+        self._hosts: dict[PeerId, _Host[T]] = {}
+        self._changes: Counter[str] = Counter()
+        self._newcomers: list[tuple[float, float, float]] = []
+        """(ready, met, informed) after the start, of newcomers that are gone."""
+        self._node_s = 0.0
+        self._own_steps = 0
+        self._timeline: list[Point] = []
+        self._completed_before = 0
+
+    def run_scenario(self, on_look: Callable[[Point], None]) -> Report:
+        """Run it to its end; ``on_look`` hears of each look."""
+        scenario = self._scenario
+        hostile = round(scenario.hostile_ratio * scenario.nodes)
+        for index in range(scenario.nodes):
+            self._come(is_initial=True, is_hostile=index < hostile)
+        if scenario.churn_per_minute:
+            self.at(self._churn_gap_s(), self._churn)
+        for change in scenario.trace:
+            for _ in range(change.count):
+                self.at(change.at_s, partial(self._change, change.kind))
+        for partition in scenario.partitions:
+            self.at(partition.from_s, partial(self._part, partition))
+            self.at(partition.until_s, self._heal)
+        every_s = scenario.duration_s / _LOOKS
+        for number in range(1, _LOOKS + 1):
+            self.at(number * every_s, partial(self._look, every_s, on_look))
+        self.run(scenario.duration_s)
+        return self._report()
+
+    # What VirtualSwarm asks.
+
+    def introduce(self, node: Node[T]) -> None:
+        pass  # it reads the directory, and is told by offers
+
+    def passage(self, link: VirtualLink, sender: PeerId, message: Message, *, is_first: bool) -> Passage:
+        frames = as_bytes(message)
+        part_bytes = self._population.weigh(message)
+        parts = message.parts if isinstance(message, Offer | Answer | Close) else ()
+        num_bytes = sum(map(len, frames)) - sum(map(len, parts)) + sum(part_bytes)
+        self._tally.sent(message, num_bytes, part_bytes)
+        return self._lines.ship(sender, link.other(sender), frames, num_bytes, self.now, is_first=is_first)
+
+    def heard(self, node: Node[T], message: Message) -> None:
+        if isinstance(message, Offer):
+            sender = self._hosts.get(message.sender)
+            if sender is not None and sender.record is not None and sender.record.expires_at > self.now:
+                self.feed(node, MembersSeen(members=(sender.record,)))
+
+    def reported(self, node: Node[T], report: ReportMeeting) -> None:
+        self._tally.reported(report)
+        host, partner = self._hosts.get(node.name), self._hosts.get(report.peer)
+        if host is None:
+            return
+        if not host.trainer.is_hostile:
+            is_with_hostile = partner is not None and partner.trainer.is_hostile
+            self._tally.judged(report, is_with_hostile=is_with_hostile)
+            self._population.pushed(host.trainer, report.meeting_id, is_by_hostile=is_with_hostile)
+        if report.outcome == "completed" and not host.is_initial:
+            if math.isnan(host.met_at):
+                host.met_at = self.now - host.joined_at
+            self._see_informed(host)
+
+    # Lives.
+
+    def _come(self, *, is_initial: bool, is_hostile: bool) -> None:
+        name = virtual_peer(self._count)
+        self._lines.add(name)
+        trainer = self._population.make(self._count, self._chance, is_hostile=is_hostile)
+        skew_s = self._scenario.skew_s * self._chance.gauss(0, 1) if self._scenario.skew_s else 0.0
+        registrant = Registrant(name, skew_s)
+        if self._sides:
+            registrant.side = self._sides[name] = self._chance.choice(list(self._sides.values()))
+        node = self.add(trainer, is_ready=is_initial)
+        self._hosts[name] = host = _Host(node, registrant, is_initial, self.now)
+        if is_initial:
+            host.ready_at, host.num_polls = 0.0, _QUICK_POLLS
+        wait_s = _FIRST_START_S * self._chance.random() if is_initial else _PROCESS_START_S
+        self.at(wait_s, partial(self._announce, host))
+        self.at(wait_s + 0.1, partial(self._poll, host))
+        if not is_initial:
+            self._changes["joined"] += 1
+            self.at(wait_s + 0.5, partial(self._download, host))
+
+    def _announce(self, host: _Host[T], *, is_repeated: bool = True) -> None:
+        if host.node.is_gone or host.is_leaving:
+            return
+        trainer, settings = host.trainer, self._scenario.settings.network
+        host.record = self._directory.announce(
+            host.registrant,
+            progress_steps=trainer.progress_steps,
+            has_state=host.node.has_trainer,
+            now=self.now,
+        )
+        self.feed(host.node, RecordRenewed(member=self._signed(host.record)))
+        if is_repeated:
+            self.at(settings.record_ttl_s / 3, partial(self._announce, host))
+
+    def _signed(self, record: Member) -> bytes:
+        """As long as a real one; nobody here checks signatures."""
+        limits = self._hosts[record.peer].node.limits
+        return sign_member(
+            record,
+            run_id=limits.run_id,
+            protocol_version=limits.protocol_version,
+            sign=lambda _: bytes(_SIGNATURE_BYTES),
+        )
+
+    def _poll(self, host: _Host[T]) -> None:
+        if host.node.is_gone:
+            return
+        self.feed(host.node, MembersSeen(members=self._directory.members(host.registrant, self.now)))
+        host.node.core.partners.expire(self.now)  # a tick would do it; nodes without a meeting have none here
+        host.num_polls += 1
+        wait_s = 1.0 if host.num_polls < _QUICK_POLLS else self._scenario.settings.network.poll_every_s
+        self.at(wait_s, partial(self._poll, host))
+
+    def _download(self, host: _Host[T]) -> None:
+        """Ask a member for its state. When it goes away meanwhile, ask another one from the start."""
+        if host.node.is_gone:
+            return
+        members = self._directory.members(host.registrant, self.now)
+        donors = [
+            self._hosts[member.peer]
+            for member in members
+            if member.has_state and member.peer in self._hosts and self._is_in_reach(host, member.peer)
+        ]
+        if not donors:
+            self.at(_RETRY_S, partial(self._download, host))
+            return
+        donor = self._chance.choice(donors)
+        self._population.take_over(host.trainer, donor.trainer)
+        rate = self._lines.rate(donor.node.name, host.node.name)
+        self.at(self._population.state_bytes / rate, partial(self._downloaded, host, donor))
+
+    def _downloaded(self, host: _Host[T], donor: _Host[T]) -> None:
+        if host.node.is_gone:
+            return
+        if donor.node.is_gone or self._are_apart(donor.node.name, host.node.name):
+            self.at(_RETRY_S, partial(self._download, host))
+            return
+        host.ready_at = self.now - host.joined_at
+        self.make_ready(host.node)
+        self._announce(host, is_repeated=False)  # others may ask it from now on
+        self._see_informed(host)
+
+    def _is_in_reach(self, host: _Host[T], other: PeerId) -> bool:
+        return self._lines.dial(host.node.name, other, self.now) is None
+
+    def _go(self, kind: str) -> None:
+        """A random node leaves in order, or dies. The last two stay."""
+        staying = [host for host in self._hosts.values() if not host.is_leaving]
+        if len(staying) <= 2:
+            return
+        host = self._chance.choice(staying)
+        self._changes["left" if kind == "leave" else "killed"] += 1
+        host.is_leaving = True
+        if kind == "leave":
+            self.feed(host.node, DrainRequested())
+            self._directory.withdraw(host.registrant)
+            self.at(_DRAIN_S, partial(self._end, host))
+        else:
+            self._end(host)
+
+    def _end(self, host: _Host[T]) -> None:
+        name = host.node.name
+        if not host.is_initial:
+            self._newcomers.append((host.ready_at, host.met_at, host.informed_at))
+        self._own_steps += host.trainer.steps
+        self._node_s += self.now - host.joined_at
+        self.remove(host.node)
+        self._population.remove(host.trainer)
+        self._lines.remove(name)
+        self._sides.pop(name, None)
+        del self._hosts[name]
+
+    def _change(self, kind: str) -> None:
+        if kind == "join":
+            self._come(is_initial=False, is_hostile=self._chance.random() < self._scenario.hostile_ratio)
+        else:
+            self._go(kind)
+
+    def _churn(self) -> None:
+        self._change(self._chance.choice(("leave", "kill")))
+        self._change("join")
+        self.at(self._churn_gap_s(), self._churn)
+
+    def _churn_gap_s(self) -> float:
+        return self._chance.expovariate(self._scenario.churn_per_minute * self._scenario.nodes / 60)
+
+    # Partitions.
+
+    def _are_apart(self, one: PeerId, other: PeerId) -> bool:
+        return bool(self._sides) and self._sides.get(one, 0) != self._sides.get(other, 0)
+
+    def _part(self, partition: Partition) -> None:
+        for host in self._hosts.values():
+            host.registrant.side = int(self._chance.random() < partition.ratio)
+            self._sides[host.node.name] = host.registrant.side
+        self._directory.part(self.now)
+
+    def _heal(self) -> None:
+        self._sides.clear()
+        for host in self._hosts.values():
+            host.registrant.side = 0
+        self._directory.part(None)
+
+    # Looking.
+
+    def _honest(self) -> list[T]:
+        return [h.trainer for h in self._hosts.values() if h.node.has_trainer and not h.trainer.is_hostile]
+
+    def _see_informed(self, host: _Host[T]) -> None:
+        if math.isnan(host.informed_at) and self._population.is_informed(host.trainer, self._honest()):
+            host.informed_at = self.now - host.joined_at
+
+    def _look(self, every_s: float, on_look: Callable[[Point], None]) -> None:
+        honest = self._honest()
+        look = self._population.look(honest, self.now) if honest else Look(0.0, 0.0, 0.0, {})
+        completed, self._completed_before = self._tally.completed - self._completed_before, self._tally.completed
+        point = Point(
+            at_s=self.now,
+            nodes=len(self._hosts),
+            spread=look.spread,
+            progress_spread=look.progress_spread,
+            consensus_error=look.consensus_error,
+            completed_per_node_minute=60 * completed / every_s / max(1, len(self._hosts)),
+            extra=dict(look.extra),
+        )
+        self._timeline.append(point)
+        on_look(point)
+
+    def _report(self) -> Report:
+        scenario = self._scenario
+        for host in self._hosts.values():
+            self._own_steps += host.trainer.steps
+            self._node_s += self.now - host.joined_at
+        node_minutes = self._node_s / 60
+        steady = [point.spread for point in self._timeline[_LOOKS // 2 :]]
+        return Report(
+            scenario=scenario,
+            spread=fmean(steady),
+            expected_spread=self._expected_spread(),
+            own_steps=self._own_steps / scenario.nodes,
+            meetings=self._tally.meetings(node_minutes),
+            traffic=self._tally.traffic(node_minutes),
+            directory=DirectoryFigures(
+                gets_per_node_minute=self._directory.num_gets / node_minutes,
+                puts_per_node_minute=self._directory.num_puts / node_minutes,
+                largest_bucket=self._directory.largest_answer,
+                depth=self._directory.depths(),
+            ),
+            joins=self._join_figures(),
+            attack=self._attack_figures() if scenario.hostile_ratio else None,
+            refused_frames=dict(Counter(reason.value for reason in self.refused).most_common()),
+            timeline=tuple(self._timeline),
+        )
+
+    def _expected_spread(self) -> float:
+        scenario = self._scenario
+        is_plain = scenario.level is Level.CONSENSUS and scenario.speeds is Speeds.EQUAL
+        is_disturbed = scenario.churn_per_minute or scenario.trace or scenario.hostile_ratio or scenario.partitions
+        if not is_plain or is_disturbed or not self._tally.completed or not self._own_steps:
+            return math.nan
+        gain, nodes = scenario.manifest.outer.mixing_gain, scenario.nodes
+        per_step = self._tally.completed / self._own_steps
+        return scenario.noise * (1 - 1 / nodes) / math.sqrt(per_step * gain * (2 - gain))
+
+    def _join_figures(self) -> JoinFigures:
+        here = [(h.ready_at, h.met_at, h.informed_at) for h in self._hosts.values() if not h.is_initial]
+        ready, met, informed = (
+            [newcomer[index] for newcomer in [*self._newcomers, *here] if not math.isnan(newcomer[index])]
+            for index in range(3)
+        )
+        return JoinFigures(
+            joined=self._changes["joined"],
+            left=self._changes["left"],
+            killed=self._changes["killed"],
+            ready=len(ready),
+            met=len(met),
+            informed=len(informed),
+            ready_s=quantile(ready, 0.5),
+            met_s=quantile(met, 0.5),
+            met_p90_s=quantile(met, 0.9),
+            informed_s=quantile(informed, 0.5),
+            informed_p90_s=quantile(informed, 0.9),
+        )
+
+    def _attack_figures(self) -> AttackFigures:
+        last, tally = self._timeline[-1], self._tally
+        avoided: Counter[tuple[bool, bool]] = Counter()
+        for host in self._hosts.values():
+            if host.trainer.is_hostile:
+                continue
+            for view in host.node.core.partners.views():
+                other = self._hosts.get(view.member.peer)
+                if other is not None:
+                    avoided[other.trainer.is_hostile, self.now < view.avoid_until] += 1
+        ratio_of = {
+            kind: avoided[kind, True] / max(1, avoided[kind, True] + avoided[kind, False]) for kind in (True, False)
+        }
+        return AttackFigures(
+            hostile=sum(host.trainer.is_hostile for host in self._hosts.values()),
+            consensus_error=last.consensus_error,
+            consensus_error_over_spread=last.consensus_error / last.spread if last.spread else math.nan,
+            clipped_of_hostile=tally.share("clipped", "completed", is_with_hostile=True),
+            refused_of_hostile=tally.share("refused", "all", is_with_hostile=True),
+            clipped_of_honest=tally.share("clipped", "completed", is_with_hostile=False),
+            refused_of_honest=tally.share("refused", "all", is_with_hostile=False),
+            avoided_honest=ratio_of[False],
+            avoided_hostile=ratio_of[True],
+        )

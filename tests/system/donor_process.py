@@ -1,0 +1,46 @@
+"""A donor in a process of its own: ``python donor_process.py FOLDER PORT RATE`` serves FOLDER/snapshot, paced, until it is killed."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from lowcomm_node.adapters.grpc_endpoints import GrpcServer
+from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
+from lowcomm_node.adapters.state_service import StateService
+from lowcomm_node.core.fingerprint import Fingerprint
+from lowcomm_node.core.pacing import Pacer
+from lowcomm_node.units import RunId
+
+RUN = RunId("ab" * 32)
+
+
+async def serve(folder: Path, port: int, rate_bytes_per_s: float) -> None:
+    """Print the port once it is open; the snapshot is on the shelf by then."""
+
+    async def source() -> tuple[Path, float]:
+        return folder / "snapshot", 1.0
+
+    async def fingerprint() -> Fingerprint:
+        return Fingerprint(progress_steps=1.0, sketch=(), norms=())
+
+    shelf = SnapshotShelf(folder / "snapshots")
+    await shelf.take_up()
+    if not list((folder / "snapshots").glob("*")):
+        await shelf.put(folder / "snapshot", 1.0)
+    service = StateService(
+        run_id=RUN,
+        protocol_version=1,
+        source=source,
+        fingerprint=fingerprint,
+        shelf=shelf,
+        pacer=Pacer(rate_bytes_per_s),
+        is_meeting=lambda: True,
+        on_sent=lambda _: None,
+    )
+    server = GrpcServer(host="127.0.0.1", port=port)
+    print(await server.start([service.handler()]), flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))

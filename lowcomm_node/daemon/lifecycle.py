@@ -15,8 +15,7 @@ from lowcomm_node import PROTOCOL_VERSION
 from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.core.commands import GiveUp, Heal
 from lowcomm_node.core.events import DrainRequested, Ticked, TrainerLost, TrainerReady
-from lowcomm_node.core.node import NodeCore, NodeRules
-from lowcomm_node.core.schedule import Timing
+from lowcomm_node.core.node import NodeCore
 from lowcomm_node.daemon.black_box import BlackBox
 from lowcomm_node.daemon.children import Children
 from lowcomm_node.daemon.clock import SystemClock
@@ -25,6 +24,7 @@ from lowcomm_node.daemon.http import Health, LocalHttp
 from lowcomm_node.daemon.network import Network
 from lowcomm_node.daemon.notify import ServiceNotifier
 from lowcomm_node.daemon.recorder import Recorder
+from lowcomm_node.daemon.rules import rules_of_a_life
 from lowcomm_node.daemon.run_finder import FoundRun, RunFinder
 from lowcomm_node.daemon.runtime import Runtime
 from lowcomm_node.daemon.status import base_status, meeting_status, peers_status, service_line, training_status
@@ -208,7 +208,7 @@ class Node:
             )
         self._enter("connecting", "building model and data")
         ready = await self._training.configure(manifest, run, self._identity.peer_id)
-        core = self._core = NodeCore(self._rules(manifest, run))
+        core = self._core = NodeCore(rules_of_a_life(self._identity.peer_id, run, manifest, self._settings))
         self._runtime = Runtime(
             core=self._black_box.record(self._core),
             manifest=manifest,
@@ -397,19 +397,6 @@ class Node:
         self._options.say(
             f"training run {run}; others join it with\n"
             f"  lowcomm-node join --peers {self._network.join_address} --run {run}"
-        )
-
-    def _rules(self, manifest: Manifest, run: RunId) -> NodeRules:
-        return NodeRules(
-            own=self._identity.peer_id,
-            run_id=run,
-            protocol_version=PROTOCOL_VERSION,
-            periods={period.stream: period.every_steps for period in periods(manifest)},
-            deadline_s=self._settings.meeting.deadline_s,
-            verdict_keep_s=self._settings.meeting.verdict_keep_s,
-            max_peers=self._settings.network.max_peers,
-            seed=os.urandom(32),
-            timing=Timing(manifest.meeting.timing),
         )
 
     def _tell_periods(self, manifest: Manifest) -> None:

@@ -32,9 +32,9 @@ def dump(tmp_path: Path, text: str) -> Path:
 
 
 def tamper(path: Path) -> int:
-    """Take the commands of an event away; returns its number."""
+    """Take commands away from the last event that has several; returns its number."""
     document = json.loads(path.read_text())
-    entry = next(entry for entry in document["entries"] if len(entry["commands"]) > 1)
+    entry = [entry for entry in document["entries"] if len(entry["commands"]) > 1][-1]
     entry["commands"] = entry["commands"][:1]
     path.write_text(json.dumps(document))
     number: int = entry["n"]

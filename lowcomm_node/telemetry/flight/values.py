@@ -36,8 +36,7 @@ from lowcomm_node.errors import StoreError
 __all__ = ["CLASSES", "MODULES", "PARTS", "DumpError", "StandIn", "Tree", "decode", "encode", "fits", "stand_in"]
 
 MODULES: tuple[ModuleType, ...] = (
-    units, errors, events, commands, messages, node, chance, schedule, partners, deadlines, health,
-    initiator, answerer,
+    units, errors, events, commands, messages, node, chance, schedule, deadlines, health, partners, initiator, answerer,
 )  # fmt: skip
 """Where everything is defined that may stand in a dump. A module of the core that keeps state belongs here."""
 
@@ -120,7 +119,7 @@ def _encode_container(value: object) -> Tree:
     if cls in (set, frozenset):
         items = [encode(item) for item in value]  # type: ignore[attr-defined]
         return {f"${cls.__name__}": sorted(items, key=repr)}  # a set has no order, a file that is compared has one
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         tag = "$OrderedDict" if isinstance(value, OrderedDict) else "$dict"  # whatever makes its values: see ``state``
         return {tag: [[encode(key), encode(item)] for key, item in value.items()]}
     raise TypeError(f"{cls.__module__}.{cls.__qualname__} cannot be recorded")

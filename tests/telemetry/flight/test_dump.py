@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowcomm_node.sim.link import virtual_peer
-from lowcomm_node.sim.swarm import VIRTUAL_RUN
+from lowcomm_node.sim.swarm import VIRTUAL_RUN as RUN
 from lowcomm_node.telemetry.flight.dump import Dump, dump_text, read_dump
 from lowcomm_node.telemetry.flight.recorder import Recording
 from lowcomm_node.telemetry.flight.redaction import redacted
@@ -65,7 +65,7 @@ def test_a_redacted_dump_names_nobody(recordings: list[Recording]) -> None:
     full = "".join(dump_text(HEADER, recording) for recording in recordings)
 
     assert not any(virtual_peer(index) in text for index in range(4))
-    assert VIRTUAL_RUN not in text
+    assert RUN not in text
     assert "203.0.113.5" not in text
     assert '"run_name": "run"' in text
     assert text.count('"reason": "timeout"') == full.count('"reason": "timeout"') > 0

@@ -217,7 +217,7 @@ def test_the_seed_is_not_held_and_the_draws_are(recording: Recording) -> None:
         ("", "rules", None, "no rules"),
         ("", "_is_ready", "yes", "cannot be str"),
         ("partners", "_charm", 1, "no partners._charm"),
-        ("_weather", "_x", 1, "no part '_weather'"),
+        ("_wealth", "_x", 1, "no part '_wealth'"),
     ],
 )
 def test_a_state_of_another_core_is_one_error(

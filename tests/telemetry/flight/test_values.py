@@ -3,16 +3,15 @@
 import importlib
 import json
 import math
-import pkgutil
 from collections import OrderedDict, deque
 from dataclasses import is_dataclass
 from typing import Any, get_args
 
+import grimp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowcomm_node import core
 from lowcomm_node.core.commands import Command
 from lowcomm_node.core.events import Event, LinkFailed, StepsTaken
 from lowcomm_node.core.messages import Message
@@ -29,18 +28,15 @@ from lowcomm_node.telemetry.flight.values import (
 )
 from lowcomm_node.units import MeetingId, Stream
 
-_STATELESS = {"membership", "progress"}
-"""Modules of the core that keep nothing."""
-_OTHERS = {"chunks", "fingerprint", "pacing", "supervision"}
-"""Decisions about downloads and the trainer process, of which ``NodeCore`` knows nothing."""
 
-
-def test_every_module_of_the_core_is_known() -> None:
+def test_every_module_the_core_is_made_of_is_known() -> None:
     """A new module with classes of its own must be listed, or what it keeps cannot be recorded."""
-    modules = {module.name for module in pkgutil.iter_modules(core.__path__)}
+    graph = grimp.build_graph("lowcomm_node", cache_dir=None)
+    upstream = graph.find_upstream_modules("lowcomm_node.core.node")
 
-    listed = {module.__name__.removeprefix("lowcomm_node.core.") for module in MODULES}
-    assert modules - _STATELESS - _OTHERS <= listed
+    for name in upstream - {module.__name__ for module in MODULES}:
+        own = [cls for cls in vars(importlib.import_module(name)).values() if isinstance(cls, type)]
+        assert not [cls for cls in own if cls.__module__ == name and name.startswith("lowcomm_node.core.")]
 
 
 @pytest.mark.parametrize("cls", [*get_args(Event), *get_args(Command), *get_args(Message)])
@@ -64,7 +60,9 @@ def test_what_goes_in_comes_out(cls: Any, data: st.DataObject) -> None:
 
     again = decode(json.loads(json.dumps(encode(value), allow_nan=False)))
 
-    assert repr(again) == repr(value)  # NaN is not equal to itself
+    assert again == value or repr(again) == repr(
+        value
+    )  # NaN is not equal to itself; of mappings only the content counts
 
 
 @pytest.mark.parametrize(
@@ -151,11 +149,3 @@ def test_events_without_payload_are_kept_as_they_are() -> None:
     event = LinkFailed(meeting_id=MeetingId("m"), reason="timeout")
 
     assert without_payload(event) is event
-
-
-def test_modules_that_keep_nothing_are_named_rightly() -> None:
-    """The exceptions above exist and have no class with state."""
-    for name in _STATELESS:
-        module = importlib.import_module(f"lowcomm_node.core.{name}")
-        own = [cls for cls in vars(module).values() if isinstance(cls, type) and cls.__module__ == module.__name__]
-        assert all(is_dataclass(cls) for cls in own)

@@ -51,6 +51,8 @@ class Population(Protocol[_T]):
 
     stride: int
     """Own steps between two reports of a trainer."""
+    is_attacking: bool
+    """Hostile trainers behave like honest ones before."""
     state_bytes: int
     """What a newcomer downloads."""
 

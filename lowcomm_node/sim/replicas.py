@@ -86,7 +86,7 @@ class ReplicaTrainer:
 
     def carry_out(self, command: Command) -> Event | None:
         assert isinstance(command, EncodeOffer | EncodeAnswer | EncodeClose | ApplyClose | SettleMeeting | DropMeeting)
-        if self.is_hostile:
+        if self.is_hostile and self._population.is_attacking:
             with self._population.falsified(self.replica):
                 return self._desk.handle(command)
         if not self._population.has_hostile or not isinstance(command, ApplyClose | SettleMeeting):
@@ -105,6 +105,7 @@ class ReplicaPopulation:
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
+        self.is_attacking = False
         manifest = scenario.manifest
         self.run_id = run_id(manifest)
         self.has_hostile = scenario.hostile_ratio > 0
@@ -125,7 +126,7 @@ class ReplicaPopulation:
         return ReplicaTrainer(self, index, is_hostile=is_hostile)
 
     def take_over(self, newcomer: ReplicaTrainer, donor: ReplicaTrainer) -> None:
-        if donor.is_hostile:
+        if donor.is_hostile and self.is_attacking:
             with self.falsified(donor.replica):
                 newcomer.replica.load(donor.replica.state(), is_own=False)
         else:

@@ -181,8 +181,8 @@ class VirtualSwarm(VirtualClock, Generic[T]):
         """The machine is gone for good, with all it knew. Its partners see their connections end."""
         node.is_gone, node.has_trainer = True, False
         node.life += 1
+        del self.nodes[node.name]  # first: a partner that hears of it may dial again at once
         self._cut(node)
-        del self.nodes[node.name]
 
     # How nodes get to know each other, how messages travel, and what is made of what happens.
 

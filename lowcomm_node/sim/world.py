@@ -103,6 +103,7 @@ class World(VirtualSwarm[T]):
         """Run it to its end; ``on_look`` hears of each look."""
         scenario = self._scenario
         hostile = round(scenario.hostile_ratio * scenario.nodes)
+        self.at(scenario.attack_from_s, self._attack)
         for index in range(scenario.nodes):
             self._come(is_initial=True, is_hostile=index < hostile)
         if scenario.churn_per_minute:
@@ -145,8 +146,11 @@ class World(VirtualSwarm[T]):
             return
         if not host.trainer.is_hostile:
             is_with_hostile = partner is not None and partner.trainer.is_hostile
-            self._tally.judged(report, is_with_hostile=is_with_hostile)
-            self._population.pushed(host.trainer, report.meeting_id, is_by_hostile=is_with_hostile)
+            if self._population.is_attacking:
+                self._tally.judged(report, is_with_hostile=is_with_hostile)
+            self._population.pushed(
+                host.trainer, report.meeting_id, is_by_hostile=is_with_hostile and self._population.is_attacking
+            )
         if report.outcome == "completed" and not host.is_initial:
             if math.isnan(host.met_at):
                 host.met_at = self.now - host.joined_at
@@ -279,7 +283,10 @@ class World(VirtualSwarm[T]):
     def _churn_gap_s(self) -> float:
         return self._chance.expovariate(self._scenario.churn_per_minute * self._scenario.nodes / 60)
 
-    # Partitions.
+    # Trouble.
+
+    def _attack(self) -> None:
+        self._population.is_attacking = True
 
     def _are_apart(self, one: PeerId, other: PeerId) -> bool:
         return bool(self._sides) and self._sides.get(one, 0) != self._sides.get(other, 0)

@@ -6,6 +6,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DirectoryError",
+    "DivergedError",
     "LinkError",
     "LowcommError",
     "NoPeerError",
@@ -56,6 +57,12 @@ class TrainerError(LowcommError):
     """The trainer process failed or refused a request."""
 
     code = "trainer"
+
+
+class DivergedError(LowcommError):
+    """This node's state became unfit again and again, whatever it was replaced by."""
+
+    code = "diverged"
 
 
 class RefusalReason(StrEnum):

@@ -74,6 +74,10 @@ class MeetingSink(Protocol):
 
     def message_received(self, message: Message) -> None: ...
 
+    def message_progressed(self, meeting_id: MeetingId) -> None:
+        """Bytes of a message move, either way; a few times a second at most."""
+        ...
+
     def link_failed(self, meeting_id: MeetingId, reason: str) -> None: ...
 
 

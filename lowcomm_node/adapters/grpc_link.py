@@ -120,6 +120,10 @@ class GrpcLink:
             self._replace(self._incoming, message.meeting_id, stream)
         self._sink.message_received(message)
 
+    def message_progressed(self, meeting_id: MeetingId) -> None:
+        """A stream moves (``StreamOwner``)."""
+        self._sink.message_progressed(meeting_id)
+
     def bytes_carried(self, direction: str, message: Message | None, frame_bytes: int) -> None:
         """Count what crossed the wire (``StreamOwner``)."""
         payload_bytes = 0

@@ -20,7 +20,9 @@ __all__ = ["FrameTransport", "MeetingStream", "StreamOwner"]
 
 _MAX_QUEUED_MESSAGES = 8
 _LINGER_S = 3.0
-_LEAST_BYTES_PER_S = 4096
+_LEAST_BYTES_PER_S = 16 << 10
+"""A frame of 256 KiB in 16 s. Slower messages are cut off: each sign of life restarts deadlines, and drops must not last for ever."""
+_TELL_EVERY_S = 0.25
 _DIGEST_IN_THREAD_BYTES = 1 << 20
 _OWN_TURN_PATIENCE = 4
 """Our own trainer may take a while; its deadlines are the core's. This only ends a stream that everybody forgot."""
@@ -41,6 +43,10 @@ class StreamOwner(Protocol):
 
     def message_arrived(self, stream: "MeetingStream", message: Message) -> None:
         """Raises RemoteProtocolError when the message has no place on this stream."""
+        ...
+
+    def message_progressed(self, meeting_id: MeetingId) -> None:
+        """Part of a message has crossed, either way; told a few times a second at most."""
         ...
 
     def bytes_carried(self, direction: str, message: Message | None, frame_bytes: int) -> None:
@@ -83,6 +89,7 @@ class MeetingStream:
         self._is_peers_turn = True
         self._refusal = ""
         self._progress_at = self._clock()
+        self._told_at = float("-inf")
         self._message_due_at = float("inf")
 
     def send(self, message: Message) -> None:
@@ -149,6 +156,7 @@ class MeetingStream:
                     if self._message_due_at == float("inf"):
                         allowed_s = self._stall_timeout_s + reader.missing_bytes / _LEAST_BYTES_PER_S
                         self._message_due_at = self._progress_at + allowed_s
+                    self._tell_progress(reader.meeting_id)
                     continue
                 self._message_due_at = float("inf")
                 self._is_peers_turn = False
@@ -200,11 +208,17 @@ class MeetingStream:
                 await self._transport.write(data)
                 frame_bytes += len(data)
                 self._progress_at = self._clock()
+                self._tell_progress(self.meeting_id)
         except (LinkError, asyncio.CancelledError):
             self._owner.bytes_carried("sent", None, frame_bytes)
             raise
         self._is_peers_turn = True
         self._owner.bytes_carried("sent", message, frame_bytes)
+
+    def _tell_progress(self, meeting_id: MeetingId | None) -> None:
+        if meeting_id is not None and not self._is_closing and self._progress_at - self._told_at >= _TELL_EVERY_S:
+            self._told_at = self._progress_at
+            self._owner.message_progressed(meeting_id)
 
     async def _watch(self) -> None:
         while True:

@@ -14,6 +14,9 @@ __all__ = [
     "EncodeAnswer",
     "EncodeClose",
     "EncodeOffer",
+    "GiveUp",
+    "Heal",
+    "HealReason",
     "OpenLink",
     "ReportMeeting",
     "Role",
@@ -27,6 +30,17 @@ class Role(StrEnum):
 
     INITIATOR = "initiator"
     ANSWERER = "answerer"
+
+
+class HealReason(StrEnum):
+    """Why a node's own state is not worth meeting with."""
+
+    NONFINITE = "nonfinite"
+    """Loss or gradient was not finite in several steps in a row."""
+    CLIPPED = "clipped"
+    """Corrections with one partner after the other were far over the clip norm."""
+    FAR = "far"
+    """Corrections with one partner after the other were many times as long as this node's used to be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +132,24 @@ class ReportMeeting:
     """As in CorrectionApplied."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heal:
+    """Shell: stop training, load a donor's state, and train on; ends with TrainerReady (or TrainerLost).
+
+    An own checkpoint does only where no member has state to give for a while: all may have diverged together. The node takes part in no meeting meanwhile, and its record should say that it has no state.
+    """
+
+    reason: HealReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GiveUp:
+    """Shell: end the node with an error that says so. It has healed ``num_heals`` times in a row, and is unwell again."""
+
+    reason: HealReason
+    num_heals: int
+
+
 Command = (
     EncodeOffer
     | EncodeAnswer
@@ -129,4 +161,6 @@ Command = (
     | Send
     | CloseLink
     | ReportMeeting
+    | Heal
+    | GiveUp
 )

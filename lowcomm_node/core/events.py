@@ -16,6 +16,7 @@ __all__ = [
     "LinkFailed",
     "Member",
     "MembersSeen",
+    "MessageProgressed",
     "MessageReceived",
     "OfferEncoded",
     "StepsTaken",
@@ -50,6 +51,8 @@ class StepsTaken:
     """Own steps in total, since the node's first."""
     is_cooldown: bool = False
     """The run is in its last phase, in which meetings are dense."""
+    nonfinite_steps: int = 0
+    """Of the steps of this life of the trainer, those whose loss or gradient was not finite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +115,16 @@ class TrainerLost:
 class TrainerReady:
     """The trainer has the run's state in place and serves meetings from now on, until TrainerLost."""
 
+    applied_meetings: tuple[MeetingId, ...] = ()
+    """The newest meetings that this node has answered and whose correction is in this state, newest last; of a donor's none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageProgressed:
+    """Bytes of a message of this meeting have moved, either way: its partner lives. A few times a second at most."""
+
+    meeting_id: MeetingId
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageReceived:
@@ -154,6 +167,7 @@ Event = (
     | EncodingRefused
     | TrainerLost
     | TrainerReady
+    | MessageProgressed
     | MessageReceived
     | LinkFailed
     | MembersSeen

@@ -21,10 +21,11 @@ from lowcomm_node.core.commands import (
     Send,
     SettleMeeting,
 )
+from lowcomm_node.core.deadlines import Deadlines, Silence, Wait
 from lowcomm_node.core.events import CloseEncoded, CorrectionApplied, EncodingRefused, OfferEncoded
 from lowcomm_node.core.messages import Answer, Close, Confirm, Offer, Verdict
 from lowcomm_node.core.partners import Partners
-from lowcomm_node.units import MeetingId, PeerId, RunId, Stream
+from lowcomm_node.units import Codec, MeetingId, PeerId, RunId, Stream
 
 __all__ = ["InitiatingEnd"]
 
@@ -44,12 +45,24 @@ class _Phase(Enum):
     SETTLING = auto()  # the verdict is "applied"; the trainer follows it
 
 
+_WAITS = {
+    _Phase.ENCODING: Wait.OFFER_ENCODED,
+    _Phase.OFFERED: Wait.ANSWER,
+    _Phase.CLOSING: Wait.CLOSE_ENCODED,
+    _Phase.CLOSED: Wait.VERDICT,
+}
+"""What a verdict has decided must be followed, however long the trainer takes."""
+
+
 @dataclass(slots=True)
 class _Initiated:
     meeting_id: MeetingId
     streams: tuple[Stream, ...]
+    is_dense: bool
     started_at: float
     changed_at: float
+    silence: Silence
+    """Of the wait that the meeting is in."""
     phase: _Phase = _Phase.ENCODING
     peer: PeerId = PeerId("")
     grpc_address: str = ""
@@ -58,8 +71,6 @@ class _Initiated:
     encoded: OfferEncoded | None = None
     close: Close | None = None
     has_link: bool = False
-    linked_at: float = 0.0
-    """When the newest connection was asked for, or the close was sent over it."""
     retry_at: float = 0.0
 
 
@@ -72,7 +83,7 @@ class InitiatingEnd:
         own: PeerId,
         run_id: RunId,
         protocol_version: int,
-        deadline_s: float,
+        deadlines: Deadlines,
         verdict_keep_s: float,
         partners: Partners,
         chance: Chance,
@@ -80,7 +91,7 @@ class InitiatingEnd:
         self._own = own
         self._run_id = run_id
         self._protocol_version = protocol_version
-        self._deadline_s = deadline_s
+        self._deadlines = deadlines
         self._verdict_keep_s = verdict_keep_s
         self._partners = partners
         self._chance = chance
@@ -104,12 +115,24 @@ class InitiatingEnd:
         meeting = self._meetings.get(meeting_id)
         return meeting.peer if meeting else None
 
+    def is_dense(self, meeting_id: MeetingId) -> bool:
+        """Is a meeting of ours about whole tensors?"""
+        meeting = self._meetings.get(meeting_id)
+        return meeting is not None and meeting.is_dense
+
     def start(self, streams: tuple[Stream, ...], is_dense: bool, now: float) -> list[Command]:
         """Start a meeting for the streams that are due. Nothing when there is nobody to meet."""
         if self._partners.choose(now, frozenset()) is None or len(self._meetings) >= _MAX_UNSETTLED:
             return []
         meeting_id = MeetingId(self._chance.token().hex())
-        self._meetings[meeting_id] = _Initiated(meeting_id=meeting_id, streams=streams, started_at=now, changed_at=now)
+        self._meetings[meeting_id] = _Initiated(
+            meeting_id=meeting_id,
+            streams=streams,
+            is_dense=is_dense,
+            started_at=now,
+            changed_at=now,
+            silence=Silence(now),
+        )
         self.active = meeting_id
         return [EncodeOffer(meeting_id=meeting_id, streams=streams, is_dense=is_dense)]
 
@@ -141,7 +164,9 @@ class InitiatingEnd:
         meeting = self._meetings.get(event.meeting_id)
         if meeting is None or meeting.phase is not _Phase.ENCODING:
             return [DropMeeting(meeting_id=event.meeting_id)]
+        self._kept(Wait.OFFER_ENCODED, meeting, now)
         meeting.encoded = event
+        meeting.is_dense = any(plan.codec is Codec.DENSE for plan in event.plans)  # as the answerer sees it
         return self._ask_somebody(meeting, now, "no_partner")
 
     def busy(self, meeting_id: MeetingId, now: float) -> list[Command]:
@@ -167,7 +192,8 @@ class InitiatingEnd:
         meeting = self._meetings.get(answer.meeting_id)
         if meeting is None or meeting.phase is not _Phase.OFFERED:
             return []  # a late answer to a meeting that was given up, or a duplicate
-        meeting.phase, meeting.changed_at = _Phase.CLOSING, now
+        self._kept(Wait.ANSWER, meeting, now)
+        _enter(meeting, _Phase.CLOSING, now)
         meeting.encoded = None
         return [EncodeClose(answer=answer)]
 
@@ -175,10 +201,10 @@ class InitiatingEnd:
         meeting = self._meetings.get(event.meeting_id)
         if meeting is None or meeting.phase is not _Phase.CLOSING:
             return [DropMeeting(meeting_id=event.meeting_id)]
+        self._kept(Wait.CLOSE_ENCODED, meeting, now)
         meeting.close = Close(meeting_id=event.meeting_id, parts=event.parts, scales=event.scales)
-        meeting.phase, meeting.changed_at = _Phase.CLOSED, now
+        _enter(meeting, _Phase.CLOSED, now)
         if meeting.has_link:
-            meeting.linked_at = now
             return [Send(meeting_id=event.meeting_id, message=meeting.close)]
         return self._wait_aside(meeting, now)
 
@@ -202,8 +228,11 @@ class InitiatingEnd:
         is_let_go = meeting is not None and meeting.phase is _Phase.OFFERED and not verdict.applied
         if meeting is None or not (meeting.phase is _Phase.CLOSED or is_let_go):
             return []
+        if meeting.phase is _Phase.CLOSED and meeting.has_link:
+            self._kept(Wait.VERDICT, meeting, now)
         if verdict.applied:
-            meeting.phase, meeting.changed_at, meeting.close = _Phase.SETTLING, now, None
+            _enter(meeting, _Phase.SETTLING, now)
+            meeting.close = None
             return [SettleMeeting(meeting_id=verdict.meeting_id)]
         reason = verdict.reason.value if verdict.reason else "refused"
         confirm = Send(meeting_id=verdict.meeting_id, message=Confirm(meeting_id=verdict.meeting_id))
@@ -245,22 +274,44 @@ class InitiatingEnd:
             commands += self._end(meeting, "half" if is_open else "failed", "trainer", now)
         return commands
 
+    def progressed(self, meeting_id: MeetingId, now: float) -> None:
+        """Bytes move between us and the partner."""
+        meeting = self._meetings.get(meeting_id)
+        if meeting is not None and meeting.phase in (_Phase.OFFERED, _Phase.CLOSED):
+            meeting.silence.end(now)
+
     def ticked(self, now: float) -> list[Command]:
+        """Let go of what does not come; ask again for a verdict that may be had."""
         commands: list[Command] = []
         for meeting in list(self._meetings.values()):
-            age_s = now - meeting.changed_at
-            if meeting.phase is _Phase.OFFERED and age_s > self._deadline_s:
-                self._partners.failed(meeting.peer, now)
-                commands += self._give_up(meeting, "timeout", now)
-            elif meeting.phase is _Phase.CLOSED and age_s > self._verdict_keep_s:
-                commands.append(DropMeeting(meeting_id=meeting.meeting_id))
+            wait = _WAITS.get(meeting.phase)
+            if meeting.phase is _Phase.CLOSED and now - meeting.changed_at > self._verdict_keep_s:
+                commands += [DropMeeting(meeting_id=meeting.meeting_id), CloseLink(meeting_id=meeting.meeting_id)]
                 commands += self._end(meeting, "half", "no_verdict", now)
-            elif meeting.phase is _Phase.CLOSED and meeting.has_link and now - meeting.linked_at > self._deadline_s:
-                commands.append(CloseLink(meeting_id=meeting.meeting_id))
-                commands += self._wait_aside(meeting, now)
-            elif meeting.phase is _Phase.CLOSED and not meeting.has_link and now >= meeting.retry_at:
-                commands += self._ask_for_verdict(meeting, now)
+            elif meeting.phase is _Phase.CLOSED and not meeting.has_link:
+                if now >= meeting.retry_at:
+                    commands += self._ask_for_verdict(meeting, now)
+            elif wait is not None and self._is_overdue(wait, meeting, now):
+                self._deadlines.missed(
+                    wait, meeting.is_dense, meeting.silence.longest_s(now), _waited_for(wait, meeting)
+                )
+                if wait is Wait.VERDICT:
+                    commands.append(CloseLink(meeting_id=meeting.meeting_id))
+                    commands += self._wait_aside(meeting, now)
+                    continue
+                if wait is Wait.ANSWER:
+                    self._partners.failed(meeting.peer, now)
+                commands += self._give_up(meeting, "timeout", now)
         return commands
+
+    def _is_overdue(self, wait: Wait, meeting: _Initiated, now: float) -> bool:
+        limit_s = self._deadlines.limit_s(wait, meeting.is_dense, _waited_for(wait, meeting))
+        return now - meeting.silence.since > limit_s
+
+    def _kept(self, wait: Wait, meeting: _Initiated, now: float) -> None:
+        """What was waited for has come."""
+        silence_s = meeting.silence.longest_s(now)
+        self._deadlines.kept(wait, meeting.is_dense, silence_s, _waited_for(wait, meeting))
 
     def _ask_somebody(self, meeting: _Initiated, now: float, reason: str) -> list[Command]:
         member = None
@@ -276,7 +327,8 @@ class InitiatingEnd:
         encoded = meeting.encoded
         if encoded is None:
             return self._give_up(meeting, "disconnect", now)
-        meeting.phase, meeting.changed_at, meeting.has_link = _Phase.OFFERED, now, True
+        _enter(meeting, _Phase.OFFERED, now)
+        meeting.has_link = True
         meeting.attempts += 1
         offer = Offer(
             meeting_id=meeting.meeting_id,
@@ -294,7 +346,7 @@ class InitiatingEnd:
     def _ask_for_verdict(self, meeting: _Initiated, now: float) -> list[Command]:
         if meeting.close is None:
             return []
-        meeting.has_link, meeting.linked_at = True, now
+        meeting.has_link, meeting.silence = True, Silence(now)
         meeting.attempts += 1
         meeting.retry_at = now + min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2 ** min(meeting.attempts, _MAX_DOUBLINGS))
         return [self._open(meeting, meeting.close)]
@@ -351,3 +403,12 @@ class InitiatingEnd:
         self._meetings.pop(meeting_id, None)
         if self.active == meeting_id:
             self.active = None
+
+
+def _enter(meeting: _Initiated, phase: _Phase, now: float) -> None:
+    meeting.phase, meeting.changed_at, meeting.silence = phase, now, Silence(now)
+
+
+def _waited_for(wait: Wait, meeting: _Initiated) -> PeerId | None:
+    """The partner, where it is not our own trainer."""
+    return meeting.peer if wait in (Wait.ANSWER, Wait.VERDICT) else None

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from lowcomm_node.core.answerer import AnsweringEnd, turn_away
 from lowcomm_node.core.chance import Chance
-from lowcomm_node.core.commands import Command
+from lowcomm_node.core.commands import Command, HealReason
+from lowcomm_node.core.deadlines import Deadline, Deadlines
 from lowcomm_node.core.events import (
     AnswerEncoded,
     CloseEncoded,
@@ -18,6 +19,7 @@ from lowcomm_node.core.events import (
     Event,
     LinkFailed,
     MembersSeen,
+    MessageProgressed,
     MessageReceived,
     OfferEncoded,
     StepsTaken,
@@ -25,6 +27,7 @@ from lowcomm_node.core.events import (
     TrainerLost,
     TrainerReady,
 )
+from lowcomm_node.core.health import Health
 from lowcomm_node.core.initiator import InitiatingEnd
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, Refusal, Verdict
 from lowcomm_node.core.partners import Partners
@@ -45,17 +48,20 @@ class NodeRules:
     periods: Mapping[Stream, int]
     """K per stream in own steps; 0 is never."""
     deadline_s: float
+    """The longest deadline of a wait."""
     verdict_keep_s: float
     max_peers: int
     seed: bytes
     """Of this life of this node: meeting ids must not repeat after a restart."""
     timing: Timing = Timing.UNIFORM
+    shortest_deadline_s: float = 3.0
+    """A trainer that validates, a machine that is busy otherwise: such pauses are longer than any median on loopback."""
 
 
 class NodeCore:
     """One node. Invariants: at most one meeting has its attention; each meeting id gets one verdict.
 
-    While there is no trainer with the run's state (before TrainerReady, after TrainerLost) it takes part in no meeting:
+    While there is no trainer with the run's state (before TrainerReady, after TrainerLost or Heal) it takes part in no meeting:
     commands to the trainer would get lost, or be carried out on weights that are about to be replaced.
     """
 
@@ -63,16 +69,19 @@ class NodeCore:
         self._own = rules.own
         self.partners = Partners(rules.own, rules.max_peers, Chance(rules.seed + b"partners"))
         self._schedule = ExchangeSchedule(rules.periods, Chance(rules.seed + b"schedule"), rules.timing)
+        self._longest_s = rules.deadline_s
+        self._deadlines = Deadlines(shortest_s=rules.shortest_deadline_s, longest_s=rules.deadline_s)
+        self._health = Health()
         self._initiator = InitiatingEnd(
             own=rules.own,
             run_id=rules.run_id,
             protocol_version=rules.protocol_version,
-            deadline_s=rules.deadline_s,
+            deadlines=self._deadlines,
             verdict_keep_s=rules.verdict_keep_s,
             partners=self.partners,
             chance=Chance(rules.seed + b"meetings"),
         )
-        self._answerer = AnsweringEnd(deadline_s=rules.deadline_s, verdict_keep_s=rules.verdict_keep_s)
+        self._answerer = AnsweringEnd(deadlines=self._deadlines, verdict_keep_s=rules.verdict_keep_s)
         self._is_ready = False
         self._is_draining = False
 
@@ -81,11 +90,15 @@ class NodeCore:
         match event:
             case Ticked():
                 self.partners.expire(now)
-                return self._initiator.ticked(now) + self._answerer.ticked(now)
+                return self._initiator.ticked(now) + self._answerer.ticked(now) + self._take_care(now)
             case StepsTaken():
                 return self._steps_taken(event, now)
             case MembersSeen():
                 self.partners.see_all(event.members, now)
+                return []
+            case MessageProgressed():
+                self._initiator.progressed(event.meeting_id, now)
+                self._answerer.progressed(event.meeting_id, now)
                 return []
             case MessageReceived():
                 return self._received(event.message, now)
@@ -105,10 +118,10 @@ class NodeCore:
                 return self._encoding_refused(event, now)
             case TrainerReady():
                 self._is_ready = True
-                return []
+                self._health.state_replaced(now)
+                return self._answerer.state_restored(event.applied_meetings, now)
             case TrainerLost():
-                self._is_ready = False
-                return self._initiator.trainer_lost(now) + self._answerer.trainer_lost(now)
+                return self._without_state(now)
             case DrainRequested():
                 self._is_draining = True
                 return []
@@ -125,13 +138,23 @@ class NodeCore:
         """What the active meeting is doing, for people; empty when there is none."""
         return self._initiator.phase() or self._answerer.phase()
 
+    def deadlines(self) -> tuple[Deadline, ...]:
+        """What this node waits for, and how long at most, for people."""
+        return self._deadlines.current()
+
+    @property
+    def has_sound_state(self) -> bool:
+        """Can this node meet others, and give its state to joiners? Its record should say so."""
+        return self._is_ready and self._health.unwell is None
+
     def _is_free(self) -> bool:
         return self._initiator.active is None and self._answerer.active is None
 
     def _steps_taken(self, event: StepsTaken, now: float) -> list[Command]:
+        self._health.stepped(event.steps, event.nonfinite_steps, now)
         due = self._schedule.due(event.steps)
-        if not due or self._is_draining or not self._is_ready or not self._is_free():
-            return []  # what is due stays due
+        if not due or self._is_draining or not self.has_sound_state or not self._is_free():
+            return self._take_care(now)  # what is due stays due
         self._schedule.met(due, event.steps)
         return self._initiator.start(due, event.is_cooldown, now)
 
@@ -161,7 +184,7 @@ class NodeCore:
             return self._answerer.offered_again(offer.meeting_id)
         if self._is_draining:
             return turn_away(Refusal(meeting_id=offer.meeting_id, reason=RefusalReason.LEAVING))
-        if not self._is_ready:
+        if not self.has_sound_state:
             return turn_away(Refusal(meeting_id=offer.meeting_id, reason=RefusalReason.NOT_READY))
         is_ours = self._initiator.knows(offer.meeting_id)  # a meeting id somebody has copied from us
         if is_ours or self._answerer.active is not None or not self._initiator.yields_to(offer.sender):
@@ -171,11 +194,38 @@ class NodeCore:
         return yielded + self._answerer.offered(offer, now)
 
     def _corrected(self, event: CorrectionApplied, now: float) -> list[Command]:
-        if self._answerer.knows(event.meeting_id):
-            return self._answerer.applied(event, now)
-        if self._initiator.knows(event.meeting_id):
-            return self._initiator.settled(event, now)
-        return []
+        meeting_id = event.meeting_id
+        end = self._answerer if self._answerer.knows(meeting_id) else self._initiator
+        peer, is_dense = end.peer_of(meeting_id), end.is_dense(meeting_id)
+        if peer is None:
+            return []
+        commands = self._answerer.applied(event, now) if end is self._answerer else self._initiator.settled(event, now)
+        if commands:
+            self._health.corrected(
+                peer,
+                is_dense=is_dense,
+                norms=event.norms,
+                scales=event.scales,
+                num_others=self.partners.num_with_state(),
+                now=now,
+            )
+        return commands
+
+    def _take_care(self, now: float) -> list[Command]:
+        """Have this node healed when it is unwell. Meetings under way may end first, unless nothing here is finite."""
+        health = self._health
+        if health.unwell is None or not self._is_ready or self._is_draining:
+            return []
+        is_urgent = health.unwell is HealReason.NONFINITE or now - health.unwell_since > self._longest_s
+        if not is_urgent and not self.is_settled():
+            return []
+        cure = health.cure(now)
+        return [*self._without_state(now), cure] if cure is not None else []
+
+    def _without_state(self, now: float) -> list[Command]:
+        """The state is gone, or about to be; what was pending in the trainer too."""
+        self._is_ready = False
+        return self._initiator.trainer_lost(now) + self._answerer.trainer_lost(now)
 
     def _encoding_refused(self, event: EncodingRefused, now: float) -> list[Command]:
         if self._answerer.knows(event.meeting_id):

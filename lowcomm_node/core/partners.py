@@ -129,6 +129,10 @@ class Partners:
     def views(self) -> tuple[PeerView, ...]:
         return tuple(self._known.values())
 
+    def num_with_state(self) -> int:
+        """Members that have state to meet with, as their records say."""
+        return sum(known.member.has_state for known in self._known.values())
+
     def counts(self, now: float) -> tuple[int, int]:
         """Members reachable as far as we know, and members under suspicion."""
         suspect = sum(known.is_suspect(now) for known in self._known.values())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lowcomm_node import PROTOCOL_VERSION
 from lowcomm_node.adapters.identity import load_or_create
+from lowcomm_node.core.commands import GiveUp, Heal
 from lowcomm_node.core.events import DrainRequested, Ticked, TrainerLost, TrainerReady
 from lowcomm_node.core.node import NodeCore, NodeRules
 from lowcomm_node.core.schedule import Timing
@@ -24,7 +25,7 @@ from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.runtime import Runtime
 from lowcomm_node.daemon.status import base_status, meeting_status, peers_status, training_status
 from lowcomm_node.daemon.training import Training
-from lowcomm_node.errors import ConfigError
+from lowcomm_node.errors import ConfigError, DivergedError
 from lowcomm_node.settings.canonical import canonical_bytes, manifest_from_canonical, run_id
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
@@ -76,6 +77,7 @@ class Node:
         self._announce_now = asyncio.Event()
         self._announcing: asyncio.Task[None] | None = None
         self._num_signals = 0
+        self._diverged: DivergedError | None = None
         self._state, self._detail = "starting", ""
         self._manifest = options.manifest
         self._run_id: RunId | None = None
@@ -178,6 +180,7 @@ class Node:
             clock=self._clock,
             recorder=self._recorder,
             send_to_trainer=self._training.send,
+            on_cure=self._cure,
         )
         await self._network.open(run, canonical, ready, self._runtime, self._training.take_snapshot)
         self._runtime.connect(self._network.link)
@@ -224,6 +227,8 @@ class Node:
                 reachable, suspect = self._core.partners.counts(now)
                 self._metrics.peers_counted(reachable=reachable, suspect=suspect)
             self._latest_status = self.status()
+            if self._diverged is not None:
+                raise self._diverged
 
     async def _announce(self) -> None:
         """Keep our record in the directory alive; renew it at once when we have become a donor."""
@@ -232,7 +237,7 @@ class Node:
             report = self._training.report
             record = await self._network.announce(
                 progress_steps=report.progress_steps if report is not None else 0.0,
-                has_state=self._training.has_state,
+                has_state=self._training.has_state and self._core is not None and self._core.has_sound_state,
             )
             if self._core is not None:
                 self._core.carry_record(record)
@@ -334,6 +339,15 @@ class Node:
         self._announce_now.set()  # others should not ask us for a meeting or for our state now
         if self._runtime is not None:
             self._runtime.handle(TrainerLost())
+
+    def _cure(self, command: Heal | GiveUp) -> None:
+        """Our state is unfit: the trainer starts again with another one, and is ended when that has not helped."""
+        if isinstance(command, GiveUp):
+            self._diverged = DivergedError(
+                f"the training state became unfit again ({command.reason}) after {command.num_heals} heals in a row; "
+                "check this machine's memory, its GPU and its data, then join again"
+            )
+        self._training.kill()
 
     def _training_began(self) -> None:
         if self._runtime is not None:

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from lowcomm_node.core.commands import ReportMeeting, Role
+from lowcomm_node.core.commands import GiveUp, Heal, ReportMeeting, Role
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.telemetry.metrics import Metrics
@@ -90,6 +90,14 @@ class Recorder:
         else:
             self.tally.failed[report.reason] += 1
             self._log.debug("meeting_failed", reason=report.reason, **fields)
+
+    def unwell(self, cure: Heal | GiveUp) -> None:
+        """The core has found that this node's state is not worth meeting with."""
+        if isinstance(cure, Heal):
+            self.metrics.healing_began(cure.reason)
+            self._log.warning("healing", reason=cure.reason.value)
+        else:
+            self._log.error("healing_given_up", reason=cure.reason.value, heals=cure.num_heals)
 
     def wire_bytes(self, direction: str, stream: Stream, codec: Codec, num_bytes: int) -> None:
         """Payload of one stream has gone out (``sent``) or come in (``received``)."""

@@ -11,6 +11,8 @@ from lowcomm_node.core.commands import (
     Command,
     EncodeAnswer,
     EncodeOffer,
+    GiveUp,
+    Heal,
     OpenLink,
     ReportMeeting,
     Role,
@@ -25,6 +27,7 @@ from lowcomm_node.core.events import (
     LinkFailed,
     Member,
     MembersSeen,
+    MessageProgressed,
     MessageReceived,
     OfferEncoded,
     StepsTaken,
@@ -54,6 +57,7 @@ class Runtime:
         clock: Clock,
         recorder: Recorder,
         send_to_trainer: Callable[[ToTrainer], None],
+        on_cure: Callable[[Heal | GiveUp], None],
     ) -> None:
         self._core = core
         self._manifest = manifest
@@ -61,6 +65,7 @@ class Runtime:
         self._clock = clock
         self._recorder = recorder
         self._send_to_trainer = send_to_trainer
+        self._on_cure = on_cure
         self._link: Link | None = None
 
     def connect(self, link: Link) -> None:
@@ -89,7 +94,11 @@ class Runtime:
                 self._recorder.training(message)
                 if not message.is_finished:
                     in_cooldown = is_cooldown(message.progress_steps, self._manifest)
-                    self.handle(StepsTaken(steps=message.steps, is_cooldown=in_cooldown))
+                    self.handle(
+                        StepsTaken(
+                            steps=message.steps, is_cooldown=in_cooldown, nonfinite_steps=message.nonfinite_steps
+                        )
+                    )
             case _:
                 pass  # life-cycle messages: the node's own business
 
@@ -108,6 +117,10 @@ class Runtime:
                 return
             self.members_seen((member,))
         self.handle(MessageReceived(message=message))
+
+    def message_progressed(self, meeting_id: MeetingId) -> None:
+        """From the link: the partner lives, and takes or sends what it should."""
+        self.handle(MessageProgressed(meeting_id=meeting_id))
 
     def link_failed(self, meeting_id: MeetingId, reason: str) -> None:
         """From the link: the meeting's connection is gone."""
@@ -130,5 +143,8 @@ class Runtime:
                 role = Role.INITIATOR if isinstance(command, EncodeOffer) else Role.ANSWERER
                 self._recorder.meeting_started(role)
                 self._send_to_trainer(command)
+            case Heal() | GiveUp():
+                self._recorder.unwell(command)
+                self._on_cure(command)
             case _:
                 self._send_to_trainer(command)

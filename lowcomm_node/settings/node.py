@@ -62,7 +62,8 @@ class MeetingSettings:
     """Patience."""
 
     deadline_s: Annotated[float, Between(0.5, 3600.0)] = 20.0
-    """Seconds one phase of a meeting may take before it is given up."""
+    """Longest silence, in seconds, after which one wait of a meeting (for the partner, or for the own trainer) is given up. Nodes
+    learn shorter ones from the waits they see: median and spread, 3 s at least. A message that is moving is never cut off."""
     verdict_keep_s: Annotated[float, Between(1.0, 86400.0)] = 120.0
     """Seconds a finished meeting is remembered, so that a retry finds its verdict; no less than deadline_s."""
 

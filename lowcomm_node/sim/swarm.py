@@ -4,13 +4,25 @@ What happens depends on the seed alone. Faults that are not the network's are me
 """
 
 import random
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
-from lowcomm_node.core.commands import CloseLink, Command, OpenLink, ReportMeeting, Send
+from lowcomm_node.core.commands import (
+    ApplyClose,
+    CloseLink,
+    Command,
+    GiveUp,
+    Heal,
+    HealReason,
+    OpenLink,
+    ReportMeeting,
+    Send,
+)
 from lowcomm_node.core.events import (
+    CorrectionApplied,
     Event,
     LinkFailed,
     Member,
@@ -36,6 +48,8 @@ __all__ = ["VIRTUAL_RUN", "Node", "VirtualSwarm", "VirtualTrainer", "rules"]
 VIRTUAL_RUN = RunId("5a" * 32)
 
 _TICK_S = 0.25
+_MAX_KEPT = 64
+_DOWNLOAD_S = 2.0
 _FAREWELL_S = 1.0
 """What was sent before a link was closed still arrives; the far end sees the end of the stream then."""
 _NOBODY_S = 2.0
@@ -55,6 +69,10 @@ class VirtualTrainer(Protocol):
 
     def forget(self) -> None:
         """The process died and came back: what it held of meetings is gone."""
+        ...
+
+    def take_over(self, donor: Self) -> None:
+        """Its state becomes the donor's, as after a download; what it held of meetings is gone."""
         ...
 
 
@@ -101,6 +119,8 @@ class Node(Generic[T]):
     life: int = 0
     """Of the trainer: what was asked of an earlier one is lost."""
     served_until: float = 0.0
+    answered: deque[MeetingId] = field(default_factory=lambda: deque(maxlen=_MAX_KEPT))
+    """The newest meetings it has applied as their answerer: what a checkpoint tells of them."""
     is_gone: bool = False
     is_ticking: bool = False
 
@@ -108,8 +128,8 @@ class Node(Generic[T]):
 class VirtualSwarm(VirtualClock, Generic[T]):
     """Everything is drawn from one seed; running it twice gives the same history.
 
-    Everybody knows everybody, and reports are kept with their nodes. ``introduce``, ``passage``, ``heard`` and ``reported``
-    are there for swarms that do it in another way.
+    Everybody knows everybody, and reports are kept with their nodes. ``introduce``, ``passage``, ``heard``, ``handled`` and
+    ``reported`` are there for swarms that do it in another way.
 
     Args:
         trainers: one for each node.
@@ -201,13 +221,21 @@ class VirtualSwarm(VirtualClock, Generic[T]):
     def heard(self, node: Node[T], message: Message) -> None:
         """A complete message has come, and the core has not been told yet."""
 
+    def handled(self, node: Node[T], event: Event, commands: Sequence[Command]) -> None:
+        """A core has decided, and nothing of it has been done yet."""
+
+    def no_donor(self, node: Node[T]) -> None:
+        """The node wants to heal, and nobody has state to give. It goes on asking."""
+
     def reported(self, node: Node[T], report: ReportMeeting) -> None:
         """A meeting is over for this node."""
         node.reports.append(report)
 
     def feed(self, node: Node[T], event: Event) -> None:
         """Something happens to a node; its commands are carried out."""
-        for command in node.core.handle(event, self.now):
+        commands = node.core.handle(event, self.now)
+        self.handled(node, event, commands)
+        for command in commands:
             self._execute(node, command)
         if self._is_lazy and not node.is_ticking and not node.is_gone and not node.core.is_settled():
             node.is_ticking = True
@@ -224,6 +252,25 @@ class VirtualSwarm(VirtualClock, Generic[T]):
         self._cut(node)
         node.core = NodeCore(self._make_rules(node.name, self._seed + b" life %d" % node.life))
         self.introduce(node)
+
+    def heal(self, node: Node[T], reason: HealReason) -> None:
+        """The node's core has found its state unfit; that of a random other node takes its place after a while."""
+        node.trainer.forget()
+        node.answered.clear()
+        node.has_trainer = False
+        node.life += 1
+        self.at(_DOWNLOAD_S * (0.5 + self.random.random()), partial(self._take_over, node, node.life))
+
+    def _take_over(self, node: Node[T], life: int) -> None:
+        if node.life != life or node.is_gone:
+            return
+        donors = [other for other in self.nodes.values() if other is not node and other.core.has_sound_state]
+        if donors:
+            node.trainer.take_over(self.random.choice(donors).trainer)
+            self._trainer_up(node, life)
+        else:
+            self.no_donor(node)
+            self.at(_DOWNLOAD_S, partial(self._take_over, node, life))
 
     def _create(self, trainer: T) -> Node[T]:
         name = virtual_peer(self._count)
@@ -263,7 +310,7 @@ class VirtualSwarm(VirtualClock, Generic[T]):
     def _trainer_up(self, node: Node[T], life: int) -> None:
         if node.life == life:
             node.has_trainer = True
-            self.feed(node, TrainerReady())
+            self.feed(node, TrainerReady(applied_meetings=tuple(node.answered)))
 
     def _step(self, node: Node[T]) -> None:
         if not self.is_stepping or node.is_gone:
@@ -306,6 +353,10 @@ class VirtualSwarm(VirtualClock, Generic[T]):
                     self.at(_FAREWELL_S, lambda: self._break(gone, "disconnect"))
             case ReportMeeting():
                 self.reported(node, command)
+            case Heal():
+                self.heal(node, command.reason)
+            case GiveUp():
+                self.remove(node)
             case _:
                 assert node.has_trainer, f"{type(command).__name__} for a trainer that is not there"
                 # in the order they were given, as through a pipe
@@ -315,6 +366,8 @@ class VirtualSwarm(VirtualClock, Generic[T]):
 
     def _train(self, node: Node[T], life: int, command: Command) -> None:
         event = node.trainer.carry_out(command) if node.life == life else None
+        if isinstance(command, ApplyClose) and isinstance(event, CorrectionApplied):
+            node.answered.append(event.meeting_id)
         if event is not None:
             self.feed(node, event)
 

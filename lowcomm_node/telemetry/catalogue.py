@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Literal
 
-from lowcomm_node.core.commands import Role
+from lowcomm_node.core.commands import HealReason, Role
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import Codec, Stream
 
@@ -273,6 +273,13 @@ CATALOGUE: tuple[Metric, ...] = (
         help="Attempts to download the training state from a donor.",
         labels={"outcome": ("ok", "failed")},
         used_by="Can newcomers join?",
+    ),
+    Metric(
+        name="heals_total",
+        kind="counter",
+        help="Times the node gave up its own state for a donor's, by what was wrong with it.",
+        labels={"reason": tuple(HealReason)},
+        used_by="Does training diverge here? Is this machine's arithmetic broken?",
     ),
     Metric(
         name="checkpoint_writes_total",

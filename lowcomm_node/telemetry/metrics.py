@@ -22,7 +22,7 @@ from prometheus_client import (
 )
 
 from lowcomm_node import __version__
-from lowcomm_node.core.commands import ReportMeeting, Role
+from lowcomm_node.core.commands import HealReason, ReportMeeting, Role
 from lowcomm_node.telemetry.catalogue import CATALOGUE, OTHER, Metric, label_sets
 from lowcomm_node.units import Codec, PeerId, RunId, Stream
 
@@ -183,6 +183,10 @@ class Metrics:
     def state_downloaded(self, *, has_succeeded: bool) -> None:
         """An attempt to get the state from one donor has ended."""
         self._instruments.counter("state_downloads_total", "ok" if has_succeeded else "failed").inc()
+
+    def healing_began(self, reason: HealReason) -> None:
+        """The node gives up its own state for a donor's."""
+        self._instruments.counter("heals_total", reason).inc()
 
     def checkpoint_written(self, *, has_succeeded: bool) -> None:
         """An attempt to write a checkpoint has ended."""

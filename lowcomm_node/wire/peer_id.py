@@ -3,6 +3,8 @@
 Form: the "identity" multihash (code 0, length 36) of the key's protobuf (type Ed25519, 32 bytes), written in base58.
 """
 
+from functools import lru_cache
+
 import base58
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -17,6 +19,8 @@ SIGNATURE_BYTES = 64
 _KEY_BYTES = 32
 _PREFIX = b"\x00\x24\x08\x01\x12\x20"
 _ID_BYTES = len(_PREFIX) + _KEY_BYTES
+_MAX_CACHED = 1024
+"""Base58 is a division of long numbers for each digit; a node reads and writes the same few ids all day."""
 
 
 def peer_id_of_key(public_key: bytes) -> PeerId:
@@ -24,6 +28,7 @@ def peer_id_of_key(public_key: bytes) -> PeerId:
     return PeerId(base58.b58encode(_PREFIX + public_key).decode())
 
 
+@lru_cache(_MAX_CACHED)
 def peer_id_from_bytes(data: bytes) -> PeerId:
     """Read a peer id as it stands in records and offers.
 
@@ -35,6 +40,7 @@ def peer_id_from_bytes(data: bytes) -> PeerId:
     return PeerId(base58.b58encode(data).decode())
 
 
+@lru_cache(_MAX_CACHED)
 def peer_id_to_bytes(peer_id: PeerId) -> bytes:
     """The 38 bytes of one of our own peer ids."""
     return base58.b58decode(peer_id)

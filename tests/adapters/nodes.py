@@ -42,6 +42,7 @@ class LinkNode:
         self.peer = peer
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
         self.failures: asyncio.Queue[tuple[MeetingId, str]] = asyncio.Queue()
+        self.progressed: list[MeetingId] = []
         self.refused: list[RefusalReason] = []
         self.bytes: dict[tuple[str, Stream, Codec], int] = {}
         self.overhead: dict[str, int] = {"sent": 0, "received": 0}
@@ -71,6 +72,9 @@ class LinkNode:
     def message_received(self, message: Message) -> None:
         self.messages.put_nowait(message)
         self.answer(message)
+
+    def message_progressed(self, meeting_id: MeetingId) -> None:
+        self.progressed.append(meeting_id)
 
     def link_failed(self, meeting_id: MeetingId, reason: str) -> None:
         self.failures.put_nowait((meeting_id, reason))

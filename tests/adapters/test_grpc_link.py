@@ -1,5 +1,6 @@
 """The link between two nodes, over real sockets on loopback."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -210,6 +211,24 @@ def test_garbage_ends_the_stream_and_the_node_lives(meeting_id: MeetingId) -> No
             assert bob.refused == [RefusalReason.MALFORMED]
             ann.link.open(meeting_id, bob.address, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
             assert isinstance(await bob.messages.get(), Offer)
+
+    run(scenario())
+
+
+def test_a_message_under_way_is_a_sign_of_life_at_both_ends(meeting_id: MeetingId) -> None:
+    """Deadlines count silence: who sends and who receives a large payload hears that it moves, a few times a second at most."""
+
+    async def scenario() -> None:
+        async with link_nodes(2) as (ann, bob):
+            sent = offer(meeting_id, ann.peer, bob.peer, (b"x" * 5_000_000, b""))
+            started_at = asyncio.get_running_loop().time()
+            ann.link.open(meeting_id, bob.address, sent)
+            assert await bob.messages.get() == sent
+
+            most = 1 + 4 * (asyncio.get_running_loop().time() - started_at)
+            for node in (ann, bob):
+                assert set(node.progressed) == {meeting_id}
+                assert len(node.progressed) <= most
 
     run(scenario())
 

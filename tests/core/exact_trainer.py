@@ -29,31 +29,47 @@ from lowcomm_node.units import Codec, Dtype, MeetingId, Stream
 
 PLAN = StreamPlan(stream=Stream.PARAMS, codec=Codec.DENSE, dtype=Dtype.FP32, ranks=(-1,))
 CLIP_NORM = 8.0
-"""Where differences are larger than the answerer takes, half the correction is applied: scales must reach both ends."""
+"""Where differences are larger than the answerer takes, less of the correction is applied: scales must reach both ends."""
+CLIP_SCALE = 0.75
 
 
 @dataclass
 class ExactTrainer:
-    """The correction of a meeting is half the difference, or a quarter where that is clipped."""
+    """The correction of a meeting is half the difference, or three eighths where that is clipped."""
 
     value: Fraction
     drift: Fraction = Fraction(0)
     steps: int = 0
+    nonfinite_steps: int = 0
+    is_diverging: bool = False
+    """Its steps are not finite until another state takes the place of this one."""
     offers: dict[MeetingId, Fraction] = field(default_factory=dict)
     answers: dict[MeetingId, tuple[Fraction, Fraction]] = field(default_factory=dict)
     held: dict[MeetingId, Fraction] = field(default_factory=dict)
     scales: dict[MeetingId, float] = field(default_factory=dict)
     applied: list[MeetingId] = field(default_factory=list)
+    moved: dict[MeetingId, Fraction] = field(default_factory=dict)
+    """What the correction of each meeting did to ``value``."""
 
     def step(self, chance: Random) -> StepsTaken:
         by = Fraction(chance.randrange(-9, 10))
-        self.value += by
-        self.drift += by
         self.steps += 1
-        return StepsTaken(steps=self.steps)
+        if self.is_diverging:
+            self.nonfinite_steps += 1
+        else:
+            self.value += by
+            self.drift += by
+        return StepsTaken(steps=self.steps, nonfinite_steps=self.nonfinite_steps)
 
     def forget(self) -> None:
         self.offers, self.answers, self.held, self.scales = {}, {}, {}, {}
+
+    def take_over(self, donor: "ExactTrainer") -> None:
+        """Nothing of its own meetings is in the new state: what that differs by from its first one is a drift."""
+        self.drift += donor.value - self.value + sum(self.moved.values(), Fraction(0))
+        self.value, self.steps, self.nonfinite_steps, self.is_diverging = donor.value, 0, 0, False
+        self.moved = {}
+        self.forget()
 
     def pending(self) -> set[MeetingId]:
         return {*self.offers, *self.answers, *self.held}
@@ -75,7 +91,7 @@ class ExactTrainer:
                 if answer.meeting_id not in self.offers:
                     return _unknown(answer.meeting_id)
                 difference = self.offers.pop(answer.meeting_id) - _decode(answer.parts[0])
-                scale = 0.5 if abs(difference) > answer.clip_norms[0] else 1.0
+                scale = CLIP_SCALE if abs(difference) > answer.clip_norms[0] else 1.0
                 self.held[answer.meeting_id] = Fraction(scale) * difference / 2
                 self.scales[answer.meeting_id] = scale
                 return CloseEncoded(meeting_id=answer.meeting_id, parts=(b"",), scales=(scale,))
@@ -84,19 +100,22 @@ class ExactTrainer:
                     return _unknown(close.meeting_id)
                 theirs, ours = self.answers.pop(close.meeting_id)
                 (scale,) = close.scales
-                self.value += Fraction(scale) * (theirs - ours) / 2
-                self.applied.append(close.meeting_id)
+                self._move(close.meeting_id, Fraction(scale) * (theirs - ours) / 2)
                 return _applied(close.meeting_id, scale)
             case SettleMeeting(meeting_id=meeting):
                 if meeting not in self.held:
                     return _unknown(meeting)
-                self.value -= self.held.pop(meeting)
-                self.applied.append(meeting)
+                self._move(meeting, -self.held.pop(meeting))
                 return _applied(meeting, self.scales.pop(meeting))
             case DropMeeting(meeting_id=meeting):
                 for store in (self.offers, self.answers, self.held, self.scales):
                     store.pop(meeting, None)
         return None
+
+    def _move(self, meeting: MeetingId, by: Fraction) -> None:
+        self.value += by
+        self.applied.append(meeting)
+        self.moved[meeting] = by
 
 
 def exact_swarm(count: int, *, seed: int, faults: float) -> VirtualSwarm[ExactTrainer]:

@@ -2,8 +2,9 @@
 
 from lowcomm_node.core.answerer import AnsweringEnd
 from lowcomm_node.core.commands import Command, DropMeeting, ReportMeeting, Send
+from lowcomm_node.core.deadlines import Deadlines
 from lowcomm_node.core.events import AnswerEncoded, CorrectionApplied, EncodingRefused
-from lowcomm_node.core.messages import Answer, Close, Offer, StreamPlan, Verdict
+from lowcomm_node.core.messages import Answer, Close, Offer, Refusal, StreamPlan, Verdict
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import Codec, Dtype, MeetingId, PeerId, RunId, Stream
 
@@ -13,12 +14,10 @@ _CLOSE = Close(meeting_id=_ID, parts=(b"",))
 _ENCODED = AnswerEncoded(meeting_id=_ID, parts=(b"",), progress_steps=0)
 
 
-def end_with_offer() -> AnsweringEnd:
-    """An answering end that has taken up one offer, at time 0."""
-    end = AnsweringEnd(deadline_s=_DEADLINE_S, verdict_keep_s=30.0)
+def _offer(meeting: MeetingId) -> Offer:
     plan = StreamPlan(stream=Stream.PARAMS, codec=Codec.DENSE, dtype=Dtype.FP32, ranks=(-1,))
-    offer = Offer(
-        meeting_id=_ID,
+    return Offer(
+        meeting_id=meeting,
         run_id=RunId("r"),
         protocol_version=1,
         sender=PeerId("b"),
@@ -27,7 +26,13 @@ def end_with_offer() -> AnsweringEnd:
         parts=(b"1",),
         progress_steps=0,
     )
-    end.offered(offer, 0.0)
+
+
+def end_with_offer() -> AnsweringEnd:
+    """An answering end that has taken up one offer, at time 0."""
+    end = AnsweringEnd(deadlines=Deadlines(shortest_s=_DEADLINE_S, longest_s=_DEADLINE_S), verdict_keep_s=30.0)
+    end.state_restored((), 0.0)
+    end.offered(_offer(_ID), 0.0)
     return end
 
 
@@ -70,8 +75,123 @@ def test_a_verdict_once_given_is_never_changed() -> None:
     end.answer_encoded(_ENCODED, 0.0)
     end.close_received(_CLOSE, 0.0)
     end.trainer_lost(0.0)
+    end.state_restored((), 0.0)
 
     assert end.applied(CorrectionApplied(meeting_id=_ID, norms=()), 0.1) == []
     assert end.refused(EncodingRefused(meeting_id=_ID, reason=RefusalReason.MALFORMED, detail=""), 0.1) == []
     verdict = Verdict(meeting_id=_ID, applied=False, reason=RefusalReason.NOT_READY)
     assert end.close_received(_CLOSE, 0.2) == [Send(meeting_id=_ID, message=verdict)]
+
+
+def verdicts(commands: list[Command]) -> list[bool]:
+    sent = [command.message for command in commands if isinstance(command, Send)]
+    return [message.applied for message in sent if isinstance(message, Verdict)]
+
+
+def end_with_applied() -> AnsweringEnd:
+    """An answering end that has applied its one meeting, at time 0; nobody has confirmed it."""
+    end = end_with_offer()
+    end.answer_encoded(_ENCODED, 0.0)
+    end.close_received(_CLOSE, 0.0)
+    assert verdicts(end.applied(CorrectionApplied(meeting_id=_ID, norms=()), 0.0)) == [True]
+    return end
+
+
+def test_bytes_that_arrive_restart_the_deadline() -> None:
+    """A close that takes minutes on a slow line is waited for as long as it moves, and not much longer."""
+    end = end_with_offer()
+    end.answer_encoded(_ENCODED, 0.0)
+    for second in range(1, 100):
+        end.progressed(_ID, float(second))
+        assert end.ticked(second + 0.5) == []
+
+    assert outcomes(end.ticked(99 + _DEADLINE_S + 0.1)) == [("failed", "timeout")]
+
+
+def test_nothing_is_said_of_a_state_that_is_not_in_place() -> None:
+    """Between two trainers nobody knows what the next state holds: the initiator is told to ask again, which is no verdict."""
+    end = end_with_applied()
+    end.trainer_lost(1.0)
+
+    for meeting in (_ID, MeetingId("unknown")):
+        sent, _ = end.close_received(Close(meeting_id=meeting, parts=(b"",)), 2.0)
+        assert isinstance(sent, Send)
+        assert sent.message == Refusal(meeting_id=meeting, reason=RefusalReason.NOT_READY)
+
+
+def test_a_verdict_outlives_a_restart_of_the_daemon() -> None:
+    """The state file names what it holds: the initiator's close finds "applied", and its confirmation completes the meeting."""
+    end = AnsweringEnd(deadlines=Deadlines(shortest_s=_DEADLINE_S, longest_s=_DEADLINE_S), verdict_keep_s=30.0)
+    end.state_restored((_ID,), 0.0)
+
+    assert end.is_settled()
+    assert verdicts(end.close_received(_CLOSE, 1.0)) == [True]
+    assert not end.is_settled()
+    assert outcomes(end.confirmed(_ID, 2.0)) == [("completed", "")]
+
+
+def test_a_restored_meeting_counts_only_when_its_initiator_asks() -> None:
+    """Most were confirmed to the earlier life, after the file was written: silence means nothing, a close without an end does."""
+    for is_asked in (False, True):
+        end = AnsweringEnd(deadlines=Deadlines(shortest_s=_DEADLINE_S, longest_s=_DEADLINE_S), verdict_keep_s=30.0)
+        end.state_restored((_ID,), 0.0)
+        if is_asked:
+            end.close_received(_CLOSE, 1.0)
+
+        assert outcomes(end.ticked(40.0)) == ([("half", "unconfirmed")] if is_asked else [])
+        assert verdicts(end.close_received(_CLOSE, 41.0)) == [False]
+
+
+def test_restored_meetings_are_bounded_and_survive_a_flood_of_offers() -> None:
+    """However many a file names, only the newest are taken, and no stranger can push them out before their time."""
+    end = AnsweringEnd(deadlines=Deadlines(shortest_s=_DEADLINE_S, longest_s=_DEADLINE_S), verdict_keep_s=30.0)
+    ids = tuple(MeetingId(f"old {number}") for number in range(10_000))
+    end.state_restored(ids, 0.0)
+    for number in range(1000):
+        end.offered(_offer(MeetingId(f"new {number}")), 0.0)
+        end.refused(
+            EncodingRefused(meeting_id=MeetingId(f"new {number}"), reason=RefusalReason.OVERSIZED, detail=""), 0.0
+        )
+
+    assert len(end._known) <= 256
+    assert verdicts(end.close_received(Close(meeting_id=ids[-1], parts=(b"",)), 1.0)) == [True]
+    assert verdicts(end.close_received(Close(meeting_id=ids[0], parts=(b"",)), 1.0)) == [False]
+
+
+def test_what_was_being_applied_is_decided_by_the_state_that_comes_back() -> None:
+    """The trainer died after it had applied and written, before it could say so: "not applied" would leave a silent half."""
+    for is_held in (True, False):
+        end = end_with_offer()
+        end.answer_encoded(_ENCODED, 0.0)
+        end.close_received(_CLOSE, 0.0)
+
+        assert end.trainer_lost(1.0) == []
+        commands = end.state_restored((_ID,) if is_held else (), 2.0)
+
+        assert verdicts(commands) == [is_held]
+        assert outcomes(commands) == ([] if is_held else [("failed", "trainer")])
+
+
+def test_a_verdict_follows_a_state_that_goes_back() -> None:
+    """Who asks again has not followed the verdict: it hears that nothing is applied, and both ends are as if they never met."""
+    end = end_with_applied()
+    end.trainer_lost(1.0)
+    end.state_restored((), 2.0)
+
+    commands = end.close_received(_CLOSE, 3.0)
+
+    assert verdicts(commands) == [False]
+    assert outcomes(commands) == [("failed", "trainer")]
+    assert outcomes(end.confirmed(_ID, 4.0)) == []
+
+
+def test_a_confirmed_verdict_whose_state_went_back_is_a_half_meeting() -> None:
+    """The initiator has followed it, and here it is gone: this end knows, and counts. So it does when it never hears."""
+    for is_confirmed in (True, False):
+        end = end_with_applied()
+        end.trainer_lost(1.0)
+        end.state_restored((), 2.0)
+
+        commands = end.confirmed(_ID, 3.0) if is_confirmed else end.ticked(40.0)
+
+        assert outcomes(commands) == [("half", "trainer")]

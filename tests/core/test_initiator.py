@@ -3,7 +3,17 @@
 import pytest
 
 from lowcomm_node.core.chance import Chance
-from lowcomm_node.core.commands import CloseLink, Command, EncodeOffer, OpenLink, ReportMeeting, Send, SettleMeeting
+from lowcomm_node.core.commands import (
+    CloseLink,
+    Command,
+    DropMeeting,
+    EncodeOffer,
+    OpenLink,
+    ReportMeeting,
+    Send,
+    SettleMeeting,
+)
+from lowcomm_node.core.deadlines import Deadlines, Wait
 from lowcomm_node.core.events import CloseEncoded, CorrectionApplied, EncodingRefused, Member, OfferEncoded
 from lowcomm_node.core.initiator import InitiatingEnd
 from lowcomm_node.core.messages import Answer, Close, Confirm, Verdict
@@ -14,8 +24,14 @@ from lowcomm_node.units import MeetingId, PeerId, RunId, Stream
 _DEADLINE_S = 5.0
 
 
-def end_with_offer(verdict_keep_s: float = 30.0, partners: Partners | None = None) -> tuple[InitiatingEnd, MeetingId]:
-    """An initiating end whose offer to its one partner is out, at time 0."""
+def end_with_offer(
+    verdict_keep_s: float = 30.0,
+    partners: Partners | None = None,
+    deadlines: Deadlines | None = None,
+    *,
+    is_encoded: bool = True,
+) -> tuple[InitiatingEnd, MeetingId]:
+    """An initiating end whose offer to its one partner is out, or still being encoded, at time 0."""
     partners = partners or Partners(PeerId("a"), 4, Chance(b"p"))
     member = Member(peer=PeerId("b"), grpc_address="x:1", progress_steps=0, has_state=True, expires_at=1e9)
     partners.see(member, 0.0)
@@ -23,13 +39,15 @@ def end_with_offer(verdict_keep_s: float = 30.0, partners: Partners | None = Non
         own=PeerId("a"),
         run_id=RunId("r"),
         protocol_version=1,
-        deadline_s=_DEADLINE_S,
+        deadlines=deadlines or Deadlines(shortest_s=_DEADLINE_S, longest_s=_DEADLINE_S),
         verdict_keep_s=verdict_keep_s,
         partners=partners,
         chance=Chance(b"m"),
     )
     (encode,) = end.start((Stream.PARAMS,), False, 0.0)
     assert isinstance(encode, EncodeOffer)
+    if not is_encoded:
+        return end, encode.meeting_id
     encoded = OfferEncoded(meeting_id=encode.meeting_id, plans=(), parts=(b"1",), progress_steps=0)
     assert [type(command) for command in end.offer_encoded(encoded, 0.0)] == [OpenLink]
     return end, encode.meeting_id
@@ -174,3 +192,48 @@ def test_a_confirmation_finds_its_way_when_the_connection_is_gone() -> None:
 
     assert isinstance(sent, OpenLink)
     assert sent.message == Confirm(meeting_id=meeting)
+
+
+def test_an_offer_that_is_still_moving_is_not_cut_off() -> None:
+    """A large payload on a slow line is waited for as long as it moves; then a partner that freezes is noticed soon."""
+    end, meeting = end_with_offer()
+    for second in range(1, 100):
+        end.progressed(meeting, float(second))
+        assert end.ticked(second + 0.5) == []
+
+    assert outcomes(end.ticked(99 + _DEADLINE_S + 0.1)) == [("failed", "timeout")]
+    assert end.active is None
+
+
+def test_a_partner_that_freezes_costs_the_learnt_deadline_and_not_the_longest() -> None:
+    """Where answers and verdicts come in tenths of a second, a node is free again after some, whatever the setting allows."""
+    for freezes_in in ("offered", "closed"):
+        deadlines = Deadlines(shortest_s=1.0, longest_s=60.0)
+        for wait in Wait:
+            for is_dense in (False, True):
+                for _ in range(20):
+                    deadlines.kept(wait, is_dense, 0.1)
+        end, meeting = end_with_offer(verdict_keep_s=300.0, deadlines=deadlines)
+        if freezes_in == "closed":
+            end.answered(Answer(meeting_id=meeting, parts=(b"",), progress_steps=0), 0.0)
+            end.close_encoded(CloseEncoded(meeting_id=meeting, parts=(b"",)), 0.0)
+
+        end.ticked(1.25)
+
+        assert end.active is None, freezes_in
+
+
+@pytest.mark.parametrize("has_answer", [False, True])
+def test_a_trainer_that_encodes_for_ever_does_not_hold_the_meeting(has_answer: bool) -> None:
+    """Nothing was applied yet, so giving up is free; what it encodes in the end is dropped. The partner is not blamed."""
+    partners = Partners(PeerId("a"), 4, Chance(b"p"))
+    end, meeting = end_with_offer(partners=partners, is_encoded=has_answer)
+    if has_answer:
+        end.answered(Answer(meeting_id=meeting, parts=(b"",), progress_steps=0), 0.0)
+
+    assert end.ticked(_DEADLINE_S) == []
+    assert outcomes(end.ticked(_DEADLINE_S + 0.1)) == [("failed", "timeout")]
+
+    assert end.is_settled()
+    assert end.close_encoded(CloseEncoded(meeting_id=meeting, parts=(b"",)), 9.0) == [DropMeeting(meeting_id=meeting)]
+    assert partners.choose(9.0, frozenset()) is not None

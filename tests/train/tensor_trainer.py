@@ -80,6 +80,12 @@ class TensorTrainer:
     def forget(self) -> None:
         self.desk.forget_all()
 
+    def take_over(self, donor: "TensorTrainer") -> None:
+        self.replica.load(donor.replica.state(), is_own=False)
+        self.desk.forget_all()
+        _, change = self._look()
+        self.own = {name: self.own[name] + change[name] for name in change}
+
     def pending(self) -> set[MeetingId]:
         return {*self.desk._initiated, *self.desk._answered}
 

@@ -60,14 +60,6 @@ class Population(Protocol[_T]):
         """A trainer in the state in which a run begins."""
         ...
 
-    def take_over(self, newcomer: _T, donor: _T) -> None:
-        """The newcomer gets the donor's state of this moment."""
-        ...
-
-    def remove(self, trainer: _T) -> None:
-        """It will not be asked for again."""
-        ...
-
     def make_rules(self, own: PeerId, seed: bytes) -> NodeRules:
         """Rules of one life of a node."""
         ...

@@ -97,6 +97,11 @@ class VectorTrainer:
         self._answers.clear()
         self._held.clear()
 
+    def take_over(self, donor: "VectorTrainer") -> None:
+        self.forget()
+        self.x.copy_(donor.shown())
+        self.progress_steps = donor.progress_steps
+
     def carry_out(self, command: Command) -> Event | None:
         match command:
             case EncodeOffer(meeting_id=meeting_id):
@@ -227,14 +232,6 @@ class VectorPopulation:
 
     def make(self, index: int, chance: Random, *, is_hostile: bool) -> VectorTrainer:
         return VectorTrainer(torch.from_numpy(self._start.copy()), self, is_hostile=is_hostile)
-
-    def take_over(self, newcomer: VectorTrainer, donor: VectorTrainer) -> None:
-        newcomer.x.copy_(donor.shown())
-        newcomer.x.nan_to_num_(0.0)
-        newcomer.progress_steps = donor.progress_steps
-
-    def remove(self, trainer: VectorTrainer) -> None:
-        pass  # its vector goes with it
 
     def make_rules(self, own: PeerId, seed: bytes) -> NodeRules:
         meeting, settings = self.scenario.manifest.meeting, self.scenario.settings

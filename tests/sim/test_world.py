@@ -111,6 +111,16 @@ def test_clipping_holds_a_sign_flip_back() -> None:
     assert errors[4.0] < 0.5 * errors[0.0]
 
 
+def test_a_line_that_is_slow_but_alive_is_waited_for() -> None:
+    """An offer that travels for longer than any deadline shows signs of life on its way."""
+    seconds = 30
+    report = run(nodes=4, minutes=12.0, every_steps=120, bytes_per_s=Manifest().budget_bytes / seconds)
+
+    assert report.meetings.duration_s > 2 * seconds
+    assert report.meetings.completed > 5
+    assert "timeout" not in report.meetings.failed
+
+
 def test_wrong_clocks_alone_break_nothing() -> None:
     """A few seconds of skew are a small part of a record's life."""
     report = run(skew_s=5.0, minutes=2.0)

@@ -201,8 +201,8 @@ class VirtualSwarm(VirtualClock, Generic[T]):
         """The machine is gone for good, with all it knew. Its partners see their connections end."""
         node.is_gone, node.has_trainer = True, False
         node.life += 1
+        del self.nodes[node.name]  # first: a partner that hears of it may dial again at once
         self._cut(node)
-        del self.nodes[node.name]
 
     # How nodes get to know each other, how messages travel, and what is made of what happens.
 
@@ -226,6 +226,10 @@ class VirtualSwarm(VirtualClock, Generic[T]):
 
     def no_donor(self, node: Node[T]) -> None:
         """The node wants to heal, and nobody has state to give. It goes on asking."""
+
+    def give_up(self, node: Node[T]) -> None:
+        """The node has healed again and again in vain, and ends."""
+        self.remove(node)
 
     def reported(self, node: Node[T], report: ReportMeeting) -> None:
         """A meeting is over for this node."""
@@ -356,7 +360,7 @@ class VirtualSwarm(VirtualClock, Generic[T]):
             case Heal():
                 self.heal(node, command.reason)
             case GiveUp():
-                self.remove(node)
+                self.give_up(node)
             case _:
                 assert node.has_trainer, f"{type(command).__name__} for a trainer that is not there"
                 # in the order they were given, as through a pipe

@@ -50,7 +50,9 @@ def test_a_swarm_keeps_its_promises_under_chaos(place: Path) -> None:
     assert report["joined_late"] == 1, output
     assert report["nodes_live"] == 4, output
     assert report["blocked_seconds"]["meeting"] < 1.0, output
-    assert all(node["val_loss_end"] < report["val_loss_start"] for node in report["per_node"].values() if node["is_live"])
+    assert all(
+        node["val_loss_end"] < report["val_loss_start"] for node in report["per_node"].values() if node["is_live"]
+    )
     # The sandbox, where there was one, went with the swarm.
     assert set(psutil.net_if_addrs()) == interfaces
     assert str(place) not in Path("/proc/self/mounts").read_text()

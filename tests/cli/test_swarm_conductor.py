@@ -172,6 +172,7 @@ def test_a_swarm_whose_time_is_up_waits_for_nodes_on_their_way(directory: Path) 
 def test_the_wait_for_nodes_on_their_way_is_bounded(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that never comes up does not keep the others."""
     monkeypatch.setattr("lowcomm_node.cli.swarm.conductor._ARRIVAL_PATIENCE_S", 0.0)
+    monkeypatch.setattr("lowcomm_node.cli.swarm.conductor._ARRIVAL_OVER_START", 0.0)
     stage = Stage(directory, SwarmOptions(nodes=2, minutes=1e-9), {"n1": "slow"})
 
     assert stage.run().ending.reason == "time"

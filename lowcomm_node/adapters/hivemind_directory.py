@@ -367,12 +367,13 @@ class HivemindDirectory:
 
     async def _keep_up(self) -> None:
         """Keep the routing table fresh, remember who is there, and find back to the others after a split."""
-        others = [address for address in (*self._initial_peers, *self._remembered) if self._is_other(address)]
+        others = [address for address in self._initial_peers if self._is_other(address)]
+        all_known = list(dict.fromkeys((*others, *self._remembered)))
         while True:
-            is_alone = bool(others) and (self._session is None or not self._session.num_neighbours)
+            is_alone = bool(all_known) and (self._session is None or not self._session.num_neighbours)
             await asyncio.sleep(_ALONE_UPKEEP_S if is_alone else _UPKEEP_S)
             with suppress(DirectoryError):
                 session = self._live
-                await session.reconnect(others)
+                await session.reconnect(all_known if is_alone else others)
                 await session.refresh()
                 self._known = tuple(await session.connected_addresses())[:_MAX_KNOWN]

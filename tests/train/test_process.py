@@ -124,6 +124,7 @@ def test_a_whole_life(trainer: TrainerProcess, tmp_path: Path) -> None:
 
     assert ready.parameters == sum(_numel(shape) for shape in ready.shapes)
     assert ready.device == "cpu"
+    assert len(ready.initial_sketch) == 64
     assert len(offered.plans[0].ranks) == len(ready.shapes)
     assert (loaded.steps, loaded.progress_steps) == (written.steps, written.progress_steps)
     files = (snapshot, *(f"{folder}/state.safetensors" for folder in (kept, last)))

@@ -135,6 +135,7 @@ class AnsweringEnd:
             parts=event.parts,
             progress_steps=event.progress_steps,
             clip_norms=event.clip_norms,
+            weight=event.weight,
         )
         _enter(known, _Phase.ANSWERED, now)
         return [Send(meeting_id=event.meeting_id, message=known.answer)]

@@ -134,9 +134,9 @@ class ReportMeeting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heal:
-    """Shell: stop training, load a donor's state, never an own file, and train on; ends with TrainerReady (or TrainerLost).
+    """Shell: stop training, load a donor's state, and train on; ends with TrainerReady (or TrainerLost).
 
-    The node takes part in no meeting meanwhile, and its record should say that it has no state.
+    An own checkpoint does only where no member has state to give for a while: all may have diverged together. The node takes part in no meeting meanwhile, and its record should say that it has no state.
     """
 
     reason: HealReason

@@ -1,7 +1,6 @@
 """All that can happen to a node, in the past tense. ``core.node`` turns each into commands."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lowcomm_node.core.messages import Message, StreamPlan
 from lowcomm_node.errors import RefusalReason
@@ -65,6 +64,8 @@ class OfferEncoded:
     plans: tuple[StreamPlan, ...]
     parts: tuple[bytes, ...]
     progress_steps: float
+    weight: float = 1.0
+    """As in Offer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,8 @@ class AnswerEncoded:
     parts: tuple[bytes, ...]
     progress_steps: float
     clip_norms: tuple[float, ...] = ()
+    """As in Answer."""
+    weight: float = 1.0
     """As in Answer."""
 
 
@@ -119,7 +122,7 @@ class TrainerReady:
 
     applied_meetings: tuple[MeetingId, ...] = ()
     """The newest meetings that this node has answered and whose correction is in this state, newest last; of a donor's none."""
-    due: Mapping[Stream, int] = field(default_factory=dict)
+    due: tuple[tuple[Stream, int], ...] = ()
     """Of an own checkpoint: own step after which each stream's next meeting is due."""
 
 

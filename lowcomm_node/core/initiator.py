@@ -340,6 +340,7 @@ class InitiatingEnd:
             parts=encoded.parts,
             progress_steps=encoded.progress_steps,
             member=self.member,
+            weight=encoded.weight,
         )
         return [self._open(meeting, offer)]
 

@@ -40,6 +40,8 @@ class Offer:
     """Swarm progress as the initiator knew it when the offer was encoded."""
     member: bytes = b""
     """The initiator's signed member record, serialised."""
+    weight: float = 1.0
+    """How much the initiator counts, in (0, 1] (``core.standing``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,8 @@ class Answer:
     progress_steps: float
     clip_norms: tuple[float, ...] = ()
     """tau_j per plan, above 0: the largest |C| that the answerer takes unscaled, infinite for any; empty is infinite for all."""
+    weight: float = 1.0
+    """How much the answerer counts, in (0, 1]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

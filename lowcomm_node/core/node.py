@@ -121,7 +121,7 @@ class NodeCore:
                 self._is_ready = True
                 self._health.state_replaced(now)
                 if event.due:
-                    self._schedule.resume(event.due)
+                    self._schedule.resume(dict(event.due))
                 return self._answerer.state_restored(event.applied_meetings, now)
             case TrainerLost():
                 return self._without_state(now)

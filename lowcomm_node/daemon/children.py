@@ -9,6 +9,7 @@ import json
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ _MAX_FILE_BYTES = 65536
 _MAX_CHILDREN = 256
 _TERM_GRACE_S = 2.0
 _KILL_GRACE_S = 3.0
+_LOOK_EVERY_S = 0.02
 _SOCKETS = "s-*.sock"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _START_TIME_FIELD = 22 - 3
@@ -77,32 +79,24 @@ class Children:
 
     def end_leftovers(self) -> Leftovers:
         """End what an earlier life has left running and remove its sockets. Bounded in time; blocks for it."""
-        left = self._read()
-        processes = [process for child in left if (process := self._process_of(child)) is not None]
-        for process in processes:
-            with suppress(psutil.Error):
-                process.terminate()
-        _, alive = psutil.wait_procs(processes, timeout=_TERM_GRACE_S)
-        for process in alive:
-            with suppress(psutil.Error):
-                process.kill()
-        _, alive = psutil.wait_procs(alive, timeout=_KILL_GRACE_S)
-        for process in alive:
-            self._log.error("leftover_does_not_end", pid=process.pid)
-        ended = len(processes) - len(alive)
-        sockets = sum(_remove_sockets(Path(child.sockets)) for child in left if child.sockets)
-        if ended or sockets:
-            pids = [process.pid for process in processes]
-            self._log.warning("leftovers_removed", processes=ended, pids=pids, sockets=sockets)
+        recorded = self._read()
+        found = alive = [child for child in recorded if birth_of(child.pid) == child.birth]
+        for end, grace_s in ((psutil.Process.terminate, _TERM_GRACE_S), (psutil.Process.kill, _KILL_GRACE_S)):
+            for child in alive:
+                with suppress(psutil.Error):
+                    process = psutil.Process(child.pid)  # remembers who it is: it will signal nobody else
+                    if birth_of(child.pid) == child.birth:
+                        end(process)
+            alive = _outlasting(alive, grace_s)
+        for child in alive:
+            self._log.error("leftover_does_not_end", kind=child.kind, pid=child.pid)
+        sockets = sum(_remove_sockets(Path(child.sockets)) for child in recorded if child.sockets)
+        left = Leftovers(processes=len(found) - len(alive), sockets=sockets)
+        if left != Leftovers(processes=0, sockets=0):
+            pids = [child.pid for child in found if child not in alive]
+            self._log.warning("leftovers_removed", processes=left.processes, pids=pids, sockets=sockets)
         self._write()
-        return Leftovers(processes=ended, sockets=sockets)
-
-    def _process_of(self, child: _Child) -> psutil.Process | None:
-        try:
-            process = psutil.Process(child.pid)  # remembers who it is: it will signal nobody else
-        except psutil.Error:
-            return None
-        return process if birth_of(child.pid) == child.birth else None
+        return left
 
     def _read(self) -> list[_Child]:
         try:
@@ -146,6 +140,16 @@ def birth_of(pid: int) -> str | None:
     except OSError:
         return None
     return None if fields[0] in "ZX" else f"{boot}/{fields[_START_TIME_FIELD]}"
+
+
+def _outlasting(children: list[_Child], grace_s: float) -> list[_Child]:
+    """Those that still run after this time. One that has ended and that nobody has waited for does not."""
+    deadline = time.monotonic() + grace_s
+    while (
+        alive := [child for child in children if birth_of(child.pid) == child.birth]
+    ) and time.monotonic() < deadline:
+        time.sleep(_LOOK_EVERY_S)
+    return alive
 
 
 def _remove_sockets(folder: Path) -> int:

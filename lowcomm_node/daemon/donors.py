@@ -20,6 +20,8 @@ __all__ = ["Donors", "DownloadRules"]
 _MAX_DONORS_PER_ROUND = 4
 _MAX_REFERENCES = 6
 """Members asked for their fingerprint in a round; more than needed, since the donor's own does not count for it."""
+_FINGERPRINTS_S = 10.0
+"""Longest wait for them before a download begins."""
 _LARGE_BYTES = 50_000_000
 """A download that takes long enough for people to want to see it move in the log."""
 
@@ -72,6 +74,8 @@ class Donors:
         self._on_refused = on_refused
         self._failures: Counter[PeerId] = Counter()
         self._members: tuple[Member, ...] = ()
+        self._fingerprints: dict[PeerId, Fingerprint] = {}
+        """What members say of their live state, this round."""
         self._log = get_logger("sync")
         self.complaint = "no donor could give its state; retrying"
         """What to say of a round in vain."""
@@ -91,35 +95,37 @@ class Donors:
 
     async def get_state(self, donors: tuple[Member, ...]) -> StateLoaded | None:
         """Ask one after the other until a state is in the trainer; None when no one could give one."""
-        fingerprints = await self._ask_fingerprints(donors)
-        for donor in donors:
-            others = [print_ for peer, print_ in fingerprints.items() if peer != donor.peer]
-            loaded = await self._try(donor, fingerprints.get(donor.peer), others)
-            if loaded is not None:
-                return loaded
-            self._failures[donor.peer] += 1
+        self._fingerprints.clear()
+        asking = [asyncio.create_task(self._ask(member), name="fingerprint") for member in self._references(donors)]
+        try:
+            if asking:
+                await asyncio.wait(asking, timeout=_FINGERPRINTS_S)  # late ones still count after the download
+            for donor in donors:
+                loaded = await self._try(donor)
+                if loaded is not None:
+                    return loaded
+                self._failures[donor.peer] += 1
+        finally:
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
         return None
 
-    async def _ask_fingerprints(self, donors: tuple[Member, ...]) -> dict[PeerId, Fingerprint]:
-        """Fingerprints of the donors and of some other members, as far as they answer."""
-        chosen = {donor.peer: donor for donor in donors}
-        rest = [member for member in self._members if member.peer not in chosen]
-        for member in random.sample(rest, min(len(rest), max(0, _MAX_REFERENCES - len(chosen)))):
-            chosen[member.peer] = member
+    def _references(self, donors: tuple[Member, ...]) -> list[Member]:
+        """Whose fingerprint is asked for: the donors', and those of some others, drawn by chance."""
+        rest = [member for member in self._members if member not in donors]
+        return [*donors, *random.sample(rest, min(len(rest), max(0, _MAX_REFERENCES - len(donors))))]
 
-        async def ask(member: Member) -> Fingerprint | None:
-            try:
-                return await self._client.fingerprint(member.grpc_address, self._rules.run_id)
-            except (LinkError, RemoteProtocolError) as error:
-                self._log.debug("no_fingerprint", peer=member.peer, detail=str(error))
-                return None
+    async def _ask(self, member: Member) -> None:
+        try:
+            self._fingerprints[member.peer] = await self._client.fingerprint(member.grpc_address, self._rules.run_id)
+        except (LinkError, RemoteProtocolError) as error:
+            self._log.debug("no_fingerprint", peer=member.peer, detail=str(error))
 
-        answers = await asyncio.gather(*map(ask, chosen.values()))
-        return {peer: answer for peer, answer in zip(chosen, answers, strict=True) if answer is not None}
-
-    async def _try(self, donor: Member, claimed: Fingerprint | None, others: list[Fingerprint]) -> StateLoaded | None:
+    async def _try(self, donor: Member) -> StateLoaded | None:
         """Download, look, load. What a donor says of its state may already be enough to know that it will not do."""
-        if claimed is not None and (misfit := self._misfit(claimed, others)) is not None:
+        claimed = self._fingerprints.get(donor.peer)
+        if claimed is not None and (misfit := self._misfit(donor, claimed)) is not None:
             self._refuse(donor, misfit.fault, misfit.detail)
             return None
         rules = self._rules
@@ -133,7 +139,7 @@ class Donors:
                 self.complaint = str(error)
             return None
         try:
-            loaded = await self._take(donor, others)
+            loaded = await self._take(donor)
         except StoreError as error:
             self._refuse(donor, "unreadable", str(error))
             loaded = None
@@ -141,18 +147,19 @@ class Donors:
         self._on_download(loaded is not None)
         return loaded
 
-    async def _take(self, donor: Member, others: list[Fingerprint]) -> StateLoaded | None:
+    async def _take(self, donor: Member) -> StateLoaded | None:
         path = str(self._rules.file)
         examined = await self._examine(TakeFingerprint(path=path))
-        if (misfit := self._misfit(examined.fingerprint, others)) is not None:
+        if (misfit := self._misfit(donor, examined.fingerprint)) is not None:
             self._refuse(donor, misfit.fault, misfit.detail)
             return None
+        num_others = len(self._others(donor))
         loaded = await self._load(LoadState(path=path, is_own=False))
         self._log.info(
             "state_downloaded",
             donor=donor.peer,
             progress_steps=round(loaded.progress_steps),
-            compared_with=len(others) if len(others) >= MIN_REFERENCES else 0,
+            compared_with=num_others if num_others >= MIN_REFERENCES else 0,
         )
         await self._keep(loaded.progress_steps)
         return loaded
@@ -164,8 +171,11 @@ class Donors:
         except StoreError as error:
             self._log.warning("snapshot_not_kept", detail=str(error))
 
-    def _misfit(self, state: Fingerprint, others: list[Fingerprint]) -> Misfit | None:
-        return find_misfit(state, others, self._rules.initial_sketch, self._rules.total_steps)
+    def _misfit(self, donor: Member, state: Fingerprint) -> Misfit | None:
+        return find_misfit(state, self._others(donor), self._rules.initial_sketch, self._rules.total_steps)
+
+    def _others(self, donor: Member) -> list[Fingerprint]:
+        return [fingerprint for peer, fingerprint in self._fingerprints.items() if peer != donor.peer]
 
     def _refuse(self, donor: Member, reason: str, detail: str) -> None:
         self._on_refused(reason)

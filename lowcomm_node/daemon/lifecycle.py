@@ -388,7 +388,9 @@ class Node:
         if self._runtime is not None:
             loaded = self._training.loaded
             self._runtime.handle(
-                TrainerReady(applied_meetings=loaded.applied_meetings, due=loaded.due) if loaded else TrainerReady()
+                TrainerReady(applied_meetings=loaded.applied_meetings, due=tuple(loaded.due.items()))
+                if loaded
+                else TrainerReady()
             )
         self._announce_now.set()
         run = (self._run_id or "")[:12]

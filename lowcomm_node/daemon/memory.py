@@ -45,8 +45,9 @@ class MicroBatchMemory:
         except (OSError, ValueError, RecursionError):
             return None
         number = kept.get("micro_batches") if isinstance(kept, dict) else None
-        is_ours = type(number) is int and kept == {**self._key, "micro_batches": number}
-        return number if is_ours and number > 0 else None
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            return None
+        return number if kept == {**self._key, "micro_batches": number} else None
 
     def write(self, micro_batches: int) -> None:
         """Keep this number."""

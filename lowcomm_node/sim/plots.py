@@ -22,8 +22,8 @@ def plot_run(report: Report, path: Path) -> None:
     if report.attack is not None:
         errors = [point.consensus_error for point in report.timeline]
         spread.plot(minutes, errors, color=COLOURS[1], linestyle="--", label="consensus error")
-    values = [value for line in spread.lines for value in line.get_ydata() if value > 0]
-    if values and max(values) > 30 * min(values):
+    spreads = [point.spread for point in report.timeline if point.spread > 0]
+    if spreads and max(spreads) > 30 * min(spreads):
         spread.set_yscale("log")
     spread.set_ylabel("rms per number")
     rates = [point.completed_per_node_minute for point in report.timeline]

@@ -51,19 +51,13 @@ class Population(Protocol[_T]):
 
     stride: int
     """Own steps between two reports of a trainer."""
+    is_attacking: bool
+    """Hostile trainers behave like honest ones before."""
     state_bytes: int
     """What a newcomer downloads."""
 
     def make(self, index: int, chance: Random, *, is_hostile: bool) -> _T:
         """A trainer in the state in which a run begins."""
-        ...
-
-    def take_over(self, newcomer: _T, donor: _T) -> None:
-        """The newcomer gets the donor's state of this moment."""
-        ...
-
-    def remove(self, trainer: _T) -> None:
-        """It will not be asked for again."""
         ...
 
     def make_rules(self, own: PeerId, seed: bytes) -> NodeRules:

@@ -79,14 +79,26 @@ class ReplicaTrainer:
         if is_finished(replica.progress_steps, manifest.training):
             return None
         replica.train_step(self._batches.batch(replica.data_cursor))
-        return StepsTaken(steps=replica.steps, is_cooldown=is_cooldown(replica.progress_steps, manifest))
+        return StepsTaken(
+            steps=replica.steps,
+            nonfinite_steps=replica.nonfinite_steps,
+            is_cooldown=is_cooldown(replica.progress_steps, manifest),
+        )
 
     def forget(self) -> None:
         self._desk.forget_all()
 
+    def take_over(self, donor: "ReplicaTrainer") -> None:
+        self.forget()
+        if donor.is_hostile and self._population.is_attacking:
+            with self._population.falsified(donor.replica):
+                self.replica.load(donor.replica.state(), is_own=False)
+        else:
+            self.replica.load(donor.replica.state(), is_own=False)
+
     def carry_out(self, command: Command) -> Event | None:
         assert isinstance(command, EncodeOffer | EncodeAnswer | EncodeClose | ApplyClose | SettleMeeting | DropMeeting)
-        if self.is_hostile:
+        if self.is_hostile and self._population.is_attacking:
             with self._population.falsified(self.replica):
                 return self._desk.handle(command)
         if not self._population.has_hostile or not isinstance(command, ApplyClose | SettleMeeting):
@@ -105,6 +117,7 @@ class ReplicaPopulation:
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
+        self.is_attacking = False
         manifest = scenario.manifest
         self.run_id = run_id(manifest)
         self.has_hostile = scenario.hostile_ratio > 0
@@ -123,16 +136,6 @@ class ReplicaPopulation:
 
     def make(self, index: int, chance: Random, *, is_hostile: bool) -> ReplicaTrainer:
         return ReplicaTrainer(self, index, is_hostile=is_hostile)
-
-    def take_over(self, newcomer: ReplicaTrainer, donor: ReplicaTrainer) -> None:
-        if donor.is_hostile:
-            with self.falsified(donor.replica):
-                newcomer.replica.load(donor.replica.state(), is_own=False)
-        else:
-            newcomer.replica.load(donor.replica.state(), is_own=False)
-
-    def remove(self, trainer: ReplicaTrainer) -> None:
-        pass  # its replica goes with it
 
     def make_rules(self, own: PeerId, seed: bytes) -> NodeRules:
         manifest, settings = self.scenario.manifest, self.scenario.settings

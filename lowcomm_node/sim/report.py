@@ -84,6 +84,8 @@ class Report:
     directory: DirectoryFigures
     joins: JoinFigures
     attack: AttackFigures | None
+    heals: dict[str, int]
+    """Honest nodes that have found their state unfit and downloaded another one, by reason; "gave_up" ended for good."""
     refused_frames: dict[str, int]
     """What the readers found wrong with frames."""
     timeline: tuple[Point, ...]

@@ -100,6 +100,8 @@ class Scenario:
     """Comings and goings at given times, besides churn."""
     hostile_ratio: float = 0.0
     attack: Attack = Attack.SIGN_FLIP
+    attack_from_s: float = 0.0
+    """Until then hostile nodes do as the others."""
     partitions: tuple[Partition, ...] = ()
     skew_s: float = 0.0
     """Standard deviation of the nodes' clocks from the true time."""
@@ -123,6 +125,7 @@ class Scenario:
         _between("--step-seconds", self.step_s, 1e-3, 3600)
         _between("--churn", self.churn_per_minute, 0, 5)
         _between("--hostile", self.hostile_ratio, 0, 0.9)
+        _between("--attack-from", self.attack_from_s / 60, 0, self.minutes)
         _between("--clock-skew", self.skew_s, 0, 3600)
         _between("--dimension", self.dimension, 1, 4096)
         _between("--noise", self.noise, 0, 1e6)

@@ -201,8 +201,8 @@ class VirtualSwarm(VirtualClock, Generic[T]):
         """The machine is gone for good, with all it knew. Its partners see their connections end."""
         node.is_gone, node.has_trainer = True, False
         node.life += 1
+        del self.nodes[node.name]  # first: a partner that hears of it may dial again at once
         self._cut(node)
-        del self.nodes[node.name]
 
     # How nodes get to know each other, how messages travel, and what is made of what happens.
 
@@ -223,6 +223,13 @@ class VirtualSwarm(VirtualClock, Generic[T]):
 
     def handled(self, node: Node[T], event: Event, commands: Sequence[Command]) -> None:
         """A core has decided, and nothing of it has been done yet."""
+
+    def no_donor(self, node: Node[T]) -> None:
+        """The node wants to heal, and nobody has state to give. It goes on asking."""
+
+    def give_up(self, node: Node[T]) -> None:
+        """The node has healed again and again in vain, and ends."""
+        self.remove(node)
 
     def reported(self, node: Node[T], report: ReportMeeting) -> None:
         """A meeting is over for this node."""
@@ -262,11 +269,12 @@ class VirtualSwarm(VirtualClock, Generic[T]):
         if node.life != life or node.is_gone:
             return
         donors = [other for other in self.nodes.values() if other is not node and other.core.has_sound_state]
-        if not donors:
+        if donors:
+            node.trainer.take_over(self.random.choice(donors).trainer)
+            self._trainer_up(node, life)
+        else:
+            self.no_donor(node)
             self.at(_DOWNLOAD_S, partial(self._take_over, node, life))
-            return
-        node.trainer.take_over(self.random.choice(donors).trainer)
-        self._trainer_up(node, life)
 
     def _create(self, trainer: T) -> Node[T]:
         name = virtual_peer(self._count)
@@ -352,7 +360,7 @@ class VirtualSwarm(VirtualClock, Generic[T]):
             case Heal():
                 self.heal(node, command.reason)
             case GiveUp():
-                self.remove(node)
+                self.give_up(node)
             case _:
                 assert node.has_trainer, f"{type(command).__name__} for a trainer that is not there"
                 # in the order they were given, as through a pipe

@@ -97,10 +97,15 @@ class VectorTrainer:
         self._answers.clear()
         self._held.clear()
 
+    def take_over(self, donor: "VectorTrainer") -> None:
+        self.forget()
+        self.x.copy_(donor.shown())
+        self.progress_steps = donor.progress_steps
+
     def carry_out(self, command: Command) -> Event | None:
         match command:
             case EncodeOffer(meeting_id=meeting_id):
-                part = encode_offer([self._shown()], _PLAN, b"")
+                part = encode_offer([self.shown()], _PLAN, b"")
                 _keep(self._offers, meeting_id, (part, self.progress_steps))
                 return OfferEncoded(
                     meeting_id=meeting_id, plans=(_PLAN,), parts=(part,), progress_steps=self.progress_steps
@@ -127,10 +132,10 @@ class VectorTrainer:
             return _refused(offer.meeting_id, RefusalReason.MALFORMED)
         if not self._population.is_plausible(offer.progress_steps):
             return _refused(offer.meeting_id, RefusalReason.MALFORMED)
-        part, half = encode_answer([self._shown()], _PLAN, b"", offer.parts[0])
-        if not half.is_finite() and not self.is_hostile:
+        part, half = encode_answer([self.shown()], _PLAN, b"", offer.parts[0])
+        if not half.is_finite() and not self._is_attacking:
             return _refused(offer.meeting_id, RefusalReason.NONFINITE)
-        limit = math.inf if self.is_hostile else self._clip_norms.limit(Stream.PARAMS, Codec.DENSE)
+        limit = math.inf if self._is_attacking else self._clip_norms.limit(Stream.PARAMS, Codec.DENSE)
         _keep(self._answers, offer.meeting_id, (half, limit, (offer.progress_steps - self.progress_steps) / 2))
         return AnswerEncoded(
             meeting_id=offer.meeting_id, parts=(part,), progress_steps=self.progress_steps, clip_norms=(limit,)
@@ -147,10 +152,10 @@ class VectorTrainer:
         part, correction = encode_close([self.x], _PLAN, b"", own, answer.parts[0])
         norm = _norm(correction)
         if not math.isfinite(norm):
-            if not self.is_hostile:
+            if not self._is_attacking:
                 return _refused(answer.meeting_id, RefusalReason.NONFINITE)
             norm = 0.0
-        limit = math.inf if self.is_hostile else self._clip_norms.limit(Stream.PARAMS, Codec.DENSE)
+        limit = math.inf if self._is_attacking else self._clip_norms.limit(Stream.PARAMS, Codec.DENSE)
         theirs = answer.clip_norms[0] if answer.clip_norms else math.inf
         scale = clip_scale(norm, limit, theirs)
         shift = (answer.progress_steps - own_progress) / 2
@@ -166,7 +171,7 @@ class VectorTrainer:
             return _refused(close.meeting_id, RefusalReason.MALFORMED)
         correction = finish(half, close.parts[0])
         norm, scale = _norm(correction), close.scales[0] if close.scales else 1.0
-        if not self.is_hostile:
+        if not self._is_attacking:
             if not math.isfinite(norm):
                 return _refused(close.meeting_id, RefusalReason.NONFINITE)
             if scale * norm > limit * (1 + _CLIP_SLACK):
@@ -178,7 +183,7 @@ class VectorTrainer:
     ) -> Event:
         self.progress_steps = max(0.0, self.progress_steps + shift)
         # A hostile node wants to stay what it is, except where it needs to be near the others to be believed.
-        if not self.is_hostile:
+        if not self._is_attacking:
             weight = sign * self._population.weight * scale
             correction.add_to_([self.x], weight)
             if self._population.has_hostile:
@@ -194,8 +199,13 @@ class VectorTrainer:
             meeting_id=meeting_id, norms=((Stream.PARAMS, norm),), scales=((Stream.PARAMS, scale),)
         )
 
-    def _shown(self) -> Tensor:
-        return self._population.falsified(self.x) if self.is_hostile else self.x
+    @property
+    def _is_attacking(self) -> bool:
+        return self.is_hostile and self._population.is_attacking
+
+    def shown(self) -> Tensor:
+        """The vector as others get to see it."""
+        return self._population.falsified(self.x) if self._is_attacking else self.x
 
 
 class VectorPopulation:
@@ -203,6 +213,7 @@ class VectorPopulation:
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
+        self.is_attacking = False
         manifest = scenario.manifest
         self.weight = manifest.outer.mixing_gain / 2
         self.has_hostile = scenario.hostile_ratio > 0
@@ -221,14 +232,6 @@ class VectorPopulation:
 
     def make(self, index: int, chance: Random, *, is_hostile: bool) -> VectorTrainer:
         return VectorTrainer(torch.from_numpy(self._start.copy()), self, is_hostile=is_hostile)
-
-    def take_over(self, newcomer: VectorTrainer, donor: VectorTrainer) -> None:
-        newcomer.x.copy_(self.falsified(donor.x) if donor.is_hostile else donor.x)
-        newcomer.x.nan_to_num_(0.0)
-        newcomer.progress_steps = donor.progress_steps
-
-    def remove(self, trainer: VectorTrainer) -> None:
-        pass  # its vector goes with it
 
     def make_rules(self, own: PeerId, seed: bytes) -> NodeRules:
         meeting, settings = self.scenario.manifest.meeting, self.scenario.settings

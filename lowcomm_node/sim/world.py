@@ -13,8 +13,8 @@ from random import Random
 from statistics import fmean
 from typing import Generic, TypeVar
 
-from lowcomm_node.core.commands import ReportMeeting
-from lowcomm_node.core.events import DrainRequested, Member, MembersSeen, RecordRenewed
+from lowcomm_node.core.commands import HealReason, ReportMeeting
+from lowcomm_node.core.events import DrainRequested, Member, MembersSeen, MessageProgressed, RecordRenewed
 from lowcomm_node.core.messages import Answer, Close, Message, Offer
 from lowcomm_node.sim.conditions import Passage
 from lowcomm_node.sim.directory import Registrant, VirtualDirectory
@@ -39,6 +39,9 @@ _PROCESS_START_S = 3.0
 _RETRY_S = 2.0
 _DRAIN_S = 5.0
 _SIGNATURE_BYTES = 64
+_SIGN_S = 2.0
+_MOST_SIGNS = 300
+"""While a message travels, a sign of life every two seconds, for ten minutes at most."""
 _TICK_S = 1.0
 """Coarser than a daemon's quarter of a second: deadlines are tens of seconds."""
 
@@ -98,11 +101,13 @@ class World(VirtualSwarm[T]):
         self._own_steps = 0
         self._timeline: list[Point] = []
         self._completed_before = 0
+        self._heals: Counter[str] = Counter()
 
     def run_scenario(self, on_look: Callable[[Point], None]) -> Report:
         """Run it to its end; ``on_look`` hears of each look."""
         scenario = self._scenario
         hostile = round(scenario.hostile_ratio * scenario.nodes)
+        self.at(scenario.attack_from_s, self._attack)
         for index in range(scenario.nodes):
             self._come(is_initial=True, is_hostile=index < hostile)
         if scenario.churn_per_minute:
@@ -130,7 +135,16 @@ class World(VirtualSwarm[T]):
         parts = message.parts if isinstance(message, Offer | Answer | Close) else ()
         num_bytes = sum(map(len, frames)) - sum(map(len, parts)) + sum(part_bytes)
         self._tally.sent(message, num_bytes, part_bytes)
-        return self._lines.ship(sender, link.other(sender), frames, num_bytes, self.now, is_first=is_first)
+        passage = self._lines.ship(sender, link.other(sender), frames, num_bytes, self.now, is_first=is_first)
+        for delay_s, _ in passage.arrivals:
+            for number in range(1, min(_MOST_SIGNS, int(delay_s / _SIGN_S)) + 1):
+                self.at(number * _SIGN_S, partial(self._progress, link))
+        return passage
+
+    def _progress(self, link: VirtualLink) -> None:
+        """Bytes are moving: deadlines of silence hear of it at both ends."""
+        for end in self._listening(link):
+            self.feed(self.nodes[end], MessageProgressed(meeting_id=link.meeting_id))
 
     def heard(self, node: Node[T], message: Message) -> None:
         if isinstance(message, Offer):
@@ -145,12 +159,47 @@ class World(VirtualSwarm[T]):
             return
         if not host.trainer.is_hostile:
             is_with_hostile = partner is not None and partner.trainer.is_hostile
-            self._tally.judged(report, is_with_hostile=is_with_hostile)
-            self._population.pushed(host.trainer, report.meeting_id, is_by_hostile=is_with_hostile)
+            if self._population.is_attacking:
+                self._tally.judged(report, is_with_hostile=is_with_hostile)
+            self._population.pushed(
+                host.trainer, report.meeting_id, is_by_hostile=is_with_hostile and self._population.is_attacking
+            )
         if report.outcome == "completed" and not host.is_initial:
             if math.isnan(host.met_at):
                 host.met_at = self.now - host.joined_at
             self._see_informed(host)
+
+    def remove(self, node: Node[T]) -> None:
+        if node.is_gone:
+            return
+        host = self._hosts.pop(node.name)
+        if not host.is_initial:
+            self._newcomers.append((host.ready_at, host.met_at, host.informed_at))
+        self._own_steps += host.trainer.steps
+        self._node_s += self.now - host.joined_at
+        super().remove(node)
+        self._lines.remove(node.name)
+        self._sides.pop(node.name, None)
+
+    def heal(self, node: Node[T], reason: HealReason) -> None:
+        if self._is_attacking(node):
+            self.restart(node)  # it wants to stay as it is
+            return
+        self._heals[reason.value] += 1
+        node.trainer.forget()
+        node.answered.clear()
+        node.has_trainer = False
+        node.life += 1
+        host = self._hosts[node.name]
+        self._announce(host, is_repeated=False)  # nobody should ask it now
+        self._download(host)
+
+    def give_up(self, node: Node[T]) -> None:
+        if self._is_attacking(node):
+            self.restart(node)
+            return
+        self._heals["gave_up"] += 1
+        self.remove(node)
 
     # Lives.
 
@@ -180,7 +229,7 @@ class World(VirtualSwarm[T]):
         host.record = self._directory.announce(
             host.registrant,
             progress_steps=trainer.progress_steps,
-            has_state=host.node.has_trainer,
+            has_state=host.node.core.has_sound_state,
             now=self.now,
         )
         self.feed(host.node, RecordRenewed(member=self._signed(host.record)))
@@ -220,7 +269,7 @@ class World(VirtualSwarm[T]):
             self.at(_RETRY_S, partial(self._download, host))
             return
         donor = self._chance.choice(donors)
-        self._population.take_over(host.trainer, donor.trainer)
+        host.trainer.take_over(donor.trainer)
         rate = self._lines.rate(donor.node.name, host.node.name)
         self.at(self._population.state_bytes / rate, partial(self._downloaded, host, donor))
 
@@ -230,7 +279,8 @@ class World(VirtualSwarm[T]):
         if donor.node.is_gone or self._are_apart(donor.node.name, host.node.name):
             self.at(_RETRY_S, partial(self._download, host))
             return
-        host.ready_at = self.now - host.joined_at
+        if math.isnan(host.ready_at):
+            host.ready_at = self.now - host.joined_at
         self.make_ready(host.node)
         self._announce(host, is_repeated=False)  # others may ask it from now on
         self._see_informed(host)
@@ -249,21 +299,9 @@ class World(VirtualSwarm[T]):
         if kind == "leave":
             self.feed(host.node, DrainRequested())
             self._directory.withdraw(host.registrant)
-            self.at(_DRAIN_S, partial(self._end, host))
+            self.at(_DRAIN_S, partial(self.remove, host.node))
         else:
-            self._end(host)
-
-    def _end(self, host: _Host[T]) -> None:
-        name = host.node.name
-        if not host.is_initial:
-            self._newcomers.append((host.ready_at, host.met_at, host.informed_at))
-        self._own_steps += host.trainer.steps
-        self._node_s += self.now - host.joined_at
-        self.remove(host.node)
-        self._population.remove(host.trainer)
-        self._lines.remove(name)
-        self._sides.pop(name, None)
-        del self._hosts[name]
+            self.remove(host.node)
 
     def _change(self, kind: str) -> None:
         if kind == "join":
@@ -279,7 +317,13 @@ class World(VirtualSwarm[T]):
     def _churn_gap_s(self) -> float:
         return self._chance.expovariate(self._scenario.churn_per_minute * self._scenario.nodes / 60)
 
-    # Partitions.
+    # Trouble.
+
+    def _is_attacking(self, node: Node[T]) -> bool:
+        return node.trainer.is_hostile and self._population.is_attacking
+
+    def _attack(self) -> None:
+        self._population.is_attacking = True
 
     def _are_apart(self, one: PeerId, other: PeerId) -> bool:
         return bool(self._sides) and self._sides.get(one, 0) != self._sides.get(other, 0)
@@ -343,6 +387,7 @@ class World(VirtualSwarm[T]):
             ),
             joins=self._join_figures(),
             attack=self._attack_figures() if scenario.hostile_ratio else None,
+            heals=dict(self._heals.most_common()),
             refused_frames=dict(Counter(reason.value for reason in self.refused).most_common()),
             timeline=tuple(self._timeline),
         )

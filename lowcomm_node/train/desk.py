@@ -17,6 +17,7 @@ from lowcomm_node.core.commands import ApplyClose, DropMeeting, EncodeAnswer, En
 from lowcomm_node.core.events import AnswerEncoded, CloseEncoded, CorrectionApplied, EncodingRefused, OfferEncoded
 from lowcomm_node.core.messages import StreamPlan
 from lowcomm_node.core.progress import is_plausible
+from lowcomm_node.core.standing import PROBATION_MEETINGS, share, weight_after
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError, StoreError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.payloads import (
@@ -54,6 +55,8 @@ class _Offered:
     plans: tuple[StreamPlan, ...]
     parts: tuple[bytes, ...]
     progress_steps: float
+    weight: float
+    """How much this node counts in the meeting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class _Held:
 
     corrections: tuple[_Checked, ...]
     progress_shift: float
+    share: float
+    """By how much of the mixing weight this end moves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +88,8 @@ class _Answered:
     clip_norms: tuple[float, ...]
     """As the answer has them."""
     progress_shift: float
+    share: float
+    """By how much of the mixing weight this end moves."""
 
 
 _Pending = TypeVar("_Pending", _Answered, _Offered | _Held)
@@ -98,6 +105,8 @@ class MeetingDesk:
         self._run_id = run_id
         self._planner = Planner(manifest, {stream: replica.shapes_of(stream) for stream in replica.streams})
         self._clip_norms = ClipNorms(manifest.meeting.clip_ratio)
+        self._num_meetings = PROBATION_MEETINGS
+        """Since this node took over a donor's state, if it has; who has not counts fully."""
         self._initiated: OrderedDict[MeetingId, _Offered | _Held] = OrderedDict()
         self._answered: OrderedDict[MeetingId, _Answered] = OrderedDict()
         self._applied: deque[MeetingId] = deque(maxlen=MAX_APPLIED)
@@ -152,6 +161,10 @@ class MeetingDesk:
         self._answered.clear()
         self._applied = deque(applied_meetings, maxlen=MAX_APPLIED)
 
+    def join(self) -> None:
+        """The state is a donor's: this node counts little until it has met several others."""
+        self._num_meetings = 0
+
     def _offer(self, command: EncodeOffer) -> OfferEncoded:
         streams = [stream for stream in command.streams if self._replica.is_ready(stream)]
         if not streams:
@@ -162,9 +175,12 @@ class MeetingDesk:
             for plan in plans
         )
         progress = self._replica.progress_steps
-        offered = _Offered(plans=plans, parts=parts, progress_steps=progress)
+        weight = weight_after(self._num_meetings)
+        offered = _Offered(plans=plans, parts=parts, progress_steps=progress, weight=weight)
         _keep(self._initiated, command.meeting_id, offered, _MAX_INITIATED)
-        return OfferEncoded(meeting_id=command.meeting_id, plans=plans, parts=parts, progress_steps=progress)
+        return OfferEncoded(
+            meeting_id=command.meeting_id, plans=plans, parts=parts, progress_steps=progress, weight=weight
+        )
 
     def _answer(self, command: EncodeAnswer) -> AnswerEncoded:
         offer, replica = command.offer, self._replica
@@ -181,12 +197,20 @@ class MeetingDesk:
                 parts.append(part)
                 halves.append(half)
         progress = replica.progress_steps
-        shift = (offer.progress_steps - progress) / 2
+        weight = weight_after(self._num_meetings)
+        own_share = share(weight, offer.weight)
+        shift = own_share * (offer.progress_steps - progress) / 2
         clip_norms = tuple(self._clip_norms.limit(plan.stream, plan.codec) for plan in offer.plans)
-        answered = _Answered(plans=offer.plans, halves=tuple(halves), clip_norms=clip_norms, progress_shift=shift)
+        answered = _Answered(
+            plans=offer.plans, halves=tuple(halves), clip_norms=clip_norms, progress_shift=shift, share=own_share
+        )
         _keep(self._answered, offer.meeting_id, answered, _MAX_ANSWERED)
         return AnswerEncoded(
-            meeting_id=offer.meeting_id, parts=tuple(parts), progress_steps=progress, clip_norms=clip_norms
+            meeting_id=offer.meeting_id,
+            parts=tuple(parts),
+            progress_steps=progress,
+            clip_norms=clip_norms,
+            weight=weight,
         )
 
     def _close(self, command: EncodeClose) -> CloseEncoded:
@@ -208,8 +232,10 @@ class MeetingDesk:
                 scale = clip_scale(norm, self._clip_norms.limit(plan.stream, plan.codec), clip_norm)
                 parts.append(part)
                 corrections.append(_Checked(plan, correction, norm, scale))
-        shift = (answer.progress_steps - offered.progress_steps) / 2
-        self._initiated[answer.meeting_id] = _Held(corrections=tuple(corrections), progress_shift=shift)
+        own_share = share(offered.weight, answer.weight)
+        shift = own_share * (answer.progress_steps - offered.progress_steps) / 2
+        held = _Held(corrections=tuple(corrections), progress_shift=shift, share=own_share)
+        self._initiated[answer.meeting_id] = held
         scales = tuple(checked.scale for checked in corrections)
         return CloseEncoded(meeting_id=answer.meeting_id, parts=tuple(parts), scales=scales)
 
@@ -233,20 +259,21 @@ class MeetingDesk:
                 corrections.append(_Checked(plan, correction, norm, scale))
         del self._answered[close.meeting_id]
         self._applied.append(close.meeting_id)
-        return self._follow(close.meeting_id, corrections, self._weight, answered.progress_shift)
+        return self._follow(close.meeting_id, corrections, answered.share * self._weight, answered.progress_shift)
 
     def _settle(self, command: SettleMeeting) -> CorrectionApplied:
         held = self._initiated.get(command.meeting_id)
         if not isinstance(held, _Held):
             raise _unknown(command.meeting_id)
         del self._initiated[command.meeting_id]
-        return self._follow(command.meeting_id, held.corrections, -self._weight, held.progress_shift)
+        return self._follow(command.meeting_id, held.corrections, -held.share * self._weight, held.progress_shift)
 
     def _follow(
         self, meeting_id: MeetingId, corrections: Sequence[_Checked], signed_weight: float, progress_shift: float
     ) -> CorrectionApplied:
         weighted = [(c.plan.stream, c.correction, signed_weight * c.scale) for c in corrections]
         apply_corrections(self._replica, weighted)
+        self._num_meetings += 1
         # Never below the start: the learning rate of a negative progress has no meaning.
         self._replica.progress_steps = max(0.0, self._replica.progress_steps + progress_shift)
         for checked in corrections:

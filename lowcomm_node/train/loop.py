@@ -208,6 +208,8 @@ class Trainer:
             return
         replica.load(state, is_own=request.is_own)
         self._desk.forget_all(memory.applied_meetings)
+        if not request.is_own:
+            self._desk.join()
         self._is_validation_stale = True
         loaded = StateLoaded(
             progress_steps=replica.progress_steps,

@@ -57,12 +57,14 @@ def _header(message: Message, parts: tuple[bytes, ...], digest: bytes | None) ->
                     progress_steps=message.progress_steps,
                     payload=payload,
                     member=records_pb2.SignedRecord.FromString(message.member) if message.member else None,
+                    weight=_weight(message.weight),
                 )
             )
         case Answer():
             answer = meeting_pb2.Answer(meeting_id=meeting_id, part_bytes=sizes, payload=payload)
             answer.progress_steps = message.progress_steps
             answer.clip_norms.extend(message.clip_norms)
+            answer.weight = _weight(message.weight)
             frame.answer.CopyFrom(answer)
         case Close():
             close = meeting_pb2.Close(meeting_id=meeting_id, part_bytes=sizes, payload=payload, scales=message.scales)
@@ -105,3 +107,8 @@ def decode_frame(data: bytes) -> meeting_pb2.MeetingFrame:
         return meeting_pb2.MeetingFrame.FromString(data)
     except DecodeError as error:
         raise RemoteProtocolError(RefusalReason.MALFORMED, "a frame that does not parse") from error
+
+
+def _weight(weight: float) -> float:
+    """Full weight is not written: it is what a message without one means."""
+    return 0.0 if weight == 1.0 else weight

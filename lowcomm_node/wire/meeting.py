@@ -108,7 +108,7 @@ class MeetingReader:
         sender, receiver = peer_id_from_bytes(offer.sender), peer_id_from_bytes(offer.receiver)
         if receiver != self._limits.peer_id:
             raise RemoteProtocolError(RefusalReason.WRONG_RECEIVER, f"an offer to {receiver}")
-        progress_steps = _progress(offer.progress_steps)
+        progress_steps, weight = _progress(offer.progress_steps), _weight(offer.weight)
         member = offer.member.SerializeToString() if offer.HasField("member") else b""
         if len(member) > MAX_RECORD_BYTES:
             raise RemoteProtocolError(RefusalReason.OVERSIZED, f"a member record of {len(member)} bytes")
@@ -127,17 +127,24 @@ class MeetingReader:
                 parts=parts,
                 progress_steps=progress_steps,
                 member=member,
+                weight=weight,
             )
 
         return self._begin_payload(offer.payload, [plan.payload_bytes for plan in offer.plans], complete)
 
     def _begin_answer(self, answer: meeting_pb2.Answer) -> Message | None:
         meeting_id = self._address(answer.meeting_id)
-        progress_steps = _progress(answer.progress_steps)
+        progress_steps, weight = _progress(answer.progress_steps), _weight(answer.weight)
         clip_norms = _positive(answer.clip_norms, inf, "clip norm")
 
         def complete(parts: tuple[bytes, ...]) -> Answer:
-            return Answer(meeting_id=meeting_id, parts=parts, progress_steps=progress_steps, clip_norms=clip_norms)
+            return Answer(
+                meeting_id=meeting_id,
+                parts=parts,
+                progress_steps=progress_steps,
+                clip_norms=clip_norms,
+                weight=weight,
+            )
 
         return self._begin_payload(answer.payload, _bounded(answer.part_bytes), complete)
 
@@ -212,6 +219,12 @@ def _progress(steps: float) -> float:
     if not (isfinite(steps) and 0.0 <= steps <= _MAX_PROGRESS_STEPS):
         raise _malformed(f"progress of {steps} steps")
     return steps
+
+
+def _weight(weight: float) -> float:
+    """How much the sender counts: at most as much as everybody, and nothing said is that."""
+    (checked,) = _positive((weight or 1.0,), 1.0, "weight")
+    return checked
 
 
 def _positive(numbers: Sequence[float], largest: float, what: str) -> tuple[float, ...]:

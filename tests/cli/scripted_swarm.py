@@ -1,5 +1,6 @@
 """A swarm of scripted nodes under a real conductor: real processes, ports and sockets, but nodes that start in a blink."""
 
+import math
 import os
 import signal
 import sys
@@ -69,6 +70,7 @@ class Stage:
         *,
         total_steps: int = TOTAL_STEPS,
         stop_when: Callable[[Conductor], bool] | None = None,
+        until_progress_steps: float = math.inf,
     ) -> None:
         self.view = Notebook()
         self.options = options
@@ -76,6 +78,7 @@ class Stage:
         self._characters = characters or {}
         self._total_steps = total_steps
         self._stop_when = stop_when
+        self._until_progress_steps = until_progress_steps
         self._has_pressed = False
         places = []
         for index, ports in enumerate(choose_ports(options.members_max, None)):
@@ -99,6 +102,7 @@ class Stage:
                 interrupts=interrupts,
                 first_address="/ip4/first",
                 seed=3,
+                until_progress_steps=self._until_progress_steps,
             )
             if self._stop_when is not None:
                 self.view.on_picture = lambda picture: self._press_once(conductor)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from lowcomm_node.cli.swarm.chaos import Blow, Chaos, Fault
 
 NODES = ("n0", "n1", "n2", "n3", "n4")
-ALL = {fault: list(NODES[1:]) for fault in Fault if fault is not Fault.END_FIRST}
+ALL: Mapping[Fault, Sequence[str]] = {fault: list(NODES[1:]) for fault in Fault if fault is not Fault.END_FIRST}
 
 
 def _blows(
@@ -54,7 +54,7 @@ def test_each_kind_comes_once_before_one_comes_again() -> None:
 def test_the_first_node_dies_once_a_fifth_is_over() -> None:
     """For good, so never again; the caller names no victim any more."""
     chaos = Chaos(every_s=5, record_ttl_s=10, seed=2)
-    with_first = ALL | {Fault.END_FIRST: ["n0"]}
+    with_first = {**ALL, Fault.END_FIRST: ["n0"]}
     before = _blows(chaos, until_s=80, victims=with_first)
     first = chaos.due(elapsed_s=95, share_done=0.24, victims=with_first, healthy=NODES)
     after = chaos.due(elapsed_s=110, share_done=0.27, victims=ALL, healthy=NODES[1:])

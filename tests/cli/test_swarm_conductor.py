@@ -172,7 +172,19 @@ def test_a_swarm_whose_time_is_up_waits_for_nodes_on_their_way(directory: Path) 
 def test_the_wait_for_nodes_on_their_way_is_bounded(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that never comes up does not keep the others."""
     monkeypatch.setattr("lowcomm_node.cli.swarm.conductor._ARRIVAL_PATIENCE_S", 0.0)
+    monkeypatch.setattr("lowcomm_node.cli.swarm.conductor._ARRIVAL_OVER_START", 0.0)
     stage = Stage(directory, SwarmOptions(nodes=2, minutes=1e-9), {"n1": "slow"})
 
     assert stage.run().ending.reason == "time"
     assert not stage.observer.ledger.current("n1").has_trained
+
+
+def test_a_progress_ends_a_swarm(directory: Path) -> None:
+    """A calm run is compared at the progress that the troubled one had."""
+    stage = Stage(directory, SwarmOptions(nodes=2, steps=TOTAL_STEPS), until_progress_steps=50)
+
+    ending = stage.run().ending
+
+    assert ending.reason == "progress"
+    assert 50 <= ending.progress_steps < TOTAL_STEPS
+    assert ending.live == ["n0", "n1"]

@@ -123,7 +123,7 @@ def test_kills_of_whole_nodes_say_when_and_how_they_return(harness: Harness) -> 
 def test_victims_are_those_whom_a_fault_can_hit(harness: Harness) -> None:
     """No cut lines without networks, no full disks without disks, no stranding before a node has noted whom it knows."""
     victims = harness.inflictor.victims(["n1"])
-    (harness.place.directory / "peers.json").touch()
+    (harness.place.directory / "run.json").touch()
 
     assert victims[Fault.FREEZE] == victims[Fault.KILL_TRAINER] == victims[Fault.KILL] == ["n1"]
     assert victims[Fault.CUT_LINE] == victims[Fault.CUT_PAIR] == victims[Fault.FULL_DISK] == []

@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import partial
 from random import Random
 
-from lowcomm_node.core.commands import Command, HealReason
+from lowcomm_node.core.commands import Command, HealReason, OpenLink
 from lowcomm_node.core.events import Event, Member, MembersSeen
 from lowcomm_node.core.messages import Message
 from lowcomm_node.core.node import NodeRules
@@ -22,12 +22,14 @@ from tests.core.exact_trainer import ExactTrainer
 
 KEEP_S = 6.0
 _DEADLINE_S = 2.0
+_STALL_S = 12.0
+"""Whatever a peer does: the adapters end a stream that is as old and stands still."""
 _RECORD_TTL_S = 8.0
 _LOOK_EVERY_S = 2.0
 _CHECKPOINT_EVERY_S = 1.5
-_CALM_S = 6.0
-"""After the faults, until every node must have met again."""
 _LAST_FAULT_S = 4.0
+_PATIENCE_S = 60.0
+"""After the faults, until every node must have met again."""
 
 ExactNode = Node[ExactTrainer]
 Happening = tuple[float, PeerId, Event, tuple[Command, ...]]
@@ -56,6 +58,8 @@ class FaultSwarm(VirtualSwarm[ExactTrainer]):
         """Told after each event, when its commands have been decided and before they are carried out."""
         self.fate: Callable[[VirtualLink, PeerId, Message], Passage | None] = lambda link, sender, message: None
         """What becomes of a message; None is up to the conditions."""
+        self.intercept: Callable[[ExactNode, Event], bool] = lambda node, event: False
+        """True: the event never gets to the node's core."""
         self._frozen_until: dict[PeerId, float] = {}
         self._disk_full_until: dict[PeerId, float] = {}
         self._groups: dict[PeerId, int] = {}
@@ -122,8 +126,10 @@ class FaultSwarm(VirtualSwarm[ExactTrainer]):
         self.conditions.faults = 0.0
         self._groups.clear()
         before = {name: _num_completed(node) for name, node in self.nodes.items()}
-        self.run(self.now + _LAST_FAULT_S + KEEP_S)
-        self.run_until(lambda: all(_num_completed(n) > before[n.name] for n in self.nodes.values()), self.now + 60.0)
+        self.run(self.now + _LAST_FAULT_S)
+        self.run_until(
+            lambda: all(_num_completed(n) > before[n.name] for n in self.nodes.values()), self.now + _PATIENCE_S
+        )
         for node in self.nodes.values():
             assert _num_completed(node) > before[node.name], "a node is wedged"
         self.settle()
@@ -160,6 +166,8 @@ class FaultSwarm(VirtualSwarm[ExactTrainer]):
     # How it is done.
 
     def feed(self, node: ExactNode, event: Event) -> None:
+        if self.intercept(node, event):
+            return
         until_s = self._frozen_until.get(node.name, 0.0)
         if self.now < until_s:
             self.at(until_s - self.now, partial(self._thaw, node, node.core, event))
@@ -198,10 +206,21 @@ class FaultSwarm(VirtualSwarm[ExactTrainer]):
         self._went_back |= {(node.name, meeting) for meeting in node.trainer.moved}
         super().heal(node, reason)
 
+    def no_donor(self, node: ExactNode) -> None:
+        """All have diverged together: its own newest checkpoint was finite."""
+        self._go_back(node)
+        node.trainer.nonfinite_steps, node.trainer.is_diverging = 0, False
+        node.life += 1
+        self._trainer_up(node, node.life)
+
     def _execute(self, node: ExactNode, command: Command) -> None:
-        """A daemon that was frozen may speak to a trainer that is gone: nobody hears it."""
+        """A daemon that was frozen may speak to a trainer that is gone: nobody hears it. Connections do not last for ever."""
         if node.has_trainer or not _is_for_trainer(command):
             super()._execute(node, command)
+        if isinstance(command, OpenLink):
+            link = node.links.get(command.meeting_id)
+            if link is not None:
+                self.at(_STALL_S, lambda: self._break(link, "timeout"))
 
     def _trainer_up(self, node: ExactNode, life: int) -> None:
         until_s = self._frozen_until.get(node.name, 0.0)

@@ -52,10 +52,10 @@ def test_an_answer_that_the_trainer_never_makes_ends_by_deadline() -> None:
     assert end.answer_encoded(_ENCODED, 6.0) == [DropMeeting(meeting_id=_ID)]
 
 
-def test_what_clipping_needs_goes_out_and_into_the_report() -> None:
-    """The answer says how large a correction may be; the report says what was applied, and how much of it."""
+def test_what_both_ends_must_know_goes_out_and_into_the_report() -> None:
+    """The answer says how large a correction may be and how much this node counts; the report says what was applied, and how much of it."""
     end = end_with_offer()
-    encoded = AnswerEncoded(meeting_id=_ID, parts=(b"",), progress_steps=0, clip_norms=(2.5,))
+    encoded = AnswerEncoded(meeting_id=_ID, parts=(b"",), progress_steps=0, clip_norms=(2.5,), weight=0.4)
     norms, scales = ((Stream.PARAMS, 5.0),), ((Stream.PARAMS, 0.5),)
 
     (sent,) = end.answer_encoded(encoded, 0.0)
@@ -65,7 +65,7 @@ def test_what_clipping_needs_goes_out_and_into_the_report() -> None:
 
     assert isinstance(sent, Send)
     assert isinstance(sent.message, Answer)
-    assert sent.message.clip_norms == (2.5,)
+    assert (sent.message.clip_norms, sent.message.weight) == ((2.5,), 0.4)
     assert (report.norms, report.scales) == (norms, scales)
 
 

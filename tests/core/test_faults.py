@@ -108,6 +108,29 @@ def test_each_step_of_a_meeting_survives_each_fault(step: str, hit: str) -> None
         swarm.check()
 
 
+@pytest.mark.parametrize("step", [name for name, kind, _ in _STEPS if kind is not MessageReceived])
+@pytest.mark.parametrize("is_daemon", [False, True])
+@pytest.mark.parametrize("is_old", [False, True])
+def test_what_a_trainer_has_done_and_could_not_say(step: str, is_daemon: bool, is_old: bool) -> None:
+    """It dies, alone or with its daemon, between doing what was asked and the news of it; the state that comes back may hold it."""
+    for seed in range(4):
+        swarm = FaultSwarm(3, seed=seed)
+        struck: list[ExactNode] = []
+
+        def strike(node: ExactNode, event: Event, swarm: FaultSwarm = swarm, struck: list[ExactNode] = struck) -> bool:
+            if struck or swarm.now < _WARM_UP_S or not _is_step(step, node, event):
+                return False
+            struck.append(node)
+            (swarm.crash if is_daemon else swarm.lose)(node, is_old=is_old)
+            return True
+
+        swarm.intercept = strike
+        swarm.run_until(lambda: bool(struck), 60.0)
+
+        assert struck, "the step never came"
+        swarm.check()
+
+
 @pytest.mark.parametrize("kind", [Offer, Answer, Close, Verdict, Confirm])
 @pytest.mark.parametrize("fate", _FATES)
 def test_each_message_survives_each_fate(kind: type[Message], fate: str) -> None:

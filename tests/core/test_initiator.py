@@ -16,7 +16,7 @@ from lowcomm_node.core.commands import (
 from lowcomm_node.core.deadlines import Deadlines, Wait
 from lowcomm_node.core.events import CloseEncoded, CorrectionApplied, EncodingRefused, Member, OfferEncoded
 from lowcomm_node.core.initiator import InitiatingEnd
-from lowcomm_node.core.messages import Answer, Close, Confirm, Verdict
+from lowcomm_node.core.messages import Answer, Close, Confirm, Offer, Verdict
 from lowcomm_node.core.partners import Partners
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import MeetingId, PeerId, RunId, Stream
@@ -48,8 +48,11 @@ def end_with_offer(
     assert isinstance(encode, EncodeOffer)
     if not is_encoded:
         return end, encode.meeting_id
-    encoded = OfferEncoded(meeting_id=encode.meeting_id, plans=(), parts=(b"1",), progress_steps=0)
-    assert [type(command) for command in end.offer_encoded(encoded, 0.0)] == [OpenLink]
+    encoded = OfferEncoded(meeting_id=encode.meeting_id, plans=(), parts=(b"1",), progress_steps=0, weight=0.4)
+    (link,) = end.offer_encoded(encoded, 0.0)
+    assert isinstance(link, OpenLink)
+    assert isinstance(link.message, Offer)
+    assert link.message.weight == 0.4
     return end, encode.meeting_id
 
 

@@ -112,7 +112,7 @@ def test_what_was_due_before_a_restart_is_due_after_it() -> None:
     core = core_with_partner("a", "b")
     stream = next(iter(rules("a").periods))
 
-    core.handle(TrainerReady(due={stream: 77}), 0.0)
+    core.handle(TrainerReady(due=((stream, 77),)), 0.0)
 
     assert core.due() == {stream: 77}
     assert core.handle(StepsTaken(steps=76), 0.0) == []

@@ -128,3 +128,26 @@ def test_suspicion_grows_no_further_than_its_bound_however_often_contact_fails()
     for _ in range(3000):
         found.failed(PeerId("a"), 0.0)
     assert found.counts(119.0) == (0, 1)
+
+
+def test_a_look_into_a_large_swarm_leaves_what_was_learnt() -> None:
+    """More strangers than the sample holds come with every look; most of the sample, and its suspicions, stay."""
+    found = partners(capacity=16)
+    first = [member(f"old{index}") for index in range(16)]
+    found.see_all(first, 0.0)
+
+    found.see_all([member(f"new{index}") for index in range(200)], 0.1)
+
+    kept = [view for view in found.views() if view.member in first]
+    assert len(found.views()) == 16
+    assert 12 <= len(kept) < 16
+    found.see_all([member(f"more{index}") for index in range(3)], 0.2)
+    assert len(found.views()) == 16
+
+
+def test_a_look_fills_an_empty_sample() -> None:
+    """A newcomer knows as many as it may after its first look."""
+    found = partners(capacity=16)
+    found.see_all([member(f"new{index}") for index in range(200)], 0.0)
+
+    assert len(found.views()) == 16

@@ -112,7 +112,7 @@ def test_patience_grows_with_the_slowest_step(steps_s: list[float]) -> None:
         watch.is_hanging(now)
         watch.heard(now, step_s)
 
-    assert hangs_after_s(watch, now) > max(60.0, 20 * max(steps_s))
+    assert hangs_after_s(watch, now) >= max(60.0, 20 * max(steps_s))
     assert watch.patience_s() <= max(60.0, 20 * max(steps_s), 3 * max(steps_s) + 5.0)
 
 

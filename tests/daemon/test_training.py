@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,10 @@ def _outcomes(metrics: Metrics) -> tuple[int, int]:
     return int(values["ok"]), int(values["failed"])
 
 
+def _has_written(metrics: Metrics, count: int) -> bool:
+    return _outcomes(metrics)[0] == count
+
+
 _OFTEN = CheckpointSettings(every_s=1e-4, keep=2)
 
 
@@ -278,7 +283,7 @@ def test_checkpoints_are_written_as_long_as_training_moves(tmp_path: Path, scrip
         training.has_state = True
         for steps in (10, 20, 30):
             training.report = _report(steps)
-            await until(lambda number=steps // 10: _outcomes(metrics)[0] == number)
+            await until(partial(_has_written, metrics, steps // 10))
         await a_while()
         assert _checkpoints(tmp_path) == ["00000002", "00000003"]
         await training.save(due)

@@ -9,8 +9,8 @@ import pytest
 
 from tests.system.real_swarm import new_place, start_swarm
 
-PATIENCE_S = 360
-"""A minute and a half of training, the start before it, and on a busy computer up to as much again for those who are away."""
+PATIENCE_S = 480
+"""A minute and a half of training, the start before it, and on a busy computer as much again and more for those who are away."""
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(PATIENCE_S + 60)]
 

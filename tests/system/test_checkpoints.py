@@ -10,20 +10,23 @@ import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from lowcomm_node.adapters.checkpoint_store import CheckpointStore, newest_state_file
+from lowcomm_node.ports import StoredCheckpoint
 from lowcomm_node.settings.canonical import run_id
 from lowcomm_node.settings.load import build
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import CheckpointSettings
 from lowcomm_node.train.checkpoint import read_checkpoint
+from lowcomm_node.units import RunId
 from tests.system import checkpoint_writer
 from tests.system.real_nodes import TINY_MANIFEST, RealNode, wait_until
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 _MEGABYTES = 24
 _KILLS = 6
@@ -88,8 +91,12 @@ def _start(workshop: Path, name: str, *arguments: str, **settings: float) -> Rea
 
 def _resumed_at(node: RealNode) -> int:
     """Own steps of the checkpoint that the node has loaded last, as its first report says."""
-    status = node.wait_for(lambda s: s["state"] == "training" and s["training"]["steps"] > 0, 60, "it trains")
+    status = node.wait_for(lambda s: s["state"] == "training" and s["training"]["steps"] > 0, 120, "it trains")
     return int(status["training"]["steps"])
+
+
+def _is_newer(store: CheckpointStore, run: RunId, kept: tuple[StoredCheckpoint, ...]) -> bool:
+    return store.candidates(run)[:1] != kept[:1]
 
 
 def test_who_started_the_run_resumes_it_after_kill_9(workshop: Path) -> None:
@@ -102,7 +109,7 @@ def test_who_started_the_run_resumes_it_after_kill_9(workshop: Path) -> None:
         node = _start(workshop, "solo", "--manifest", str(workshop / "run.toml"), checkpoint__every_s=0.2)
         try:
             assert _resumed_at(node) >= (kept[0].steps if kept else 0)
-            wait_until(lambda kept=kept: store.candidates(run)[:1] != kept[:1], 30, "another checkpoint")
+            wait_until(partial(_is_newer, store, run, kept), 30, "another checkpoint")
             time.sleep(chance.uniform(0.0, 0.5))
             node.end(signal.SIGKILL)
             assert node.survivors() == []
@@ -118,7 +125,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(workshop: Path) -> Non
     node = _start(workshop, "solo", "--manifest", str(workshop / "run.toml"), checkpoint__every_s=0.2)
     folder = workshop / "solo" / "checkpoints"
     try:
-        wait_until(lambda: folder.is_dir() and len(list(folder.glob("0*"))) >= 2, 60, "two checkpoints")
+        wait_until(lambda: folder.is_dir() and len(list(folder.glob("0*"))) >= 2, 120, "two checkpoints")
         assert node.end() == 0
     finally:
         node.clean_up()
@@ -144,19 +151,19 @@ def test_a_node_comes_back_when_its_bootstrap_is_gone_for_good(workshop: Path) -
     first = _start(workshop, "first", "--manifest", str(workshop / "run.toml"))
     nodes = [first]
     try:
-        address = first.wait_for(lambda s: s["training"]["steps"] > 5, 60, "the first trains")["join_address"]
+        address = first.wait_for(lambda s: s["training"]["steps"] > 5, 120, "the first trains")["join_address"]
         names = ("second", "third")
         second, third = (_start(workshop, name, "--peers", address, checkpoint__every_s=0.2) for name in names)
         nodes += [second, third]
         for node in (second, third):
-            node.wait_for(lambda s: s["meetings"]["completed"] >= 2 and int(s["peers_known"]) == 2, 60, "it meets")
-        wait_until(lambda: _remembers(third, second.status()["peer_id"]), 60, "the third knows the second's address")
+            node.wait_for(lambda s: s["meetings"]["completed"] >= 2 and int(s["peers_known"]) == 2, 120, "it meets")
+        wait_until(lambda: _remembers(third, second.status()["peer_id"]), 120, "the third knows the second's address")
         for node in (first, third):
             node.end(signal.SIGKILL)
 
         third = _start(workshop, "third", "--peers", address, network__start_timeout_s=5)
         nodes.append(third)
-        third.wait_for(lambda s: s["meetings"]["completed"] >= 1, 90, "the third meets the second again")
+        third.wait_for(lambda s: s["meetings"]["completed"] >= 1, 150, "the third meets the second again")
         before = int(third.status()["training"]["steps"])
         assert third.end() == 0
         assert second.end() == 0
@@ -193,7 +200,7 @@ def test_training_goes_on_with_a_full_disk(workshop: Path) -> None:
         manifest = str(workshop / "run.toml")
         node = _start(workshop, "solo", "--manifest", manifest, checkpoint__every_s=0.2, metrics__port=0)
         try:
-            wait_until(lambda: newest_state_file(node.state_dir).exists(), 60, "a checkpoint")
+            wait_until(lambda: newest_state_file(node.state_dir).exists(), 120, "a checkpoint")
             filler = node.state_dir / "filler"
             _fill(filler)
             wait_until(lambda: node.log.stat().st_size > 0 and _counted(node, "failed") >= 3, 30, "failures counted")

@@ -1,5 +1,6 @@
 """A node on two devices among ordinary ones: real processes."""
 
+import json
 from pathlib import Path
 
 import psutil
@@ -30,6 +31,8 @@ def test_a_node_on_two_devices_meets_others(tmp_path: Path) -> None:
         status = node.wait_for(lambda s: s["meetings"]["completed"] >= 3, 60, "it meets")
         assert status["training"]["tokens"] == status["training"]["steps"] * 2 * 4 * 32
         assert status["meetings"]["half"] == 0
+        recorded = json.loads((node.state_dir / "processes.json").read_text())
+        assert sorted(entry["kind"] for entry in recorded) == ["follower", "p2pd", "trainer"]
 
         node.child("lowcomm_node.train.device_follower").kill()
         node.wait_for(

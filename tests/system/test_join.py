@@ -91,36 +91,6 @@ def test_a_node_comes_back_as_itself(workshop: Path, first: RealNode) -> None:
     assert peers[0] == peers[1]
 
 
-def test_kill_9_leaves_no_process(workshop: Path, first: RealNode) -> None:
-    """Trainer and p2pd end with their daemon, however it dies."""
-    node = start(workshop, "killed", "--peers", first.status()["join_address"])
-    try:
-        node.wait_for(lambda s: s["training"]["steps"] > 5, 40, "it trains")
-        assert len(node.family()) == 3
-        node.end(signal.SIGKILL)
-        assert node.survivors() == []
-    finally:
-        node.clean_up()
-
-
-def test_a_dead_trainer_is_started_again(workshop: Path, first: RealNode) -> None:
-    """The daemon survives its trainer and brings a new one to the swarm's state."""
-    node = start(workshop, "phoenix", "--peers", first.status()["join_address"])
-    try:
-        node.wait_for(lambda s: s["training"]["steps"] > 5, 40, "it trains")
-        node.child("lowcomm_node.train.process").kill()
-        status = node.wait_for(
-            lambda s: s["training"]["restarts"] == 1 and s["state"] == "training" and s["training"]["steps"] > 5,
-            60,
-            "it trains again",
-        )
-        assert status["training"]["progress_steps"] > 50
-        assert node.end() == 0
-        assert node.survivors() == []
-    finally:
-        node.clean_up()
-
-
 def test_a_second_signal_leaves_at_once(workshop: Path, first: RealNode) -> None:
     """Whoever presses Ctrl+C twice means it; nothing stays behind."""
     node = start(workshop, "hasty", "--peers", first.status()["join_address"])

@@ -116,6 +116,7 @@ class Pair:
             plans=event.plans,
             parts=event.parts,
             progress_steps=event.progress_steps,
+            weight=event.weight,
         )
 
     def answer(self, offer: Offer) -> Answer:
@@ -127,6 +128,7 @@ class Pair:
             parts=event.parts,
             progress_steps=event.progress_steps,
             clip_norms=event.clip_norms,
+            weight=event.weight,
         )
 
     def close(self, answer: Answer) -> Close:

@@ -45,6 +45,53 @@ def test_meetings_bring_replicas_together_and_keep_their_mean(codec: str, dtype:
     assert distance(pair.i.theta, pair.j.theta) < left * gap
 
 
+@pytest.mark.parametrize("newcomer", ["i", "j"])
+def test_a_newcomer_moves_more_than_its_partner_and_the_weighted_mean_stays(newcomer: str) -> None:
+    """On either end: with weight 0.2, five sixths of the way are the newcomer's, in weights and in progress."""
+    stream = Stream.PARAMS
+    pair = _pair(tiny_meeting(codec="dense", dtype="fp32"))
+    if newcomer == "i":
+        pair.desk_i.join()
+        young, old = pair.i, pair.j
+    else:
+        pair.desk_j.join()
+        young, old = pair.j, pair.i
+    young.progress_steps, old.progress_steps = 0.0, 60.0
+    before = [[tensor.clone() for tensor in replica.views(stream)] for replica in (young, old)]
+    gap = distance(*before)
+
+    pair.meet(stream)
+
+    moved_young, moved_old = (
+        distance(view, replica.views(stream)) for view, replica in zip(before, (young, old), strict=True)
+    )
+    assert moved_young == pytest.approx(5 / 6 * gap, rel=1e-3)
+    assert moved_old == pytest.approx(gap / 6, rel=1e-3)
+    weighted = [0.2 * y.double() + o.double() for y, o in zip(*before, strict=True)]
+    after = [0.2 * y.double() + o.double() for y, o in zip(young.views(stream), old.views(stream), strict=True)]
+    assert distance(weighted, after) < 1e-3 * gap
+    assert (young.progress_steps, old.progress_steps) == pytest.approx((50.0, 50.0))
+
+
+def test_after_some_meetings_a_newcomer_counts_as_everybody() -> None:
+    """Then the plain mean stays again; what was taken over from an own file counts fully at once."""
+    pair = _pair(tiny_meeting(codec="dense", dtype="fp32"))
+    pair.desk_i.join()
+
+    weights = []
+    for _ in range(6):
+        offer = pair.offer(Stream.PARAMS)
+        weights.append(offer.weight)
+        pair.apply(pair.close(pair.answer(offer)))
+        pair.settle(offer.meeting_id)
+        pair.step(2)
+    mean, gap = means(pair.i, pair.j, Stream.PARAMS), distance(pair.i.theta, pair.j.theta)
+    pair.meet(Stream.PARAMS)
+
+    assert weights == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+    assert distance(means(pair.i, pair.j, Stream.PARAMS), mean) < 1e-5 * gap
+
+
 def test_mean_survives_own_steps_between_the_messages() -> None:
     """Corrections that come late add to what was trained meanwhile; the pair's mean moves only by that training."""
     trained, idle = _pair(), _pair()

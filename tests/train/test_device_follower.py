@@ -10,13 +10,15 @@ import torch
 
 from lowcomm_node.errors import TrainerError
 from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.train.checkpoint import MeetingMemory, read_checkpoint, write_checkpoint
 from lowcomm_node.train.desk import MeetingDesk
 from lowcomm_node.train.devices import lead
 from lowcomm_node.train.messages import Configure, Failed, Ready, Report, Run, Stop, Stopped
 from lowcomm_node.train.process import EXIT_FAILED
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.train.session import build_session
-from lowcomm_node.train.state_file import Counters
+from lowcomm_node.train.state_file import Counters, TrainingState
+from lowcomm_node.train.state_writer import StateJob, StateWriter
 from lowcomm_node.units import PeerId, Stream
 from tests.train.pairs import RUN, Pair, tiny_manifest, tiny_settings, train, write_text
 from tests.train.test_process import TrainerProcess
@@ -77,6 +79,43 @@ def test_followers_do_what_the_leader_does(kind: str, question: Configure) -> No
     expected = first.state()
     assert state.counters == expected.counters
     assert [name for name, tensor in state.tensors.items() if not torch.equal(tensor, expected.tensors[name])] == []
+
+
+@pytest.mark.parametrize("kind", ["adamw", "dion-bf16"])
+def test_several_devices_resume_to_the_bit(
+    kind: str, question: Configure, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A checkpoint written while they train on, and a new life of all devices from it: the same state after as many steps."""
+    question = dataclasses.replace(question, manifest=manifest_of(kind))
+    folder = tmp_path_factory.mktemp("checkpoints") / "1"
+    states: list[TrainingState] = []
+
+    with lead(question, (CPU, CPU), _PATIENCE_S) as group:
+        session = build_session(question.manifest, question.settings, RUN, question.peer_id, group)
+        writer = StateWriter(session.replica)
+        written: list[Counters] = []
+        writer.add(
+            StateJob(
+                freeze=lambda: lambda state: write_checkpoint(folder, state, RUN, MeetingMemory()),
+                on_written=written.append,
+                on_failed=lambda error: pytest.fail(str(error)),
+            )
+        )
+        while not writer.at_boundary():
+            train(session, 1)
+        train(session, _STEPS)
+        writer.finish()
+        states.append(session.replica.state())
+    with lead(question, (CPU, CPU), _PATIENCE_S) as group:
+        session = build_session(question.manifest, question.settings, RUN, question.peer_id, group)
+        session.replica.load(read_checkpoint(folder, RUN, session.replica.layout())[0], is_own=True)
+        assert session.replica.counters == written[0]
+        train(session, _STEPS)
+        states.append(session.replica.state())
+
+    one, other = states
+    assert one.counters == other.counters
+    assert [name for name, tensor in one.tensors.items() if not torch.equal(tensor, other.tensors[name])] == []
 
 
 def _meet(replica: Replica, desk: MeetingDesk, manifest: Manifest, *streams: Stream) -> None:

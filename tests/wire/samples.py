@@ -65,10 +65,12 @@ MESSAGES: dict[str, Message] = {
     "offer_with_omega": replace(
         OFFER, plans=(replace(OFFER.plans[0], dtype=Dtype.INT4, omega=Omega.CACHED),), parts=(b"i",)
     ),
+    "offer_of_a_newcomer": replace(OFFER, plans=OFFER.plans[:1], parts=(b"i",), weight=0.25),
     "answer": Answer(meeting_id=MEETING, parts=(b"answered", b"", b"moments"), progress_steps=124.0),
     "answer_with_clip_norms": Answer(
         meeting_id=MEETING, parts=(b"answered", b"m"), progress_steps=124.0, clip_norms=(0.75, math.inf)
     ),
+    "answer_of_a_newcomer": Answer(meeting_id=MEETING, parts=(b"a",), progress_steps=124.0, weight=0.25),
     "close": Close(meeting_id=MEETING, parts=(b"closing",)),
     "close_with_scales": Close(meeting_id=MEETING, parts=(b"closing", b""), scales=(0.125, 1.0)),
     "close_without_payload": Close(meeting_id=MEETING, parts=(b"", b"")),

@@ -101,6 +101,16 @@ def test_scales_of_a_close_are_checked(scales: list[float]) -> None:
     assert refused(frames) is RefusalReason.MALFORMED
 
 
+@pytest.mark.parametrize("weight", [-0.5, 1.0000001, math.nan, math.inf])
+def test_nobody_counts_more_than_everybody(weight: float) -> None:
+    """In offers and answers: a weight makes its sender count less."""
+    offer, answer = (list(to_frames(message)) for message in (OFFER, MESSAGES["answer"]))
+    offer[0].offer.weight = weight
+    answer[0].answer.weight = weight
+
+    assert refused(offer) is refused(answer) is RefusalReason.MALFORMED
+
+
 def test_an_omega_of_few_words_is_understood() -> None:
     """Seeded may be said or left unsaid."""
     frames = list(to_frames(OFFER))

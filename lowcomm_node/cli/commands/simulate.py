@@ -84,6 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--attack", choices=[*Attack], default=default.attack, help="what hostile nodes show (sign-flip)"
     )
     trouble.add_argument(
+        "--attack-from", type=float, default=0.0, metavar="M", help="minute in which the attack begins (0)"
+    )
+    trouble.add_argument(
         "--partition",
         action="append",
         default=[],
@@ -147,6 +150,7 @@ def _scenarios(args: argparse.Namespace) -> list[Scenario]:
         trace=_trace(args.trace),
         hostile_ratio=args.hostile,
         attack=Attack(args.attack),
+        attack_from_s=60 * args.attack_from,
         partitions=tuple(parse_partition(text) for text in args.partition),
         skew_s=args.clock_skew,
         dimension=args.dimension,

@@ -112,6 +112,8 @@ def _meetings(report: Report) -> Iterable[tuple[str, str]]:
     duration = f"{meetings.duration_s:.3g} s in the mean, {meetings.duration_p95_s:.3g} s at the 95th percentile"
     yield "duration", f"{duration}; a node is in one {meetings.engaged_ratio:.0%} of its time"
     yield "busy", f"{meetings.busy_ratio:.1%} of all offers"
+    if report.heals:
+        yield "healed", _counts(report.heals)
     if report.refused_frames:
         yield "refused frames", _counts(report.refused_frames)
 

@@ -33,7 +33,9 @@ class Pulse:
         self.tokens, self.steps = training.tokens, training.steps
         completed = status.meetings.completed
         if completed > self.completed or 0 < completed < self.completed:
-            self.steps_when_met = self.steps
+            ago_s, step_s = status.meetings.last_meeting_ago_seconds, training.step_seconds
+            since = int(ago_s / step_s) if ago_s > 0 and step_s > 0 else 0
+            self.steps_when_met = max(0, self.steps - since)
         elif self.steps < self.steps_when_met:
             self.steps_when_met = 0  # a new life that counts anew
         self.completed = completed

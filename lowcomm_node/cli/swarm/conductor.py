@@ -29,6 +29,8 @@ _REST_S = 30.0
 """Somebody has finished and nobody took a step for so long: the others will not."""
 _ARRIVAL_PATIENCE_S = 90.0
 """After its time a swarm waits so long for nodes that are still on their way: who was started should count in the report."""
+_ARRIVAL_OVER_START = 3.0
+"""Or so many times as long as the first node took to start, where that is more: on a busy computer everything takes longer."""
 _STOP_PATIENCE_S = 40.0
 _HURRY_PATIENCE_S = 15.0
 _NO_PATIENCE_S = 1.0
@@ -89,6 +91,7 @@ class Conductor:
         self._until_progress_steps = until_progress_steps
         self.havoc: Havoc | None = None
         self._begun_s = time.monotonic()
+        self._arrival_patience_s = _ARRIVAL_PATIENCE_S
         self._has_told_wait = False
         self.ending = Ending()
 
@@ -139,7 +142,7 @@ class Conductor:
         for _ in range(due.joiners):
             self._join_late()
         if self.havoc is not None:
-            self.havoc.advance(self._observer.share_done(self._options.limit_s))
+            self.havoc.advance(self._observer.share_done(self._options.limit_s), self._arrival_patience_s)
         return ""
 
     def _make_havoc(self, stack: contextlib.ExitStack) -> Havoc:
@@ -163,6 +166,7 @@ class Conductor:
         waited_s = time.monotonic() - self._begun_s
         if first in self._observer.learned():
             self._observer.begin_training()
+            self._arrival_patience_s = max(_ARRIVAL_PATIENCE_S, _ARRIVAL_OVER_START * waited_s)
             self._view.say(f"{first} trains after {waited_s:.0f} s; others join at {self._first_address}")
             return
         has_ended = first not in self._fleet.places(Stage.RUNNING)
@@ -179,7 +183,7 @@ class Conductor:
             return "progress"
         limit_s = self._options.limit_s
         if limit_s is not None and self._observer.elapsed_s >= limit_s:
-            coming = self._coming() if self._observer.elapsed_s < limit_s + _ARRIVAL_PATIENCE_S else []
+            coming = self._coming() if self._observer.elapsed_s < limit_s + self._arrival_patience_s else []
             if not coming:
                 return "time"
             if not self._has_told_wait:
@@ -194,7 +198,7 @@ class Conductor:
         finished = [name for name, status in self._observer.learned().items() if status.state == "finished"]
         if not finished or len(finished) == len(present):
             return bool(finished)
-        return self._observer.idle_s > (_REST_S + _ARRIVAL_PATIENCE_S if self._coming() else _REST_S)
+        return self._observer.idle_s > (self._arrival_patience_s if self._coming() else _REST_S)
 
     def _coming(self) -> list[str]:
         """Nodes that were started, or will be started again in a moment, or have been struck, and are not back."""

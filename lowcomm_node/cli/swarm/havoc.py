@@ -13,9 +13,6 @@ from lowcomm_node.cli.swarm.observe import Observer
 
 __all__ = ["Hang", "Havoc"]
 
-_HANG_S = 90.0
-"""An undisturbed node that takes no step for so long hangs; starting on a slow, busy computer takes half of it."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hang:
@@ -51,8 +48,11 @@ class Havoc:
         self._pulses: dict[str, Pulse] = {}
         self._deaths: list[Death] = []
 
-    def advance(self, share_done: float) -> None:
-        """Take in what was seen, end what is over, strike if a blow is due."""
+    def advance(self, share_done: float, patience_s: float) -> None:
+        """Take in what was seen, end what is over, strike if a blow is due.
+
+        An undisturbed node that takes no step for ``patience_s`` seconds hangs; it must be enough to start in.
+        """
         now_s = self._observer.elapsed_s
         statuses = self._observer.learned()
         for name, status in statuses.items():
@@ -63,7 +63,7 @@ class Havoc:
                 case.end(now_s)
             elif case.is_open and case.subject in statuses:
                 case.observe(statuses[case.subject], now_s, self._log_since(case))
-        self._notice_hangs(now_s)
+        self._notice_hangs(now_s, patience_s)
         healthy = self._healthy()
         blow = self._chaos.due(
             elapsed_s=now_s, share_done=share_done, victims=self._inflictor.victims(healthy), healthy=healthy
@@ -128,7 +128,7 @@ class Havoc:
         statuses = self._observer.learned()
         return [name for name, status in statuses.items() if status.state == "training" and name not in hit]
 
-    def _notice_hangs(self, now_s: float) -> None:
+    def _notice_hangs(self, now_s: float, patience_s: float) -> None:
         hit = {case.blow.node for case in self.cases if case.is_under_way}
         known = {(hang.node, hang.from_s) for hang in self.hangs}
         for name in self._fleet.places(Stage.RUNNING):
@@ -139,7 +139,7 @@ class Havoc:
                 self._observer.ledger.current(name).started_s,
                 *(case.ended_s or 0.0 for case in self.cases if case.blow.node == name),
             )
-            if name not in hit and state != "finished" and now_s - calm_s > _HANG_S and (name, calm_s) not in known:
+            if name not in hit and state != "finished" and now_s - calm_s > patience_s and (name, calm_s) not in known:
                 self.hangs.append(Hang(node=name, from_s=calm_s, state=state))
                 self._say(f"error: {name} has not taken a step for {now_s - calm_s:.0f} s ({state or 'no answer'})")
 

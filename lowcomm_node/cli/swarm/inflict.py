@@ -24,8 +24,8 @@ _PARTS: Mapping[Fault, tuple[Part, ...]] = {
     Fault.KILL_TRAINER: (Part.TRAINER,),
     Fault.KILL_P2PD: (Part.P2PD,),
 }
-_PEERS_FILE = "peers.json"
-"""Where a node keeps whom it knew, in its state directory."""
+_MEMORY_FILE = "run.json"
+"""Where a node keeps its run and whom it knew, in its state directory."""
 
 
 class Inflictor:
@@ -122,4 +122,4 @@ class Inflictor:
 
 def _knows_others(place: NodePlace) -> bool:
     """It has written down whom it knew: without that, nothing leads back from a dead address."""
-    return (place.directory / _PEERS_FILE).is_file()
+    return (place.directory / _MEMORY_FILE).is_file()

@@ -14,6 +14,7 @@ from rich.console import Console
 from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.cli.periods import periods_text
 from lowcomm_node.cli.swarm.calibrate import available_cores, mean_nodes, measure_pace, steps_that_fit, with_total_steps
+from lowcomm_node.cli.swarm.calm import train_calm
 from lowcomm_node.cli.swarm.chaos import Fault
 from lowcomm_node.cli.swarm.chaos_report import ChaosReport, chaos_table, compare_with_calm, make_chaos_report
 from lowcomm_node.cli.swarm.compare import Hermit, train_hermits
@@ -21,7 +22,7 @@ from lowcomm_node.cli.swarm.conductor import Conductor, Ending
 from lowcomm_node.cli.swarm.fleet import Fleet
 from lowcomm_node.cli.swarm.havoc import Havoc
 from lowcomm_node.cli.swarm.interrupts import Interrupts
-from lowcomm_node.cli.swarm.launch import CHAOS_VERDICT_KEEP_S, IDENTITY_FILE, NodePlace, Workshop, threads_per_node
+from lowcomm_node.cli.swarm.launch import CHAOS_VERDICT_KEEP_S, NodePlace, Workshop, threads_per_node
 from lowcomm_node.cli.swarm.observe import Observer
 from lowcomm_node.cli.swarm.options import SwarmOptions
 from lowcomm_node.cli.swarm.plot import plot_swarm
@@ -146,46 +147,26 @@ class _Performance:
         )
 
     def _compare_calm(self, report: SwarmReport, manifest: Manifest, places: Sequence[NodePlace]) -> SwarmReport:
-        """Run the nodes of the start again, with their identities and so their data, and without trouble."""
+        self._view.say(f"for comparison, {self._options.nodes} nodes train undisturbed up to the same progress")
+        calm = train_calm(
+            self._options,
+            directory=self._directory / "calm",
+            manifest=manifest,
+            settings=self._settings,
+            like=places[: self._options.nodes],
+            until_progress_steps=report.progress_end,
+            spread_of=_sketch_spread,
+            view=self._view,
+            interrupts=self._interrupts,
+        )
+        if self._interrupts or not calm.states:
+            return report
         from lowcomm_node.cli.swarm.evaluation import Judge
 
-        self._view.say(f"for comparison, {self._options.nodes} nodes train undisturbed up to the same progress")
-        directory = self._directory / "calm"
-        directory.mkdir()
-        workshop = Workshop(directory, manifest, settings=self._settings)
-        ports = choose_ports(self._options.nodes, None)
-        calm_places = [workshop.place(place.name, of_node) for place, of_node in zip(places, ports, strict=False)]
-        for place, calm_place in zip(places, calm_places, strict=False):
-            shutil.copy(place.directory / IDENTITY_FILE, calm_place.directory)
-        fleet = Fleet(workshop.command)
-        options = replace(
-            self._options,
-            chaos_every_s=0,
-            kill_every_s=0,
-            join_late=0,
-            minutes=None,
-            steps=manifest.training.total_steps,
-        )
-        with Watcher() as watcher:
-            conductor = Conductor(
-                options,
-                places=calm_places,
-                fleet=fleet,
-                observer=Observer(fleet, watcher, nodes=options.nodes, spread_of=_sketch_spread),
-                view=self._view,
-                interrupts=self._interrupts,
-                first_address=workshop.address(calm_places[0]),
-                seed=manifest.seed,
-                until_progress_steps=report.progress_end,
-            )
-            conductor.run()
-        live = {place.name: place.final_state for place in calm_places if place.name in conductor.ending.live}
-        if self._interrupts or not live:
-            return report
         judge = Judge(manifest, self._run_id, self._settings)
-        calm = judge.evaluate(live, lambda _share_done: not self._interrupts)
+        calm_losses = {name: judge.loss_of(path) for name, path in calm.states.items()}
         losses = {name: node.val_loss_end for name, node in report.per_node.items() if node.val_loss_end is not None}
-        return replace(report, calm=compare_with_calm(losses, calm.losses, conductor.ending.progress_steps))
+        return replace(report, calm=compare_with_calm(losses, calm_losses, calm.progress_steps))
 
     def _manifest(self) -> Manifest:
         """The run's manifest; a length is chosen where neither file nor options give one."""

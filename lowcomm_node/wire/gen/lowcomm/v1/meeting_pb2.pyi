@@ -88,7 +88,7 @@ class Chunk(_message.Message):
     def __init__(self, offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Offer(_message.Message):
-    __slots__ = ("meeting_id", "run_id", "protocol_version", "sender", "receiver", "plans", "progress_steps", "payload", "member")
+    __slots__ = ("meeting_id", "run_id", "protocol_version", "sender", "receiver", "plans", "progress_steps", "payload", "member", "weight")
     MEETING_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +98,7 @@ class Offer(_message.Message):
     PROGRESS_STEPS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     MEMBER_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
     meeting_id: bytes
     run_id: bytes
     protocol_version: int
@@ -107,21 +108,24 @@ class Offer(_message.Message):
     progress_steps: float
     payload: PayloadHeader
     member: _records_pb2.SignedRecord
-    def __init__(self, meeting_id: _Optional[bytes] = ..., run_id: _Optional[bytes] = ..., protocol_version: _Optional[int] = ..., sender: _Optional[bytes] = ..., receiver: _Optional[bytes] = ..., plans: _Optional[_Iterable[_Union[StreamPlan, _Mapping]]] = ..., progress_steps: _Optional[float] = ..., payload: _Optional[_Union[PayloadHeader, _Mapping]] = ..., member: _Optional[_Union[_records_pb2.SignedRecord, _Mapping]] = ...) -> None: ...
+    weight: float
+    def __init__(self, meeting_id: _Optional[bytes] = ..., run_id: _Optional[bytes] = ..., protocol_version: _Optional[int] = ..., sender: _Optional[bytes] = ..., receiver: _Optional[bytes] = ..., plans: _Optional[_Iterable[_Union[StreamPlan, _Mapping]]] = ..., progress_steps: _Optional[float] = ..., payload: _Optional[_Union[PayloadHeader, _Mapping]] = ..., member: _Optional[_Union[_records_pb2.SignedRecord, _Mapping]] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class Answer(_message.Message):
-    __slots__ = ("meeting_id", "part_bytes", "progress_steps", "payload", "clip_norms")
+    __slots__ = ("meeting_id", "part_bytes", "progress_steps", "payload", "clip_norms", "weight")
     MEETING_ID_FIELD_NUMBER: _ClassVar[int]
     PART_BYTES_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_STEPS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     CLIP_NORMS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
     meeting_id: bytes
     part_bytes: _containers.RepeatedScalarFieldContainer[int]
     progress_steps: float
     payload: PayloadHeader
     clip_norms: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, meeting_id: _Optional[bytes] = ..., part_bytes: _Optional[_Iterable[int]] = ..., progress_steps: _Optional[float] = ..., payload: _Optional[_Union[PayloadHeader, _Mapping]] = ..., clip_norms: _Optional[_Iterable[float]] = ...) -> None: ...
+    weight: float
+    def __init__(self, meeting_id: _Optional[bytes] = ..., part_bytes: _Optional[_Iterable[int]] = ..., progress_steps: _Optional[float] = ..., payload: _Optional[_Union[PayloadHeader, _Mapping]] = ..., clip_norms: _Optional[_Iterable[float]] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class Close(_message.Message):
     __slots__ = ("meeting_id", "part_bytes", "payload", "scales")

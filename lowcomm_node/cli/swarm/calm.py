@@ -1,0 +1,76 @@
+"""The measure of a troubled run: the same nodes on the same data up to the same swarm progress, left in peace."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lowcomm_node.cli.swarm.conductor import Conductor
+from lowcomm_node.cli.swarm.fleet import Fleet
+from lowcomm_node.cli.swarm.interrupts import Interrupts
+from lowcomm_node.cli.swarm.launch import IDENTITY_FILE, NodePlace, Workshop
+from lowcomm_node.cli.swarm.observe import Observer, SpreadOf
+from lowcomm_node.cli.swarm.options import SwarmOptions
+from lowcomm_node.cli.swarm.ports import choose_ports
+from lowcomm_node.cli.swarm.view import View
+from lowcomm_node.cli.swarm.watch import Watcher
+from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.settings.node import NodeSettings
+
+__all__ = ["CalmRun", "train_calm"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalmRun:
+    """What a run without trouble left."""
+
+    states: dict[str, Path]
+    """Node -> last state file, of those that left in order."""
+    progress_steps: float
+
+
+def train_calm(
+    options: SwarmOptions,
+    *,
+    directory: Path,
+    manifest: Manifest,
+    settings: NodeSettings,
+    like: Sequence[NodePlace],
+    until_progress_steps: float,
+    spread_of: SpreadOf,
+    view: View,
+    interrupts: Interrupts,
+) -> CalmRun:
+    """Train in the new ``directory`` until the nodes' mean progress is ``until_progress_steps``, or the schedule ends.
+
+    By progress, not by time: trouble takes time, and the question is what else it takes. ``like``: the nodes of the
+    troubled run; theirs are the names and identities, and with these the data. Raises LowcommError when nothing starts.
+    """
+    directory.mkdir()
+    workshop = Workshop(directory, manifest, settings=settings)
+    places = [workshop.place(of.name, own) for of, own in zip(like, choose_ports(len(like), None), strict=True)]
+    for of, place in zip(like, places, strict=True):
+        shutil.copy(of.directory / IDENTITY_FILE, place.directory)
+    fleet = Fleet(workshop.command)
+    with Watcher() as watcher:
+        conductor = Conductor(
+            replace(
+                options,
+                chaos_every_s=0.0,
+                kill_every_s=0.0,
+                join_late=0,
+                minutes=None,
+                steps=manifest.training.total_steps,
+            ),
+            places=places,
+            fleet=fleet,
+            observer=Observer(fleet, watcher, nodes=len(places), spread_of=spread_of),
+            view=view,
+            interrupts=interrupts,
+            first_address=workshop.address(places[0]),
+            seed=manifest.seed,
+            until_progress_steps=until_progress_steps,
+        )
+        conductor.run()
+    states = {place.name: place.final_state for place in places if place.name in conductor.ending.live}
+    return CalmRun(states=states, progress_steps=conductor.ending.progress_steps)

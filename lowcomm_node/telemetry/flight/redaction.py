@@ -18,6 +18,8 @@ __all__ = ["redacted"]
 _PEER = re.compile(r"12D3KooW[1-9A-HJ-NP-Za-km-z]{44}|Qm[1-9A-HJ-NP-Za-km-z]{44}")
 _V4 = r"\d{1,3}(?:\.\d{1,3}){3}"
 _IP = re.compile(rf"(?<![\w.:])(?:{_V4}|(?:[0-9a-fA-F]{{0,4}}:){{2,7}}(?:{_V4}|[0-9a-fA-F]{{0,4}}))(?![\w:]|\.\d)")
+_DNS = re.compile(r"(/dns(?:4|6|addr)?/)[^/\s]+")
+"""The host in a multiaddress; the header may quote those the node was given."""
 _ADDRESS_KEY = "grpc_address"
 
 
@@ -46,7 +48,9 @@ def redacted(document: dict[str, Tree], run_id: str, names: Mapping[str, str]) -
         key: _replaced(
             value,
             addresses,
-            (lambda text: without_forms(without_words(text))) if key == "header" else without_forms,
+            (lambda text: without_forms(_DNS.sub(r"\1(host)", without_words(text))))
+            if key == "header"
+            else without_forms,
         )
         for key, value in document.items()
     }

@@ -79,14 +79,19 @@ def test_pseudonyms_keep_order_and_equality() -> None:
     ]
 
     clean = redacted(
-        {"members": members, "header": {"note": f"node3.example and {peers[4]} at [2001:db8::7]:1"}}, "", {}
+        {
+            "members": members,
+            "header": {"note": f"node3.example and {peers[4]} at [2001:db8::7]:1, /dns4/home.example/tcp/1"},
+        },
+        "",
+        {},
     )
 
     listed: Any = clean["members"]
     assert [member["peer"] for member in listed] == sorted({member["peer"] for member in listed})
     assert len({member["grpc_address"] for member in listed}) == 6
     assert listed[0]["grpc_address"] == listed[1]["grpc_address"]
-    assert clean["header"] == {"note": "host-4 and peer-05 at [ip-1]:1"}
+    assert clean["header"] == {"note": "host-4 and peer-05 at [ip-1]:1, /dns4/(host)/tcp/1"}
 
 
 def test_words_of_people_change_no_reason_of_the_core() -> None:

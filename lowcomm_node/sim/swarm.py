@@ -4,11 +4,9 @@ What happens depends on the seed alone. Faults that are not the network's are me
 """
 
 import random
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic
 
 from lowcomm_node.core.commands import (
     ApplyClose,
@@ -28,101 +26,28 @@ from lowcomm_node.core.events import (
     Member,
     MembersSeen,
     MessageReceived,
-    StepsTaken,
     Ticked,
     TrainerLost,
     TrainerReady,
 )
 from lowcomm_node.core.messages import Message, Refusal
 from lowcomm_node.core.node import NodeCore, NodeRules
-from lowcomm_node.core.schedule import Timing
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
 from lowcomm_node.sim.clock import VirtualClock
 from lowcomm_node.sim.conditions import Conditions, Passage, Trouble
 from lowcomm_node.sim.link import VirtualLink, as_bytes, virtual_peer
-from lowcomm_node.units import MeetingId, PeerId, RunId, Stream
+from lowcomm_node.sim.node import VIRTUAL_RUN, Node, T, VirtualTrainer, rules
+from lowcomm_node.units import PeerId
 from lowcomm_node.wire.meeting import MeetingLimits
 
 __all__ = ["VIRTUAL_RUN", "Node", "VirtualSwarm", "VirtualTrainer", "rules"]
 
-VIRTUAL_RUN = RunId("5a" * 32)
-
 _TICK_S = 0.25
-_MAX_KEPT = 64
 _DOWNLOAD_S = 2.0
 _FAREWELL_S = 1.0
 """What was sent before a link was closed still arrives; the far end sees the end of the stream then."""
 _NOBODY_S = 2.0
 """A dial to a machine that is gone, until it is given up."""
-
-
-class VirtualTrainer(Protocol):
-    """What the swarm trains with. It survives a restart with the state of that instant, as from a perfect checkpoint."""
-
-    def step(self, chance: random.Random) -> StepsTaken | None:
-        """One own step; None when the run is over for this node."""
-        ...
-
-    def carry_out(self, command: Command) -> Event | None:
-        """Do what the core asks for; what comes of it."""
-        ...
-
-    def forget(self) -> None:
-        """The process died and came back: what it held of meetings is gone."""
-        ...
-
-    def take_over(self, donor: Self) -> None:
-        """Its state becomes the donor's, as after a download; what it held of meetings is gone."""
-        ...
-
-
-T = TypeVar("T", bound=VirtualTrainer)
-
-
-def rules(
-    own: str,
-    seed: bytes = b"s",
-    *,
-    run_id: RunId = VIRTUAL_RUN,
-    periods: Mapping[Stream, int] | None = None,
-    deadline_s: float = 5.0,
-    verdict_keep_s: float = 30.0,
-    max_peers: int = 16,
-    timing: Timing = Timing.UNIFORM,
-) -> NodeRules:
-    """Rules of one life of a virtual node; ``seed`` is that life's."""
-    return NodeRules(
-        own=PeerId(own),
-        run_id=run_id,
-        protocol_version=1,
-        periods={Stream.PARAMS: 4} if periods is None else periods,
-        deadline_s=deadline_s,
-        verdict_keep_s=verdict_keep_s,
-        max_peers=max_peers,
-        seed=seed + own.encode(),
-        timing=timing,
-    )
-
-
-@dataclass(eq=False)
-class Node(Generic[T]):
-    """One node: core, trainer and what it reported."""
-
-    name: PeerId
-    core: NodeCore
-    trainer: T
-    limits: MeetingLimits
-    reports: list[ReportMeeting] = field(default_factory=list)
-    links: dict[MeetingId, VirtualLink] = field(default_factory=dict)
-    """The newest connection of each meeting."""
-    has_trainer: bool = False
-    life: int = 0
-    """Of the trainer: what was asked of an earlier one is lost."""
-    served_until: float = 0.0
-    answered: deque[MeetingId] = field(default_factory=lambda: deque(maxlen=_MAX_KEPT))
-    """The newest meetings it has applied as their answerer: what a checkpoint tells of them."""
-    is_gone: bool = False
-    is_ticking: bool = False
 
 
 class VirtualSwarm(VirtualClock, Generic[T]):

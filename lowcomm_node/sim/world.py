@@ -6,25 +6,25 @@ reads the directory, downloads a member's state and takes part. Half of those wh
 
 import math
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import partial
 from random import Random
 from statistics import fmean
-from typing import Generic, TypeVar
 
 from lowcomm_node.core.commands import HealReason, ReportMeeting
 from lowcomm_node.core.events import DrainRequested, Member, MembersSeen, MessageProgressed, RecordRenewed
 from lowcomm_node.core.messages import Answer, Close, Message, Offer
 from lowcomm_node.sim.conditions import Passage
 from lowcomm_node.sim.directory import Registrant, VirtualDirectory
+from lowcomm_node.sim.figures import Life, attack_figures, expected_spread, join_figures
+from lowcomm_node.sim.host import Host, T
 from lowcomm_node.sim.lines import Lines
 from lowcomm_node.sim.link import VirtualLink, as_bytes, virtual_peer
-from lowcomm_node.sim.population import Look, Population, SimTrainer
-from lowcomm_node.sim.report import DirectoryFigures, JoinFigures, Point, Report
-from lowcomm_node.sim.scenario import Level, Partition, Scenario, Speeds
+from lowcomm_node.sim.population import Look, Population
+from lowcomm_node.sim.report import DirectoryFigures, Point, Report
+from lowcomm_node.sim.scenario import Partition, Scenario
 from lowcomm_node.sim.swarm import Node, VirtualSwarm
-from lowcomm_node.sim.tally import AttackFigures, Tally, quantile
+from lowcomm_node.sim.tally import Tally
 from lowcomm_node.units import PeerId
 from lowcomm_node.wire.records import sign_member
 
@@ -44,28 +44,6 @@ _MOST_SIGNS = 300
 """While a message travels, a sign of life every two seconds, for ten minutes at most."""
 _TICK_S = 1.0
 """Coarser than a daemon's quarter of a second: deadlines are tens of seconds."""
-
-T = TypeVar("T", bound=SimTrainer)
-
-
-@dataclass(eq=False, slots=True)
-class _Host(Generic[T]):
-    """One machine and its life so far."""
-
-    node: Node[T]
-    registrant: Registrant
-    is_initial: bool
-    joined_at: float
-    record: Member | None = None
-    ready_at: float = math.nan
-    met_at: float = math.nan
-    informed_at: float = math.nan
-    num_polls: int = 0
-    is_leaving: bool = False
-
-    @property
-    def trainer(self) -> T:
-        return self.node.trainer
 
 
 class World(VirtualSwarm[T]):
@@ -93,10 +71,10 @@ class World(VirtualSwarm[T]):
         self._lines = lines
         self._directory = VirtualDirectory(scenario.settings.network.record_ttl_s, self._chance)
         self._tally = Tally(population.codec_of)
-        self._hosts: dict[PeerId, _Host[T]] = {}
+        self._hosts: dict[PeerId, Host[T]] = {}
         self._changes: Counter[str] = Counter()
-        self._newcomers: list[tuple[float, float, float]] = []
-        """(ready, met, informed) after the start, of newcomers that are gone."""
+        self._newcomers: list[Life] = []
+        """Of newcomers that are gone."""
         self._node_s = 0.0
         self._own_steps = 0
         self._timeline: list[Point] = []
@@ -212,7 +190,7 @@ class World(VirtualSwarm[T]):
         if self._sides:
             registrant.side = self._sides[name] = self._chance.choice(list(self._sides.values()))
         node = self.add(trainer, is_ready=is_initial)
-        self._hosts[name] = host = _Host(node, registrant, is_initial, self.now)
+        self._hosts[name] = host = Host(node, registrant, is_initial, self.now)
         if is_initial:
             host.ready_at, host.num_polls = 0.0, _QUICK_POLLS
         wait_s = _FIRST_START_S * self._chance.random() if is_initial else _PROCESS_START_S
@@ -222,7 +200,7 @@ class World(VirtualSwarm[T]):
             self._changes["joined"] += 1
             self.at(wait_s + 0.5, partial(self._download, host))
 
-    def _announce(self, host: _Host[T], *, is_repeated: bool = True) -> None:
+    def _announce(self, host: Host[T], *, is_repeated: bool = True) -> None:
         if host.node.is_gone or host.is_leaving:
             return
         trainer, settings = host.trainer, self._scenario.settings.network
@@ -246,7 +224,7 @@ class World(VirtualSwarm[T]):
             sign=lambda _: bytes(_SIGNATURE_BYTES),
         )
 
-    def _poll(self, host: _Host[T]) -> None:
+    def _poll(self, host: Host[T]) -> None:
         if host.node.is_gone:
             return
         self.feed(host.node, MembersSeen(members=self._directory.members(host.registrant, self.now)))
@@ -255,7 +233,7 @@ class World(VirtualSwarm[T]):
         wait_s = 1.0 if host.num_polls < _QUICK_POLLS else self._scenario.settings.network.poll_every_s
         self.at(wait_s, partial(self._poll, host))
 
-    def _download(self, host: _Host[T]) -> None:
+    def _download(self, host: Host[T]) -> None:
         """Ask a member for its state. When it goes away meanwhile, ask another one from the start."""
         if host.node.is_gone:
             return
@@ -273,7 +251,7 @@ class World(VirtualSwarm[T]):
         rate = self._lines.rate(donor.node.name, host.node.name)
         self.at(self._population.state_bytes / rate, partial(self._downloaded, host, donor))
 
-    def _downloaded(self, host: _Host[T], donor: _Host[T]) -> None:
+    def _downloaded(self, host: Host[T], donor: Host[T]) -> None:
         if host.node.is_gone:
             return
         if donor.node.is_gone or self._are_apart(donor.node.name, host.node.name):
@@ -285,7 +263,7 @@ class World(VirtualSwarm[T]):
         self._announce(host, is_repeated=False)  # others may ask it from now on
         self._see_informed(host)
 
-    def _is_in_reach(self, host: _Host[T], other: PeerId) -> bool:
+    def _is_in_reach(self, host: Host[T], other: PeerId) -> bool:
         return self._lines.dial(host.node.name, other, self.now) is None
 
     def _go(self, kind: str) -> None:
@@ -345,7 +323,7 @@ class World(VirtualSwarm[T]):
     def _honest(self) -> list[T]:
         return [h.trainer for h in self._hosts.values() if h.node.has_trainer and not h.trainer.is_hostile]
 
-    def _see_informed(self, host: _Host[T]) -> None:
+    def _see_informed(self, host: Host[T]) -> None:
         if math.isnan(host.informed_at) and self._population.is_informed(host.trainer, self._honest()):
             host.informed_at = self.now - host.joined_at
 
@@ -375,7 +353,7 @@ class World(VirtualSwarm[T]):
         return Report(
             scenario=scenario,
             spread=fmean(steady),
-            expected_spread=self._expected_spread(),
+            expected_spread=expected_spread(scenario, self._tally.completed, self._own_steps),
             own_steps=self._own_steps / scenario.nodes,
             meetings=self._tally.meetings(node_minutes),
             traffic=self._tally.traffic(node_minutes),
@@ -385,64 +363,31 @@ class World(VirtualSwarm[T]):
                 largest_bucket=self._directory.largest_answer,
                 depth=self._directory.depths(),
             ),
-            joins=self._join_figures(),
-            attack=self._attack_figures() if scenario.hostile_ratio else None,
+            joins=join_figures(self._changes, self._lives()),
+            attack=(
+                attack_figures(
+                    self._tally,
+                    self._timeline[-1],
+                    self._avoided(),
+                    num_hostile=sum(host.trainer.is_hostile for host in self._hosts.values()),
+                )
+                if scenario.hostile_ratio
+                else None
+            ),
             heals=dict(self._heals.most_common()),
             refused_frames=dict(Counter(reason.value for reason in self.refused).most_common()),
             timeline=tuple(self._timeline),
         )
 
-    def _expected_spread(self) -> float:
-        scenario = self._scenario
-        is_plain = scenario.level is Level.CONSENSUS and scenario.speeds is Speeds.EQUAL
-        is_disturbed = scenario.churn_per_minute or scenario.trace or scenario.hostile_ratio or scenario.partitions
-        if not is_plain or is_disturbed or not self._tally.completed or not self._own_steps:
-            return math.nan
-        gain, nodes = scenario.manifest.outer.mixing_gain, scenario.nodes
-        per_step = self._tally.completed / self._own_steps
-        return scenario.noise * (1 - 1 / nodes) / math.sqrt(per_step * gain * (2 - gain))
-
-    def _join_figures(self) -> JoinFigures:
+    def _lives(self) -> list[Life]:
         here = [(h.ready_at, h.met_at, h.informed_at) for h in self._hosts.values() if not h.is_initial]
-        ready, met, informed = (
-            [newcomer[index] for newcomer in [*self._newcomers, *here] if not math.isnan(newcomer[index])]
-            for index in range(3)
-        )
-        return JoinFigures(
-            joined=self._changes["joined"],
-            left=self._changes["left"],
-            killed=self._changes["killed"],
-            ready=len(ready),
-            met=len(met),
-            informed=len(informed),
-            ready_s=quantile(ready, 0.5),
-            met_s=quantile(met, 0.5),
-            met_p90_s=quantile(met, 0.9),
-            informed_s=quantile(informed, 0.5),
-            informed_p90_s=quantile(informed, 0.9),
-        )
+        return [*self._newcomers, *here]
 
-    def _attack_figures(self) -> AttackFigures:
-        last, tally = self._timeline[-1], self._tally
-        avoided: Counter[tuple[bool, bool]] = Counter()
+    def _avoided(self) -> Iterator[tuple[bool, bool]]:
+        """(is it hostile, is it avoided) of each peer that an honest node knows."""
         for host in self._hosts.values():
-            if host.trainer.is_hostile:
-                continue
-            for view in host.node.core.partners.views():
-                other = self._hosts.get(view.member.peer)
-                if other is not None:
-                    avoided[other.trainer.is_hostile, self.now < view.avoid_until] += 1
-        ratio_of = {
-            kind: avoided[kind, True] / max(1, avoided[kind, True] + avoided[kind, False]) for kind in (True, False)
-        }
-        return AttackFigures(
-            hostile=sum(host.trainer.is_hostile for host in self._hosts.values()),
-            consensus_error=last.consensus_error,
-            consensus_error_over_spread=last.consensus_error / last.spread if last.spread else math.nan,
-            clipped_of_hostile=tally.share("clipped", "completed", is_with_hostile=True),
-            refused_of_hostile=tally.share("refused", "all", is_with_hostile=True),
-            clipped_of_honest=tally.share("clipped", "completed", is_with_hostile=False),
-            refused_of_honest=tally.share("refused", "all", is_with_hostile=False),
-            avoided_honest=ratio_of[False],
-            avoided_hostile=ratio_of[True],
-        )
+            if not host.trainer.is_hostile:
+                for view in host.node.core.partners.views():
+                    other = self._hosts.get(view.member.peer)
+                    if other is not None:
+                        yield other.trainer.is_hostile, self.now < view.avoid_until

@@ -40,11 +40,11 @@ def test_a_seed_gives_the_same_report_to_the_bit() -> None:
 
 def test_the_spread_is_what_theory_says() -> None:
     """Noise feeds it, meetings take it away: noise^2 / (completed meetings per node and own step)."""
-    report = run(nodes=60, minutes=6.0)
+    report = run(nodes=40, minutes=5.0)
 
-    assert report.meetings.completed > 1000
+    assert report.meetings.completed > 600
     assert report.meetings.completed_ratio > 0.8
-    assert report.spread == pytest.approx(report.expected_spread, rel=0.08)
+    assert report.spread == pytest.approx(report.expected_spread, rel=0.1)
     assert report.meetings.half == {}
 
 
@@ -77,8 +77,8 @@ def test_newcomers_get_a_state_meet_and_are_informed() -> None:
 
 def test_a_partition_parts_and_heals() -> None:
     """Two halves drift apart by their noise alone, meet nobody of the other side, and are one swarm again afterwards."""
-    report = run(nodes=20, minutes=6.0, partitions=(Partition(0.5, 60.0, 240.0),))
-    whole = run(nodes=20, minutes=6.0)
+    report = run(nodes=16, minutes=6.0, every_steps=15, partitions=(Partition(0.5, 60.0, 240.0),))
+    whole = run(nodes=16, minutes=6.0, every_steps=15)
     parted = max(point.spread for point in report.timeline if 180 < point.at_s <= 240)
 
     assert parted > 1.15 * whole.spread

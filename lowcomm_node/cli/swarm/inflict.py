@@ -57,7 +57,7 @@ class Inflictor:
         """
         places = self._fleet.places(Stage.RUNNING)
         others = [name for name in healthy if name != self._first]
-        victims = {fault: others for fault in (*_PARTS, Fault.KILL)}
+        victims = dict.fromkeys((*_PARTS, Fault.KILL), others)
         victims[Fault.CUT_LINE] = victims[Fault.CUT_PAIR] = [n for n in others if places[n].room is not None]
         victims[Fault.FULL_DISK] = [name for name in others if places[name].disk is not None]
         victims[Fault.STRAND] = [] if self._first in places else [n for n in others if _knows_others(places[n])]

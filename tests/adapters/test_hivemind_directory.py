@@ -316,3 +316,26 @@ def test_a_node_that_may_be_alone_begins_and_goes_on_looking(tmp_path: Path, mon
 
 def _nobody(folder: Path) -> str:
     return load_or_create(folder / "nobody.key").peer_id
+
+
+def test_a_slow_dht_does_not_hold_up_the_next_record(tmp_path: Path) -> None:
+    """Storing gives up after half a record's life; what offers carry is renewed all the same."""
+
+    class Slow:
+        async def read(self, key: str) -> dict[bytes, bytes]:
+            await asyncio.Event().wait()
+            return {key.encode(): b""}
+
+    async def scenario() -> None:
+        node = directory(tmp_path, [])
+        node._record_ttl_s = 0.02
+        node._session = Slow()  # type: ignore[assignment]
+        await node.serve_hello(RUN, MANIFEST)
+        records = set()
+        for _ in range(2):
+            with pytest.raises(DirectoryError, match="takes too long"):
+                await node.announce(progress_steps=1.0, has_state=True)
+            records.add(node.record)
+        assert len(records - {b""}) == 2
+
+    run(scenario())

@@ -128,6 +128,7 @@ def test_victims_are_those_whom_a_fault_can_hit(harness: Harness) -> None:
     assert victims[Fault.FREEZE] == victims[Fault.KILL_TRAINER] == victims[Fault.KILL] == ["n1"]
     assert victims[Fault.CUT_LINE] == victims[Fault.CUT_PAIR] == victims[Fault.FULL_DISK] == []
     assert victims[Fault.STRAND] == victims[Fault.END_FIRST] == []
+    assert [fault for fault, names in harness.inflictor.victims(["n0"]).items() if names] == [Fault.END_FIRST]
     assert harness.inflictor.victims(["n1"])[Fault.STRAND] == ["n1"]
     assert "n1" in harness.fleet.places(Stage.RUNNING)
 

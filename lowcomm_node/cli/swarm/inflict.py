@@ -51,15 +51,15 @@ class Inflictor:
         self._guard.close()
 
     def victims(self, healthy: Sequence[str]) -> dict[Fault, list[str]]:
-        """Whom of the healthy nodes each fault could hit now; faults that are not possible here hit nobody."""
+        """Whom of the healthy nodes each fault could hit now; faults that are not possible here hit nobody.
+
+        The first node is spared for its own end.
+        """
         places = self._fleet.places(Stage.RUNNING)
-        roomy = [name for name in healthy if places[name].room is not None]
-        # The first node's address was given away; it dies once, and for good.
         others = [name for name in healthy if name != self._first]
-        victims = {fault: list(healthy) for fault in _PARTS}
-        victims[Fault.CUT_LINE] = victims[Fault.CUT_PAIR] = roomy
-        victims[Fault.FULL_DISK] = [name for name in healthy if places[name].disk is not None]
-        victims[Fault.KILL] = others
+        victims = dict.fromkeys((*_PARTS, Fault.KILL), others)
+        victims[Fault.CUT_LINE] = victims[Fault.CUT_PAIR] = [n for n in others if places[n].room is not None]
+        victims[Fault.FULL_DISK] = [name for name in others if places[name].disk is not None]
         victims[Fault.STRAND] = [] if self._first in places else [n for n in others if _knows_others(places[n])]
         victims[Fault.END_FIRST] = [self._first] if self._first in healthy else []
         return victims

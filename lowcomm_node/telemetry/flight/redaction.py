@@ -10,6 +10,7 @@ a peer that says its host is called so, must not change a reason the core goes b
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 
 from lowcomm_node.telemetry.flight.values import Tree
 
@@ -37,6 +38,7 @@ def redacted(document: dict[str, Tree], run_id: str, names: Mapping[str, str]) -
     ips = _numbered("ip", {ip for text in texts for ip in _IP.findall(text) if _tells_something(ip)})
     hosts = _numbered("host", {address.rpartition(":")[0].strip("[]") for address in addresses} - {""})
 
+    @cache  # the same few texts stand in thousands of events
     def without_forms(text: str) -> str:
         if text == run_id:
             return "run"

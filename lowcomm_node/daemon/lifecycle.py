@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lowcomm_node import PROTOCOL_VERSION
 from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.core.commands import GiveUp, Heal
-from lowcomm_node.core.events import DrainRequested, Ticked, TrainerLost, TrainerReady
+from lowcomm_node.core.events import DrainRequested, Ticked, TrainerLost
 from lowcomm_node.core.node import NodeCore
 from lowcomm_node.daemon.black_box import BlackBox
 from lowcomm_node.daemon.children import Children
@@ -29,7 +28,7 @@ from lowcomm_node.daemon.run_finder import FoundRun, RunFinder
 from lowcomm_node.daemon.runtime import Runtime
 from lowcomm_node.daemon.status import base_status, meeting_status, peers_status, service_line, training_status
 from lowcomm_node.daemon.training import Training
-from lowcomm_node.errors import ConfigError, DivergedError
+from lowcomm_node.errors import DivergedError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.settings.streams import periods
@@ -46,8 +45,6 @@ _DRAIN_GRACE_S = 10.0
 _TRAINER_END_GRACE_S = 5.0
 _LONGEST_LEAVE_S = 120.0
 """Meeting, good-bye, saving and stopping each have a limit; this is more than all of them."""
-_FIRST_TOLD_S = 10.0
-_TOLD_EVERY_S = 60.0
 _QUICK_POLLS = 20
 """Looks into the directory once a second at first: in a young swarm members appear by the second."""
 
@@ -180,7 +177,7 @@ class Node:
                 )
                 self._announcing = group.create_task(self._announce())
                 checkpoints = self._training.keep_checkpoints(self._due)
-                for work in (training, checkpoints, self._look_around(), self._tell()):
+                for work in (training, checkpoints, self._look_around(), self._training.tell()):
                     group.create_task(work)
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
@@ -201,11 +198,6 @@ class Node:
         )
         manifest, run = found.manifest, found.run_id
         self._manifest, self._run_id = manifest, run
-        if manifest.protocol_version != PROTOCOL_VERSION:
-            raise ConfigError(
-                f"the run speaks protocol {manifest.protocol_version}, this lowcomm-node speaks {PROTOCOL_VERSION}; "
-                "install the version the run was started with"
-            )
         self._enter("connecting", "building model and data")
         ready = await self._training.configure(manifest, run, self._identity.peer_id)
         core = self._core = NodeCore(rules_of_a_life(self._identity.peer_id, run, manifest, self._settings))
@@ -237,7 +229,7 @@ class Node:
         )
         self._log.info("joined", run=run, name=manifest.name, parameters=ready.parameters)
         self._service.ready()
-        self._tell_periods(manifest)
+        self._recorder.periods_chosen(periods(manifest), self._options.say)
 
     async def _tick(self) -> None:
         """Deadlines, the loop's own heartbeat, and the status that others read."""
@@ -285,15 +277,6 @@ class Node:
                 await self._finder.remember(self._found)
             num_polls += 1
             await asyncio.sleep(1.0 if num_polls < _QUICK_POLLS else self._settings.network.poll_every_s)
-
-    async def _tell(self) -> None:
-        """A line now and then for whoever watches the log."""
-        wait_s = _FIRST_TOLD_S
-        while True:
-            await asyncio.sleep(wait_s)
-            wait_s = _TOLD_EVERY_S
-            if self._training.report is not None and self._state == "training":
-                self._recorder.progress(self._training.report)
 
     async def _drain(self) -> None:
         """Finish the meetings under way, say good-bye, save."""
@@ -386,27 +369,13 @@ class Node:
 
     def _training_began(self) -> None:
         if self._runtime is not None:
-            loaded = self._training.loaded
-            self._runtime.handle(
-                TrainerReady(applied_meetings=loaded.applied_meetings, due=tuple(loaded.due.items()))
-                if loaded
-                else TrainerReady()
-            )
+            self._runtime.handle(self._training.began_with())
         self._announce_now.set()
         run = (self._run_id or "")[:12]
         self._options.say(
             f"training run {run}; others join it with\n"
             f"  lowcomm-node join --peers {self._network.join_address} --run {run}"
         )
-
-    def _tell_periods(self, manifest: Manifest) -> None:
-        """What this node exchanges how often, and why: much of it follows from the manifest without standing there."""
-        for period in periods(manifest):
-            often = f"every {period.every_steps} own steps" if period.every_steps else "never"
-            self._options.say(f"exchanging {period.stream} {often}: {period.reason}")
-            self._log.info(
-                "exchange_period", stream=period.stream, every_steps=period.every_steps, reason=period.reason
-            )
 
     def _enter(self, state: str, detail: str) -> None:
         has_changed = state != self._state

@@ -1,6 +1,7 @@
 """One happening, many views: what the runtime and the node's life report becomes metric, log line and tally here."""
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from lowcomm_node.core.commands import GiveUp, Heal, ReportMeeting, Role
 from lowcomm_node.core.supervision import Cause
 from lowcomm_node.daemon.children import Leftovers
 from lowcomm_node.errors import RefusalReason
+from lowcomm_node.settings.streams import Period
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.telemetry.metrics import Metrics
 from lowcomm_node.train.messages import Report
@@ -45,6 +47,15 @@ class Recorder:
         """The node has entered another state of its life."""
         self.metrics.state_changed(state)
         self._log.info("state_changed", state=state, detail=detail)
+
+    def periods_chosen(self, periods: Iterable[Period], say: Callable[[str], None]) -> None:
+        """What this node exchanges how often, and why: much of it follows from the manifest without standing there."""
+        for period in periods:
+            often = f"every {period.every_steps} own steps" if period.every_steps else "never"
+            say(f"exchanging {period.stream} {often}: {period.reason}")
+            self._log.info(
+                "exchange_period", stream=period.stream, every_steps=period.every_steps, reason=period.reason
+            )
 
     def training(self, report: Report) -> None:
         """Where training stands; logged only when something changes that a person would want to read all day."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lowcomm_node import PROTOCOL_VERSION
 from lowcomm_node.adapters.run_memory import RememberedRun, RunMemory
 from lowcomm_node.daemon.network import Network
 from lowcomm_node.errors import ConfigError, StoreError
@@ -51,9 +52,19 @@ class RunFinder:
         """Start the network and find the run.
 
         Where none of the peers given answers, those remembered are asked; where they do not either, the node goes on alone if
-        ``has_checkpoint`` of that run. Raises ConfigError when manifest, peers and run id do not go together, NoPeerError,
-        DirectoryError.
+        ``has_checkpoint`` of that run. Raises ConfigError when manifest, peers and run id do not go together or the run speaks
+        another protocol, NoPeerError, DirectoryError.
         """
+        found = await self._find(has_checkpoint, say)
+        spoken = found.manifest.protocol_version
+        if spoken != PROTOCOL_VERSION:
+            raise ConfigError(
+                f"the run speaks protocol {spoken}, this lowcomm-node speaks {PROTOCOL_VERSION}; "
+                "install the version the run was started with"
+            )
+        return found
+
+    async def _find(self, has_checkpoint: Callable[[RunId], bool], say: Callable[[str], None]) -> FoundRun:
         manifest, remembered = self._manifest, self._remembered
         own_id = run_id(manifest) if manifest is not None else None
         if own_id is not None and not own_id.startswith(self._wanted):

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from lowcomm_node.adapters.checkpoint_store import CheckpointStore
-from lowcomm_node.core.events import Member
+from lowcomm_node.core.events import Member, TrainerReady
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.daemon.children import Children
 from lowcomm_node.daemon.donors import Donors, DownloadRules
@@ -47,6 +47,8 @@ _FINGERPRINT_REST = 20.0
 """Between two looks at the state the trainer trains at least this many times as long as the last look took."""
 _SNAPSHOT_PREFIX = "snapshot-"
 _SAVE_GRACE_S = 60.0
+_FIRST_TOLD_S = 10.0
+_TOLD_EVERY_S = 60.0
 _PATIENCE_S = 15.0
 """Seconds to look for a donor before an older state will do. Only who starts a run and knows nobody need not look."""
 
@@ -161,6 +163,21 @@ class Training:
                 self.has_state, self.beat = False, None
                 await self._restart(error, "syncing")
                 patience_s = _PATIENCE_S
+
+    async def tell(self) -> None:
+        """A line now and then for whoever watches the log, as long as steps are taken."""
+        wait_s = _FIRST_TOLD_S
+        while True:
+            await asyncio.sleep(wait_s)
+            wait_s = _TOLD_EVERY_S
+            if self.has_state and self.report is not None and not self.report.is_finished:
+                self._recorder.progress(self.report)
+
+    def began_with(self) -> TrainerReady:
+        """What the core has to know of the state in place."""
+        if self.loaded is None:
+            return TrainerReady()
+        return TrainerReady(applied_meetings=self.loaded.applied_meetings, due=tuple(self.loaded.due.items()))
 
     async def take_snapshot(self) -> tuple[Path, float]:
         """A state file for joiners and its progress: a fresh one, or one of the last few seconds.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lowcomm_node.core.events import Member, RecordRenewed
+from lowcomm_node.core.events import Member, RecordRenewed, TrainerReady
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.daemon import lifecycle
 from lowcomm_node.daemon.lifecycle import JoinOptions, Node
@@ -22,7 +22,7 @@ from lowcomm_node.telemetry.flight.dump import read_dump
 from lowcomm_node.telemetry.flight.replay import replay
 from lowcomm_node.telemetry.flight.values import stand_in
 from lowcomm_node.telemetry.metrics import Metrics
-from lowcomm_node.train.messages import Ready, StateLoaded
+from lowcomm_node.train.messages import Ready
 from lowcomm_node.units import RunId, Stream
 
 _READY = Ready(parameters=1, shapes=((1,),), snapshot_bytes_max=1000, train_tokens=1, validation_tokens=1, device="cpu")
@@ -39,7 +39,6 @@ class FakeTraining:
     def __init__(self, **_: object) -> None:
         FakeTraining.newest = self
         self.ready = self.report = self.beat = None
-        self.loaded: StateLoaded | None = None
         self.started_loss = float("nan")
         self.has_state = False
         self.has_ended = False
@@ -67,6 +66,11 @@ class FakeTraining:
         return False
 
     async def keep_checkpoints(self, due: object) -> None: ...
+
+    async def tell(self) -> None: ...
+
+    def began_with(self) -> TrainerReady:
+        return TrainerReady()
 
     async def save(self, due: Mapping[Stream, int]) -> None:
         self.due_at_end = due

@@ -132,6 +132,8 @@ class MeetingsRun:
             max_peers=trial.replicas,
             seed=f"{run}|{name}".encode(),
             timing=Timing(trial.manifest.meeting.timing),
+            clip_ratio=trial.manifest.meeting.clip_ratio,
+            shortest_deadline_s=_DEADLINE,
         )
         return _Node(name, NodeCore(rules), replica, MeetingDesk(replica, trial.manifest, run), batches, speed)
 
@@ -171,10 +173,12 @@ class MeetingsRun:
                 pass  # links are not lost here, and what was sent arrives
             case ReportMeeting():
                 self._report(command)
+            case Heal():
+                self._feed(node, TrainerReady())  # a study wants to see what comes of a method that diverges
+            case GiveUp():
+                pass
             case SettleMeeting():
                 self._settle(node, command)
-            case Heal() | GiveUp():
-                self._feed(node, TrainerReady())  # the laboratory shows what becomes of a method: nobody is healed here
             case _:
                 if isinstance(command, EncodeClose):
                     i, j = (_flat(end.replica) for end in self._ends[command.answer.meeting_id])

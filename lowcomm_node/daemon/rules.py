@@ -25,4 +25,5 @@ def rules_of_a_life(own: PeerId, run: RunId, manifest: Manifest, settings: NodeS
         max_peers=settings.network.max_peers,
         seed=os.urandom(32),
         timing=Timing(manifest.meeting.timing),
+        clip_ratio=manifest.meeting.clip_ratio,
     )

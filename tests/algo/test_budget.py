@@ -286,3 +286,23 @@ def test_voids_reach_any_difference() -> None:
     model.observe([-1], [(64e6,)])
 
     assert model.ranges()[0] >= 500
+
+
+def test_what_was_learnt_can_be_taken_to_the_next_life() -> None:
+    """Ranges, choices and later learning are the same; anything that is not of these tensors is refused."""
+    shapes = ((64, 32), (32,), (16, 8))
+    before = EnergyModel(shapes)
+    before.observe((2, -1, 0), ((3.0, 1.0), (0.5,), None))
+    before.observe((2, -1, 1), ((2.0, 1.0), (0.25,), None))
+
+    after = EnergyModel(shapes)
+    after.recall(before.export())
+
+    assert after.export() == before.export()
+    for model in (before, after):
+        model.observe((2, -1, 1), ((1.0, 0.5), (0.25,), (7.0,)))
+    assert after.ranges() == before.ranges()
+    assert after.choose_ranks(2000, Dtype.BF16) == before.choose_ranks(2000, Dtype.BF16)
+    for change in ({"energy": [1.0]}, {"energy": [1.0, -1.0, 1.0]}, {"decay": [1.0, 1.0, math.nan]}, {"more": [1.0]}):
+        with pytest.raises(ValueError, match=r"another form|not finite"):
+            EnergyModel(shapes).recall({**before.export(), **change})

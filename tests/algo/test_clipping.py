@@ -149,3 +149,20 @@ def test_hostile_partner_in_a_swarm_of_numbers() -> None:
 
     assert worst(_RATIO) < 100.0
     assert worst(0.0) > 1e5
+
+
+def test_what_was_seen_can_be_taken_to_the_next_life() -> None:
+    """The limit is the same, and forgets as before; a norm that no meeting can have is refused."""
+    before = ClipNorms(4.0)
+    for norm in range(1, 101):
+        before.observe(Stream.PARAMS, Codec.AB, float(norm))
+
+    after = ClipNorms(4.0)
+    after.recall(before.export())
+
+    assert after.limit(Stream.PARAMS, Codec.AB) == before.limit(Stream.PARAMS, Codec.AB)
+    assert after.export() == before.export()
+    for bad in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="positive and finite"):
+            after.recall({"params ab": [1.0, bad]})
+    assert after.export() == before.export()

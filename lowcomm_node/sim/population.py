@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import Protocol, TypeVar
 
+from torch import Tensor
+
 from lowcomm_node.core.messages import Message, StreamPlan
 from lowcomm_node.core.node import NodeRules
 from lowcomm_node.sim.swarm import VirtualTrainer
 from lowcomm_node.units import Codec, MeetingId, PeerId
 
-__all__ = ["Look", "Population", "SimTrainer"]
+__all__ = ["Centre", "Look", "Population", "SimTrainer"]
 
 
 class SimTrainer(VirtualTrainer, Protocol):
@@ -46,6 +48,14 @@ class Look:
     """Of this level: losses, or what theory expects of the spread."""
 
 
+@dataclass(frozen=True, slots=True)
+class Centre:
+    """The mean of the honest nodes, flat, and their spread."""
+
+    mean: Tensor
+    spread: float
+
+
 class Population(Protocol[_T]):
     """Makes trainers and compares them."""
 
@@ -76,8 +86,12 @@ class Population(Protocol[_T]):
         """At the honest trainers that have state."""
         ...
 
-    def is_informed(self, newcomer: _T, trainers: Sequence[_T]) -> bool:
-        """Is it within twice the spread of the honest nodes from their mean?"""
+    def centre(self, trainers: Sequence[_T]) -> Centre:
+        """Where the honest trainers are, and how far apart."""
+        ...
+
+    def distance(self, newcomer: _T, centre: Centre) -> float:
+        """Root mean square distance per number of one trainer from their mean."""
         ...
 
     def pushed(self, trainer: _T, meeting_id: MeetingId, *, is_by_hostile: bool) -> None:

@@ -26,7 +26,7 @@ from lowcomm_node.core.schedule import Timing
 from lowcomm_node.settings.canonical import run_id
 from lowcomm_node.settings.streams import periods
 from lowcomm_node.sim.link import virtual_peer
-from lowcomm_node.sim.population import Look
+from lowcomm_node.sim.population import Centre, Look
 from lowcomm_node.sim.scenario import Attack, Scenario
 from lowcomm_node.sim.swarm import rules
 from lowcomm_node.train.data import Stream as Batches
@@ -173,11 +173,13 @@ class ReplicaPopulation:
             },
         )
 
-    def is_informed(self, newcomer: ReplicaTrainer, trainers: Sequence[ReplicaTrainer]) -> bool:
+    def centre(self, trainers: Sequence[ReplicaTrainer]) -> Centre:
         stack = torch.stack([_flat(trainer.replica) for trainer in trainers])
         mean = stack.mean(0)
-        distance = float((_flat(newcomer.replica) - mean).square().mean().sqrt())
-        return distance <= 2 * float((stack - mean).square().mean().sqrt())
+        return Centre(mean, float((stack - mean).square().mean().sqrt()))
+
+    def distance(self, newcomer: ReplicaTrainer, centre: Centre) -> float:
+        return float((_flat(newcomer.replica) - centre.mean).square().mean().sqrt())
 
     def pushed(self, trainer: ReplicaTrainer, meeting_id: MeetingId, *, is_by_hostile: bool) -> None:
         moved = trainer.moved.pop(meeting_id, None)

@@ -49,7 +49,7 @@ from lowcomm_node.core.schedule import Timing
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.settings.manifest import TrainingConfig
 from lowcomm_node.sim.payload import payload_bytes
-from lowcomm_node.sim.population import Look
+from lowcomm_node.sim.population import Centre, Look
 from lowcomm_node.sim.scenario import Attack, Scenario
 from lowcomm_node.sim.swarm import rules
 from lowcomm_node.units import Codec, Dtype, MeetingId, PeerId, Stream
@@ -270,10 +270,13 @@ class VectorPopulation:
             extra={},
         )
 
-    def is_informed(self, newcomer: VectorTrainer, trainers: Sequence[VectorTrainer]) -> bool:
-        rows = np.stack([trainer.x.numpy() for trainer in trainers])
-        mean = rows.mean(0, dtype=np.float64)
-        return _rms(newcomer.x.numpy() - mean) <= 2 * _rms(rows - mean)
+    def centre(self, trainers: Sequence[VectorTrainer]) -> Centre:
+        rows = torch.stack([trainer.x for trainer in trainers]).double()
+        mean = rows.mean(0)
+        return Centre(mean, float((rows - mean).square().mean().sqrt()))
+
+    def distance(self, newcomer: VectorTrainer, centre: Centre) -> float:
+        return float((newcomer.x - centre.mean).square().mean().sqrt())
 
     def pushed(self, trainer: VectorTrainer, meeting_id: MeetingId, *, is_by_hostile: bool) -> None:
         moved = trainer.moved.pop(meeting_id, None)

@@ -20,7 +20,7 @@ from lowcomm_node.sim.figures import Life, attack_figures, expected_spread, join
 from lowcomm_node.sim.host import Host, T
 from lowcomm_node.sim.lines import Lines
 from lowcomm_node.sim.link import VirtualLink, as_bytes, virtual_peer
-from lowcomm_node.sim.population import Look, Population
+from lowcomm_node.sim.population import Centre, Look, Population
 from lowcomm_node.sim.report import DirectoryFigures, Point, Report
 from lowcomm_node.sim.scenario import Partition, Scenario
 from lowcomm_node.sim.swarm import Node, VirtualSwarm
@@ -39,6 +39,8 @@ _PROCESS_START_S = 3.0
 _RETRY_S = 2.0
 _DRAIN_S = 5.0
 _SIGNATURE_BYTES = 64
+_CENTRE_S = 1.0
+"""So long a mean of all nodes is good enough to compare newcomers with."""
 _SIGN_S = 2.0
 _MOST_SIGNS = 300
 """While a message travels, a sign of life every two seconds, for ten minutes at most."""
@@ -79,6 +81,8 @@ class World(VirtualSwarm[T]):
         self._own_steps = 0
         self._timeline: list[Point] = []
         self._completed_before = 0
+        self._centre: Centre | None = None
+        self._centre_at = 0.0
         self._heals: Counter[str] = Counter()
 
     def run_scenario(self, on_look: Callable[[Point], None]) -> Report:
@@ -175,9 +179,9 @@ class World(VirtualSwarm[T]):
     def give_up(self, node: Node[T]) -> None:
         if self._is_attacking(node):
             self.restart(node)
-            return
-        self._heals["gave_up"] += 1
-        self.remove(node)
+        else:
+            self._heals["gave_up"] += 1
+            self.remove(node)
 
     # Lives.
 
@@ -237,11 +241,11 @@ class World(VirtualSwarm[T]):
         """Ask a member for its state. When it goes away meanwhile, ask another one from the start."""
         if host.node.is_gone:
             return
-        members = self._directory.members(host.registrant, self.now)
+        name = host.node.name
         donors = [
             self._hosts[member.peer]
-            for member in members
-            if member.has_state and member.peer in self._hosts and self._is_in_reach(host, member.peer)
+            for member in self._directory.members(host.registrant, self.now)
+            if member.has_state and member.peer in self._hosts and self._lines.dial(name, member.peer, self.now) is None
         ]
         if not donors:
             self.at(_RETRY_S, partial(self._download, host))
@@ -262,9 +266,6 @@ class World(VirtualSwarm[T]):
         self.make_ready(host.node)
         self._announce(host, is_repeated=False)  # others may ask it from now on
         self._see_informed(host)
-
-    def _is_in_reach(self, host: Host[T], other: PeerId) -> bool:
-        return self._lines.dial(host.node.name, other, self.now) is None
 
     def _go(self, kind: str) -> None:
         """A random node leaves in order, or dies. The last two stay."""
@@ -324,7 +325,11 @@ class World(VirtualSwarm[T]):
         return [h.trainer for h in self._hosts.values() if h.node.has_trainer and not h.trainer.is_hostile]
 
     def _see_informed(self, host: Host[T]) -> None:
-        if math.isnan(host.informed_at) and self._population.is_informed(host.trainer, self._honest()):
+        if not math.isnan(host.informed_at):
+            return
+        if self._centre is None or self.now > self._centre_at + _CENTRE_S:
+            self._centre, self._centre_at = self._population.centre(self._honest()), self.now
+        if self._population.distance(host.trainer, self._centre) <= 2 * self._centre.spread:
             host.informed_at = self.now - host.joined_at
 
     def _look(self, every_s: float, on_look: Callable[[Point], None]) -> None:

@@ -77,8 +77,8 @@ def test_newcomers_get_a_state_meet_and_are_informed() -> None:
 
 def test_a_partition_parts_and_heals() -> None:
     """Two halves drift apart by their noise alone, meet nobody of the other side, and are one swarm again afterwards."""
-    report = run(nodes=16, minutes=6.0, every_steps=15, partitions=(Partition(0.5, 60.0, 240.0),))
-    whole = run(nodes=16, minutes=6.0, every_steps=15)
+    report = run(nodes=20, minutes=6.0, partitions=(Partition(0.5, 60.0, 240.0),))
+    whole = run(nodes=20, minutes=6.0)
     parted = max(point.spread for point in report.timeline if 180 < point.at_s <= 240)
 
     assert parted > 1.15 * whole.spread

@@ -15,9 +15,9 @@ import errno, json, os, socket, sys
 from pathlib import Path
 from lowcomm_node.cli.swarm.sandbox import Sandbox
 
-def reaches(source, target, listener):
+def reaches(source, target, listener, patience_s):
     with source.entered(), socket.socket() as client:
-        client.settimeout(1.0)
+        client.settimeout(patience_s)
         try:
             client.connect((target.host, 5000))
         except OSError:
@@ -59,15 +59,17 @@ def test_a_cut_line_is_cut_for_everybody_and_a_cut_pair_for_two(tmp_path: Path) 
     script = """
     a, b, c = (sandbox.room(index) for index in range(3))
     at = {id(room): listen(room) for room in (a, b, c)}
-    def picture():
-        return [reaches(x, y, at[id(y)]) for x, y in ((a, b), (b, a), (a, c), (c, b))]
+    def picture(*cut):
+        # A busy computer needs time for what is possible; what is not is not waited for long.
+        ways = ((a, b), (b, a), (a, c), (c, b))
+        return [reaches(x, y, at[id(y)], 1.0 if (x, y) in cut else 20.0) for x, y in ways]
     seen["before"] = picture()
     b.cut()
-    seen["cut"] = picture()
+    seen["cut"] = picture((a, b), (b, a), (c, b))
     b.mend()
     seen["mended"] = picture()
     a.lose(b), b.lose(a)
-    seen["pair"] = picture()
+    seen["pair"] = picture((a, b), (b, a))
     a.find(b), b.find(a)
     seen["found"] = picture()
     seen["interfaces"] = sorted(name for _, name in socket.if_nameindex())
@@ -124,3 +126,21 @@ def test_a_sandbox_goes_with_its_process(tmp_path: Path) -> None:
 
     assert list(folder.iterdir()) == []
     assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
+
+
+def test_without_a_tool_for_networks_there_are_disks_and_the_ordinary_loopback(tmp_path: Path) -> None:
+    """The faults that need one are skipped and named; nodes still find each other."""
+    folder = tmp_path / "n0"
+    folder.mkdir()
+    script = """
+    os.environ["PATH"] = sys.argv[1]
+    bare = Sandbox()
+    seen["room"], seen["why"] = bare.room(0) is not None, bare.no_rooms
+    seen["disk"] = bare.disk(Path(sys.argv[1]) / "n0") is not None
+    listener = socket.create_server(("127.0.0.1", 0))
+    socket.create_connection(listener.getsockname(), timeout=5).close()
+    bare.close()
+    """
+    seen = _in_a_sandbox(textwrap.dedent(script), tmp_path)
+
+    assert seen == {"room": False, "why": "there is no 'ip' command (package iproute2)", "disk": True}

@@ -43,6 +43,10 @@ class Sandbox:
         except OSError as error:
             self.no_rooms = self.no_disks = f"namespaces are not allowed here ({error.strerror})"
             return
+        if shutil.which("ip") is None:
+            self.no_rooms = "there is no 'ip' command (package iproute2)"
+            return
+        home = kernel.own_network()
         try:
             kernel.unshare(Namespace.NETWORK)
             self._hub = kernel.own_network()
@@ -51,6 +55,10 @@ class Sandbox:
             _ip("link set hub up")
         except OSError as error:
             self.no_rooms = f"no network of its own: {error}"
+            with contextlib.suppress(OSError):
+                kernel.enter_network(home)
+        finally:
+            os.close(home)
 
     def room(self, index: int) -> "Room | None":
         """A network for node number ``index``, or None where there can be none."""

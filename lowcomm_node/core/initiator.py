@@ -5,9 +5,6 @@ counts: the held correction waits for it, over as many connections as it takes, 
 meetings. Corrections add up in any order and however late, so the wait harms nothing.
 """
 
-from dataclasses import dataclass, field
-from enum import Enum, auto
-
 from lowcomm_node.core.chance import Chance
 from lowcomm_node.core.commands import (
     CloseLink,
@@ -23,6 +20,7 @@ from lowcomm_node.core.commands import (
 )
 from lowcomm_node.core.deadlines import Deadlines, Silence, Wait
 from lowcomm_node.core.events import CloseEncoded, CorrectionApplied, EncodingRefused, OfferEncoded
+from lowcomm_node.core.initiated import WAITS, Initiated, Phase
 from lowcomm_node.core.messages import Answer, Close, Confirm, Offer, Verdict
 from lowcomm_node.core.partners import Partners
 from lowcomm_node.units import Codec, MeetingId, PeerId, RunId, Stream
@@ -35,43 +33,6 @@ _FIRST_RETRY_S = 0.5
 _LONGEST_RETRY_S = 10.0
 _MAX_DOUBLINGS = 8
 _MAX_UNSETTLED = 8
-
-
-class _Phase(Enum):
-    ENCODING = auto()  # the trainer encodes the offer
-    OFFERED = auto()  # the offer is out
-    CLOSING = auto()  # the trainer computes the correction and encodes the close
-    CLOSED = auto()  # the close is out; only a verdict ends this
-    SETTLING = auto()  # the verdict is "applied"; the trainer follows it
-
-
-_WAITS = {
-    _Phase.ENCODING: Wait.OFFER_ENCODED,
-    _Phase.OFFERED: Wait.ANSWER,
-    _Phase.CLOSING: Wait.CLOSE_ENCODED,
-    _Phase.CLOSED: Wait.VERDICT,
-}
-"""What a verdict has decided must be followed, however long the trainer takes."""
-
-
-@dataclass(slots=True)
-class _Initiated:
-    meeting_id: MeetingId
-    streams: tuple[Stream, ...]
-    is_dense: bool
-    started_at: float
-    changed_at: float
-    silence: Silence
-    """Of the wait that the meeting is in."""
-    phase: _Phase = _Phase.ENCODING
-    peer: PeerId = PeerId("")
-    grpc_address: str = ""
-    tried: set[PeerId] = field(default_factory=set)
-    attempts: int = 0
-    encoded: OfferEncoded | None = None
-    close: Close | None = None
-    has_link: bool = False
-    retry_at: float = 0.0
 
 
 class InitiatingEnd:
@@ -95,7 +56,7 @@ class InitiatingEnd:
         self._verdict_keep_s = verdict_keep_s
         self._partners = partners
         self._chance = chance
-        self._meetings: dict[MeetingId, _Initiated] = {}
+        self._meetings: dict[MeetingId, Initiated] = {}
         self.active: MeetingId | None = None
         self.member = b""
         """This node's own signed record, carried by offers."""
@@ -125,7 +86,7 @@ class InitiatingEnd:
         if self._partners.choose(now, frozenset()) is None or len(self._meetings) >= _MAX_UNSETTLED:
             return []
         meeting_id = MeetingId(self._chance.token().hex())
-        self._meetings[meeting_id] = _Initiated(
+        self._meetings[meeting_id] = Initiated(
             meeting_id=meeting_id,
             streams=streams,
             is_dense=is_dense,
@@ -145,16 +106,16 @@ class InitiatingEnd:
         if self.active is None:
             return True
         meeting = self._meetings[self.active]
-        if meeting.phase is _Phase.ENCODING:
+        if meeting.phase is Phase.ENCODING:
             return True
-        return meeting.phase is _Phase.OFFERED and meeting.peer == peer and peer < self._own
+        return meeting.phase is Phase.OFFERED and meeting.peer == peer and peer < self._own
 
     def yield_active(self, now: float) -> list[Command]:
         """Give up the active meeting for the partner's; see ``yields_to``."""
         if self.active is None:
             return []
         meeting = self._meetings[self.active]
-        if meeting.phase is _Phase.ENCODING:
+        if meeting.phase is Phase.ENCODING:
             # Not a failure: nothing was asked of anybody. The trainer's offer is dropped when it arrives.
             self._forget(meeting.meeting_id)
             return []
@@ -162,7 +123,7 @@ class InitiatingEnd:
 
     def offer_encoded(self, event: OfferEncoded, now: float) -> list[Command]:
         meeting = self._meetings.get(event.meeting_id)
-        if meeting is None or meeting.phase is not _Phase.ENCODING:
+        if meeting is None or meeting.phase is not Phase.ENCODING:
             return [DropMeeting(meeting_id=event.meeting_id)]
         self._kept(Wait.OFFER_ENCODED, meeting, now)
         meeting.encoded = event
@@ -174,7 +135,7 @@ class InitiatingEnd:
         meeting = self._meetings.get(meeting_id)
         if meeting is None:
             return []
-        if meeting.phase is not _Phase.OFFERED:
+        if meeting.phase is not Phase.OFFERED:
             return self._turned_away(meeting, now)
         return [CloseLink(meeting_id=meeting_id), *self._ask_somebody(meeting, now, "busy")]
 
@@ -183,27 +144,27 @@ class InitiatingEnd:
         meeting = self._meetings.get(meeting_id)
         if meeting is None:
             return []
-        if meeting.phase is not _Phase.OFFERED:
+        if meeting.phase is not Phase.OFFERED:
             return self._turned_away(meeting, now)
         self._partners.failed(meeting.peer, now)
         return self._give_up(meeting, reason, now)
 
     def answered(self, answer: Answer, now: float) -> list[Command]:
         meeting = self._meetings.get(answer.meeting_id)
-        if meeting is None or meeting.phase is not _Phase.OFFERED:
+        if meeting is None or meeting.phase is not Phase.OFFERED:
             return []  # a late answer to a meeting that was given up, or a duplicate
         self._kept(Wait.ANSWER, meeting, now)
-        _enter(meeting, _Phase.CLOSING, now)
+        _enter(meeting, Phase.CLOSING, now)
         meeting.encoded = None
         return [EncodeClose(answer=answer)]
 
     def close_encoded(self, event: CloseEncoded, now: float) -> list[Command]:
         meeting = self._meetings.get(event.meeting_id)
-        if meeting is None or meeting.phase is not _Phase.CLOSING:
+        if meeting is None or meeting.phase is not Phase.CLOSING:
             return [DropMeeting(meeting_id=event.meeting_id)]
         self._kept(Wait.CLOSE_ENCODED, meeting, now)
         meeting.close = Close(meeting_id=event.meeting_id, parts=event.parts, scales=event.scales)
-        _enter(meeting, _Phase.CLOSED, now)
+        _enter(meeting, Phase.CLOSED, now)
         if meeting.has_link:
             return [Send(meeting_id=event.meeting_id, message=meeting.close)]
         return self._wait_aside(meeting, now)
@@ -211,9 +172,9 @@ class InitiatingEnd:
     def encoding_refused(self, event: EncodingRefused, now: float) -> list[Command]:
         """Our own trainer cannot make the offer, or refuses the partner's answer."""
         meeting = self._meetings[event.meeting_id]
-        if meeting.phase is _Phase.SETTLING:  # the partner has applied
+        if meeting.phase is Phase.SETTLING:  # the partner has applied
             return [CloseLink(meeting_id=meeting.meeting_id), *self._end(meeting, "half", "trainer", now)]
-        if meeting.phase is _Phase.CLOSING:
+        if meeting.phase is Phase.CLOSING:
             self._partners.failed(meeting.peer, now)
         return self._give_up(meeting, event.reason.value, now)
 
@@ -225,13 +186,13 @@ class InitiatingEnd:
         """
         meeting = self._meetings.get(verdict.meeting_id)
         # An offer that was sent again can find the meeting let go; otherwise a verdict before the close has no meaning.
-        is_let_go = meeting is not None and meeting.phase is _Phase.OFFERED and not verdict.applied
-        if meeting is None or not (meeting.phase is _Phase.CLOSED or is_let_go):
+        is_let_go = meeting is not None and meeting.phase is Phase.OFFERED and not verdict.applied
+        if meeting is None or not (meeting.phase is Phase.CLOSED or is_let_go):
             return []
-        if meeting.phase is _Phase.CLOSED and meeting.has_link:
+        if meeting.phase is Phase.CLOSED and meeting.has_link:
             self._kept(Wait.VERDICT, meeting, now)
         if verdict.applied:
-            _enter(meeting, _Phase.SETTLING, now)
+            _enter(meeting, Phase.SETTLING, now)
             meeting.close = None
             return [SettleMeeting(meeting_id=verdict.meeting_id)]
         reason = verdict.reason.value if verdict.reason else "refused"
@@ -254,14 +215,14 @@ class InitiatingEnd:
         if meeting is None:
             return []
         meeting.has_link = False
-        if meeting.phase is _Phase.OFFERED:
+        if meeting.phase is Phase.OFFERED:
             if reason == "disconnect" and meeting.attempts < _MAX_OFFER_ATTEMPTS:
                 return self._offer(meeting, now)  # the same meeting: an answer already made is sent again
             self._partners.failed(meeting.peer, now)
             if reason == "unreachable":
                 return self._ask_somebody(meeting, now, reason)
             return self._give_up(meeting, reason, now)
-        if meeting.phase is _Phase.CLOSED:
+        if meeting.phase is Phase.CLOSED:
             return self._wait_aside(meeting, now)
         return []  # CLOSING: the close will find another way; ENCODING and SETTLING need no link
 
@@ -269,7 +230,7 @@ class InitiatingEnd:
         """Held corrections are gone. Where the close was out, the partner may have applied its half."""
         commands: list[Command] = []
         for meeting in list(self._meetings.values()):
-            is_open = meeting.phase in (_Phase.CLOSED, _Phase.SETTLING)
+            is_open = meeting.phase in (Phase.CLOSED, Phase.SETTLING)
             commands.append(CloseLink(meeting_id=meeting.meeting_id))
             commands += self._end(meeting, "half" if is_open else "failed", "trainer", now)
         return commands
@@ -277,18 +238,18 @@ class InitiatingEnd:
     def progressed(self, meeting_id: MeetingId, now: float) -> None:
         """Bytes move between us and the partner."""
         meeting = self._meetings.get(meeting_id)
-        if meeting is not None and meeting.phase in (_Phase.OFFERED, _Phase.CLOSED):
+        if meeting is not None and meeting.phase in (Phase.OFFERED, Phase.CLOSED):
             meeting.silence.end(now)
 
     def ticked(self, now: float) -> list[Command]:
         """Let go of what does not come; ask again for a verdict that may be had."""
         commands: list[Command] = []
         for meeting in list(self._meetings.values()):
-            wait = _WAITS.get(meeting.phase)
-            if meeting.phase is _Phase.CLOSED and now - meeting.changed_at > self._verdict_keep_s:
+            wait = WAITS.get(meeting.phase)
+            if meeting.phase is Phase.CLOSED and now - meeting.changed_at > self._verdict_keep_s:
                 commands += [DropMeeting(meeting_id=meeting.meeting_id), CloseLink(meeting_id=meeting.meeting_id)]
                 commands += self._end(meeting, "half", "no_verdict", now)
-            elif meeting.phase is _Phase.CLOSED and not meeting.has_link:
+            elif meeting.phase is Phase.CLOSED and not meeting.has_link:
                 if now >= meeting.retry_at:
                     commands += self._ask_for_verdict(meeting, now)
             elif wait is not None and self._is_overdue(wait, meeting, now):
@@ -304,16 +265,16 @@ class InitiatingEnd:
                 commands += self._give_up(meeting, "timeout", now)
         return commands
 
-    def _is_overdue(self, wait: Wait, meeting: _Initiated, now: float) -> bool:
+    def _is_overdue(self, wait: Wait, meeting: Initiated, now: float) -> bool:
         limit_s = self._deadlines.limit_s(wait, meeting.is_dense, _waited_for(wait, meeting))
         return now - meeting.silence.since > limit_s
 
-    def _kept(self, wait: Wait, meeting: _Initiated, now: float) -> None:
+    def _kept(self, wait: Wait, meeting: Initiated, now: float) -> None:
         """What was waited for has come."""
         silence_s = meeting.silence.longest_s(now)
         self._deadlines.kept(wait, meeting.is_dense, silence_s, _waited_for(wait, meeting))
 
-    def _ask_somebody(self, meeting: _Initiated, now: float, reason: str) -> list[Command]:
+    def _ask_somebody(self, meeting: Initiated, now: float, reason: str) -> list[Command]:
         member = None
         if len(meeting.tried) < _MAX_PARTNERS_TRIED:
             member = self._partners.choose(now, frozenset(meeting.tried))
@@ -323,11 +284,11 @@ class InitiatingEnd:
         meeting.tried.add(member.peer)
         return self._offer(meeting, now)
 
-    def _offer(self, meeting: _Initiated, now: float) -> list[Command]:
+    def _offer(self, meeting: Initiated, now: float) -> list[Command]:
         encoded = meeting.encoded
         if encoded is None:
             return self._give_up(meeting, "disconnect", now)
-        _enter(meeting, _Phase.OFFERED, now)
+        _enter(meeting, Phase.OFFERED, now)
         meeting.has_link = True
         meeting.attempts += 1
         offer = Offer(
@@ -344,7 +305,7 @@ class InitiatingEnd:
         )
         return [self._open(meeting, offer)]
 
-    def _ask_for_verdict(self, meeting: _Initiated, now: float) -> list[Command]:
+    def _ask_for_verdict(self, meeting: Initiated, now: float) -> list[Command]:
         if meeting.close is None:
             return []
         meeting.has_link, meeting.silence = True, Silence(now)
@@ -352,12 +313,12 @@ class InitiatingEnd:
         meeting.retry_at = now + min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2 ** min(meeting.attempts, _MAX_DOUBLINGS))
         return [self._open(meeting, meeting.close)]
 
-    def _turned_away(self, meeting: _Initiated, now: float) -> list[Command]:
+    def _turned_away(self, meeting: Initiated, now: float) -> list[Command]:
         """Busy or a refusal where no offer is open: no verdict, and the partner ends the connection with it."""
         meeting.has_link = False
-        return self._wait_aside(meeting, now) if meeting.phase is _Phase.CLOSED else []
+        return self._wait_aside(meeting, now) if meeting.phase is Phase.CLOSED else []
 
-    def _wait_aside(self, meeting: _Initiated, now: float) -> list[Command]:
+    def _wait_aside(self, meeting: Initiated, now: float) -> list[Command]:
         """Keep the correction, free the node for other meetings, ask for the verdict again and again."""
         meeting.has_link = False
         meeting.retry_at = max(meeting.retry_at, now + _FIRST_RETRY_S)
@@ -365,12 +326,12 @@ class InitiatingEnd:
             self.active = None
         return []
 
-    def _open(self, meeting: _Initiated, message: Offer | Close | Confirm) -> OpenLink:
+    def _open(self, meeting: Initiated, message: Offer | Close | Confirm) -> OpenLink:
         return OpenLink(
             meeting_id=meeting.meeting_id, peer=meeting.peer, grpc_address=meeting.grpc_address, message=message
         )
 
-    def _give_up(self, meeting: _Initiated, reason: str, now: float) -> list[Command]:
+    def _give_up(self, meeting: Initiated, reason: str, now: float) -> list[Command]:
         commands: list[Command] = [
             DropMeeting(meeting_id=meeting.meeting_id),
             CloseLink(meeting_id=meeting.meeting_id),
@@ -379,7 +340,7 @@ class InitiatingEnd:
 
     def _end(
         self,
-        meeting: _Initiated,
+        meeting: Initiated,
         outcome: str,
         reason: str,
         now: float,
@@ -406,10 +367,10 @@ class InitiatingEnd:
             self.active = None
 
 
-def _enter(meeting: _Initiated, phase: _Phase, now: float) -> None:
+def _enter(meeting: Initiated, phase: Phase, now: float) -> None:
     meeting.phase, meeting.changed_at, meeting.silence = phase, now, Silence(now)
 
 
-def _waited_for(wait: Wait, meeting: _Initiated) -> PeerId | None:
+def _waited_for(wait: Wait, meeting: Initiated) -> PeerId | None:
     """The partner, where it is not our own trainer."""
     return meeting.peer if wait in (Wait.ANSWER, Wait.VERDICT) else None

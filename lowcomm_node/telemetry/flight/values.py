@@ -25,6 +25,7 @@ from lowcomm_node.core import (
     deadlines,
     events,
     health,
+    initiated,
     initiator,
     messages,
     node,
@@ -36,7 +37,8 @@ from lowcomm_node.errors import StoreError
 __all__ = ["CLASSES", "MODULES", "PARTS", "DumpError", "StandIn", "Tree", "decode", "encode", "fits", "stand_in"]
 
 MODULES: tuple[ModuleType, ...] = (
-    units, errors, events, commands, messages, node, chance, schedule, deadlines, health, partners, initiator, answerer,
+    units, errors, events, commands, messages, node, chance, schedule, deadlines, health, partners, initiated,
+    initiator, answerer,
 )  # fmt: skip
 """Where everything is defined that may stand in a dump. A module of the core that keeps state belongs here."""
 

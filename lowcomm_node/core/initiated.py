@@ -1,0 +1,52 @@
+"""A meeting that this node has started, and where it stands."""
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from lowcomm_node.core.deadlines import Silence, Wait
+from lowcomm_node.core.events import OfferEncoded
+from lowcomm_node.core.messages import Close
+from lowcomm_node.units import MeetingId, PeerId, Stream
+
+__all__ = ["WAITS", "Initiated", "Phase"]
+
+
+class Phase(Enum):
+    """What comes next decides whether giving up is still free: before CLOSED it is."""
+
+    ENCODING = auto()  # the trainer encodes the offer
+    OFFERED = auto()  # the offer is out
+    CLOSING = auto()  # the trainer computes the correction and encodes the close
+    CLOSED = auto()  # the close is out; only a verdict ends this
+    SETTLING = auto()  # the verdict is "applied"; the trainer follows it
+
+
+WAITS = {
+    Phase.ENCODING: Wait.OFFER_ENCODED,
+    Phase.OFFERED: Wait.ANSWER,
+    Phase.CLOSING: Wait.CLOSE_ENCODED,
+    Phase.CLOSED: Wait.VERDICT,
+}
+"""What a verdict has decided must be followed, however long the trainer takes."""
+
+
+@dataclass(slots=True)
+class Initiated:
+    """Changed by ``core.initiator`` only."""
+
+    meeting_id: MeetingId
+    streams: tuple[Stream, ...]
+    is_dense: bool
+    started_at: float
+    changed_at: float
+    silence: Silence
+    """Of the wait that the meeting is in."""
+    phase: Phase = Phase.ENCODING
+    peer: PeerId = PeerId("")
+    grpc_address: str = ""
+    tried: set[PeerId] = field(default_factory=set)
+    attempts: int = 0
+    encoded: OfferEncoded | None = None
+    close: Close | None = None
+    has_link: bool = False
+    retry_at: float = 0.0

@@ -22,6 +22,8 @@ from lowcomm_node.core.commands import (
     CloseLink,
     Command,
     EncodeClose,
+    GiveUp,
+    Heal,
     OpenLink,
     ReportMeeting,
     Role,
@@ -130,6 +132,8 @@ class MeetingsRun:
             max_peers=trial.replicas,
             seed=f"{run}|{name}".encode(),
             timing=Timing(trial.manifest.meeting.timing),
+            clip_ratio=trial.manifest.meeting.clip_ratio,
+            shortest_deadline_s=_DEADLINE,
         )
         return _Node(name, NodeCore(rules), replica, MeetingDesk(replica, trial.manifest, run), batches, speed)
 
@@ -169,6 +173,10 @@ class MeetingsRun:
                 pass  # links are not lost here, and what was sent arrives
             case ReportMeeting():
                 self._report(command)
+            case Heal():
+                self._feed(node, TrainerReady())  # a study wants to see what comes of a method that diverges
+            case GiveUp():
+                pass
             case SettleMeeting():
                 self._settle(node, command)
             case _:

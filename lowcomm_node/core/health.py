@@ -22,8 +22,8 @@ _VOTERS = 8
 _FEWEST_VOTERS = 3
 _FAR_PER_NEAR = 7
 """... this many must find us far for each that does not: with a fifth of all nodes hostile, 8 votes say so once in 10,000."""
-_HARD_SCALE = 0.5
-"""A correction scaled down to half and less. Honest ones that grow with the square of time stay within the clip norm."""
+_CLIPPED_RATIO = 8.0
+"""Times the median of whoever clips. Honest differences that grow with the square of time are twice the median of the clip norms."""
 _FAR_RATIO = 16.0
 """Times the median of our own corrections. The newest of a growth with the square of time is 4 times that of all before."""
 _MEMORY = 64
@@ -37,7 +37,9 @@ _MAX_HEALS = 5
 class Health:
     """Watches one node. All times are on the clock of the events' ``now``."""
 
-    def __init__(self) -> None:
+    def __init__(self, clip_ratio: float) -> None:
+        """``clip_ratio`` as the manifest has it: what a scale means depends on it."""
+        self._hard_scale = clip_ratio / _CLIPPED_RATIO
         self.unwell: HealReason | None = None
         """Why this node should meet nobody before it has healed."""
         self.unwell_since = 0.0
@@ -88,7 +90,8 @@ class Health:
             seen = self._seen[stream, is_dense]
             is_known = len(seen) >= _FEWEST_SEEN
             # The first whole tensors are measured by bounds of another codec, at both ends.
-            if scale_of.get(stream, 1.0) <= _HARD_SCALE and (is_known or not is_dense):
+            scale = scale_of.get(stream, 1.0)
+            if scale < 1.0 and scale <= self._hard_scale and (is_known or not is_dense):
                 vote = HealReason.CLIPPED
             elif is_known and norm > _FAR_RATIO * median(seen):
                 vote = vote or HealReason.FAR

@@ -54,6 +54,8 @@ class NodeRules:
     seed: bytes
     """Of this life of this node: meeting ids must not repeat after a restart."""
     timing: Timing = Timing.UNIFORM
+    clip_ratio: float = 4.0
+    """As the manifest has it (meeting.clip_ratio)."""
     shortest_deadline_s: float = 3.0
     """A trainer that validates, a machine that is busy otherwise: such pauses are longer than any median on loopback."""
 
@@ -71,7 +73,7 @@ class NodeCore:
         self._schedule = ExchangeSchedule(rules.periods, Chance(rules.seed + b"schedule"), rules.timing)
         self._longest_s = rules.deadline_s
         self._deadlines = Deadlines(shortest_s=rules.shortest_deadline_s, longest_s=rules.deadline_s)
-        self._health = Health()
+        self._health = Health(rules.clip_ratio)
         self._initiator = InitiatingEnd(
             own=rules.own,
             run_id=rules.run_id,

@@ -370,6 +370,7 @@ class Node:
             max_peers=self._settings.network.max_peers,
             seed=os.urandom(32),
             timing=Timing(manifest.meeting.timing),
+            clip_ratio=manifest.meeting.clip_ratio,
         )
 
     def _tell_periods(self, manifest: Manifest) -> None:

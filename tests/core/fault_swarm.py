@@ -54,7 +54,7 @@ class FaultSwarm(VirtualSwarm[ExactTrainer]):
     def __init__(self, count: int, *, seed: int, faults: float = 0.0) -> None:
         chance = Random(seed)
         self.history: list[Happening] = []
-        self.watch: Callable[[ExactNode, Event], None] = lambda node, event: None
+        self.watch: Callable[[ExactNode, Event], object] = lambda node, event: None
         """Told after each event, when its commands have been decided and before they are carried out."""
         self.fate: Callable[[VirtualLink, PeerId, Message], Passage | None] = lambda link, sender, message: None
         """What becomes of a message; None is up to the conditions."""

@@ -1,7 +1,7 @@
 """Faults in virtual time: each step of a meeting hit by each fault, and a thousand seeds in which they come as they like."""
 
 from collections.abc import Callable
-from itertools import product
+from functools import partial
 from random import Random
 
 import pytest
@@ -79,82 +79,88 @@ def _meeting_of(event: Event) -> MeetingId:
     return event.meeting_id
 
 
+def _on_first(
+    swarm: FaultSwarm, step: str, act: Callable[[ExactNode, MeetingId], None]
+) -> Callable[[ExactNode, Event], bool]:
+    """Acts once, when the warm-up is over and the step comes; true at that moment."""
+    acted: list[bool] = []
+
+    def look(node: ExactNode, event: Event) -> bool:
+        if acted or swarm.now < _WARM_UP_S or not _is_step(step, node, event):
+            return False
+        acted.append(True)
+        act(node, _meeting_of(event))
+        return True
+
+    return look
+
+
+@pytest.mark.parametrize("is_partner", [False, True])
 @pytest.mark.parametrize("step", [name for name, *_ in _STEPS])
 @pytest.mark.parametrize("hit", _HITS)
-def test_each_step_of_a_meeting_survives_each_fault(step: str, hit: str) -> None:
-    """At either end, right when the step has been decided or a moment after its commands have gone out."""
-    for is_partner, is_after in product((False, True), (False, True)):
-        swarm = FaultSwarm(3, seed=len(step) * 100 + len(hit))
-        struck: list[ExactNode] = []
+def test_each_step_of_a_meeting_survives_each_fault(step: str, hit: str, is_partner: bool) -> None:
+    """At either end, right when the step's commands have been carried out."""
+    swarm = FaultSwarm(3, seed=len(step) * 100 + len(hit))
+    struck: list[ExactNode] = []
 
-        def strike(node: ExactNode, event: Event, swarm: FaultSwarm = swarm, struck: list[ExactNode] = struck) -> None:
-            if struck or swarm.now < _WARM_UP_S or not _is_step(step, node, event):
-                return
-            meeting = _meeting_of(event)
-            link = node.links.get(meeting)
-            victim = swarm.nodes[link.other(node.name)] if is_partner and link is not None else node
-            struck.append(victim)
-            swarm.at(0.001 if is_after else 0.0, lambda: _HITS[hit](swarm, victim))
+    def strike(node: ExactNode, meeting: MeetingId) -> None:
+        link = node.links.get(meeting)
+        victim = swarm.nodes[link.other(node.name)] if is_partner and link is not None else node
+        struck.append(victim)
+        swarm.at(0.0, lambda: _HITS[hit](swarm, victim))
 
-        swarm.watch = strike
-        if "disk full" in hit:
-            for node in swarm.nodes.values():
-                swarm.at(1.0, lambda node=node, swarm=swarm: swarm.fill_disk(node, 30.0))
-        swarm.run(_WARM_UP_S)
-        swarm.run_until(lambda: bool(struck), 60.0)
+    swarm.watch = _on_first(swarm, step, strike)
+    if "disk full" in hit:
+        for node in swarm.nodes.values():
+            swarm.fill_disk(node, 30.0)
+    swarm.run_until(lambda: bool(struck), 60.0)
 
-        assert struck, "the step never came"
-        swarm.run(swarm.now + 1.0)
-        swarm.check()
+    assert struck, "the step never came"
+    swarm.run(swarm.now + 1.0)
+    swarm.check()
 
 
 @pytest.mark.parametrize("step", [name for name, kind, _ in _STEPS if kind is not MessageReceived])
 @pytest.mark.parametrize("is_daemon", [False, True])
 @pytest.mark.parametrize("is_old", [False, True])
-def test_what_a_trainer_has_done_and_could_not_say(step: str, is_daemon: bool, is_old: bool) -> None:
+@pytest.mark.parametrize("seed", range(4))
+def test_what_a_trainer_has_done_and_could_not_say(seed: int, step: str, is_daemon: bool, is_old: bool) -> None:
     """It dies, alone or with its daemon, between doing what was asked and the news of it; the state that comes back may hold it."""
-    for seed in range(4):
-        swarm = FaultSwarm(3, seed=seed)
-        struck: list[ExactNode] = []
+    swarm = FaultSwarm(3, seed=seed)
+    struck: list[ExactNode] = []
 
-        def strike(node: ExactNode, event: Event, swarm: FaultSwarm = swarm, struck: list[ExactNode] = struck) -> bool:
-            if struck or swarm.now < _WARM_UP_S or not _is_step(step, node, event):
-                return False
-            struck.append(node)
-            (swarm.crash if is_daemon else swarm.lose)(node, is_old=is_old)
-            return True
+    def strike(node: ExactNode, meeting: MeetingId) -> None:
+        struck.append(node)
+        (swarm.crash if is_daemon else swarm.lose)(node, is_old=is_old)
 
-        swarm.intercept = strike
-        swarm.run_until(lambda: bool(struck), 60.0)
+    swarm.intercept = _on_first(swarm, step, strike)
+    swarm.run_until(lambda: bool(struck), 60.0)
 
-        assert struck, "the step never came"
-        swarm.check()
+    assert struck, "the step never came"
+    swarm.check()
 
 
+@pytest.mark.parametrize("is_once", [True, False])
 @pytest.mark.parametrize("kind", [Offer, Answer, Close, Verdict, Confirm])
 @pytest.mark.parametrize("fate", _FATES)
-def test_each_message_survives_each_fate(kind: type[Message], fate: str) -> None:
-    """One message, and every one for a while: swallowed, doubled, late, damaged, or with its connection."""
-    for is_once in (True, False):
-        swarm = FaultSwarm(3, seed=len(fate))
-        chance = Random(fate)
-        hits: list[MeetingId] = []
+def test_each_message_survives_each_fate(kind: type[Message], fate: str, is_once: bool) -> None:
+    """One message, or every one for a while: swallowed, doubled, late, damaged, or with its connection."""
+    swarm = FaultSwarm(3, seed=len(fate))
+    chance = Random(fate)
+    hits: list[MeetingId] = []
 
-        def decide(
-            link: VirtualLink, sender: PeerId, message: Message, swarm: FaultSwarm = swarm, hits: list[MeetingId] = hits
-        ) -> Passage | None:
-            if swarm.now < _WARM_UP_S or swarm.now > _WARM_UP_S + 3.0 or not isinstance(message, kind):
-                return None
-            if is_once and hits:
-                return None
-            hits.append(message.meeting_id)
-            return _FATES[fate](message, chance)
+    def decide(link: VirtualLink, sender: PeerId, message: Message) -> Passage | None:
+        is_time = _WARM_UP_S <= swarm.now <= _WARM_UP_S + 3.0
+        if not is_time or not isinstance(message, kind) or (is_once and hits):
+            return None
+        hits.append(message.meeting_id)
+        return _FATES[fate](message, chance)
 
-        swarm.fate = decide
-        swarm.run(_WARM_UP_S + 3.0)
+    swarm.fate = decide
+    swarm.run(_WARM_UP_S + 3.0)
 
-        assert hits, "no such message was sent"
-        swarm.check()
+    assert hits, "no such message was sent"
+    swarm.check()
 
 
 def _troubled_swarm(seed: int) -> FaultSwarm:
@@ -165,10 +171,9 @@ def _troubled_swarm(seed: int) -> FaultSwarm:
     for _ in range(chance.randrange(1, 7)):
         hit = _HITS[chance.choice(hits)]
         victim = swarm[chance.randrange(len(swarm.nodes))]
-        swarm.at(0.5 + 5.5 * chance.random(), lambda hit=hit, victim=victim: hit(swarm, victim))
+        swarm.at(0.5 + 5.5 * chance.random(), partial(hit, swarm, victim))
     if chance.random() < 0.2:
-        victim = swarm[chance.randrange(len(swarm.nodes))]
-        swarm.at(2.0 * chance.random(), lambda: swarm.fill_disk(victim, 5.0))
+        swarm.at(2.0 * chance.random(), partial(swarm.fill_disk, swarm[chance.randrange(len(swarm.nodes))], 5.0))
     swarm.run(6.5)
     return swarm
 

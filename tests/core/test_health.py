@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -29,7 +30,7 @@ def corrected(health: Health, peer: int, *, norm: float = 1.0, scale: float = 1.
 
 def healthy(num_partners: int = 20) -> Health:
     """With thirty ordinary meetings behind it."""
-    health = Health()
+    health = Health(4.0)
     for number in range(30):
         corrected(health, number % num_partners, others=num_partners)
     assert health.unwell is None
@@ -39,7 +40,7 @@ def healthy(num_partners: int = 20) -> Health:
 def test_some_steps_in_a_row_that_are_not_finite_are_an_illness() -> None:
     """Each was skipped, and the next one will be as bad. Reports may tell of several steps at once."""
     for stride in (1, 3, 7):
-        health = Health()
+        health = Health(4.0)
         health.stepped(100, 2, 0.0)
         health.stepped(100 + 7 * stride, 2, 0.0)
         for number in range(1, 8):
@@ -50,10 +51,8 @@ def test_some_steps_in_a_row_that_are_not_finite_are_an_illness() -> None:
 
 def test_single_steps_that_are_not_finite_are_none() -> None:
     """A bad batch now and then is skipped, and training goes on; a new trainer counts anew."""
-    health = Health()
-    nonfinite = 0
-    for steps in range(2, 4000, 2):
-        nonfinite += 1
+    health = Health(4.0)
+    for nonfinite, steps in enumerate(range(2, 4000, 2)):
         health.stepped(steps % 1000, nonfinite % 500, 0.0)
     assert health.unwell is None
 
@@ -89,6 +88,15 @@ def test_partners_that_are_near_outvote_those_that_are_not() -> None:
     assert health.unwell is None
 
 
+@pytest.mark.parametrize("clip_ratio", [0.25, 1.0])
+def test_a_run_that_clips_everything_makes_nobody_heal(clip_ratio: float) -> None:
+    """An organiser may clip at less than the usual difference: half of it is then left of every correction."""
+    health = Health(clip_ratio)
+    for number in range(300):
+        corrected(health, number % 20, scale=min(1.0, clip_ratio / 2))
+    assert health.unwell is None
+
+
 def test_whole_tensors_are_not_measured_by_what_low_rank_shows() -> None:
     """The last phase begins: all corrections are larger at once, and bounds are those of another codec."""
     health = healthy()
@@ -106,7 +114,7 @@ def test_whole_tensors_are_not_measured_by_what_low_rank_shows() -> None:
 
 def test_heals_come_ever_more_rarely_and_end() -> None:
     """What a donor's state does not cure is the machine's fault: after some heals the node gives up and says so."""
-    health = Health()
+    health = Health(4.0)
     now, healed_at, cures = 0.0, [], []
     while now < 24 * 3600:
         health.stepped(0, 0, now)
@@ -120,16 +128,16 @@ def test_heals_come_ever_more_rarely_and_end() -> None:
             health.state_replaced(now)
         now += 5.0
 
-    gaps_s = [after - before for before, after in zip(healed_at, healed_at[1:], strict=False)]
+    gaps_s = [after - before for before, after in pairwise(healed_at)]
     assert cures == [Heal(reason=HealReason.NONFINITE)] * 5 + [GiveUp(reason=HealReason.NONFINITE, num_heals=5)]
     assert gaps_s[0] >= 60.0
-    assert all(later >= earlier for earlier, later in zip(gaps_s[:3], gaps_s[1:4], strict=True))
+    assert all(later >= earlier for earlier, later in pairwise(gaps_s[:4]))
     assert health.cure(now + 1e6) is None
 
 
 def test_a_node_that_is_healthy_for_long_is_forgiven() -> None:
     """A heal a day is no reason to end the node ever."""
-    health = Health()
+    health = Health(4.0)
     for day in range(50):
         now = 86400.0 * day
         health.stepped(0, 0, now)
@@ -142,18 +150,18 @@ def test_a_node_that_heals_takes_part_in_nothing() -> None:
     """Until a donor's state is in place it refuses offers, starts nothing, and its record says that it has no state."""
     core = core_with_partner("a", "b")
     core.handle(StepsTaken(steps=1), 0.0)
-    assert core.has_sound_state
+    states = [core.has_sound_state]
 
     assert core.handle(StepsTaken(steps=7, nonfinite_steps=6), 1.0) == [Heal(reason=HealReason.NONFINITE)]
 
-    assert not core.has_sound_state
+    states.append(core.has_sound_state)
     (refusal, _) = core.handle(MessageReceived(message=offer_from("b", "a")), 2.0)
     assert getattr(refusal, "message", None) == Refusal(
         meeting_id=offer_from("b", "a").meeting_id, reason=RefusalReason.NOT_READY
     )
     assert not any(core.handle(StepsTaken(steps=steps, nonfinite_steps=steps), 3.0) for steps in range(8, 99))
     core.handle(TrainerReady(), 4.0)
-    assert core.has_sound_state
+    assert [*states, core.has_sound_state] == [True, False, True]
 
 
 class HealingSwarm(VirtualSwarm[GossipTrainer]):

@@ -35,6 +35,7 @@ _MIN_EVAL_EVERY_STEPS = 10
 _POLL_EVERY_S = 2.0
 _RECORD_TTL_S = 20.0
 CHAOS_RECORD_TTL_S = 12.0
+_CHAOS_CHECKPOINT_S = 10
 CHAOS_VERDICT_KEEP_S = 40.0
 """Longer than any fault, so that a verdict is still known when it is over."""
 
@@ -135,8 +136,8 @@ def _node_settings(manifest: Manifest, settings: NodeSettings, *, is_chaotic: bo
     """Settings all share.
 
     On one computer the directory is cheap, so members are looked up often and expire soon; and all nodes start at
-    once, so the last may have to wait long for the first. Under chaos records expire sooner still, half meetings are
-    counted within the run and not after two minutes, and the logs tell of each meeting.
+    once, so the last may have to wait long for the first. Under chaos records expire sooner still, checkpoints are written all
+    the time, half meetings are counted within the run and not after two minutes, and the logs tell of each meeting.
     """
     eval_every = max(_MIN_EVAL_EVERY_STEPS, manifest.training.total_steps // _LOOKS_PER_RUN)
     return "\n".join(
@@ -151,6 +152,7 @@ def _node_settings(manifest: Manifest, settings: NodeSettings, *, is_chaotic: bo
             f"start_timeout_s = {_START_TIMEOUT_S}",
             f"poll_every_s = {_POLL_EVERY_S}",
             f"record_ttl_s = {CHAOS_RECORD_TTL_S if is_chaotic else _RECORD_TTL_S}",
+            *(["[checkpoint]", f"every_s = {_CHAOS_CHECKPOINT_S}"] if is_chaotic else []),
             *(["[meeting]", f"verdict_keep_s = {CHAOS_VERDICT_KEEP_S}"] if is_chaotic else []),
             "[log]",
             *(['format = "json"', 'level = "debug"'] if is_chaotic else ['format = "text"']),

@@ -5,13 +5,14 @@ positive, guarded and finite, payloads stay within the budget); the tests here l
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 
 import pytest
 import torch
 
+from lowcomm_node.core.node import NodeRules
 from lowcomm_node.settings.manifest import (
     Manifest,
     MeetingConfig,
@@ -121,11 +122,16 @@ def swarm_of(manifest: Manifest, *, faults: float, count: int = 4, seed: int = 0
         trainers,
         seed=seed,
         faults=faults,
-        make_rules=partial(rules, periods=periods_of(manifest), deadline_s=1.0),
+        make_rules=partial(_rules_that_heal_nobody, periods_of(manifest)),
         step_s=_STEP_S,
         max_payload_bytes=4 * 4 * sum(theta.numel() for theta in replica.theta),
         max_tensors=len(replica.theta),
     )
+
+
+def _rules_that_heal_nobody(due_every: dict[Stream, int], own: PeerId, seed: bytes) -> NodeRules:
+    """Some of these swarms clip everything on purpose."""
+    return replace(rules(own, seed, periods=due_every, deadline_s=1.0), clip_ratio=0.0)
 
 
 def periods_of(manifest: Manifest) -> dict[Stream, int]:

@@ -55,6 +55,7 @@ def rules(
     verdict_keep_s: float = 30.0,
     max_peers: int = 16,
     timing: Timing = Timing.UNIFORM,
+    clip_ratio: float = 4.0,
 ) -> NodeRules:
     """Rules of one life of a virtual node; ``seed`` is that life's."""
     return NodeRules(
@@ -67,6 +68,7 @@ def rules(
         max_peers=max_peers,
         seed=seed + own.encode(),
         timing=timing,
+        clip_ratio=clip_ratio,
     )
 
 

@@ -145,6 +145,7 @@ class ReplicaPopulation:
             run_id=self.run_id,
             periods={period.stream: period.every_steps for period in periods(manifest)},
             timing=Timing(manifest.meeting.timing),
+            clip_ratio=manifest.meeting.clip_ratio,
             deadline_s=settings.meeting.deadline_s,
             verdict_keep_s=settings.meeting.verdict_keep_s,
             max_peers=settings.network.max_peers,

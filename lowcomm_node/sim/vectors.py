@@ -241,6 +241,7 @@ class VectorPopulation:
             seed,
             periods={Stream.PARAMS: meeting.params_every_steps},
             timing=Timing(meeting.timing),
+            clip_ratio=meeting.clip_ratio,
             deadline_s=settings.meeting.deadline_s,
             verdict_keep_s=settings.meeting.verdict_keep_s,
             max_peers=settings.network.max_peers,

@@ -1,8 +1,9 @@
 """Logs: a snake_case event name plus fields, on standard error and nowhere else.
 
 Text on a terminal, one JSON object per line otherwise; times are UTC in RFC 3339. The root logger is left
-alone. Libraries that log through the standard library are routed here, with WARNING as their quietest
-level unless everything is asked for: their INFO is about themselves, not about the node.
+alone. Libraries that log through the standard library are routed here, and so are our adapters, which know nothing of
+this module, with WARNING as their quietest level unless everything is asked for: their INFO is about themselves, not
+about the node.
 """
 
 import logging
@@ -16,7 +17,7 @@ from structlog.typing import FilteringBoundLogger, Processor
 
 __all__ = ["configure", "get_logger", "route_libraries"]
 
-_LIBRARIES = ("hivemind", "grpc", "asyncio")
+_LIBRARIES = ("lowcomm_node", "hivemind", "grpc", "asyncio")
 _KEPT_LEVELS = ("warning", "error", "critical")
 _KEPT_CHARACTERS = 500
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -81,6 +82,7 @@ def route_libraries(level: str) -> None:
         for handler in tuple(library.handlers):
             library.removeHandler(handler)
         library.addHandler(_ToStructlog())
+        library.disabled = False  # as whoever configures logging from a file leaves all that are there
         library.setLevel(quietest)
         library.propagate = False
 

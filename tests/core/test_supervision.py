@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from lowcomm_node.core.supervision import Cause, GiveUp, Restart, Supervision, Watch, more_micro_batches
 
-CAUSES = st.sampled_from(list(Cause))
+CAUSES = st.sampled_from([cause for cause in Cause if cause is not Cause.UNFIT])
+"""An unfit state is replaced as often as ``core.health`` wants it: see its own test below."""
 FALLS = st.lists(st.tuples(CAUSES, st.floats(0.0, 2000.0)), max_size=60)
 """Cause of each end, and how long the life before it was."""
 
@@ -75,6 +76,18 @@ def test_memory_that_runs_out_shrinks_the_parts_down_to_one_example() -> None:
     assert isinstance(last, GiveUp)
     assert "5 times in a row: it fell" in last.sentence
     assert "device.name" in last.sentence
+
+
+def test_an_unfit_state_is_no_fall() -> None:
+    """A heal ends the process on purpose: it never counts, and the falls around it count as if it had not been."""
+    supervision = Supervision(micro_batches=1, batch_size=8)
+
+    healed = lives(supervision, [(Cause.UNFIT, 1.0)] * 20)
+    fallen = lives(supervision, [(cause, 1.0) for cause in (Cause.KILLED, Cause.UNFIT) * 20])
+
+    assert healed == [Restart(after_s=1.0, micro_batches=1)] * 20
+    assert sum(isinstance(decision, Restart) for decision in fallen) == 8
+    assert isinstance(fallen[-1], GiveUp)
 
 
 def test_what_the_trainer_found_out_itself_counts() -> None:

@@ -121,18 +121,21 @@ def test_libraries_are_routed_and_the_root_logger_is_left_alone() -> None:
     root_handlers = tuple(logging.getLogger().handlers)
     stream, counted = io.StringIO(), list[str]()
     configure("info", "json", stream=stream, on_message=counted.append)
+    logging.getLogger("grpc").disabled = True
     logging.getLogger("hivemind").addHandler(logging.StreamHandler(io.StringIO()))
     route_libraries("info")
 
     logging.getLogger("hivemind.dht").info("chatter %d", 1)
     logging.getLogger("hivemind.dht").warning("lost %s", "a peer")
     logging.getLogger("grpc").error("refused")
+    logging.getLogger("lowcomm_node.adapters.grpc_link").warning("a port is taken")
 
     lines = _lines(stream)
     assert [(line["component"], line["message"]) for line in lines] == [
         ("hivemind.dht", "lost a peer"),
         ("grpc", "refused"),
+        ("lowcomm_node.adapters.grpc_link", "a port is taken"),
     ]
-    assert counted == ["warning", "error"]
+    assert counted == ["warning", "error", "warning"]
     assert len(logging.getLogger("hivemind").handlers) == 1
     assert tuple(logging.getLogger().handlers) == root_handlers

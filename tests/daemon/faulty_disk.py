@@ -80,6 +80,7 @@ def disk_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("rename", "replace", "unlink", "rmdir"):
         _hook(monkeypatch, os, name, never)
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # nobody cuts the power of the machine that tests
     for name in ("pwrite", "fsync", "mkdir", "link"):
         _hook(monkeypatch, os, name, always)
     _hook(monkeypatch, os, "open", creates)

@@ -50,7 +50,7 @@ from tests.daemon.virtual_time import run_virtually
 
 __all__ = ["CALM_AT_S", "JoinWorld"]
 
-CALM_AT_S = 60.0
+CALM_AT_S = 40.0
 """From then on no new fault strikes, and old ones are over."""
 _LONGEST_S = 5000.0
 """Virtual: a trainer that hangs before its first step is given half an hour, and that may happen twice."""
@@ -298,7 +298,6 @@ class _Life:
         """Like ``daemon.lifecycle``: connect, sync, train, checkpoint."""
         PROCESS.set(self.process)
         world, folder = self.world, self.world.folder
-        await asyncio.to_thread(folder.mkdir, exist_ok=True)
         network: Any = self
         finder = RunFinder(manifest=None, peers=self.given, wanted="", network=network, state_dir=folder)
         shelf = SnapshotShelf(folder / "snapshots", _CHUNK_BYTES)
@@ -307,7 +306,7 @@ class _Life:
             channels=wire, protocol_version=PROTOCOL_VERSION, shelf=shelf, on_received=lambda _: None
         )
         self.training = training = Training(
-            settings=NodeSettings(checkpoint=CheckpointSettings(every_s=10.0, keep=_KEEP)),
+            settings=NodeSettings(checkpoint=CheckpointSettings(every_s=8.0, keep=_KEEP)),
             state_dir=folder,
             recorder=Recorder(_METRICS),
             children=Children(folder),
@@ -350,7 +349,7 @@ class _Life:
     async def _leave(self, training: Training) -> None:
         """When everything has been seen: in order."""
         while not self.world.has_seen_enough():
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(2.0)
         await training.save({})
         self.world.note("left")
         raise _LeftError
@@ -401,6 +400,7 @@ class JoinWorld:
     def __init__(self, folder: Path, *, seed: int = 0, is_shared: bool = False) -> None:
         """``is_shared``: all donors hold a snapshot as soon as one has it."""
         self.folder = folder / "node"
+        self.folder.mkdir()
         self._donor_folder = folder
         self._chance = Random(f"world {seed}")
         self.is_shared = is_shared
@@ -480,7 +480,7 @@ class JoinWorld:
     def has_seen_enough(self) -> bool:
         """It trains, long enough for a checkpoint, and nothing strikes any more."""
         begun = self.life is not None and self.life.is_training and self.trains_since is not None
-        return begun and self.now > max(CALM_AT_S, self.trains_since or 0.0) + 22.0
+        return begun and self.now > max(CALM_AT_S, self.trains_since or 0.0) + 12.0
 
     def step(self, name: str) -> None:
         """Something is about to happen, and may be struck."""
@@ -536,6 +536,7 @@ class JoinWorld:
 
     def loaded(self, question: LoadState, content: str) -> None:
         self._look_at_checkpoints()
+        self.note("loads its own" if question.is_own else "loads a donor's")
         if content not in self._honest:
             self._problems.append(f"{self.now}: a state that nobody has had is loaded")
         name = Path(question.path).name
@@ -608,11 +609,11 @@ class JoinWorld:
         self.num_deaths += 1
         self.after(40.0, self._speak)
 
-    def part(self) -> None:
+    def part(self, seconds: float | None = None) -> None:
         """Nobody is there, for a while."""
         self.is_parted = True
         self.num_deaths += len(self.donors)
-        self.after(self._chance.uniform(5.0, 50.0), lambda: setattr(self, "is_parted", False))
+        self.after(seconds or self._chance.uniform(5.0, 40.0), lambda: setattr(self, "is_parted", False))
 
     def spoil_chunk(self, fate: str) -> None:
         self.chunk_fate = fate
@@ -620,6 +621,11 @@ class JoinWorld:
 
     def spoil_description(self) -> None:
         self._does_damage = True
+
+    def fall_behind(self) -> None:
+        """All donors are less far on than the node."""
+        for donor in self.donors:
+            donor._started_at -= 60.0
 
     def lie(self) -> None:
         """The donor that is furthest on gives values that are no numbers."""

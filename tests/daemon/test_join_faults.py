@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from lowcomm_node.core import supervision
 from lowcomm_node.daemon import training as training_module
 from tests.daemon.faulty_disk import PROCESS, disk_of_processes
 from tests.daemon.join_world import CALM_AT_S, JoinWorld
@@ -67,6 +68,8 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
     worlds: list[JoinWorld] = []
     real_time = time.time
     disk_of_processes(monkeypatch)
+    monkeypatch.setattr(supervision, "_UNKNOWN_S", 60.0)
+    monkeypatch.setattr(supervision, "_ASKED_S", 30.0)
     monkeypatch.setattr(training_module, "TrainerSession", lambda on_message: TinyTrainer(worlds[-1], on_message))
     monkeypatch.setattr(time, "time", lambda: real_time() + (worlds[-1].wall_offset_s if PROCESS.get() else 0.0))
 
@@ -108,6 +111,65 @@ def test_each_step_of_a_join_survives_each_fault(build: Build, step: tuple[str, 
     world.run()
 
     assert left <= 0, "the step never came"
+
+
+def _times(world: JoinWorld, what: str) -> list[float]:
+    return [at for at, name in world.history if name == what]
+
+
+def _on(world: JoinWorld, step: str, number: int, *acts: Callable[[JoinWorld], None]) -> None:
+    """When the step comes for the ``number``th time, do this."""
+
+    def strike(name: str, _number: int) -> None:
+        if name == step and world.seen[name] == number:
+            for act in acts:
+                act(world)
+
+    world.on_step = strike
+
+
+def test_a_heal_with_nobody_to_help_ends_with_an_own_checkpoint(build: Build) -> None:
+    """Nodes that became unfit together have no state to give: each waits for its patience, not for the others."""
+    world = build()
+    _on(world, "WriteCheckpoint", 2, JoinWorld.heal, lambda world: world.part(1e6))
+
+    world.run()
+
+    [healed] = _times(world, "is syncing")[-1:]
+    [_, again] = _times(world, "trains")
+    assert [what for _, what in world.history if what.startswith("loads")] == ["loads a donor's", "loads its own"]
+    assert again < CALM_AT_S
+    assert again - healed < 20.0
+
+
+def test_an_unfit_state_does_not_come_back_when_the_trainer_falls_again(build: Build) -> None:
+    """While it heals a trainer is killed: the next one, too, takes a donor's state, though the own is further on."""
+    world = build()
+
+    def strike(name: str, _number: int) -> None:
+        if name == "WriteCheckpoint" and world.seen[name] == 3:
+            world.fall_behind()
+            world.heal()
+        if name == "LoadState" and world.seen[name] == 2:
+            world.kill_trainer()
+
+    world.on_step = strike
+    world.run()
+
+    assert [what for _, what in world.history if what.startswith("loads")] == ["loads a donor's"] * 2
+    assert world.seen["LoadState"] == 3
+
+
+@pytest.mark.parametrize("step", ["Configure", "TakeFingerprint", "LoadState"])
+def test_a_trainer_that_hangs_before_it_trains_is_started_again(build: Build, step: str) -> None:
+    """There is no step yet whose time one could go by, but for ever is too long."""
+    world = build()
+    _on(world, step, 1, JoinWorld.hang_trainer)
+
+    world.run()
+
+    assert world.seen["Configure"] == 2
+    assert len(_times(world, "trains")) == 1
 
 
 def _strike_operation(world: JoinWorld, number: int, act: Callable[[JoinWorld], None]) -> None:

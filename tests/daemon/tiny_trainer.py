@@ -94,7 +94,9 @@ class TinyTrainer:
         self._on_message = on_message
         self._one_question = asyncio.Lock()
         self._training: asyncio.Task[None] | None = None
-        self._state = state_at(0.0, 99)
+        self._begun = state_at(0.0, 99)
+        self._trained = 0
+        """Steps since it was begun with; what they have made of it is made when somebody looks."""
         self.lost = asyncio.Event()
         self.failure: LowcommError | None = None
         self.exit_status = 0
@@ -158,20 +160,28 @@ class TinyTrainer:
     async def _train(self) -> None:
         while True:
             try:
-                await self._takes(1.0)
+                await self._takes(2.0)
             except LowcommError:
                 return
-            before = self._state.counters
-            self._state = state_at(before.progress_steps + 1.0, 99, before.steps + 1)
+            self._trained += 1
+            counters = self._begun.counters
             self._on_message(
                 Report(
-                    steps=before.steps + 1, tokens=1, loss=1.0, validation_loss=1.0, learning_rate=0.1, gradient_norm=1.0,
-                    progress_steps=before.progress_steps + 1.0, step_seconds=1.0, tokens_per_second=1.0,
+                    steps=counters.steps + self._trained, tokens=1, loss=1.0, validation_loss=1.0, learning_rate=0.1, gradient_norm=1.0,
+                    progress_steps=counters.progress_steps + self._trained, step_seconds=1.0, tokens_per_second=1.0,
                 )
             )  # fmt: skip
 
+    @property
+    def _state(self) -> TrainingState:
+        if not self._trained:
+            return self._begun
+        counters = self._begun.counters
+        return state_at(counters.progress_steps + self._trained, 99, counters.steps + self._trained)
+
     def _answer(self, question: ToTrainer) -> FromTrainer:
-        counters = self._state.counters
+        current = self._state
+        counters = current.counters
         match question:
             case Configure():
                 sketch = fingerprint_of(state_at(0.0, -1)).sketch
@@ -180,17 +190,17 @@ class TinyTrainer:
                     validation_tokens=1, device="cpu", initial_sketch=sketch,
                 )  # fmt: skip
             case TakeFingerprint(path=path):
-                state = read_state(Path(path), RUN, LAYOUT) if path else self._state
+                state = read_state(Path(path), RUN, LAYOUT) if path else current
                 return FingerprintTaken(fingerprint=fingerprint_of(state))
             case LoadState():
                 return self._load(question)
             case WriteSnapshot(path=path):
-                self._world.wrote(content_of(self._state))
-                write_state(Path(path), self._state, RUN)
+                self._world.wrote(content_of(current))
+                write_state(Path(path), current, RUN)
                 return SnapshotWritten(path=path, progress_steps=counters.progress_steps, steps=counters.steps)
             case WriteCheckpoint(path=path) | Stop(path=path):
-                self._world.wrote(content_of(self._state), Path(path))
-                write_checkpoint(Path(path), self._state, RUN, MeetingMemory(due=question.due))
+                self._world.wrote(content_of(current), Path(path))
+                write_checkpoint(Path(path), current, RUN, MeetingMemory(due=question.due))
                 if isinstance(question, Stop):
                     return Stopped(path=path)
                 return CheckpointWritten(path=path, progress_steps=counters.progress_steps, steps=counters.steps)
@@ -203,6 +213,6 @@ class TinyTrainer:
         else:
             state, memory = read_state(path, RUN, LAYOUT), MeetingMemory()
         self._world.loaded(question, content_of(state))
-        self._state = state
+        self._begun, self._trained = state, 0
         counters = state.counters
         return StateLoaded(progress_steps=counters.progress_steps, steps=counters.steps, tokens=0, due=memory.due)

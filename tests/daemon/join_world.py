@@ -714,7 +714,9 @@ class JoinWorld:
         left = {name for name in names if "unfinished" in name or name.startswith("snapshot-")}
         assert not left, left
         assert len(list((self.folder / "snapshots").glob("*"))) <= 2 if (self.folder / "snapshots").is_dir() else True
-        assert self.fetched_again <= self.num_deaths, f"{self.fetched_again} chunks fetched again, {self.num_deaths} deaths"
+        assert self.fetched_again <= self.num_deaths, (
+            f"{self.fetched_again} chunks fetched again, {self.num_deaths} deaths"
+        )
 
 
 async def _outcome(task: "asyncio.Task[Any]") -> BaseException | None:
@@ -738,4 +740,3 @@ def _flip(path: Path, chance: Random) -> None:
 def _cut(path: Path, chance: Random) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: chance.randrange(len(data) + 1)])
-

@@ -171,9 +171,7 @@ def test_nodes_that_are_unfit_together_do_not_wait_for_each_other(tmp_path: Path
     """The directory may still list them, but none has anything to give: after its patience each goes back to its own."""
     checkpoint(tmp_path, 1, 50.0)
 
-    loaded, loads = obtain(
-        tmp_path, {"a": 60.0, "b": 40.0}, Client(broken={"a", "b"}), is_unfit=True, patience_s=0.05
-    )
+    loaded, loads = obtain(tmp_path, {"a": 60.0, "b": 40.0}, Client(broken={"a", "b"}), is_unfit=True, patience_s=0.05)
 
     assert loaded is not None
     assert [question.is_own for question in loads] == [True]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from lowcomm_node.train import state_file
 
@@ -85,20 +86,20 @@ def disk_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         _hook(monkeypatch, os, name, always)
     _hook(monkeypatch, os, "open", creates)
     _hook(monkeypatch, io, "open", writes)
-    real_save, real_usage = state_file.save_file, shutil.disk_usage
+    real_usage = shutil.disk_usage
 
     def save(tensors: Any, path: Path, metadata: Any) -> None:
         process = PROCESS.get()
         if process is None:
-            return real_save(tensors, path, metadata)
+            save_file(tensors, path, metadata)
+            return
         process.operates("save", is_growing=False)
-        real_save(tensors, path, metadata)
+        save_file(tensors, path, metadata)
         os.truncate(path, path.stat().st_size // 2)
         process.operates("save, the second half", is_growing=False)
         if process.has_full_disk:
             raise SafetensorError("I/O error: no space left on device")
-        real_save(tensors, path, metadata)
-        return None
+        save_file(tensors, path, metadata)
 
     def usage(path: Any) -> Any:
         process = PROCESS.get()

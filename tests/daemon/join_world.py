@@ -6,46 +6,36 @@ way between nodes, the DHT (whoever is up is listed) and the trainer's tensors (
 """
 
 import asyncio
+import base64
 import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
-from contextvars import Context
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
-
-import grpc
-import grpc.aio
-import torch
+from typing import Any
 
 from lowcomm_node import PROTOCOL_VERSION
-from lowcomm_node.adapters import partial_file
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
-from lowcomm_node.adapters.state_service import StateService
 from lowcomm_node.core.events import Member
-from lowcomm_node.core.fingerprint import Fingerprint
-from lowcomm_node.core.pacing import Pacer
 from lowcomm_node.daemon.children import Children
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.run_finder import RunFinder
 from lowcomm_node.daemon.training import Training
-from lowcomm_node.errors import LinkError, LowcommError, NoPeerError
+from lowcomm_node.errors import LowcommError, NoPeerError
 from lowcomm_node.ports import Welcome
 from lowcomm_node.settings.canonical import canonical_bytes
 from lowcomm_node.settings.node import CheckpointSettings, NodeSettings
 from lowcomm_node.telemetry.metrics import Metrics
-from lowcomm_node.train.fingerprint import fingerprint_of
 from lowcomm_node.train.messages import FromTrainer, LoadState
-from lowcomm_node.train.state_file import TrainingState, write_state
 from lowcomm_node.units import PeerId
 from lowcomm_node.wire.gen.lowcomm.v1 import state_pb2
-from lowcomm_node.wire.state import FETCH, Snapshot
+from lowcomm_node.wire.state import Snapshot
 from tests.daemon.faulty_disk import PROCESS, KilledError, Process
-from tests.daemon.tiny_trainer import MANIFEST, RUN, TinyTrainer, content_of, state_at
+from tests.daemon.tiny_trainer import MANIFEST, RUN, TinyTrainer
+from tests.daemon.virtual_donors import CHUNK_BYTES, LATENCY_S, Donor, Wire, as_nobody
 from tests.daemon.virtual_time import run_virtually
 
 __all__ = ["CALM_AT_S", "JoinWorld"]
@@ -55,226 +45,8 @@ CALM_AT_S = 40.0
 _LONGEST_S = 5000.0
 """Virtual: a trainer that hangs before its first step is given half an hour, and that may happen twice."""
 _MOST_STEPS = 3000
-_LATENCY_S = 0.05
-_CHUNK_BYTES = 1024
 _KEEP = 2
 _METRICS = Metrics()
-
-
-class _Status(NamedTuple):
-    code: grpc.StatusCode
-    details: str
-
-
-class _AbortError(Exception):
-    """What ``context.abort`` raises, as in gRPC."""
-
-
-class _Context:
-    """The serving end of one call."""
-
-    def __init__(self) -> None:
-        self.status: _Status | None = None
-        self.sent: asyncio.Queue[bytes | None] = asyncio.Queue(2)
-
-    async def abort(self, code: grpc.StatusCode, details: str) -> None:
-        self.status = _Status(code, details)
-        raise _AbortError
-
-    async def write(self, data: bytes) -> None:
-        await self.sent.put(data)
-
-
-def _failed(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
-    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
-
-
-class Donor:
-    """A member that trains and gives its state; it may be away, silent or a liar."""
-
-    def __init__(self, world: "JoinWorld", number: int, folder: Path) -> None:
-        self.world = world
-        self.number = number
-        self.address = f"donor{number}:1"
-        self.folder = folder
-        self.is_up = False
-        self.is_silent = False
-        self.is_lying = False
-        self._written = 0
-        self._started_at = 100.0 + 10.0 * number
-        self._newest: tuple[Path, float, float] | None = None
-        self._handlers: Any = None
-        self.shelf = SnapshotShelf(folder / "snapshots", _CHUNK_BYTES)
-        folder.mkdir()
-
-    async def start(self) -> None:
-        self.shelf = SnapshotShelf(self.folder / "snapshots", _CHUNK_BYTES)
-        await self.shelf.take_up()
-        self._handlers = StateService(
-            run_id=RUN,
-            protocol_version=PROTOCOL_VERSION,
-            source=self._snapshot,
-            fingerprint=self._fingerprint,
-            shelf=self.shelf,
-            pacer=Pacer(1e6),
-            is_meeting=lambda: False,
-            on_sent=lambda _: None,
-        ).handler()
-        self.is_up = True
-
-    def die(self) -> None:
-        """All calls break; what is on the shelf stays on disk."""
-        if self.is_up:
-            self.is_up = False
-            self._newest = None
-            self.shelf.close()
-
-    def handler(self, method: str) -> Any:
-        class Details(NamedTuple):
-            method: str
-            invocation_metadata: tuple[()] = ()
-
-        return self._handlers.service(Details(method))
-
-    @property
-    def progress_steps(self) -> float:
-        return self._started_at + self.world.now
-
-    def member(self) -> Member:
-        return Member(
-            peer=PeerId(f"peer{self.number}"),
-            grpc_address=self.address,
-            progress_steps=self.progress_steps,
-            has_state=True,
-            expires_at=1e12,
-        )
-
-    async def _snapshot(self) -> tuple[Path, float]:
-        if self._newest is not None and self.world.now - self._newest[2] < 10.0:
-            return self._newest[:2]
-        state = state_at(self.progress_steps, self.number)
-        if self.is_lying:
-            state = TrainingState(
-                tensors={**state.tensors, "params/w": torch.full((48, 32), torch.nan)}, counters=state.counters
-            )
-        else:
-            self.world.wrote(content_of(state))
-        self._written += 1
-        path = self.folder / f"snapshot-{self._written}.safetensors"
-        write_state(path, state, RUN)
-        self._newest = path, state.counters.progress_steps, self.world.now
-        if self.world.is_shared:
-            for other in self.world.donors:
-                if other is not self and other.is_up:
-                    await other.shelf.put(path, state.counters.progress_steps)
-        return self._newest[:2]
-
-    async def _fingerprint(self) -> Fingerprint:
-        return fingerprint_of(state_at(self.progress_steps, self.number))
-
-
-class Wire:
-    """In place of a ``ChannelCache``: calls of the node at donors, each message a moment under way."""
-
-    def __init__(self, world: "JoinWorld", process: Process) -> None:
-        self.world = world
-        self.process = process
-
-    @asynccontextmanager
-    async def lend(self, address: str) -> AsyncIterator[Any]:
-        await asyncio.sleep(_LATENCY_S)
-        if self.world.at(address) is None:
-            raise LinkError("unreachable", address)
-        yield _Channel(self.world, address)
-
-
-class _Channel:
-    def __init__(self, world: "JoinWorld", address: str) -> None:
-        self._world = world
-        self._address = address
-
-    def unary_unary(self, method: str) -> Callable[[bytes], Coroutine[Any, Any, bytes]]:
-        name = method.rpartition("/")[2]
-
-        async def call(request: bytes) -> bytes:
-            donor = await self._arrive(f"{name} asked")
-            context = _Context()
-            serving = _as_nobody(donor.handler(method).unary_unary(request, context), "donor answers")
-            try:
-                answer: bytes = await serving
-            except _AbortError:
-                assert context.status is not None
-                raise _failed(*context.status) from None
-            await self._arrive(f"{name} answered")
-            return self._world.damaged(answer) if name == "Describe" else answer
-
-        return call
-
-    def unary_stream(self, method: str) -> "Callable[[bytes], _Stream]":
-        def call(request: bytes) -> _Stream:
-            return _Stream(self._world, self, method, request)
-
-        return call
-
-    async def _arrive(self, what: str) -> Donor:
-        """A message is under way; the other end, once it is there."""
-        self._world.step(f"{what} {self._address}")
-        await asyncio.sleep(_LATENCY_S)
-        donor = self._world.at(self._address)
-        if donor is None:
-            raise _failed(grpc.StatusCode.UNAVAILABLE, "connection reset")
-        while donor.is_silent:
-            await asyncio.sleep(1.0)
-        return donor
-
-
-class _Stream:
-    """One Fetch."""
-
-    def __init__(self, world: "JoinWorld", channel: _Channel, method: str, request: bytes) -> None:
-        self._world = world
-        self._channel = channel
-        self._method = method
-        self._request = request
-        self._context = _Context()
-        self._serving: asyncio.Task[None] | None = None
-        self._again: bytes | None = None
-
-    async def read(self) -> bytes | object:
-        if self._serving is None:
-            self._world.fetches(state_pb2.FetchRequest.FromString(self._request))
-            donor = await self._channel._arrive("Fetch asked")
-            self._serving = _as_nobody(self._serve(donor), "donor serves")
-        if self._again is not None:
-            data, self._again = self._again, None
-            return data
-        chunk = await self._context.sent.get()
-        if chunk is None:
-            if self._context.status is not None:
-                raise _failed(*self._context.status)
-            return grpc.aio.EOF
-        await self._channel._arrive("chunk")
-        fate, self._world.chunk_fate = self._world.chunk_fate, ""
-        if fate == "doubled":
-            self._again = chunk
-        if fate == "damaged":
-            return chunk[:-1] + bytes([chunk[-1] ^ 1])
-        if fate == "wrong":
-            parsed = state_pb2.SnapshotChunk.FromString(chunk)
-            parsed.index += 1
-            return parsed.SerializeToString()
-        if fate == "lost":
-            chunk = await self._context.sent.get() or b""
-        return chunk
-
-    def cancel(self) -> None:
-        if self._serving is not None:
-            self._serving.cancel()
-
-    async def _serve(self, donor: Donor) -> None:
-        with suppress(_AbortError, OSError):  # OSError: it has died
-            await donor.handler(self._method).unary_stream(self._request, self._context)
-        await self._context.sent.put(None)
 
 
 class _Life:
@@ -300,8 +72,8 @@ class _Life:
         world, folder = self.world, self.world.folder
         network: Any = self
         finder = RunFinder(manifest=None, peers=self.given, wanted="", network=network, state_dir=folder)
-        shelf = SnapshotShelf(folder / "snapshots", _CHUNK_BYTES)
-        wire: Any = Wire(world, self.process)
+        shelf = SnapshotShelf(folder / "snapshots", CHUNK_BYTES)
+        wire: Any = Wire(world)
         client = GrpcStateClient(
             channels=wire, protocol_version=PROTOCOL_VERSION, shelf=shelf, on_received=lambda _: None
         )
@@ -348,7 +120,7 @@ class _Life:
 
     async def _leave(self, training: Training) -> None:
         """When everything has been seen: in order."""
-        while not self.world.has_seen_enough():
+        while not self.world.has_seen_enough():  # noqa: ASYNC110 - the time is up, nobody says so
             await asyncio.sleep(2.0)
         await training.save({})
         self.world.note("left")
@@ -356,7 +128,7 @@ class _Life:
 
     async def _donors(self) -> tuple[Member, ...]:
         self.world.step("find donors")
-        await asyncio.sleep(_LATENCY_S)
+        await asyncio.sleep(LATENCY_S)
         return tuple(donor.member() for donor in self.world.reachable())
 
     def _said(self, message: FromTrainer) -> None:
@@ -383,7 +155,7 @@ class _Life:
 
     async def hello(self) -> Welcome:
         self.world.step("hello")
-        await asyncio.sleep(_LATENCY_S)
+        await asyncio.sleep(LATENCY_S)
         if not self.world.reachable():
             raise NoPeerError("they are gone")
         member = self.world.reachable()[0].member()
@@ -441,7 +213,7 @@ class JoinWorld:
             for number in range(3):
                 self.donors.append(Donor(self, number, self._donor_folder / f"donor{number}"))
                 await self.donors[-1].start()
-            while not await self._live():
+            while not await self._live():  # noqa: ASYNC110 - for whoever starts it again
                 await asyncio.sleep(2.0)
             for donor in self.donors:
                 donor.die()
@@ -550,7 +322,7 @@ class JoinWorld:
         token = PROCESS.set(None)
         try:
             description = json.loads(begun.read_text())["description"]
-            snapshot = Snapshot.decode(partial_file.base64.b64decode(description), run_id=RUN, max_bytes=1 << 20)
+            snapshot = Snapshot.decode(base64.b64decode(description), run_id=RUN, max_bytes=1 << 20)
             data = partial.read_bytes()
         except OSError:
             return
@@ -559,7 +331,7 @@ class JoinWorld:
         if snapshot.snapshot_id != request.snapshot_id:
             return
         for index in request.chunks:
-            piece = data[index * _CHUNK_BYTES : index * _CHUNK_BYTES + snapshot.length_of(index)]
+            piece = data[index * CHUNK_BYTES : index * CHUNK_BYTES + snapshot.length_of(index)]
             self.fetched_again += sha256(piece).digest() == snapshot.digests[index]
 
     # Faults.
@@ -673,7 +445,7 @@ class JoinWorld:
 
     def _begin(self, donor: Donor) -> None:
         if not donor.is_up:
-            _as_nobody(donor.start(), "donor starts")
+            as_nobody(donor.start(), "donor starts")
 
     def _speak(self) -> None:
         for donor in self.donors:
@@ -723,11 +495,6 @@ async def _outcome(task: "asyncio.Task[Any]") -> BaseException | None:
     await asyncio.wait({task})
     error = None if task.cancelled() else task.exception()
     return None if isinstance(error, KilledError) else error
-
-
-def _as_nobody(work: Coroutine[Any, Any, Any], name: str) -> "asyncio.Task[Any]":
-    """A task of none of the processes that faults strike."""
-    return asyncio.get_running_loop().create_task(work, name=name, context=Context())
 
 
 def _flip(path: Path, chance: Random) -> None:

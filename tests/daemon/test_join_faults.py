@@ -206,7 +206,7 @@ def _troubled(world: JoinWorld, seed: int) -> JoinWorld:
     chance = Random(f"joins {seed}")
     hits = list(_HITS)
     steps = {chance.randrange(1, 90): chance.choice(hits) for _ in range(chance.randrange(1, 6))}
-    operations = {chance.randrange(1, 300): chance.choice(hits[:6] + ["disk full"]) for _ in range(chance.randrange(3))}
+    operations = {chance.randrange(1, 300): chance.choice([*hits[:6], "disk full"]) for _ in range(chance.randrange(3))}
 
     def strike_step(_name: str, number: int) -> None:
         if number in steps:

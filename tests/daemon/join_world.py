@@ -169,13 +169,14 @@ class _LeftError(Exception):
 class JoinWorld:
     """Runs lives until one trains on through the calm. Faults are methods."""
 
-    def __init__(self, folder: Path, *, seed: int = 0, is_shared: bool = False) -> None:
-        """``is_shared``: all donors hold a snapshot as soon as one has it."""
+    def __init__(self, folder: Path, *, seed: int = 0, is_shared: bool = False, pace: float = 1.0) -> None:
+        """``is_shared``: all donors hold a snapshot as soon as one has it. ``pace``: their steps a second; the node makes half a step."""
         self.folder = folder / "node"
         self.folder.mkdir()
         self._donor_folder = folder
         self._chance = Random(f"world {seed}")
         self.is_shared = is_shared
+        self.pace = pace
         self.donors: list[Donor] = []
         self.life: _Life | None = None
         self.history: list[tuple[float, str]] = []

@@ -34,6 +34,7 @@ class World(Protocol):
     """What happens to donors and to what they send."""
 
     is_shared: bool
+    pace: float
     donors: "list[Donor]"
     chunk_fate: str
 
@@ -134,7 +135,7 @@ class Donor:
 
     @property
     def progress_steps(self) -> float:
-        return self._started_at + self.world.now
+        return self._started_at + self.world.pace * self.world.now
 
     def member(self) -> Member:
         return Member(

@@ -177,6 +177,17 @@ def test_a_trainer_that_hangs_before_it_trains_is_started_again(build: Build, st
     assert len(_times(world, "trains")) == 1
 
 
+def test_a_spoilt_checkpoint_is_never_trained_on(build: Build) -> None:
+    """Wherever the bit flips, or whichever file is missing: the one before it is used."""
+    for seed in range(12):
+        world = build(seed=seed, pace=0.1)
+        _on(world, "WriteCheckpoint", 3, JoinWorld.crash_and_spoil_checkpoint)
+
+        world.run()
+
+        assert len(_times(world, "loads its own")) == 1
+
+
 def _strike_operation(world: JoinWorld, number: int, act: Callable[[JoinWorld], None]) -> None:
     def strike(_name: str, current: int) -> None:
         if current == number:

@@ -74,4 +74,5 @@ class RunMemory:
                 os.fsync(file.fileno())
             unfinished.replace(self._path)
         except OSError as error:
+            unfinished.unlink(missing_ok=True)
             raise StoreError(f"{self._path} cannot be written: {error}") from error

@@ -40,8 +40,10 @@ class SnapshotShelf:
     snapshot is held open, and lost with the process. All methods are called from one event loop.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, chunk_bytes: int = STATE_CHUNK_BYTES) -> None:
+        """``chunk_bytes``: into how large pieces snapshots are cut; at least 1 KiB, or nobody will take them."""
         self._folder = folder
+        self._chunk_bytes = chunk_bytes
         self._held: OrderedDict[bytes, Held] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -49,7 +51,7 @@ class SnapshotShelf:
         """Hold again what an earlier life of this node has left here, if it is whole and not too old."""
         for path in await asyncio.to_thread(_leftovers, self._folder):
             with suppress(OSError):
-                held = await asyncio.to_thread(_opened, path, 0.0)
+                held = await asyncio.to_thread(_opened, path, 0.0, self._chunk_bytes)
                 if held.snapshot.snapshot_id.hex() == path.stem:
                     self._keep(held)
                 else:
@@ -58,7 +60,7 @@ class SnapshotShelf:
 
     async def put(self, path: Path, progress_steps: float) -> Held:
         """Hash a state file and hold it. Raises OSError when it cannot be read."""
-        held = await asyncio.to_thread(_opened, path, progress_steps)
+        held = await asyncio.to_thread(_opened, path, progress_steps, self._chunk_bytes)
         name = held.snapshot.snapshot_id
         if name in self._held:
             os.close(held.descriptor)
@@ -101,22 +103,22 @@ class SnapshotShelf:
         return self._folder / f"{snapshot_id.hex()}{_SUFFIX}"
 
 
-def _opened(path: Path, progress_steps: float) -> Held:
+def _opened(path: Path, progress_steps: float, chunk_bytes: int) -> Held:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        return Held(_hashed(descriptor, progress_steps), descriptor)
+        return Held(_hashed(descriptor, progress_steps, chunk_bytes), descriptor)
     except BaseException:
         os.close(descriptor)
         raise
 
 
-def _hashed(descriptor: int, progress_steps: float) -> Snapshot:
+def _hashed(descriptor: int, progress_steps: float, chunk_bytes: int) -> Snapshot:
     total_bytes = os.fstat(descriptor).st_size
-    offsets = range(0, total_bytes, STATE_CHUNK_BYTES)
-    digests = [sha256(os.pread(descriptor, STATE_CHUNK_BYTES, offset)).digest() for offset in offsets]
+    offsets = range(0, total_bytes, chunk_bytes)
+    digests = [sha256(os.pread(descriptor, chunk_bytes, offset)).digest() for offset in offsets]
     return Snapshot(
         total_bytes=total_bytes,
-        chunk_bytes=STATE_CHUNK_BYTES,
+        chunk_bytes=chunk_bytes,
         digests=tuple(digests),
         progress_steps=progress_steps,
     )

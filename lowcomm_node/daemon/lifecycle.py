@@ -102,6 +102,7 @@ class Node:
             on_message=self._trainer_said,
             on_lost=self._trainer_lost,
             enter=self._enter,
+            is_sound=lambda: self._core is None or self._core.has_sound_state,
         )
         self._network = Network(
             settings=self._settings.network,

@@ -89,15 +89,16 @@ class RunFinder:
         return _found(welcome.manifest, welcome.run_id, "manifest from the swarm")
 
     async def remember(self, run: FoundRun) -> None:
-        """Keep what the next start needs if nobody answers then; writes only what has changed."""
+        """Keep what the next start needs if nobody answers then; writes only what has changed, again when it could not."""
         peers = self._network.known_addresses
         if set(peers) == self._written:
             return
-        self._written = set(peers)
         try:
             await asyncio.to_thread(self._memory.save, run.canonical, peers)
         except StoreError as error:
             self._log.warning("run_not_remembered", detail=str(error))
+        else:
+            self._written = set(peers)
 
     def _recall(self) -> RememberedRun | None:
         """The run this node was in last, if it is told to join that one again: by its manifest, its id, or a peer of it."""

@@ -3,8 +3,9 @@
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 from lowcomm_node.adapters.checkpoint_store import CheckpointStore
 from lowcomm_node.core.events import Member, TrainerReady
@@ -41,6 +42,8 @@ from lowcomm_node.units import PeerId, RunId, Stream
 
 __all__ = ["Training"]
 
+_T = TypeVar("_T")
+
 _SNAPSHOT_FRESH_S = 10.0
 _FINGERPRINT_FRESH_S = 10.0
 _FINGERPRINT_REST = 20.0
@@ -54,7 +57,11 @@ _PATIENCE_S = 15.0
 
 
 class Training:
-    """Owns the trainer process. ``enter(state, detail)`` is told where this part of the node's life stands."""
+    """Owns the trainer process.
+
+    ``enter(state, detail)`` is told where this part of the node's life stands. While ``is_sound`` says no, what is trained
+    is unfit to be given to others. ``clock`` is monotonic seconds.
+    """
 
     def __init__(
         self,
@@ -66,6 +73,8 @@ class Training:
         on_message: Callable[[FromTrainer], None],
         on_lost: Callable[[], None],
         enter: Callable[[str, str], None],
+        is_sound: Callable[[], bool] = lambda: True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._state_dir = state_dir
@@ -74,9 +83,11 @@ class Training:
         self._on_message = on_message
         self._on_lost = on_lost
         self._enter = enter
+        self._is_sound = is_sound
+        self._clock = clock
         self._session = TrainerSession(self._said)
         self._question: Configure | None = None
-        self._supervisor = TrainerSupervisor(settings.device, state_dir, recorder)
+        self._supervisor = TrainerSupervisor(settings.device, state_dir, recorder, clock)
         self._snapshot: tuple[Path, float, float] | None = None
         self._writing: asyncio.Task[tuple[Path, float]] | None = None
         self._checkpoints = CheckpointStore(state_dir, settings.checkpoint, recorder.checkpoints_need_care)
@@ -120,7 +131,7 @@ class Training:
         while True:
             self._supervisor.starts()
             try:
-                return await self._configure(self._question)
+                return await self._watched(self._configure(self._question))
             except TrainerError as error:
                 await self._restart(error, "connecting")
 
@@ -144,14 +155,17 @@ class Training:
             self._supervisor.starts()
             try:
                 if has_fallen and self._question is not None:
-                    await self._configure(self._question)  # here, so that failing at it counts as failing again
-                await self._sync(
+                    # Here, so that failing at it counts as failing again.
+                    await self._watched(self._configure(self._question))
+                syncing = self._sync(
                     is_first=is_first,
                     patience_s=patience_s,
                     is_unfit=is_unfit,
                     find_donors=find_donors,
                     client=client,
                 )
+                await self._watched(syncing)
+                is_unfit = False
                 self._session.send(Run())
                 self.has_state = True
                 self._enter("training", "")
@@ -159,7 +173,10 @@ class Training:
                 await self._supervisor.watch(self._session, self._has_finished)
                 raise self._session.error()
             except TrainerError as error:
-                has_fallen, is_unfit = True, isinstance(error, UnfitStateError)
+                has_fallen = True
+                if isinstance(error, UnfitStateError):
+                    is_unfit = True  # until another state is in place, however often the trainer falls meanwhile
+                    self._forget_looks()
                 self.has_state, self.beat = False, None
                 await self._restart(error, "syncing")
                 patience_s = _PATIENCE_S
@@ -185,20 +202,18 @@ class Training:
         Who asks may go away: the file is written and kept all the same, so that nobody can have one written after the
         other by asking and going away.
         """
-        if self._snapshot is not None and time.monotonic() - self._snapshot[2] < _SNAPSHOT_FRESH_S:
+        self._check_state()
+        if self._snapshot is not None and self._clock() - self._snapshot[2] < _SNAPSHOT_FRESH_S:
             return self._snapshot[:2]
-        if not self.has_state:
-            raise StoreError("this node has no state to give yet")
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_snapshot(), name="snapshot")
         return await asyncio.shield(self._writing)
 
     async def take_fingerprint(self) -> Fingerprint:
         """What the live state looks like, or looked like within the last seconds; for joiners to compare with. Raises LowcommError."""
-        if self._fingerprint is not None and time.monotonic() < self._fingerprint[1]:
+        self._check_state()
+        if self._fingerprint is not None and self._clock() < self._fingerprint[1]:
             return self._fingerprint[0]
-        if not self.has_state:
-            raise StoreError("this node has no state yet")
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look_at_state(), name="fingerprint")
         return await asyncio.shield(self._looking)
@@ -210,6 +225,8 @@ class Training:
             await asyncio.sleep(every_s)
             if not self.has_state or self._moved_to() == self._saved_at:
                 continue  # a run that is over need not wear out the disk
+            if not self._is_sound():
+                continue  # an unfit state shall not take the place of one from before
             moved_to = self._moved_to()
             try:
                 async with self._one_checkpoint:
@@ -249,6 +266,12 @@ class Training:
             raise TrainerError("the trainer is not configured")
         return await asyncio.to_thread(self._checkpoints.begin, self.ready.snapshot_bytes_max)
 
+    def _check_state(self) -> None:
+        if not self.has_state:
+            raise StoreError("this node has no state yet")
+        if not self._is_sound():
+            raise StoreError("this node's state is unfit; it is about to be replaced")
+
     def _moved_to(self) -> tuple[int, int]:
         """Changes with the state: own steps, and meetings."""
         return self.report.steps if self.report is not None else 0, self._recorder.tally.completed.total()
@@ -257,13 +280,13 @@ class Training:
         path = self._state_dir / f"{_SNAPSHOT_PREFIX}{time.time_ns()}.safetensors"
         written = await self._session.ask(WriteSnapshot(path=str(path)), SnapshotWritten)
         self._drop_snapshot()  # who is downloading the older one holds it open
-        self._snapshot = (path, written.progress_steps, time.monotonic())
+        self._snapshot = (path, written.progress_steps, self._clock())
         return path, written.progress_steps
 
     async def _look_at_state(self) -> Fingerprint:
-        started_at = time.monotonic()
+        started_at = self._clock()
         taken = await self._session.ask(TakeFingerprint(), FingerprintTaken)
-        now = time.monotonic()
+        now = self._clock()
         self._fingerprint = (taken.fingerprint, now + max(_FINGERPRINT_FRESH_S, _FINGERPRINT_REST * (now - started_at)))
         return taken.fingerprint
 
@@ -327,6 +350,16 @@ class Training:
         if loaded is not None:
             self._recorder.metrics.trainer_resumed(loaded.steps, loaded.tokens)
 
+    async def _watched(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Do something that asks the trainer questions, and end a trainer that answers none."""
+        session = self._session
+        watching = asyncio.create_task(self._supervisor.watch(session, lambda: not session.is_asked), name="watch")
+        try:
+            return await work
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
+
     async def _load(self, question: LoadState) -> StateLoaded:
         return await self._session.ask(question, StateLoaded)
 
@@ -350,11 +383,16 @@ class Training:
     def _said(self, message: FromTrainer) -> None:
         if isinstance(message, Report):
             self.report = message
-            self.beat = None if message.is_finished else time.monotonic()
+            self.beat = None if message.is_finished else self._clock()
             if math.isnan(self.started_loss):
                 self.started_loss = message.validation_loss
         self._supervisor.heard(message)
         self._on_message(message)
+
+    def _forget_looks(self) -> None:
+        """Nothing of the state that was in place is given to anybody any more."""
+        self._drop_snapshot()
+        self._fingerprint = None
 
     def _drop_snapshot(self) -> None:
         if self._snapshot is not None:

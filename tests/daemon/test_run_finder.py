@@ -129,7 +129,7 @@ def test_a_damaged_memory_is_none(tmp_path: Path) -> None:
 
 
 def test_only_news_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks into the directory come every few seconds; an unchanged file is not written again, an unwritable one does no harm."""
+    """Looks into the directory come every few seconds; an unchanged file is not written again, an unwritable one is when it can be."""
     finder, found = find(tmp_path, Swarm(), OURS)
     network: Any = finder._network
     saved: list[Sequence[str]] = []
@@ -143,3 +143,7 @@ def test_only_news_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(finder, "_memory", RunMemory(tmp_path / "absent"))
     network.known_addresses = ("c",)
     asyncio.run(finder.remember(found))
+
+    (tmp_path / "absent").mkdir()
+    asyncio.run(finder.remember(found))
+    assert (tmp_path / "absent" / "run.json").exists()

@@ -167,6 +167,16 @@ def test_an_unfit_node_takes_any_donors_state_before_its_own(tmp_path: Path) -> 
     assert [question.is_own for question in nobody] == [True]
 
 
+def test_nodes_that_are_unfit_together_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """The directory may still list them, but none has anything to give: after its patience each goes back to its own."""
+    checkpoint(tmp_path, 1, 50.0)
+
+    loaded, loads = obtain(tmp_path, {"a": 60.0, "b": 40.0}, Client(broken={"a", "b"}), is_unfit=True, patience_s=0.05)
+
+    assert loaded is not None
+    assert [question.is_own for question in loads] == [True]
+
+
 def test_who_starts_the_run_may_begin_at_once_but_not_after_a_crash(tmp_path: Path) -> None:
     """Without members the initial weights will do; within its patience a node that was in a run looks for others first."""
     looks = 0

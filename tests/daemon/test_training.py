@@ -139,6 +139,7 @@ def run(
     scenario: Callable[[Training], Coroutine[Any, Any, None]],
     checkpoint: CheckpointSettings | None = None,
     metrics: Metrics | None = None,
+    is_sound: Callable[[], bool] = lambda: True,
 ) -> None:
     """Run ``scenario`` with a configured trainer."""
 
@@ -151,6 +152,7 @@ def run(
             on_message=lambda _: None,
             on_lost=lambda: None,
             enter=lambda _state, _detail: None,
+            is_sound=is_sound,
         )
         async with asyncio.timeout(10):
             await training.configure(Manifest(), RunId("ab" * 32), PeerId("me"))
@@ -394,4 +396,44 @@ def test_what_a_killed_life_left_is_removed(tmp_path: Path, script: Script) -> N
 
     run(tmp_path, scenario)
     assert names(tmp_path) == ["checkpoints", "identity.key"]
+    assert _checkpoints(tmp_path) == ["00000001"]
+
+
+def test_an_unfit_state_is_not_given_away(tmp_path: Path, script: Script) -> None:
+    """Neither a new look at it nor one of the last seconds: what made it unfit may have begun before."""
+    sound = asyncio.Event()
+
+    async def scenario(training: Training) -> None:
+        script.may_write.set()
+        sound.set()
+        training.has_state = True
+        await training.take_snapshot()
+        await training.take_fingerprint()
+        sound.clear()
+        with pytest.raises(StoreError, match="unfit"):
+            await training.take_snapshot()
+        with pytest.raises(StoreError, match="unfit"):
+            await training.take_fingerprint()
+
+    run(tmp_path, scenario, is_sound=sound.is_set)
+
+
+def test_an_unfit_state_takes_no_checkpoints_place(tmp_path: Path, script: Script) -> None:
+    """It may last until the node may heal again, and few are kept: those from before are what is left of its work."""
+    metrics = Metrics()
+    sound = asyncio.Event()
+
+    async def scenario(training: Training) -> None:
+        script.may_write.set()
+        training.has_state = True
+        training.report = _report(10)
+        keeping = asyncio.create_task(training.keep_checkpoints(dict))
+        await a_while()
+        assert _checkpoints(tmp_path) == []
+        sound.set()
+        await until(partial(_has_written, metrics, 1))
+        keeping.cancel()
+
+    run(tmp_path, scenario, _OFTEN, metrics, sound.is_set)
+
     assert _checkpoints(tmp_path) == ["00000001"]

@@ -4,12 +4,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean, median
+from typing import Any
 
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.sim.observed import MeetingSeen, Observation, Stage
 from lowcomm_node.sim.perform import simulate
 from lowcomm_node.sim.recorded import Machine, RecordedSwarm
-from lowcomm_node.sim.report import Report
+from lowcomm_node.sim.report import Report, strict
 from lowcomm_node.sim.scenario import Level, Scenario, Speeds
 
 __all__ = ["Comparison", "KindFigures", "Side", "compare", "comparison_json", "scenario_like"]
@@ -95,9 +96,9 @@ def compare(recorded: RecordedSwarm, scenario: Scenario) -> tuple[Report, Compar
     return report, Comparison(machine=recorded.machine, total=_figures("all", sides), kinds=tuple(kinds))
 
 
-def comparison_json(comparison: Comparison) -> dict[str, object]:
-    """As plain values."""
-    return {**asdict(comparison), "has_equal_bytes": comparison.has_equal_bytes}
+def comparison_json(comparison: Comparison) -> dict[str, Any]:
+    """As plain JSON values; what is not known becomes null."""
+    return {**strict(asdict(comparison)), "has_equal_bytes": comparison.has_equal_bytes}
 
 
 def _figures(kind: str, both: Iterable[Sequence[MeetingSeen]]) -> KindFigures:

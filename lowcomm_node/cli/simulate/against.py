@@ -1,5 +1,6 @@
 """``simulate --against``: a simulation beside the real swarm whose recordings are given."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -80,6 +81,8 @@ def _verdict(comparison: Comparison) -> str:
     others = [kind.kind for kind in comparison.kinds if not kind.is_on_both_sides]
     what = "equal" if comparison.has_equal_bytes else "different"
     total = comparison.total
+    if not total.simulated.meetings:
+        return "No simulated meeting was completed: give it more --minutes."
     alone = f"; on one side only: {', '.join(others)}" if others else ""
     return (
         f"Bytes of {count(len(common), 'kind')} of meeting: {what}{alone}. "
@@ -103,4 +106,6 @@ def _sizes(totals: Iterable[int]) -> str:
 
 
 def _duration(real_s: float, simulated_s: float) -> tuple[str, str]:
-    return f"{real_s:.3f}, {simulated_s:.3f} s", f"{simulated_s / real_s:.2f}"
+    ratio = simulated_s / real_s
+    real, simulated = (f"{each:.3f} s" if math.isfinite(each) else "-" for each in (real_s, simulated_s))
+    return f"{real}, {simulated}", f"{ratio:.2f}" if math.isfinite(ratio) else "-"

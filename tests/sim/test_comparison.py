@@ -24,6 +24,7 @@ from lowcomm_node.sim.world import World
 from lowcomm_node.telemetry.flight.dump import dump_text
 from lowcomm_node.telemetry.flight.recorder import Entry, Recording, without_payload
 from lowcomm_node.telemetry.flight.state import State, state_of
+from lowcomm_node.telemetry.flight.values import Tree
 from lowcomm_node.units import PeerId
 
 _SERVE_S = 0.03
@@ -33,8 +34,12 @@ _STEP_S = 0.1
 class Recorded(World[ReplicaTrainer]):
     """Writes down what its cores are told and say, as flight recorders do."""
 
-    states: dict[PeerId, State]
-    entries: defaultdict[PeerId, list[Entry]]
+    def __init__(self, scenario: Scenario, population: ReplicaPopulation) -> None:
+        self.states: dict[PeerId, State] = {}
+        self.entries: defaultdict[PeerId, list[Entry]] = defaultdict(list)
+        super().__init__(
+            scenario, population, max_payload_bytes=population.max_payload_bytes, max_tensors=population.num_tensors
+        )
 
     def handled(self, node: Node[ReplicaTrainer], event: Event, commands: Sequence[Command]) -> None:
         entries = self.entries[node.name]
@@ -75,18 +80,13 @@ def recordings(scenario: Scenario, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def record(scenario: Scenario, folder: Path) -> Report:
     """Simulate, and leave what ``swarm --recordings`` would."""
-    population = ReplicaPopulation(scenario)
-    world = Recorded.__new__(Recorded)
-    world.states, world.entries = {}, defaultdict(list)
-    world.__init__(  # type: ignore[misc] - its nodes are told things while it is made
-        scenario, population, max_payload_bytes=population.max_payload_bytes, max_tensors=population.num_tensors
-    )
+    world = Recorded(scenario, ReplicaPopulation(scenario))
     report = world.run_scenario(lambda _point: None)
     served = (OfferEncoded, AnswerEncoded, CloseEncoded, CorrectionApplied)
     for index, (name, entries) in enumerate(world.entries.items()):
         num_served = sum(isinstance(entry.event, served) for entry in entries)
         recording = Recording(states=((1, world.states[name]),), draws={}, entries=tuple(entries))
-        header = {"status": {"training": {"exchange_seconds": _SERVE_S * num_served}}}
+        header: dict[str, Tree] = {"status": {"training": {"exchange_seconds": _SERVE_S * num_served}}}
         (folder / f"n{index}.json").write_text(dump_text(header, recording, names={}))
     return report
 

@@ -28,11 +28,11 @@ def show_against(folder: Path, scenario: Scenario, json_file: Path | None, conso
     """
     recorded = read_recorded(folder)
     scenario = scenario_like(recorded, read_manifest(folder / _MANIFEST), scenario)
-    console.print(_introduction(recorded), highlight=False)
+    console.print(_introduction(recorded), highlight=False, soft_wrap=True)
     report, comparison = compare(recorded, scenario)
     console.print(_kinds_table(comparison))
     console.print(_stages_table(comparison.total))
-    console.print(_verdict(comparison), highlight=False)
+    console.print(_verdict(comparison), highlight=False, soft_wrap=True)
     if json_file is not None:
         write_json(json_file, {**report_json(report), "comparison": comparison_json(comparison)})
         console.print(f"written: {json_file}", highlight=False, soft_wrap=True)

@@ -24,7 +24,6 @@ _MATHIS = 1.22
 _SLOWEST = 1 / 8
 _SPEED_SIGMA = 0.5
 _STEP_JITTER = 0.1
-_CODEC_S = 0.005
 
 _T = TypeVar("_T")
 
@@ -146,9 +145,7 @@ class Lines:
 
     def serve_s(self, node: PeerId, command: Command) -> float:
         """A trainer answers between two steps: it finishes the one it is at first."""
-        if self._scenario.serve_s is not None:
-            return self._scenario.serve_s
-        return self._lines[node].step_s * self._chance.random() + _CODEC_S
+        return self._lines[node].step_s * self._chance.random() + self._scenario.serve_s
 
 
 def _pick(chance: Random, shares: tuple[tuple[float, _T], ...]) -> _T:

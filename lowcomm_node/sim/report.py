@@ -9,7 +9,7 @@ from lowcomm_node.settings.canonical import run_id
 from lowcomm_node.sim.scenario import Scenario
 from lowcomm_node.sim.tally import AttackFigures, MeetingFigures, TrafficFigures
 
-__all__ = ["DirectoryFigures", "JoinFigures", "Point", "Report", "report_json"]
+__all__ = ["DirectoryFigures", "JoinFigures", "Point", "Report", "report_json", "strict"]
 
 _FORMAT = 1
 
@@ -98,15 +98,16 @@ def report_json(report: Report) -> dict[str, Any]:
     # The manifest is named, and of the settings only what the simulator looks at is told.
     scenario["manifest"] = run_id(report.scenario.manifest)
     scenario["settings"] = {name: scenario["settings"][name] for name in ("network", "meeting")}
-    return {"format": _FORMAT, "version": __version__, "title": report.scenario.describe(), **_strict(plain)}
+    return {"format": _FORMAT, "version": __version__, "title": report.scenario.describe(), **strict(plain)}
 
 
-def _strict(value: Any) -> Any:  # noqa: ANN401 - JSON is anything
+def strict(value: Any) -> Any:  # noqa: ANN401 - JSON is anything
+    """The same as strict JSON has it: null for what is not finite, lists for tuples."""
     match value:
         case float() if not math.isfinite(value):
             return None
         case dict():
-            return {key: _strict(part) for key, part in value.items()}
+            return {key: strict(part) for key, part in value.items()}
         case list() | tuple():
-            return [_strict(part) for part in value]
+            return [strict(part) for part in value]
     return value

@@ -89,8 +89,8 @@ class Scenario:
     """One way between any two nodes, in place of the profile's."""
     bytes_per_s: float | None = None
     """Up and down of every node, in place of the profile's."""
-    serve_s: float | None = None
-    """A trainer's time for a command, in place of the wait for the end of its step."""
+    serve_s: float = 0.005
+    """A trainer's own work for a meeting's command, besides the wait for the end of its step."""
     step_s: float = 1.0
     """An own step of the median machine."""
     speeds: Speeds = Speeds.LOGNORMAL
@@ -123,6 +123,7 @@ class Scenario:
         _between("--nodes", self.nodes, 2, _MAX_NODES[self.level])
         _between("--minutes", self.minutes, 0.05, 10_000)
         _between("--step-seconds", self.step_s, 1e-3, 3600)
+        _between("--serve-ms", self.serve_s, 0, 600)
         _between("--churn", self.churn_per_minute, 0, 5)
         _between("--hostile", self.hostile_ratio, 0, 0.9)
         _between("--attack-from", self.attack_from_s / 60, 0, self.minutes)
@@ -133,7 +134,6 @@ class Scenario:
         for option, value, low, high in (
             ("--latency-ms", self.latency_s, 0, 60),
             ("--mbit", self.bytes_per_s, 1, 1e12),
-            ("--serve-ms", self.serve_s, 0, 600),
         ):
             if value is not None:
                 _between(option, value, low, high)

@@ -6,13 +6,13 @@ reads the directory, downloads a member's state and takes part. Half of those wh
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from random import Random
 from statistics import fmean
 
-from lowcomm_node.core.commands import HealReason, ReportMeeting
-from lowcomm_node.core.events import DrainRequested, Member, MembersSeen, MessageProgressed, RecordRenewed
+from lowcomm_node.core.commands import Command, HealReason, ReportMeeting
+from lowcomm_node.core.events import DrainRequested, Event, Member, MembersSeen, MessageProgressed, RecordRenewed
 from lowcomm_node.core.messages import Answer, Close, Message, Offer
 from lowcomm_node.sim.conditions import Passage
 from lowcomm_node.sim.directory import Registrant, VirtualDirectory
@@ -52,9 +52,16 @@ class World(VirtualSwarm[T]):
     """One run of a scenario. ``run_scenario`` gives the report."""
 
     def __init__(
-        self, scenario: Scenario, population: Population[T], *, max_payload_bytes: int, max_tensors: int
+        self,
+        scenario: Scenario,
+        population: Population[T],
+        *,
+        max_payload_bytes: int,
+        max_tensors: int,
+        on_decision: Callable[[float, Event, Sequence[Command]], None] | None = None,
     ) -> None:
         self._scenario = scenario
+        self._on_decision = on_decision
         self._population = population
         self._chance = Random(f"world|{scenario.seed}")
         self._sides: dict[PeerId, int] = {}
@@ -133,6 +140,10 @@ class World(VirtualSwarm[T]):
             sender = self._hosts.get(message.sender)
             if sender is not None and sender.record is not None and sender.record.expires_at > self.now:
                 self.feed(node, MembersSeen(members=(sender.record,)))
+
+    def handled(self, node: Node[T], event: Event, commands: Sequence[Command]) -> None:
+        if self._on_decision is not None:
+            self._on_decision(self.now, event, commands)
 
     def reported(self, node: Node[T], report: ReportMeeting) -> None:
         self._tally.reported(report)

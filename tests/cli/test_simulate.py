@@ -45,6 +45,7 @@ def test_a_sweep_tells_what_a_node_pays(tmp_path: Path, capsys: pytest.CaptureFi
         (["--sweep-nodes", "few"], "--sweep-nodes few"),
         (["--set", "meeting.codek=ab"], "did you mean meeting.codec"),
         (["--trace", "nowhere.csv"], "nowhere.csv: no such file"),
+        (["--against", "nowhere"], "nowhere: no recordings of two or more nodes"),
     ],
 )
 def test_mistakes_are_told_in_one_line(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,8 @@ from lowcomm_node.settings.presets import OPTIMIZERS
         (SwarmOptions(nodes=4, join_late=1, port_base=65524), "--port-base"),
         (SwarmOptions(manifest=Path("/nowhere/run.toml")), "no such file"),
         (SwarmOptions(directory=Path("/" + "d" * 100)), "Unix sockets"),
+        (SwarmOptions(recordings=Path(__file__)), "not a directory"),
+        (SwarmOptions(recordings=Path(__file__).parent), "not empty"),
     ],
 )
 def test_impossible_options_are_refused_by_name(options: SwarmOptions, word: str) -> None:

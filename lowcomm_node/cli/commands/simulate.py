@@ -4,12 +4,16 @@ import argparse
 import dataclasses
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.sim.plan import plan_manifest
 from lowcomm_node.sim.profiles import PROFILES
 from lowcomm_node.sim.scenario import Attack, Change, Level, Scenario, Speeds, parse_partition, parse_trace
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["add_arguments", "run"]
 
@@ -56,12 +60,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N,N,...",
         help="once for each of these sizes instead of --nodes; what a node pays in each",
     )
+    swarm.add_argument(
+        "--against",
+        type=Path,
+        metavar="DIR",
+        help="compare with a real swarm: DIR holds what 'swarm --recordings DIR' wrote. Nodes, manifest, network and machines "
+        "are as there; of the other options --data, --seed, --minutes and --json count",
+    )
     around = parser.add_argument_group("network and machines")
     around.add_argument("--network", choices=[*PROFILES], default=default.network, help="kinds of lines (home)")
     around.add_argument("--latency-ms", type=float, metavar="MS", help="one way, between any two nodes")
     around.add_argument("--mbit", type=float, metavar="RATE", help="megabits per second, up and down, of every node")
     around.add_argument(
-        "--serve-ms", type=float, metavar="MS", help="what a trainer takes for each of a meeting's requests"
+        "--serve-ms",
+        type=float,
+        default=1e3 * default.serve_s,
+        metavar="MS",
+        help="a trainer's own work for each of a meeting's requests, besides the wait for the end of its step (5)",
     )
     around.add_argument(
         "--step-seconds", type=float, default=default.step_s, metavar="S", help="own step of the median machine (1)"
@@ -112,19 +127,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Simulate; what is wrong with the command line is said before torch is loaded."""
+    if args.against is not None:
+        return _run_against(args)
     scenarios = _scenarios(args)
     for scenario in scenarios:
         scenario.check()
     if args.plot is not None:
         _check_matplotlib()
     # Imported late: torch takes seconds.
-    from rich.console import Console
-
     from lowcomm_node.cli.simulate.show import perform
 
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
-    perform(scenarios, args.json, args.plot, console)
+    perform(scenarios, args.json, args.plot, _console())
     return ExitCode.OK
+
+
+def _run_against(args: argparse.Namespace) -> int:
+    """Status 1 when the bytes are not equal; durations are for people to judge."""
+    from lowcomm_node.cli.simulate.against import show_against
+
+    scenario = Scenario(minutes=args.minutes or 0.0, seed=args.seed, data=tuple(args.data))
+    has_equal_bytes = show_against(args.against, scenario, args.json, _console())
+    return ExitCode.OK if has_equal_bytes else ExitCode.FAILED
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
 
 
 def _scenarios(args: argparse.Namespace) -> list[Scenario]:
@@ -143,7 +172,7 @@ def _scenarios(args: argparse.Namespace) -> list[Scenario]:
         network=args.network,
         latency_s=None if args.latency_ms is None else args.latency_ms / 1e3,
         bytes_per_s=None if args.mbit is None else args.mbit * 125_000,
-        serve_s=None if args.serve_ms is None else args.serve_ms / 1e3,
+        serve_s=args.serve_ms / 1e3,
         step_s=args.step_seconds,
         speeds=Speeds(args.speeds),
         churn_per_minute=args.churn,

@@ -73,6 +73,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     output.add_argument("--json", type=Path, metavar="FILE", help="report (runs/swarm-DATE-TIME.json)")
     output.add_argument("--plot", type=Path, metavar="FILE", help="PNG plot (runs/swarm-DATE-TIME.png)")
+    output.add_argument(
+        "--recordings",
+        type=Path,
+        metavar="DIR",
+        help="at the end, put what the nodes' flight recorders hold into DIR; 'simulate --against DIR' compares with it",
+    )
     place = parser.add_argument_group("place")
     place.add_argument(
         "--port-base",
@@ -103,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
         compare_calm=args.compare == "calm",
         directory=args.dir,
         keep=args.keep,
+        recordings=args.recordings,
         data=tuple(args.data),
     )
     options.check()

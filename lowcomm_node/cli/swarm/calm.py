@@ -59,6 +59,7 @@ def train_calm(
                 chaos_every_s=0.0,
                 kill_every_s=0.0,
                 join_late=0,
+                recordings=None,
                 minutes=None,
                 steps=manifest.training.total_steps,
             ),

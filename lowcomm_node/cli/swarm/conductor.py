@@ -15,6 +15,7 @@ from lowcomm_node.cli.swarm.launch import CHAOS_RECORD_TTL_S, NodePlace
 from lowcomm_node.cli.swarm.observe import Observer
 from lowcomm_node.cli.swarm.options import SwarmOptions
 from lowcomm_node.cli.swarm.picture import paint
+from lowcomm_node.cli.swarm.recordings import take_recordings
 from lowcomm_node.cli.swarm.timeline import Timeline
 from lowcomm_node.cli.swarm.view import View
 from lowcomm_node.errors import LowcommError
@@ -263,6 +264,8 @@ class Conductor:
         late = {place.name for place in self._places[self._options.nodes :]}
         self.ending.joined_late = len({life.node for life in ledger.lives if life.has_trained} & late)
         running = self._fleet.places(Stage.RUNNING)
+        if self._options.recordings is not None and not self._interrupts:
+            take_recordings(running, self._options.recordings, self._view.say)
         if running:
             self._view.say(f"stopping {len(running)} nodes")
         for incident in self._fleet.stop(self._patience_s, self._observer.look):

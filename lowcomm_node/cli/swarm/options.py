@@ -52,6 +52,8 @@ class SwarmOptions:
     compare_calm: bool = False
     directory: Path | None = None
     keep: bool = False
+    recordings: Path | None = None
+    """Folder for the nodes' flight recordings, taken at the end."""
     data: tuple[str, ...] = ()
     """Files, folders or globs to train on; empty is the nodes' default corpus."""
 
@@ -82,6 +84,8 @@ class SwarmOptions:
             )
         if self.directory is not None:
             self._check_directory(self.directory)
+        if self.recordings is not None:
+            _check_is_new("--recordings", self.recordings)
 
     def read_manifest(self) -> Manifest:
         """The user's manifest, or the default one with the chosen optimizer; its length may still change."""
@@ -118,15 +122,19 @@ class SwarmOptions:
             raise ConfigError("--chaos and --kill-every exclude each other: chaos kills too")
 
     def _check_directory(self, directory: Path) -> None:
-        if directory.exists() and not directory.is_dir():
-            raise ConfigError(f"--dir {directory}: not a directory")
-        if directory.exists() and any(directory.iterdir()):
-            raise ConfigError(f"--dir {directory}: not empty; name a new directory")
+        _check_is_new("--dir", directory)
         longest = directory.resolve() / f"n{self.members_max}" / "control.sock"
         if len(str(longest).encode()) > _MAX_SOCKET_PATH_BYTES:
             raise ConfigError(
                 f"--dir {directory}: too long for Unix sockets ({longest} has over {_MAX_SOCKET_PATH_BYTES} bytes)"
             )
+
+
+def _check_is_new(option: str, directory: Path) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError(f"{option} {directory}: not a directory")
+    if directory.exists() and any(directory.iterdir()):
+        raise ConfigError(f"{option} {directory}: not empty; name a new directory")
 
 
 def _refuse(option: str, value: object, allowed: str) -> None:

@@ -104,6 +104,9 @@ class _Performance:
                 seed=manifest.seed,
             )
             conductor.run()
+        if self._options.recordings is not None and self._options.recordings.is_dir():
+            shutil.copy(workshop.manifest_file, self._options.recordings)
+            self.written["recordings"] = self._options.recordings
         report = make_report(
             observer.ledger,
             observer.history,

@@ -34,7 +34,9 @@ from lowcomm_node.core import (
 )
 from lowcomm_node.errors import StoreError
 
-__all__ = ["CLASSES", "MODULES", "PARTS", "DumpError", "StandIn", "Tree", "decode", "encode", "fits", "stand_in"]
+__all__ = [
+    "CLASSES", "MODULES", "PARTS", "DumpError", "StandIn", "Tree", "decode", "encode", "fits", "payload_length", "stand_in",
+]  # fmt: skip
 
 MODULES: tuple[ModuleType, ...] = (
     units, errors, events, commands, messages, node, chance, schedule, deadlines, health, partners, initiated,
@@ -70,6 +72,11 @@ def stand_in(payload: bytes) -> StandIn:
         return StandIn()
     ends = payload if len(payload) <= 2 * _DIGESTED_BYTES else payload[:_DIGESTED_BYTES] + payload[-_DIGESTED_BYTES:]
     return StandIn(b"%d bytes %s" % (len(payload), blake2b(ends, digest_size=8).hexdigest().encode()))
+
+
+def payload_length(payload: bytes) -> int:
+    """Bytes of a payload, or of the one that a mark stands for."""
+    return int(payload.split(b" ", 1)[0] or b"0") if isinstance(payload, StandIn) else len(payload)
 
 
 def _defined_in(module: ModuleType) -> list[type]:

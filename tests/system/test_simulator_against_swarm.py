@@ -1,0 +1,54 @@
+"""The simulator against a real loopback swarm of eight: each kind of meeting weighs the same, to the byte.
+
+How long meetings take is compared by the same command, and is no matter for a test: the machine may be busy.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.real_swarm import REPOSITORY, new_place, start_swarm
+
+PATIENCE_S = 300
+
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(2 * PATIENCE_S + 60)]
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with new_place() as folder:
+        yield folder
+
+
+def test_a_simulated_meeting_weighs_what_a_real_one_does(place: Path) -> None:
+    """Same manifest, same plans: from the recordings of eight real nodes, and from the simulator that is told of their machine."""
+    recordings, out = place / "recordings", place / "comparison.json"
+    swarm = start_swarm(place, ["--nodes", "8", "--minutes", "0.7", "--recordings", str(recordings)])
+    try:
+        output, _ = swarm.communicate(timeout=PATIENCE_S)
+    finally:
+        swarm.kill()
+        swarm.wait()
+    assert swarm.returncode == 0, output
+    words = ["--against", str(recordings), "--data", str(place / "text"), "--json", str(out)]
+    simulated = subprocess.run(
+        [sys.executable, "-m", "lowcomm_node", "simulate", *words],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+    assert simulated.returncode == 0, simulated.stdout + simulated.stderr
+    assert "times as long as a real one" in simulated.stdout
+    comparison = json.loads(out.read_text())["comparison"]
+    assert comparison["has_equal_bytes"], simulated.stdout
+    sides = {kind["kind"]: (kind["real"], kind["simulated"]) for kind in comparison["kinds"]}
+    real, virtual = sides["params/sparse/int4"]
+    assert real["meetings"] >= 8, simulated.stdout
+    assert real["payload_bytes"] == virtual["payload_bytes"], simulated.stdout

@@ -1,6 +1,7 @@
 """One machine of a world, and its life so far."""
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -8,8 +9,9 @@ from lowcomm_node.core.events import Member
 from lowcomm_node.sim.directory import Registrant
 from lowcomm_node.sim.node import Node
 from lowcomm_node.sim.population import SimTrainer
+from lowcomm_node.units import PeerId
 
-__all__ = ["Host", "T"]
+__all__ = ["Host", "T", "avoidance"]
 
 T = TypeVar("T", bound=SimTrainer)
 
@@ -32,3 +34,13 @@ class Host(Generic[T]):
     @property
     def trainer(self) -> T:
         return self.node.trainer
+
+
+def avoidance(hosts: Mapping[PeerId, Host[T]], now: float) -> Iterator[tuple[bool, bool]]:
+    """(is it hostile, is it avoided) of each peer that an honest node knows."""
+    for host in hosts.values():
+        if not host.trainer.is_hostile:
+            for view in host.node.core.partners.views():
+                other = hosts.get(view.member.peer)
+                if other is not None:
+                    yield other.trainer.is_hostile, now < view.avoid_until

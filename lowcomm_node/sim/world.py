@@ -6,7 +6,7 @@ reads the directory, downloads a member's state and takes part. Half of those wh
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
 from statistics import fmean
@@ -17,7 +17,7 @@ from lowcomm_node.core.messages import Answer, Close, Message, Offer
 from lowcomm_node.sim.conditions import Passage
 from lowcomm_node.sim.directory import Registrant, VirtualDirectory
 from lowcomm_node.sim.figures import Life, attack_figures, expected_spread, join_figures
-from lowcomm_node.sim.host import Host, T
+from lowcomm_node.sim.host import Host, T, avoidance
 from lowcomm_node.sim.lines import Lines
 from lowcomm_node.sim.link import VirtualLink, as_bytes, virtual_peer
 from lowcomm_node.sim.population import Centre, Look, Population
@@ -384,7 +384,7 @@ class World(VirtualSwarm[T]):
                 attack_figures(
                     self._tally,
                     self._timeline[-1],
-                    self._avoided(),
+                    avoidance(self._hosts, self.now),
                     num_hostile=sum(host.trainer.is_hostile for host in self._hosts.values()),
                 )
                 if scenario.hostile_ratio
@@ -398,12 +398,3 @@ class World(VirtualSwarm[T]):
     def _lives(self) -> list[Life]:
         here = [(h.ready_at, h.met_at, h.informed_at) for h in self._hosts.values() if not h.is_initial]
         return [*self._newcomers, *here]
-
-    def _avoided(self) -> Iterator[tuple[bool, bool]]:
-        """(is it hostile, is it avoided) of each peer that an honest node knows."""
-        for host in self._hosts.values():
-            if not host.trainer.is_hostile:
-                for view in host.node.core.partners.views():
-                    other = self._hosts.get(view.member.peer)
-                    if other is not None:
-                        yield other.trainer.is_hostile, self.now < view.avoid_until

@@ -21,7 +21,7 @@ term is what weights may have moved between fingerprints that were not taken at 
 hardly begun (p_c below a twentieth of the run) weights move by their own size within few steps and there is no pace to go
 by: then only |x - c| > 1.2 * max(|x|, |c|) is too far, which no movement away from c reaches but another sign does.
 *norm*: f is 1.5 for weights and 10 for optimizer state, which follows single gradients; only weights and second moments can
-be too small. Medians keep a minority of false references from deciding; with n = 2 a single one can make the limits wide,
+be too small. The displacement may be 1.2 times the weights' norm, or 1.5 times the others' median. Medians keep a minority of false references from deciding; with n = 2 a single one can make the limits wide,
 never narrow.
 """
 
@@ -145,8 +145,11 @@ def _distance_misfit(
 def _norm_misfit(state: Fingerprint, others: Sequence[Fingerprint]) -> Misfit | None:
     own = dict(state.norms)
     weights = own.get(_WEIGHTS[0], 0.0)
-    # A limit of its own: it is 0 after an outer step, and grows until the next one.
-    if own.get(DISPLACEMENT, 0.0) > _YOUNG_NORM_RATIO * max(weights, own.get("slow", 0.0)):
+    # A limit of its own: it is 0 after an outer step, and grows until the next one; in a run without outer steps it grows for
+    # ever, beyond the weights' own size, and with everybody alike.
+    usual_displacement = median(dict(other.norms).get(DISPLACEMENT, 0.0) for other in others)
+    far = max(_YOUNG_NORM_RATIO * max(weights, own.get("slow", 0.0)), _WEIGHTS_FACTOR * usual_displacement)
+    if own.get(DISPLACEMENT, 0.0) > far:
         detail = f"slow weights {own[DISPLACEMENT]:.3g} from weights of norm {weights:.3g}"
         return Misfit(fault=StateFault.NORM, detail=detail)
     for group, norm in state.norms:

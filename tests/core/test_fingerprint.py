@@ -80,6 +80,16 @@ def test_an_honest_state_is_taken(seed: int, num_others: int, spread: float, pro
     assert swarm.misfit(state, others) is None
 
 
+def test_without_outer_steps_everybody_is_far_from_the_slow_weights() -> None:
+    """A run of the defaults: weights leave the anchor for good, and a real swarm once refused all its donors for it."""
+    run = Swarm(3)
+    members = [with_norm(run.member(), DISPLACEMENT, 1.7 + 0.1 * number) for number in range(4)]
+
+    assert [run.misfit(member, [other for other in members if other is not member]) for member in members] == [None] * 4
+    far = with_norm(members[0], DISPLACEMENT, 4.0)
+    assert run.misfit(far, members[1:]) is StateFault.NORM
+
+
 def test_a_state_that_is_some_steps_ahead_is_taken() -> None:
     """Fingerprints are not taken at the same moment: weights may have moved meanwhile, at the pace of the run."""
     swarm = Swarm(1, spread=0.01)

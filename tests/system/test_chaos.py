@@ -53,6 +53,14 @@ def test_a_swarm_keeps_its_promises_under_chaos(place: Path) -> None:
     assert all(
         node["val_loss_end"] < report["val_loss_start"] for node in report["per_node"].values() if node["is_live"]
     )
+    # The report tells of the whole swarm, whatever became of its nodes.
+    assert report["meetings_completed"] > 0, output
+    assert report["val_loss_consensus"] < report["val_loss_start"], output
+    assert 0 < report["bytes_sent"]["params"]["sparse"] < report["ddp_bytes_equivalent"], output
+    assert report["spread_end"] > 0, output
+    assert set(report["tokens_per_second"]) == {f"n{index}" for index in range(5)}
+    assert 0 < report["memory_peak_bytes"] < 8 << 30
+    assert (place / "plot.png").read_bytes().startswith(b"\x89PNG")
     # The sandbox, where there was one, went with the swarm.
     assert set(psutil.net_if_addrs()) == interfaces
     assert str(place) not in Path("/proc/self/mounts").read_text()

@@ -1,6 +1,7 @@
 """Nothing is left behind and nothing stays down: real processes, real signals, a real service manager's socket."""
 
 import json
+import math
 import signal
 import socket
 import subprocess
@@ -73,6 +74,29 @@ def test_a_killed_trainer_comes_back_with_state_and_meets_again(workshop: Path, 
         assert node.end() == 0
         assert node.survivors() == []
         assert not (node.state_dir / "processes.json").exists()
+    finally:
+        node.clean_up()
+
+
+def test_a_node_whose_weights_have_gone_bad_heals_from_a_donor(workshop: Path, first: RealNode) -> None:
+    """It poisons nobody, begins anew with a donor's state, and trains and meets again; once is enough."""
+    peers = ["--peers", first.status()["join_address"]]
+    node = RealNode(workshop / "unfit", *peers, text=workshop / "text", program=["-m", "tests.system.unfit_node"])
+    try:
+        healed = node.wait_for(
+            lambda s: s["training"]["restarts"] == 1 and s["state"] == "training", _PATIENCE_S, "it heals"
+        )
+        node.wait_for(
+            lambda s: s["meetings"]["completed"] > healed["meetings"]["completed"] and s["training"]["steps"] > 0,
+            _PATIENCE_S,
+            "it meets again",
+        )
+        assert (node.state_dir / "went-bad").exists()
+        lost = [line for line in _log(node) if line["event"] == "trainer_lost"]
+        assert [line["reason"] for line in lost] == ["unfit"]
+        assert [line["event"] for line in _log(node) if line["event"] == "state_downloaded"] == ["state_downloaded"] * 2
+        assert math.isfinite(first.status()["training"]["loss"])
+        assert node.end() == 0
     finally:
         node.clean_up()
 

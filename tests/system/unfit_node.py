@@ -19,7 +19,7 @@ def _popen(command: list[str], **options: object) -> "subprocess.Popen[bytes]":
 
 if __name__ == "__main__":
     os.environ[MARKER] = str(Path(sys.argv[sys.argv.index("--state-dir") + 1]) / "went-bad")
-    trainer_client.subprocess = SimpleNamespace(  # type: ignore[assignment]
+    trainer_client.subprocess = SimpleNamespace(  # type: ignore[assignment, attr-defined]
         Popen=_popen, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired
     )
     sys.exit(main())

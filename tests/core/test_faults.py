@@ -190,11 +190,11 @@ def test_a_thousand_seeds_of_everything(block: int) -> None:
 
 def test_a_seed_replays_bit_for_bit() -> None:
     """Every event and every command of every node, at the same times: a failure can be looked at as often as it takes."""
-    for seed in (3, 17, 101, 256, 999):
+    for seed in (3, 17, 101, 257, 999):
         histories = []
         for _ in range(2):
             swarm = _troubled_swarm(seed)
             swarm.check()
             histories.append(swarm.history)
-        assert len(histories[0]) > 300
+        assert len(histories[0]) > 500
         assert histories[0] == histories[1]

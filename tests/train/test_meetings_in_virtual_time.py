@@ -180,7 +180,7 @@ def assert_nothing_pending(swarm: Swarm) -> None:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_swarm_keeps_its_means_whatever_the_network_does(case: Case) -> None:
     """Any codec, drops, delays, repetitions, damaged chunks, dead links: applied by both ends or by neither, means kept."""
-    swarm = make_swarm(case)
+    swarm = make_swarm(case, seed=3)
     swarm.run(_RUN_S)
     swarm.settle()
 
@@ -190,7 +190,7 @@ def test_the_swarm_keeps_its_means_whatever_the_network_does(case: Case) -> None
     assert set(counts.values()) == {2}
     assert_conserved(swarm)
     assert_nothing_pending(swarm)
-    assert len(counts) >= (20 if case.faults == 0 else 3)
+    assert len(counts) >= (20 if case.faults == 0 else 5)
     assert {stream for stream, _ in plans} == set(periods_of(manifest_of(case)))
     assert plans[Stream.PARAMS, Codec.DENSE] > 0, "the last phase was not reached"
     assert case.codec == "dense" or plans[Stream.PARAMS, Codec(case.codec)] > 0

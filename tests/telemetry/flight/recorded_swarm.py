@@ -27,7 +27,7 @@ class RecordedSwarm(VirtualSwarm[ExactTrainer]):
             self._execute(node, command)
 
 
-def troubled_swarm(seed: int, *, max_entries: int = 60, seconds: float = 40.0) -> RecordedSwarm:
+def troubled_swarm(seed: int, *, max_entries: int = 80, seconds: float = 40.0) -> RecordedSwarm:
     """Nodes that meet over a bad network, lose their trainers and are started again."""
     swarm = RecordedSwarm(4, seed=seed, faults=0.15, max_entries=max_entries)
     for index in range(4):

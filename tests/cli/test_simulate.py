@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lowcomm_node.cli.app import main
+from lowcomm_node.cli.exit_codes import ExitCode
 
 
 def test_a_run_is_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,3 +53,9 @@ def test_mistakes_are_told_in_one_line(words: list[str], sentence: str, capsys: 
     """With the option, before anything is loaded."""
     assert main(["simulate", *words]) != 0
     assert sentence in capsys.readouterr().err
+
+
+def test_a_wrong_word_is_answered_with_the_right_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    """As they are typed, not as the code calls them."""
+    assert main(["simulate", "--attack", "foo"]) == ExitCode.USAGE
+    assert "'sign-flip'" in capsys.readouterr().err

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     swarm = parser.add_argument_group("the swarm")
     swarm.add_argument(
         "--level",
-        choices=[*Level],
+        choices=[level.value for level in Level],
         default=default.level,
         help="consensus: nodes are vectors, thousands of them; training: real replicas on real text, tens of them",
     )
@@ -82,7 +82,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--step-seconds", type=float, default=default.step_s, metavar="S", help="own step of the median machine (1)"
     )
     around.add_argument(
-        "--speeds", choices=[*Speeds], default=default.speeds, help="how machines differ (lognormal; sigma 0.5)"
+        "--speeds",
+        choices=[speeds.value for speeds in Speeds],
+        default=default.speeds,
+        help="how machines differ (lognormal; sigma 0.5)",
     )
     around.add_argument(
         "--clock-skew", type=float, default=0.0, metavar="S", help="standard deviation of the nodes' clocks (0)"
@@ -96,7 +99,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     trouble.add_argument("--hostile", type=float, default=0.0, metavar="SHARE", help="of the nodes that are hostile")
     trouble.add_argument(
-        "--attack", choices=[*Attack], default=default.attack, help="what hostile nodes show (sign-flip)"
+        "--attack",
+        choices=[attack.value for attack in Attack],
+        default=default.attack,
+        help="what hostile nodes show (sign-flip)",
     )
     trouble.add_argument(
         "--attack-from", type=float, default=0.0, metavar="M", help="minute in which the attack begins (0)"

@@ -14,6 +14,7 @@ import grpc.aio
 
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache
 from lowcomm_node.adapters.grpc_transports import ClientTransport, ServerTransport
+from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.meeting_stream import FrameTransport, MeetingStream
 from lowcomm_node.core.messages import Answer, Busy, Close, Message, Offer, StreamPlan
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError
@@ -40,6 +41,7 @@ class GrpcLink:
         sink: gets complete messages and failures, on the event loop.
         limits: what this node is and takes.
         channels: connections to other nodes, shared with the state client.
+        line: what frames wait for where it is capped.
         stall_timeout_s: seconds without a sign of life, while it is the peer's turn, after which a stream ends.
             Should be longer than the core's own deadline for a phase.
         max_incoming: streams answered at a time; one more is told that this node is busy.
@@ -54,6 +56,7 @@ class GrpcLink:
         sink: MeetingSink,
         limits: MeetingLimits,
         channels: ChannelCache,
+        line: Line | None = None,
         stall_timeout_s: float = 30.0,
         max_incoming: int = 16,
         on_bytes: BytesCounted | None = None,
@@ -63,6 +66,7 @@ class GrpcLink:
         self._sink = sink
         self._limits = limits
         self._channels = channels
+        self._line = line or Line()
         self._stall_timeout_s = stall_timeout_s
         self._max_incoming = max_incoming
         self._on_bytes = on_bytes
@@ -152,6 +156,7 @@ class GrpcLink:
             limits=self._limits,
             stall_timeout_s=self._stall_timeout_s,
             meeting_id=meeting_id,
+            line=self._line,
         )
 
     def _replace(self, streams: dict[MeetingId, MeetingStream], meeting_id: MeetingId, stream: MeetingStream) -> None:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from lowcomm_node.adapters.line import Line
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, Refusal, Verdict
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError
 from lowcomm_node.units import MeetingId
@@ -71,6 +72,7 @@ class MeetingStream:
         limits: MeetingLimits,
         stall_timeout_s: float,
         meeting_id: MeetingId | None,
+        line: Line,
     ) -> None:
         self._transport = transport
         self._owner = owner
@@ -78,6 +80,7 @@ class MeetingStream:
         self.is_initiator = meeting_id is not None
         """The initiator knows from the start which meeting this is."""
         self._stall_timeout_s = stall_timeout_s
+        self._line = line
         self.meeting_id = meeting_id
         """None on the answerer until the first message is complete."""
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
@@ -149,6 +152,7 @@ class MeetingStream:
         is_final = False
         try:
             while (data := await self._transport.read()) is not None:
+                await self._line.received(len(data))
                 self._progress_at = self._clock()
                 frame_bytes += len(data)
                 message = reader.feed(decode_frame(data))
@@ -205,6 +209,7 @@ class MeetingStream:
         try:
             for frame in to_frames(message, digest):
                 data = frame.SerializeToString()
+                await self._line.sending(len(data))
                 await self._transport.write(data)
                 frame_bytes += len(data)
                 self._progress_at = self._clock()

@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache
+from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.partial_file import discard, read_begun, write_begun
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_download import Download
@@ -40,6 +41,7 @@ class GrpcStateClient:
         channels: connections to other nodes, shared with the link.
         protocol_version: what we speak.
         shelf: where ``keep`` puts what others may want.
+        line: what chunks wait for where it is capped.
         on_received: told the bytes of each verified chunk.
         stall_timeout_s: seconds without a chunk after which a holder is given up.
         describe_timeout_s: seconds a donor may take to write and hash a snapshot.
@@ -53,6 +55,7 @@ class GrpcStateClient:
         protocol_version: int,
         shelf: SnapshotShelf,
         on_received: Callable[[int], None],
+        line: Line | None = None,
         stall_timeout_s: float = 30.0,
         describe_timeout_s: float = 180.0,
         fingerprint_timeout_s: float = 15.0,
@@ -60,6 +63,7 @@ class GrpcStateClient:
         self._channels = channels
         self._protocol_version = protocol_version
         self._shelf = shelf
+        self._line = line or Line()
         self._on_received = on_received
         self._stall_timeout_s = stall_timeout_s
         self._describe_timeout_s = describe_timeout_s
@@ -160,6 +164,7 @@ class GrpcStateClient:
                         data: object = await call.read()
                     if not isinstance(data, bytes):
                         raise LinkError("disconnect", f"the donor ended {len(wanted)} chunks early")
+                    await self._line.received(len(data))
                     index, content = snapshot.check_chunk(data, wanted)
                     wanted.discard(index)
                     yield index, content

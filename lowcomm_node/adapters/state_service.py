@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.snapshot_shelf import Held, SnapshotShelf
 from lowcomm_node.core.pacing import Pacer
 from lowcomm_node.errors import LowcommError, RefusalReason
@@ -33,7 +34,8 @@ class StateService:
         source: writes a fresh snapshot, or names a recent one.
         fingerprint: looks at the live state, or remembers a recent look.
         shelf: what is held; not closed here.
-        pacer: how fast chunks go out.
+        pacer: how fast chunks go out while a meeting is under way.
+        line: what chunks wait for where it is capped; while it is closed nothing is served.
         is_meeting: is a meeting of this node under way?
         on_sent: told the bytes of each chunk.
         max_downloads: joiners served at a time; one more is told to come back.
@@ -50,6 +52,7 @@ class StateService:
         pacer: Pacer,
         is_meeting: Callable[[], bool],
         on_sent: Callable[[int], None],
+        line: Line | None = None,
         max_downloads: int = 2,
     ) -> None:
         self._run_id = run_id
@@ -58,6 +61,7 @@ class StateService:
         self._fingerprint_source = fingerprint
         self._shelf = shelf
         self._pacer = pacer
+        self._line = line or Line()
         self._is_meeting = is_meeting
         self._on_sent = on_sent
         self._max_downloads = max_downloads
@@ -131,6 +135,8 @@ class StateService:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, "I serve as many downloads as I can; come back later"
             )
+        if not self._line.is_open:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "My line is wanted for something else; ask later")
         self._num_downloads += 1
         held.readers += 1
         try:
@@ -147,6 +153,7 @@ class StateService:
         data = await asyncio.to_thread(held.read, index)
         now = asyncio.get_running_loop().time()
         await asyncio.sleep(self._pacer.wait_s(len(data), now, is_meeting=self._is_meeting()))
+        await self._line.sending(len(data))
         async with asyncio.timeout(_STALL_TIMEOUT_S):  # who does not read leaves the place to somebody else
             await context.write(state_pb2.SnapshotChunk(index=index, data=data).SerializeToString())
         self._on_sent(len(data))

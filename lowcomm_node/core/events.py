@@ -13,6 +13,7 @@ __all__ = [
     "DrainRequested",
     "EncodingRefused",
     "Event",
+    "LineChanged",
     "LinkFailed",
     "Member",
     "MembersSeen",
@@ -168,6 +169,13 @@ class RecordRenewed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LineChanged:
+    """The owner's line may be used for meetings from now on, or not: quiet hours, or a month's bytes that must last."""
+
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrainRequested:
     """The node is about to leave: finish or abort the meeting, start no other."""
 
@@ -187,5 +195,6 @@ Event = (
     | LinkFailed
     | MembersSeen
     | RecordRenewed
+    | LineChanged
     | DrainRequested
 )

@@ -17,6 +17,7 @@ from lowcomm_node.core.events import (
     DrainRequested,
     EncodingRefused,
     Event,
+    LineChanged,
     LinkFailed,
     MembersSeen,
     MessageProgressed,
@@ -87,6 +88,7 @@ class NodeCore:
         self._answerer = AnsweringEnd(deadlines=self._deadlines, verdict_keep_s=rules.verdict_keep_s)
         self._is_ready = False
         self._is_draining = False
+        self._is_line_open = True
 
     def handle(self, event: Event, now: float) -> list[Command]:  # noqa: C901 - a table: one line per event
         """Take in what happened; say what to do. Never raises on anything a peer can cause."""
@@ -130,6 +132,9 @@ class NodeCore:
             case RecordRenewed():
                 self._initiator.member = event.member
                 return []
+            case LineChanged():
+                self._is_line_open = event.is_open
+                return []
             case DrainRequested():
                 self._is_draining = True
                 return []
@@ -161,7 +166,8 @@ class NodeCore:
     def _steps_taken(self, event: StepsTaken, now: float) -> list[Command]:
         self._health.stepped(event.steps, event.nonfinite_steps, now)
         due = self._schedule.due(event.steps)
-        if not due or self._is_draining or not self.has_sound_state or not self._is_free():
+        may_start = self._is_line_open and not self._is_draining and self.has_sound_state and self._is_free()
+        if not due or not may_start:
             return self._take_care(now)  # what is due stays due
         self._schedule.met(due, event.steps)
         return self._initiator.start(due, event.is_cooldown, now)
@@ -195,7 +201,8 @@ class NodeCore:
         if not self.has_sound_state:
             return turn_away(Refusal(meeting_id=offer.meeting_id, reason=RefusalReason.NOT_READY))
         is_ours = self._initiator.knows(offer.meeting_id)  # a meeting id somebody has copied from us
-        if is_ours or self._answerer.active is not None or not self._initiator.yields_to(offer.sender):
+        is_engaged = self._answerer.active is not None or not self._initiator.yields_to(offer.sender)
+        if is_ours or is_engaged or not self._is_line_open:
             return turn_away(Busy(meeting_id=offer.meeting_id))
         yielded = self._initiator.yield_active(now)
         self.partners.heard_from(offer.sender, now)

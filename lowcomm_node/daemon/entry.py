@@ -6,7 +6,8 @@ from collections import deque
 
 import uvloop
 
-from lowcomm_node.daemon.lifecycle import JoinOptions, Node
+from lowcomm_node.daemon.join_options import JoinOptions
+from lowcomm_node.daemon.lifecycle import Node
 from lowcomm_node.daemon.notify import ServiceNotifier
 from lowcomm_node.telemetry.logs import configure
 from lowcomm_node.telemetry.metrics import Metrics

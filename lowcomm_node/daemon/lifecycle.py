@@ -7,19 +7,19 @@ started before gRPC and threads exist.
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.core.commands import GiveUp, Heal
-from lowcomm_node.core.events import DrainRequested, Ticked, TrainerLost
+from lowcomm_node.core.events import DrainRequested, LineChanged, Ticked, TrainerLost
 from lowcomm_node.core.node import NodeCore
 from lowcomm_node.daemon.black_box import BlackBox
 from lowcomm_node.daemon.children import Children
 from lowcomm_node.daemon.clock import SystemClock
 from lowcomm_node.daemon.control import ControlServer
 from lowcomm_node.daemon.http import Health, LocalHttp
+from lowcomm_node.daemon.join_options import JoinOptions
+from lowcomm_node.daemon.line_watch import LineWatch
 from lowcomm_node.daemon.network import Network
 from lowcomm_node.daemon.notify import ServiceNotifier
 from lowcomm_node.daemon.recorder import Recorder
@@ -29,8 +29,6 @@ from lowcomm_node.daemon.runtime import Runtime
 from lowcomm_node.daemon.status import base_status, meeting_status, peers_status, service_line, training_status
 from lowcomm_node.daemon.training import Training
 from lowcomm_node.errors import DivergedError
-from lowcomm_node.settings.manifest import Manifest
-from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.settings.streams import periods
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.telemetry.metrics import Metrics
@@ -38,7 +36,7 @@ from lowcomm_node.train.messages import FromTrainer, Report
 from lowcomm_node.units import RunId, Stream
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import Peers, Status
 
-__all__ = ["JoinOptions", "Node"]
+__all__ = ["Node"]
 
 _TICK_S = 0.25
 _DRAIN_GRACE_S = 10.0
@@ -47,20 +45,6 @@ _LONGEST_LEAVE_S = 120.0
 """Meeting, good-bye, saving and stopping each have a limit; this is more than all of them."""
 _QUICK_POLLS = 20
 """Looks into the directory once a second at first: in a young swarm members appear by the second."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JoinOptions:
-    """What ``lowcomm-node join`` was told."""
-
-    manifest: Manifest | None
-    peers: tuple[str, ...]
-    run_id: str
-    """Hexadecimal run id or its beginning; empty accepts whatever run the peers are in."""
-    settings: NodeSettings
-    state_dir: Path
-    say: Callable[[str], None]
-    """Lines for the person at the terminal."""
 
 
 class Node:
@@ -104,9 +88,11 @@ class Node:
             enter=self._enter,
             is_sound=lambda: self._core is None or self._core.has_sound_state,
         )
+        self._line_watch = LineWatch(self._settings.bandwidth, options.state_dir, self._recorder)
         self._network = Network(
             settings=self._settings.network,
             patience=self._settings.meeting,
+            line=self._line_watch.line,
             identity=self._identity,
             peers=options.peers,
             state_dir=options.state_dir,
@@ -178,7 +164,8 @@ class Node:
                 )
                 self._announcing = group.create_task(self._announce())
                 checkpoints = self._training.keep_checkpoints(self._due)
-                for work in (training, checkpoints, self._look_around(), self._training.tell()):
+                line = self._line_watch.run(self._line_changed)
+                for work in (training, checkpoints, self._look_around(), self._training.tell(), line):
                     group.create_task(work)
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
@@ -186,6 +173,7 @@ class Node:
     async def _start(self) -> None:
         """Take the state directory, clean it up, open the local ports. The trainer process is already on its way."""
         await self._control.start()
+        self._line_watch.open_ledger()
         self._recorder.leftovers_removed(await asyncio.to_thread(self._children.end_leftovers))
         self._training.attach()
         self._http.start()
@@ -300,6 +288,7 @@ class Node:
         """Let go of everything, in the order that leaves nothing behind; each part is bounded in time."""
         self._service.stopping(_LONGEST_LEAVE_S)
         await self._network.stop()
+        self._line_watch.save()
         await self._training.end(_TRAINER_END_GRACE_S if self._state == "draining" else 0.0)
         self._http.stop()
         if self._state != "failed":
@@ -326,6 +315,7 @@ class Node:
         if self._core is not None:
             status.meetings.CopyFrom(meeting_status(self._recorder.tally, self._core.phase(), now))
             status.peers_known = len(self._core.partners.views())
+        status.line.CopyFrom(self._line_watch.status())
         return status
 
     def peers(self) -> Peers:
@@ -353,6 +343,10 @@ class Node:
                 self._enter("training", "")
         if self._runtime is not None:
             self._runtime.trainer_said(message)
+
+    def _line_changed(self, event: LineChanged) -> None:
+        if self._runtime is not None:
+            self._runtime.handle(event)
 
     def _trainer_lost(self) -> None:
         self._announce_now.set()  # others should not ask us for a meeting or for our state now

@@ -11,6 +11,7 @@ from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
 from lowcomm_node.adapters.grpc_link import GrpcLink
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
 from lowcomm_node.adapters.identity import Identity
+from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
 from lowcomm_node.adapters.state_service import StateService
@@ -54,6 +55,7 @@ class Network:
         *,
         settings: NetworkSettings,
         patience: MeetingSettings,
+        line: Line,
         identity: Identity,
         peers: tuple[str, ...],
         state_dir: Path,
@@ -62,6 +64,7 @@ class Network:
     ) -> None:
         self._settings = settings
         self._patience = patience
+        self._line = line
         self._recorder = recorder
         self._log = get_logger("network")
         self._dht = HivemindDirectory(
@@ -85,6 +88,7 @@ class Network:
             protocol_version=PROTOCOL_VERSION,
             shelf=self._shelf,
             on_received=lambda num_bytes: recorder.metrics.state_moved("received", num_bytes),
+            line=line,
         )
         self.join_address = ""
         """What others pass to --peers; empty before the directory is up."""
@@ -144,6 +148,7 @@ class Network:
             sink=sink,
             limits=limits,
             channels=self._channels,
+            line=self._line,
             stall_timeout_s=_STALL_OVER_DEADLINE * self._patience.deadline_s,
             on_bytes=self._recorder.wire_bytes,
             on_refused=lambda reason: self._recorder.rejected(reason, "refused on the wire"),
@@ -157,6 +162,7 @@ class Network:
             fingerprint=fingerprints,
             shelf=self._shelf,
             pacer=Pacer(self._settings.state_rate_bytes_per_s),
+            line=self._line,
             is_meeting=is_meeting,
             on_sent=lambda num_bytes: self._recorder.metrics.state_moved("sent", num_bytes),
         )

@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from lowcomm_node.settings.hours import parse_hours
 from lowcomm_node.settings.rules import Between, OneOf, fail
 
 __all__ = [
+    "BandwidthSettings",
     "CheckpointSettings",
     "DataSettings",
     "DeviceSettings",
@@ -15,6 +17,9 @@ __all__ = [
     "NetworkSettings",
     "NodeSettings",
 ]
+
+
+_LEAST_MBIT_PER_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,32 @@ class NetworkSettings:
     state_rate_bytes_per_s: Annotated[float, Between(100_000.0, 1e12)] = 1_000_000.0
     """Bytes per second that downloads of this node's state may take together while a meeting is under way; without one they
     may use the whole line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandwidthSettings:
+    """How much of this machine's line meetings and downloads may take. The DHT's own traffic, some kB a minute, is not in it."""
+
+    up_mbit_per_s: Annotated[float, Between(0.0, 1e6)] = 0.0
+    """Most megabits per second this node sends; 0 is no cap, 0.5 the least. Some nine tenths of what the line can do keep it usable for others."""
+    down_mbit_per_s: Annotated[float, Between(0.0, 1e6)] = 0.0
+    """Most megabits per second this node takes in; 0 is no cap, 0.5 the least."""
+    quiet_hours: str = ""
+    """Hours, by this machine's clock, in which nothing is sent or fetched, as in "18:00-23:30" or "22:00-07:00, 12:00-13:00". Training
+    goes on; what was due is exchanged afterwards."""
+    monthly_gb: Annotated[float, Between(0.0, 1e6)] = 0.0
+    """Most gigabytes in a calendar month, both directions together; 0 is no limit. It is spent evenly: meetings become rarer, and
+    do not stop before it is used up."""
+
+    def check(self) -> None:
+        for key in ("up_mbit_per_s", "down_mbit_per_s"):
+            if 0.0 < (cap := getattr(self, key)) < _LEAST_MBIT_PER_S:
+                allowed = f"0, or at least {_LEAST_MBIT_PER_S:g}: partners take slower ones for gone"
+                fail(f"bandwidth.{key}", cap, allowed)
+        try:
+            parse_hours(self.quiet_hours)
+        except ValueError as error:
+            fail("bandwidth.quiet_hours", self.quiet_hours, f'spans like "22:00-07:00", separated by commas: {error}')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +167,7 @@ class NodeSettings:
     device: DeviceSettings = field(default_factory=DeviceSettings)
     data: DataSettings = field(default_factory=DataSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
+    bandwidth: BandwidthSettings = field(default_factory=BandwidthSettings)
     meeting: MeetingSettings = field(default_factory=MeetingSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)

@@ -5,18 +5,17 @@ zeros instead of nothing and the first increment is not lost to ``rate()``. No l
 id, an address, a path or free text: who met whom is in the logs and in ``lowcomm-node status --json``.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import product
-from typing import Literal
+from collections.abc import Iterable
 
 from lowcomm_node.core.commands import HealReason, Role
 from lowcomm_node.core.fingerprint import StateFault
 from lowcomm_node.core.supervision import Cause
 from lowcomm_node.errors import RefusalReason
+from lowcomm_node.telemetry.line_metrics import LINE_METRICS
+from lowcomm_node.telemetry.metric import UNMEASURED, Metric, label_sets
 from lowcomm_node.units import Codec, Stream
 
-__all__ = ["CATALOGUE", "OTHER", "Metric", "label_sets"]
+__all__ = ["CATALOGUE", "OTHER"]
 
 OTHER = "other"
 """Label value for a word that is not in a closed set; it staying above zero means the set lacks a word."""
@@ -35,32 +34,6 @@ _LEVELS = ("debug", "info", "warning", "error", "critical")
 _STEP_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _MEETING_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
-
-_UNMEASURED = float("nan")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """One metric as it is exposed, under the prefix ``lowcomm_``."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram", "info"]
-    """info is a gauge that is always 1 and carries identity in labels that are filled at start."""
-    help: str
-    used_by: str
-    """The question it answers."""
-    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Label name to its closed set of values; the values of an info metric are open and written once."""
-    buckets: tuple[float, ...] = ()
-    """Upper bounds of a histogram, without infinity."""
-    initial: float = 0.0
-    """Of a gauge before its first value: NaN where zero would be a lie."""
-
-
-def label_sets(metric: Metric) -> Iterator[tuple[str, ...]]:
-    """Every combination of label values of a metric, in the order of ``metric.labels``."""
-    return product(*metric.labels.values())
-
 
 CATALOGUE: tuple[Metric, ...] = (
     Metric(
@@ -100,28 +73,28 @@ CATALOGUE: tuple[Metric, ...] = (
         name="train_loss",
         kind="gauge",
         help="Mean training loss of the latest steps, in nats per token.",
-        initial=_UNMEASURED,
+        initial=UNMEASURED,
         used_by="Is it learning? Is this node an outlier?",
     ),
     Metric(
         name="train_validation_loss",
         kind="gauge",
         help="Newest loss on held-out text, in nats per token.",
-        initial=_UNMEASURED,
+        initial=UNMEASURED,
         used_by="Is it learning, on text no node trains on?",
     ),
     Metric(
         name="train_gradient_norm",
         kind="gauge",
         help="Global gradient norm of the latest step, before clipping.",
-        initial=_UNMEASURED,
+        initial=UNMEASURED,
         used_by="Is training stable?",
     ),
     Metric(
         name="train_learning_rate",
         kind="gauge",
         help="Learning rate of the latest step.",
-        initial=_UNMEASURED,
+        initial=UNMEASURED,
         used_by="Where in the schedule is this node?",
     ),
     Metric(
@@ -179,7 +152,7 @@ CATALOGUE: tuple[Metric, ...] = (
         name="train_micro_batches",
         kind="gauge",
         help="Parts that a batch is taken in; more than one where the memory does not hold a whole one.",
-        initial=_UNMEASURED,
+        initial=UNMEASURED,
         used_by="Is the node slower for want of memory?",
     ),
     Metric(
@@ -234,7 +207,7 @@ CATALOGUE: tuple[Metric, ...] = (
         kind="gauge",
         help="Frobenius norm of the estimated difference from the last partner before clipping, by stream of state.",
         labels={"stream": _STREAMS},
-        initial=_UNMEASURED,
+        initial=UNMEASURED,
         used_by="Do replicas stay together?",
     ),
     Metric(
@@ -326,6 +299,7 @@ CATALOGUE: tuple[Metric, ...] = (
         help="Unix time of the newest checkpoint; 0 before the first.",
         used_by="How much work would a crash lose?",
     ),
+    *LINE_METRICS,
     Metric(
         name="eventloop_lag_seconds",
         kind="histogram",

@@ -24,7 +24,8 @@ from prometheus_client import (
 from lowcomm_node import __version__
 from lowcomm_node.core.commands import HealReason, ReportMeeting, Role
 from lowcomm_node.core.supervision import Cause
-from lowcomm_node.telemetry.catalogue import CATALOGUE, OTHER, Metric, label_sets
+from lowcomm_node.telemetry.catalogue import CATALOGUE, OTHER
+from lowcomm_node.telemetry.metric import Metric, label_sets
 from lowcomm_node.units import Codec, PeerId, RunId, Stream
 
 __all__ = ["Metrics", "TrainingReport"]
@@ -211,6 +212,11 @@ class Metrics:
         self._instruments.counter("checkpoint_writes_total", "ok" if has_succeeded else "failed").inc()
         if has_succeeded:
             self._instruments.gauge("checkpoint_last_success_timestamp_seconds").set(self._wall_clock())
+
+    def line_used(self, *, is_open: bool, month_bytes: int) -> None:
+        """May the owner's line be used, and what has this month cost?"""
+        self._instruments.gauge("line_open").set(float(is_open))
+        self._instruments.gauge("line_month_bytes").set(month_bytes)
 
     def loop_lagged(self, seconds: float) -> None:
         """The event loop woke up this much later than asked."""

@@ -11,6 +11,7 @@ from lowcomm_node.core.events import (
     AnswerEncoded,
     CorrectionApplied,
     DrainRequested,
+    LineChanged,
     Member,
     MembersSeen,
     MessageReceived,
@@ -241,3 +242,23 @@ def test_a_flood_of_offers_never_makes_an_open_verdict_forgotten() -> None:
     (again,) = core.handle(MessageReceived(message=Close(meeting_id=MeetingId("0000"), parts=(b"",))), 0.0)
     assert isinstance(again, Send)
     assert again.message == Verdict(meeting_id=MeetingId("0000"), applied=True)
+
+
+def test_a_closed_line_begins_no_meeting_and_what_was_due_is_met_when_it_opens() -> None:
+    """Offers are told Busy, as by a node in a meeting: their senders ask others; a meeting under way is not cut off."""
+    swarm = exact_swarm(3, seed=5, faults=0.0)
+    swarm.run(10.0)
+    closed, *others = swarm.nodes.values()
+
+    closed.core.handle(LineChanged(is_open=False), swarm.now)
+    swarm.run(5.0)
+    met, met_by_others = len(closed.trainer.applied), [len(node.trainer.applied) for node in others]
+    swarm.run(30.0)
+    assert len(closed.trainer.applied) == met > 0
+    assert all(len(node.trainer.applied) > before for node, before in zip(others, met_by_others, strict=True))
+    outcomes = {(report.outcome, report.reason) for node in swarm.nodes.values() for report in node.reports}
+    assert {reason for outcome, reason in outcomes if outcome != "completed"} <= {"busy", "yielded"}
+
+    closed.core.handle(LineChanged(is_open=True), swarm.now)
+    swarm.run(5.0)
+    assert len(closed.trainer.applied) > met

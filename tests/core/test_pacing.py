@@ -1,6 +1,9 @@
-"""Downloads beside meetings, on a virtual clock."""
+"""Capped lines, and downloads beside meetings, on a virtual clock."""
 
-from lowcomm_node.core.pacing import Pacer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lowcomm_node.core.pacing import Cap, Pacer
 
 _CHUNK = 1_000_000
 
@@ -40,3 +43,47 @@ def test_without_a_meeting_nothing_waits_and_nothing_is_owed() -> None:
     assert pacer.wait_s(_CHUNK, 2.0, is_meeting=True) == 1.0
     assert pacer.wait_s(_CHUNK, 2.1, is_meeting=False) == 0.0
     assert pacer.wait_s(_CHUNK, 2.2, is_meeting=True) == 0.0
+
+
+@given(
+    rate=st.floats(1e4, 1e9),
+    pieces=st.lists(st.tuples(st.integers(1, 1 << 20), st.booleans(), st.floats(0.0, 0.5)), min_size=1, max_size=60),
+)
+def test_a_cap_holds_over_any_time(rate: float, pieces: list[tuple[int, bool, float]]) -> None:
+    """Whatever is sent, and however urgent parts of it are: between two moments when the line was not owing, no more than rate x time."""
+    cap = Cap(rate)
+    now, begun, sent = 0.0, 0.0, 0
+    for num_bytes, is_urgent, pause_s in pieces:
+        wait_s = cap.wait_s(num_bytes, now, is_urgent=is_urgent)
+        assert not (is_urgent and wait_s)
+        now += wait_s
+        sent += num_bytes
+        if not is_urgent:
+            assert sent <= rate * (now - begun) * (1 + 1e-6) + 1e-3
+            begun, sent = now, 0
+        now += pause_s
+
+
+def test_a_busy_line_is_used_whole() -> None:
+    """A payload of many frames takes as long as the cap says, within a thousandth; so do two that share the line."""
+    for streams in (1, 2):
+        cap = Cap(2.5e6)
+        at = [0.0] * streams
+        for _ in range(40):
+            for stream in range(streams):
+                at[stream] += cap.wait_s(256 << 10, at[stream])
+        expected_s = 40 * streams * (256 << 10) / 2.5e6
+        assert abs(max(at) - expected_s) < 1e-3 * expected_s
+
+
+def test_urgent_frames_pass_a_payload_and_are_paid_for_behind_it() -> None:
+    """A verdict does not wait for megabytes in front of it; the next payload frame waits a little longer instead."""
+    cap = Cap(1e6)
+    cap.wait_s(5_000_000, 0.0)
+
+    assert cap.wait_s(1_000, 0.0, is_urgent=True) == 0.0
+    assert cap.wait_s(1_000_000, 0.0) == 6.001
+
+
+def test_no_cap_is_no_wait() -> None:
+    assert Cap(0.0).wait_s(1 << 40, 0.0) == 0.0

@@ -13,7 +13,8 @@ import pytest
 from lowcomm_node.core.events import Member, RecordRenewed, TrainerReady
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.daemon import lifecycle
-from lowcomm_node.daemon.lifecycle import JoinOptions, Node
+from lowcomm_node.daemon.join_options import JoinOptions
+from lowcomm_node.daemon.lifecycle import Node
 from lowcomm_node.daemon.notify import ServiceNotifier
 from lowcomm_node.errors import DataError, LowcommError, TrainerError
 from lowcomm_node.settings.manifest import Manifest

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lowcomm_node.telemetry.catalogue import CATALOGUE, Metric, label_sets
+from lowcomm_node.telemetry.catalogue import CATALOGUE
+from lowcomm_node.telemetry.metric import Metric, label_sets
 
 _ROOT = Path(__file__).parents[2]
 _CLOSED_LABELS = {

@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from lowcomm_node.core.commands import ReportMeeting, Role
 from lowcomm_node.core.supervision import Cause
 from lowcomm_node.errors import RefusalReason
-from lowcomm_node.telemetry.catalogue import CATALOGUE, label_sets
+from lowcomm_node.telemetry.catalogue import CATALOGUE
+from lowcomm_node.telemetry.metric import label_sets
 from lowcomm_node.telemetry.metrics import Metrics
 from lowcomm_node.train.messages import Report
 from lowcomm_node.units import Codec, MeetingId, PeerId, RunId, Stream

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     # Imported late: whatever is wrong with the command line is said at once.
     from lowcomm_node.daemon.entry import run_node
-    from lowcomm_node.daemon.lifecycle import JoinOptions
+    from lowcomm_node.daemon.join_options import JoinOptions
 
     def say(text: str) -> None:
         sys.stdout.write(text + "\n")

@@ -9,7 +9,7 @@ from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.cli.words import ago, amount, count, duration, printable, size
 
 if TYPE_CHECKING:
-    from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import MeetingStatus, Status, TrainingStatus
+    from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import LineStatus, MeetingStatus, Status, TrainingStatus
 
 __all__ = ["add_arguments", "rows", "run"]
 
@@ -61,6 +61,8 @@ def rows(status: "Status") -> list[tuple[str, str]]:
     if status.training.parameters:
         found += _training_rows(status.training)
         found += _meeting_rows(status.meetings, status.peers_known)
+    if status.line.state:
+        found.append(("line", _line(status.line)))
     return found
 
 
@@ -80,6 +82,23 @@ def _training_rows(training: "TrainingStatus") -> list[tuple[str, str]]:
     )
     found.append(("waited", f"{waited or 'never'}; exchanging took {duration(training.exchange_seconds)} of compute"))
     return found
+
+
+def _line(line: "LineStatus") -> str:
+    states = {
+        "quiet": "quiet hours, nothing is sent or fetched",
+        "saving": "waiting, this month's bytes have to last",
+    }
+    caps = [
+        f"{direction} at most {cap:g} Mbit/s"
+        for direction, cap in (("up", line.up_mbit_per_second), ("down", line.down_mbit_per_second))
+        if cap
+    ]
+    budget = f" of {size(line.month_limit_bytes)}" if line.month_limit_bytes else ""
+    parts = [states.get(line.state, "open"), *caps, f"{size(line.month_used_bytes)}{budget} this month"]
+    if line.congestion_control:
+        parts.append(f"TCP {printable(line.congestion_control)}")
+    return ", ".join(parts)
 
 
 def _loss(training: "TrainingStatus") -> str:

@@ -11,7 +11,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("peer_id", "run_id", "run_name", "state", "version", "uptime_seconds", "join_address", "grpc_address", "training", "meetings", "peers_known", "detail")
+    __slots__ = ("peer_id", "run_id", "run_name", "state", "version", "uptime_seconds", "join_address", "grpc_address", "training", "meetings", "peers_known", "detail", "line")
     PEER_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,7 @@ class Status(_message.Message):
     MEETINGS_FIELD_NUMBER: _ClassVar[int]
     PEERS_KNOWN_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
+    LINE_FIELD_NUMBER: _ClassVar[int]
     peer_id: str
     run_id: str
     run_name: str
@@ -36,7 +37,8 @@ class Status(_message.Message):
     meetings: MeetingStatus
     peers_known: int
     detail: str
-    def __init__(self, peer_id: _Optional[str] = ..., run_id: _Optional[str] = ..., run_name: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., join_address: _Optional[str] = ..., grpc_address: _Optional[str] = ..., training: _Optional[_Union[TrainingStatus, _Mapping]] = ..., meetings: _Optional[_Union[MeetingStatus, _Mapping]] = ..., peers_known: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
+    line: LineStatus
+    def __init__(self, peer_id: _Optional[str] = ..., run_id: _Optional[str] = ..., run_name: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., join_address: _Optional[str] = ..., grpc_address: _Optional[str] = ..., training: _Optional[_Union[TrainingStatus, _Mapping]] = ..., meetings: _Optional[_Union[MeetingStatus, _Mapping]] = ..., peers_known: _Optional[int] = ..., detail: _Optional[str] = ..., line: _Optional[_Union[LineStatus, _Mapping]] = ...) -> None: ...
 
 class TrainingStatus(_message.Message):
     __slots__ = ("steps", "tokens", "loss", "validation_loss", "learning_rate", "gradient_norm", "progress_steps", "total_steps", "tokens_per_second", "step_seconds", "blocked_seconds", "exchange_seconds", "parameters", "sketch", "started_loss", "restarts")
@@ -119,6 +121,22 @@ class WireBytes(_message.Message):
     codec: str
     bytes: int
     def __init__(self, direction: _Optional[str] = ..., stream: _Optional[str] = ..., codec: _Optional[str] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class LineStatus(_message.Message):
+    __slots__ = ("state", "up_mbit_per_second", "down_mbit_per_second", "month_used_bytes", "month_limit_bytes", "congestion_control")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    UP_MBIT_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    DOWN_MBIT_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    MONTH_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MONTH_LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CONGESTION_CONTROL_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    up_mbit_per_second: float
+    down_mbit_per_second: float
+    month_used_bytes: int
+    month_limit_bytes: int
+    congestion_control: str
+    def __init__(self, state: _Optional[str] = ..., up_mbit_per_second: _Optional[float] = ..., down_mbit_per_second: _Optional[float] = ..., month_used_bytes: _Optional[int] = ..., month_limit_bytes: _Optional[int] = ..., congestion_control: _Optional[str] = ...) -> None: ...
 
 class PeersRequest(_message.Message):
     __slots__ = ()

@@ -1,0 +1,134 @@
+"""Keeps to what the owner allows of the line: looks at the clock and at the month's bytes, and opens or closes the line."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from lowcomm_node.adapters.line import Line
+from lowcomm_node.adapters.tcp import congestion_control, tune_connections
+from lowcomm_node.adapters.traffic_ledger import TrafficLedger
+from lowcomm_node.core.allowance import Allowance, LineState
+from lowcomm_node.core.events import LineChanged
+from lowcomm_node.daemon.recorder import Recorder
+from lowcomm_node.errors import StoreError
+from lowcomm_node.settings.hours import parse_hours
+from lowcomm_node.settings.node import BandwidthSettings
+from lowcomm_node.telemetry.logs import get_logger
+from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import LineStatus
+
+__all__ = ["LineWatch"]
+
+_LOOK_S = 1.0
+_SAVE_S = 60.0
+_BYTES_PER_MBIT = 125_000.0
+_BYTES_PER_GB = 1e9
+
+
+class LineWatch:
+    """Owns the node's ``Line``. One life each.
+
+    Args:
+        settings: the owner's caps, hours and budget.
+        state_dir: where the month's bytes are remembered.
+        recorder: is told of changes.
+        now: the machine's local time, aware of its zone.
+    """
+
+    def __init__(
+        self,
+        settings: BandwidthSettings,
+        state_dir: Path,
+        recorder: Recorder,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now().astimezone(),
+    ) -> None:
+        self._settings = settings
+        self.line = Line(
+            up_bytes_per_s=settings.up_mbit_per_s * _BYTES_PER_MBIT,
+            down_bytes_per_s=settings.down_mbit_per_s * _BYTES_PER_MBIT,
+        )
+        self.state = LineState.OPEN
+        self.month_used_bytes = 0
+        """Sent and received in the current calendar month, earlier lives of this node included."""
+        self._allowance = Allowance(
+            quiet_hours=parse_hours(settings.quiet_hours), month_bytes=settings.monthly_gb * _BYTES_PER_GB
+        )
+        self._ledger = TrafficLedger(state_dir)
+        self._recorder = recorder
+        self._log = get_logger("line")
+        self._now = now
+        self._month = ""
+        self._counted_bytes = 0
+        self._saved_bytes = 0
+
+    def open_ledger(self) -> None:
+        """Find out what this month has cost before. Raises StoreError for a damaged file."""
+        self._month = _month_of(self._now())
+        self.month_used_bytes = self._saved_bytes = self._ledger.load(self._month)
+
+    async def run(self, handle: Callable[[LineChanged], None]) -> None:
+        """Look once a second, for as long as the node trains; ``handle`` is told when the line opens or closes."""
+        next_save = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            tune_connections()
+            self._look(handle)
+            if loop.time() >= next_save:
+                next_save = loop.time() + _SAVE_S
+                await asyncio.to_thread(self.save)
+            await asyncio.sleep(_LOOK_S)
+
+    def status(self) -> LineStatus:
+        """For people."""
+        return LineStatus(
+            state=self.state.value,
+            up_mbit_per_second=self._settings.up_mbit_per_s,
+            down_mbit_per_second=self._settings.down_mbit_per_s,
+            month_used_bytes=self.month_used_bytes,
+            month_limit_bytes=int(self._allowance.month_bytes),
+            congestion_control=congestion_control(),
+        )
+
+    def save(self) -> None:
+        """Write down what this month has cost. A disk that is full must not end a node that trains."""
+        used = self.month_used_bytes
+        if used == self._saved_bytes:
+            return
+        try:
+            self._ledger.save(self._month, used)
+            self._saved_bytes = used
+        except StoreError as error:
+            self._log.warning("traffic_not_saved", detail=str(error))
+
+    def _look(self, handle: Callable[[LineChanged], None]) -> None:
+        now = self._now()
+        month = _month_of(now)
+        if month != self._month:
+            self._month, self.month_used_bytes = month, 0
+        moved = self.line.sent_bytes + self.line.received_bytes
+        self.month_used_bytes += moved - self._counted_bytes
+        self._counted_bytes = moved
+        state = self._allowance.line_state(
+            minute_of_day=60 * now.hour + now.minute,
+            used_bytes=self.month_used_bytes,
+            month_share=_share_of_month(now),
+        )
+        self._recorder.metrics.line_used(is_open=state is LineState.OPEN, month_bytes=self.month_used_bytes)
+        if state is self.state:
+            return
+        was_open, self.state = self.state is LineState.OPEN, state
+        self.line.is_open = state is LineState.OPEN
+        self._log.info("line_changed", state=state.value, month_used_bytes=self.month_used_bytes)
+        if was_open != self.line.is_open:
+            handle(LineChanged(is_open=self.line.is_open))
+
+
+def _month_of(now: datetime) -> str:
+    return f"{now:%Y-%m}"
+
+
+def _share_of_month(now: datetime) -> float:
+    begin = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    end = (begin + timedelta(days=32)).replace(day=1)
+    return (now - begin) / (end - begin)

@@ -1,0 +1,56 @@
+"""Options on the connections that gRPC has made itself."""
+
+import socket
+from contextlib import suppress
+
+import grpc
+import grpc.aio
+import pytest
+
+from lowcomm_node.adapters import tcp
+from lowcomm_node.adapters.grpc_endpoints import GrpcServer
+from tests.adapters.nodes import run
+
+_ECHO = "/lowcomm.test/Echo"
+
+
+async def _echo(data: bytes, _: object) -> bytes:
+    return data
+
+
+def options_of(port: int) -> list[tuple[str, int]]:
+    """Congestion control and keepalive of each TCP socket of this process on this port, at either end."""
+    found = []
+    for connection in tcp._tcp_sockets():
+        ends = [connection.getsockname()[1]]
+        with suppress(OSError):
+            ends.append(connection.getpeername()[1])
+        if port in ends:
+            name = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
+            found.append((name, connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)))
+    return found
+
+
+def test_both_ends_of_grpc_get_them_and_go_on_working(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The listening socket, the accepted and the dialled one."""
+    monkeypatch.setattr(tcp, "_WANTED", "reno")  # every kernel has it, and none begins with it
+
+    async def scenario() -> None:
+        server = GrpcServer(host="127.0.0.1", port=0)
+        handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(_echo)
+        port = await server.start([grpc.method_handlers_generic_handler("lowcomm.test", {"Echo": handler})])
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                assert await channel.unary_unary(_ECHO)(b"x") == b"x"
+                assert tcp.tune_connections() >= 3
+                assert tcp.tune_connections() == 0
+                assert options_of(port) == [("reno", 1)] * 3
+                assert await channel.unary_unary(_ECHO)(b"y") == b"y"
+        finally:
+            await server.stop(0.1)
+
+    run(scenario())
+
+
+def test_the_choice_is_named() -> None:
+    assert tcp.congestion_control() in tcp._AVAILABLE.read_text().split()

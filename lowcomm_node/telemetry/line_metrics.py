@@ -6,11 +6,10 @@ __all__ = ["LINE_METRICS"]
 
 LINE_METRICS: tuple[Metric, ...] = (
     Metric(
-        name="line_open",
+        name="line_closed",
         kind="gauge",
-        help="1 while meetings and downloads may use the owner's line; 0 in quiet hours and while a month's budget has to be saved.",
+        help="1 in quiet hours and while a month's budget has to be saved: nothing new is sent or fetched.",
         used_by="Why does this node not meet anybody?",
-        initial=1.0,
     ),
     Metric(
         name="line_month_bytes",

@@ -215,7 +215,7 @@ class Metrics:
 
     def line_used(self, *, is_open: bool, month_bytes: int) -> None:
         """May the owner's line be used, and what has this month cost?"""
-        self._instruments.gauge("line_open").set(float(is_open))
+        self._instruments.gauge("line_closed").set(float(not is_open))
         self._instruments.gauge("line_month_bytes").set(month_bytes)
 
     def loop_lagged(self, seconds: float) -> None:

@@ -251,14 +251,14 @@ def test_a_closed_line_begins_no_meeting_and_what_was_due_is_met_when_it_opens()
     closed, *others = swarm.nodes.values()
 
     closed.core.handle(LineChanged(is_open=False), swarm.now)
-    swarm.run(5.0)
+    swarm.run(15.0)
     met, met_by_others = len(closed.trainer.applied), [len(node.trainer.applied) for node in others]
-    swarm.run(30.0)
+    swarm.run(45.0)
     assert len(closed.trainer.applied) == met > 0
     assert all(len(node.trainer.applied) > before for node, before in zip(others, met_by_others, strict=True))
     outcomes = {(report.outcome, report.reason) for node in swarm.nodes.values() for report in node.reports}
     assert {reason for outcome, reason in outcomes if outcome != "completed"} <= {"busy", "yielded"}
 
     closed.core.handle(LineChanged(is_open=True), swarm.now)
-    swarm.run(5.0)
+    swarm.run(55.0)
     assert len(closed.trainer.applied) > met

@@ -47,7 +47,7 @@ def test_the_line_closes_and_opens_with_the_hours(tmp_path: Path) -> None:
         assert [(60 <= at <= 61.5, is_open) for at, is_open in owner.told] == [(True, False)]
         assert owner.watch.state is LineState.QUIET
         assert not owner.watch.line.is_open
-        assert "lowcomm_line_open 0.0" in owner.metrics.exposition().decode()
+        assert "lowcomm_line_closed 1.0" in owner.metrics.exposition().decode()
         await owner.live(700.0)
         assert [is_open for _, is_open in owner.told] == [False, True]
         assert owner.watch.line.is_open

@@ -46,10 +46,12 @@ _CHANNEL_OPTIONS = (
 class GrpcServer:
     """Listens on one port for everything that peers ask over gRPC."""
 
-    def __init__(self, *, host: str, port: int, max_concurrent_rpcs: int = 64) -> None:
+    def __init__(self, *, host: str, port: int, max_concurrent_rpcs: int = 64, window_bytes: int | None = None) -> None:
+        """``window_bytes``: see ``Line.window_bytes``."""
         self._host = host
         self._port = port
-        self._server = grpc.aio.server(options=_SERVER_OPTIONS, maximum_concurrent_rpcs=max_concurrent_rpcs)
+        options = (*_SERVER_OPTIONS, *_window_options(window_bytes))
+        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=max_concurrent_rpcs)
 
     async def start(self, handlers: Sequence[grpc.GenericRpcHandler]) -> int:
         """Bind and serve; returns the port, chosen by the system when 0 was given.
@@ -90,7 +92,11 @@ class ChannelCache:
     unused channel is closed; one that failed to connect is dropped, so that its back-off harms no later attempt.
     """
 
-    def __init__(self, *, connect_timeout_s: float = 8.0, max_channels: int = 64) -> None:
+    def __init__(
+        self, *, connect_timeout_s: float = 8.0, max_channels: int = 64, window_bytes: int | None = None
+    ) -> None:
+        """``window_bytes``: see ``Line.window_bytes``."""
+        self._options = (*_CHANNEL_OPTIONS, *_window_options(window_bytes))
         self._connect_timeout_s = connect_timeout_s
         self._max_channels = max_channels
         self._cached: OrderedDict[str, _Cached] = OrderedDict()
@@ -108,7 +114,7 @@ class ChannelCache:
         cached = self._cached.get(address)
         if cached is None:
             cached = self._cached[address] = _Cached(
-                grpc.aio.insecure_channel(f"dns:///{address}", options=_CHANNEL_OPTIONS)
+                grpc.aio.insecure_channel(f"dns:///{address}", options=self._options)
             )
         self._cached.move_to_end(address)
         cached.users += 1
@@ -146,3 +152,10 @@ class ChannelCache:
         idle = [other for other, cached in self._cached.items() if not cached.users]
         for other in idle[: max(0, len(self._cached) - self._max_channels)]:
             await self._cached.pop(other).channel.close()
+
+
+def _window_options(window_bytes: int | None) -> tuple[tuple[str, int], ...]:
+    """A fixed window where a reader that waits has to stop the sender: gRPC's own grows to megabytes on a fast line."""
+    if window_bytes is None:
+        return ()
+    return (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", window_bytes))

@@ -10,6 +10,11 @@ _URGENT_BYTES = 16 << 10
 """Frames up to this size are headers, verdicts, refusals: a payload in front of them must not make their meeting fail."""
 
 
+_WINDOW_S = 0.25
+"""What may be under way when reading stops: the longest usual round trip, so that the cap can be reached over it."""
+_LEAST_WINDOW_BYTES = 64 << 10
+
+
 class Line:
     """Both directions, shared by all connections. ``up`` and ``down``: bytes per second, 0 is no cap.
 
@@ -18,6 +23,8 @@ class Line:
     """
 
     def __init__(self, *, up_bytes_per_s: float = 0.0, down_bytes_per_s: float = 0.0) -> None:
+        self.window_bytes = max(_LEAST_WINDOW_BYTES, int(_WINDOW_S * down_bytes_per_s)) if down_bytes_per_s else None
+        """Bytes that a peer may send ahead of our reading, on each stream; None leaves it to the transport."""
         self._up = Cap(up_bytes_per_s)
         self._down = Cap(down_bytes_per_s)
         self.is_open = True

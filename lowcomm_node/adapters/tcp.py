@@ -6,16 +6,20 @@ Loss-based congestion control takes 1% of random loss for a full line (measured 
 
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["congestion_control", "tune_connections"]
+__all__ = ["congestion_control", "received_bytes", "tune_connections"]
 
 _WANTED = "bbr"
 _AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 _CURRENT = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 _OPEN_FILES = Path("/proc/self/fd")
+_TCP_INFO = 11
+_BYTES_RECEIVED = struct.Struct("=128xQ")
+"""tcpi_bytes_received in struct tcp_info of linux/tcp.h."""
 _KEEPALIVE = (
     (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
     (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 30),
@@ -49,6 +53,18 @@ def tune_connections() -> int:
             for level, option, value in _KEEPALIVE:
                 connection.setsockopt(level, getattr(socket, option), value)
     return num_tuned
+
+
+def received_bytes() -> int | None:
+    """Bytes that the kernel has received over the TCP connections this process has now; None where the system is not Linux."""
+    if not _OPEN_FILES.is_dir():
+        return None
+    total = 0
+    for connection in _tcp_sockets():
+        with suppress(OSError, struct.error):
+            info = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _BYTES_RECEIVED.size)
+            total += _BYTES_RECEIVED.unpack(info)[0]
+    return total
 
 
 def _congestion_of(connection: socket.socket) -> str:

@@ -78,7 +78,7 @@ class Network:
         )
         self._directory: Directory = self._dht
         self._identity = identity
-        self._channels = ChannelCache()
+        self._channels = ChannelCache(window_bytes=line.window_bytes)
         self._server: GrpcServer | None = None
         self._link: GrpcLink | None = None
         self._shelf = SnapshotShelf(state_dir / "snapshots")
@@ -153,7 +153,9 @@ class Network:
             on_bytes=self._recorder.wire_bytes,
             on_refused=lambda reason: self._recorder.rejected(reason, "refused on the wire"),
         )
-        self._server = GrpcServer(host=self._settings.host, port=self._settings.grpc_port)
+        self._server = GrpcServer(
+            host=self._settings.host, port=self._settings.grpc_port, window_bytes=self._line.window_bytes
+        )
         await self._shelf.take_up()
         states = StateService(
             run_id=run,

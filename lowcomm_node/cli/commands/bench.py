@@ -1,4 +1,4 @@
-"""``lowcomm-node bench``: the laboratory. Methods compared at equal tokens, in this process and without network."""
+"""``lowcomm-node bench``: the laboratory. Methods compared at equal tokens, codecs on real differences, links between two processes."""
 
 import argparse
 import os
@@ -23,9 +23,10 @@ _PLAIN_WIDTH = 160
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the experiments and their arguments."""
-    experiments = parser.add_subparsers(dest="experiment", required=True, metavar="methods|codecs")
+    experiments = parser.add_subparsers(dest="experiment", required=True, metavar="methods|codecs|link")
     _add_methods(experiments)
     _add_codecs(experiments)
+    _add_link(experiments)
 
 
 def _add_methods(experiments: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -112,12 +113,58 @@ def _add_codecs(experiments: "argparse._SubParsersAction[argparse.ArgumentParser
     )
 
 
+def _add_link(experiments: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    link = experiments.add_parser(
+        "link",
+        help="meetings between two processes of this computer over each kind of connection: rate, share of the line, caps",
+        epilog="A line is emulated between two networks of their own; that needs Linux and root.",
+    )
+    link.add_argument(
+        "--mb", type=float, default=10.0, metavar="N", help="payload that each end sends in a meeting, in 10^6 bytes (10)"
+    )
+    link.add_argument("--meetings", type=int, default=3, metavar="N", help="over one connection (3)")
+    link.add_argument("--rounds", type=int, default=2, metavar="N", help="connections of each kind, in turns (2)")
+    link.add_argument("--line", metavar="LINE", help="also over such a line: RATE[,ROUND TRIP[,LOSS]], as in 20mbit,100ms,1%%")
+    link.add_argument(
+        "--cap-mbit",
+        type=float,
+        default=0.0,
+        metavar="N",
+        help="also one payload each with this cap up and down: the rate at the receiver, and control beside it",
+    )
+    link.add_argument(
+        "--carriers", nargs="+", metavar="NAME", help="only these kinds of connections (all there are; tcp: bare, for comparison)"
+    )
+    link.add_argument("--seed", type=int, default=0, metavar="N", help="which packets are lost (0)")
+    link.add_argument("--json", type=Path, metavar="FILE", help="the figures as JSON")
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the experiment; what is wrong with the command line is said before torch is loaded."""
     if args.experiment == "codecs":
         _run_codecs(args)
         return ExitCode.OK
+    if args.experiment == "link":
+        _run_link(args)
+        return ExitCode.OK
     return _run_methods(args)
+
+
+def _run_link(args: argparse.Namespace) -> None:
+    from lowcomm_node.cli.bench.link import CARRIERS, LinkRequest, measure_links
+    from lowcomm_node.cli.swarm.lines import parse_line
+
+    request = LinkRequest(
+        megabytes=args.mb,
+        meetings=args.meetings,
+        rounds=args.rounds,
+        line=parse_line(args.line) if args.line else None,
+        line_words=args.line or "",
+        cap_mbit=args.cap_mbit,
+        seed=args.seed,
+        carriers=tuple(args.carriers or CARRIERS),
+    )
+    measure_links(request, args.json, _console())
 
 
 def _run_codecs(args: argparse.Namespace) -> None:

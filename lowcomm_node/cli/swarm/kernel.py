@@ -1,16 +1,20 @@
 """The few system calls behind private networks and small disks that Python 3.11 has no names for. Linux only."""
 
 import ctypes
+import fcntl
 import os
+import struct
 from enum import IntFlag
 from pathlib import Path
 
-__all__ = ["Namespace", "enter_network", "mount_tmpfs", "own_network", "resize_tmpfs", "unmount", "unshare"]
+__all__ = ["Namespace", "enter_network", "mount_tmpfs", "open_tun", "own_network", "resize_tmpfs", "unmount", "unshare"]
 
 _NUM_IDS = 1
 _MS_REMOUNT = 32
 _MS_REC_PRIVATE = (1 << 14) | (1 << 18)
 _MNT_DETACH = 2
+_TUNSETIFF = 0x400454CA
+_IFF_TUN, _IFF_NO_PI = 1, 0x1000
 
 
 class Namespace(IntFlag):
@@ -44,6 +48,18 @@ def own_network() -> int:
 def enter_network(descriptor: int) -> None:
     """Move the calling thread, and what it starts from now on, into a network. Raises OSError."""
     _check(_libc().setns(ctypes.c_int(descriptor), ctypes.c_int(Namespace.NETWORK)), "enter a network")
+
+
+def open_tun(name: str) -> int:
+    """A network device in the calling thread's network whose other end is the file descriptor returned: a packet for each read and
+    write. It goes with its last descriptor. Raises OSError."""
+    device = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH", name.encode(), _IFF_TUN | _IFF_NO_PI))
+    except OSError:
+        os.close(device)
+        raise
+    return device
 
 
 def mount_tmpfs(path: Path, size_bytes: int) -> None:

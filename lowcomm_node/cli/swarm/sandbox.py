@@ -15,7 +15,7 @@ from pathlib import Path
 from lowcomm_node.cli.swarm import kernel
 from lowcomm_node.cli.swarm.kernel import Namespace
 
-__all__ = ["Disk", "Room", "Sandbox"]
+__all__ = ["Disk", "Room", "Sandbox", "run_ip"]
 
 _NET = "10.77"
 _DISK_BYTES = 1 << 30
@@ -50,9 +50,9 @@ class Sandbox:
         try:
             kernel.unshare(Namespace.NETWORK)
             self._hub = kernel.own_network()
-            _ip("link set lo up")
-            _ip("link add hub type bridge")
-            _ip("link set hub up")
+            run_ip("link set lo up")
+            run_ip("link add hub type bridge")
+            run_ip("link set hub up")
         except OSError as error:
             self.no_rooms = f"no network of its own: {error}"
             with contextlib.suppress(OSError):
@@ -95,13 +95,13 @@ class Room:
         kernel.unshare(Namespace.NETWORK)
         try:
             self._network = kernel.own_network()
-            _ip("link set lo up")
-            _ip(f"link add eth0 type veth peer name {self._port} netns /proc/{os.getpid()}/fd/{hub}")
-            _ip(f"address add {self.host}/16 dev eth0")
-            _ip("link set eth0 up")
+            run_ip("link set lo up")
+            run_ip(f"link add eth0 type veth peer name {self._port} netns /proc/{os.getpid()}/fd/{hub}")
+            run_ip(f"address add {self.host}/16 dev eth0")
+            run_ip("link set eth0 up")
         finally:
             kernel.enter_network(hub)
-        _ip(f"link set {self._port} master hub up")
+        run_ip(f"link set {self._port} master hub up")
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
@@ -114,20 +114,20 @@ class Room:
 
     def cut(self) -> None:
         """Nothing gets in or out; the node itself sees a line that is still plugged in."""
-        _ip(f"link set {self._port} nomaster")
+        run_ip(f"link set {self._port} nomaster")
 
     def mend(self) -> None:
-        _ip(f"link set {self._port} master hub")
+        run_ip(f"link set {self._port} master hub")
 
     def lose(self, other: "Room") -> None:
         """Whatever this node sends to ``other`` is lost on the way."""
         with self.entered():
-            _ip(f"neighbour replace {other.host} lladdr {_NOBODY} dev eth0 nud permanent")
+            run_ip(f"neighbour replace {other.host} lladdr {_NOBODY} dev eth0 nud permanent")
 
     def find(self, other: "Room") -> None:
         """The end of ``lose``."""
         with self.entered():
-            _ip(f"neighbour delete {other.host} dev eth0")
+            run_ip(f"neighbour delete {other.host} dev eth0")
 
     def close(self) -> None:
         os.close(self._network)
@@ -164,7 +164,7 @@ def _special_files(folder: str, names: list[str]) -> list[str]:
     return [path.name for path in paths if not (path.is_file() or path.is_dir())]
 
 
-def _ip(words: str) -> None:
+def run_ip(words: str) -> None:
     """Run iproute2. Raises OSError with its words."""
     ip = shutil.which("ip")
     if ip is None:

@@ -135,14 +135,14 @@ async def _answer(load: LinkLoad) -> None:
         serving = await answer_plainly(load)
         async with serving:
             port = serving.sockets[0].getsockname()[1]
-            print(f"{load.host}:{port}", flush=True)
+            _say(f"{load.host}:{port}")
             await _until_stdin_ends()
         return
     end = _End(load)
     server = GrpcServer(host=load.host, port=0, window_bytes=end.window_bytes)
     port = await server.start([end.link.handler()])
     tune_connections()  # what the listening socket has, accepted ones inherit
-    print(f"{load.host}:{port}", flush=True)
+    _say(f"{load.host}:{port}")
     await _until_stdin_ends()
     await end.link.stop()
     await server.stop(0.0)
@@ -162,7 +162,7 @@ async def _initiate(load: LinkLoad, result: EndResult) -> None:
     await end.channels.close()
 
 
-async def _watched(load: LinkLoad, work: Coroutine[Any, Any, None], result: EndResult) -> None:
+async def _watched(work: Coroutine[Any, Any, None], result: EndResult) -> None:
     watching = [asyncio.create_task(task) for task in (_tune(), _sample(result))]
     try:
         await work
@@ -189,6 +189,11 @@ async def _until_stdin_ends() -> None:
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def main(arguments: list[str]) -> None:
     """Be one end; the result is the last line of standard output."""
     load = LinkLoad.from_json(arguments[0])
@@ -196,8 +201,8 @@ def main(arguments: list[str]) -> None:
     result = EndResult(received=received)
     work = _answer(load) if load.is_answerer else _initiate(load, result)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_watched(load, work, result))
-    print(result.to_json(), flush=True)
+        runner.run(_watched(work, result))
+    _say(result.to_json())
 
 
 if __name__ == "__main__":

@@ -110,9 +110,7 @@ def _measure_meetings(request: LinkRequest, place: _Place, console: Console) -> 
     payload_bytes = sum(halves.values())
     for round_ in range(request.rounds):
         for carrier in request.carriers:
-            load = LinkLoad(
-                carrier=carrier, host=place.host(0), is_answerer=False, meetings=request.meetings, **halves
-            )
+            load = LinkLoad(carrier=carrier, host=place.host(0), is_answerer=False, meetings=request.meetings, **halves)
             dialler, _ = _run(place, load, replace(load, host=place.host(1), is_answerer=True))
             results[carrier].append(dialler)
             seconds = ", ".join(f"{second:.3g}" for second in dialler.meetings_s)
@@ -150,21 +148,25 @@ def _measure_caps(request: LinkRequest, place: _Place, console: Console) -> list
             up, down = (request.cap_mbit, 0.0) if direction == "up" else (0.0, request.cap_mbit)
             dialler, other = _run(place, replace(free, up_mbit=up), replace(answerer, down_mbit=down))
             if dialler.failures or not other.received:
-                raise LowcommError(f"{carrier}, capped {direction}: {', '.join(dialler.failures) or 'no TCP counters here'}")
+                raise LowcommError(
+                    f"{carrier}, capped {direction}: {', '.join(dialler.failures) or 'no TCP counters here'}"
+                )
             figures.append(
                 cap_figures(
                     place.words, carrier, direction, request.cap_mbit, other.received,
                     probes_s=dialler.probes_s, idle_probe_s=idle_s,
                 )
             )  # fmt: skip
-            console.print(f"{place.words}, {carrier}, capped {direction}: {figures[-1].rate_mbit:.2f} Mbit/s", highlight=False)
+            console.print(
+                f"{place.words}, {carrier}, capped {direction}: {figures[-1].rate_mbit:.2f} Mbit/s", highlight=False
+            )
     return figures
 
 
 def _run(place: _Place, dialler: LinkLoad, answerer: LinkLoad) -> tuple[EndResult, EndResult]:
     """Both ends as processes; none is left afterwards. Raises LowcommError with what the one that failed said."""
     with _started(place, 1, answerer) as answering:
-        assert answering.stdin is not None and answering.stdout is not None  # pipes of our own making
+        assert answering.stdout is not None  # a pipe of our own making
         address = answering.stdout.readline().strip()
         if not address:
             raise LowcommError(f"the answering end did not start:\n{_said(answering)}")

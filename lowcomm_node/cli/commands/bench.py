@@ -120,11 +120,17 @@ def _add_link(experiments: "argparse._SubParsersAction[argparse.ArgumentParser]"
         epilog="A line is emulated between two networks of their own; that needs Linux and root.",
     )
     link.add_argument(
-        "--mb", type=float, default=10.0, metavar="N", help="payload that each end sends in a meeting, in 10^6 bytes (10)"
+        "--mb",
+        type=float,
+        default=10.0,
+        metavar="N",
+        help="payload that each end sends in a meeting, in 10^6 bytes (10)",
     )
     link.add_argument("--meetings", type=int, default=3, metavar="N", help="over one connection (3)")
     link.add_argument("--rounds", type=int, default=2, metavar="N", help="connections of each kind, in turns (2)")
-    link.add_argument("--line", metavar="LINE", help="also over such a line: RATE[,ROUND TRIP[,LOSS]], as in 20mbit,100ms,1%%")
+    link.add_argument(
+        "--line", metavar="LINE", help="also over such a line: RATE[,ROUND TRIP[,LOSS]], as in 20mbit,100ms,1%%"
+    )
     link.add_argument(
         "--cap-mbit",
         type=float,
@@ -133,7 +139,10 @@ def _add_link(experiments: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="also one payload each with this cap up and down: the rate at the receiver, and control beside it",
     )
     link.add_argument(
-        "--carriers", nargs="+", metavar="NAME", help="only these kinds of connections (all there are; tcp: bare, for comparison)"
+        "--carriers",
+        nargs="+",
+        metavar="NAME",
+        help="only these kinds of connections (all there are; tcp: bare, for comparison)",
     )
     link.add_argument("--seed", type=int, default=0, metavar="N", help="which packets are lost (0)")
     link.add_argument("--json", type=Path, metavar="FILE", help="the figures as JSON")

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from lowcomm_node.cli.swarm.lines import parse_line
 from lowcomm_node.cli.swarm.options import DEFAULT_CHAOS_EVERY_S, DEFAULT_MINUTES, MAX_NODES, SwarmOptions
 from lowcomm_node.settings.manifest import OptimizerConfig
 from lowcomm_node.settings.presets import OPTIMIZERS
@@ -62,14 +63,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "disks, and the first node dies for good; reported fault by fault, status 1 when a promise is broken",
     )
     trouble.add_argument(
+        "--line",
+        metavar="LINE",
+        help="each node in a network of its own at the end of such a line: RATE[,ROUND TRIP[,LOSS]], as in 20mbit,100ms,1%% or "
+        "50/10mbit,40ms (down/up); needs Linux and root",
+    )
+    trouble.add_argument(
+        "--behind-nat",
+        type=int,
+        default=0,
+        metavar="K",
+        help="with --line: the last K nodes are behind routers and cannot be dialled",
+    )
+    trouble.add_argument(
         "--join-late", type=int, default=0, metavar="N", help="additional nodes that join while the others train"
     )
     output = parser.add_argument_group("results")
     output.add_argument(
         "--compare",
-        choices=["local", "calm"],
+        choices=["local", "calm", "no-meetings"],
         help="afterwards train the same nodes on the same data: without meetings for as many steps (local), or with "
-        "meetings and without trouble up to the same progress (calm)",
+        "meetings and without trouble up to the same progress (calm); or, in the run itself, every second minute without meetings: "
+        "what they cost in tokens a second (no-meetings)",
     )
     output.add_argument("--json", type=Path, metavar="FILE", help="report (runs/swarm-DATE-TIME.json)")
     output.add_argument("--plot", type=Path, metavar="FILE", help="PNG plot (runs/swarm-DATE-TIME.png)")
@@ -100,6 +115,9 @@ def run(args: argparse.Namespace) -> int:
         optimizer=args.optimizer,
         kill_every_s=args.kill_every,
         chaos_every_s=args.chaos,
+        line=parse_line(args.line) if args.line else None,
+        line_words=args.line or "",
+        behind_nat=args.behind_nat,
         join_late=args.join_late,
         seed=args.seed,
         json_file=args.json,
@@ -107,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
         port_base=args.port_base,
         compare_local=args.compare == "local",
         compare_calm=args.compare == "calm",
+        compare_no_meetings=args.compare == "no-meetings",
         directory=args.dir,
         keep=args.keep,
         recordings=args.recordings,

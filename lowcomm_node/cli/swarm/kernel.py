@@ -51,8 +51,10 @@ def enter_network(descriptor: int) -> None:
 
 
 def open_tun(name: str) -> int:
-    """A network device in the calling thread's network whose other end is the file descriptor returned: a packet for each read and
-    write. It goes with its last descriptor. Raises OSError."""
+    """A device in the calling thread's network; each read of the descriptor is a packet out of it, each write one into it.
+
+    It goes with its last descriptor. Raises OSError.
+    """
     device = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH", name.encode(), _IFF_TUN | _IFF_NO_PI))

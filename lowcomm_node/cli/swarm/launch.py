@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ __all__ = [
     "CHAOS_VERDICT_KEEP_S",
     "IDENTITY_FILE",
     "NodePlace",
+    "RoomOf",
     "Workshop",
     "node_environment",
     "threads_per_node",
@@ -73,34 +74,51 @@ class NodePlace:
         return newest_state_file(self.directory)
 
 
+RoomOf = Callable[[str], Room | None]
+"""A network for the node of this name; None where there can be none."""
+
+
 class Workshop:
     """The swarm's directory: manifest, common node settings, one folder and one log per node."""
 
     def __init__(
-        self, directory: Path, manifest: Manifest, *, settings: NodeSettings, sandbox: Sandbox | None = None
+        self,
+        directory: Path,
+        manifest: Manifest,
+        *,
+        settings: NodeSettings,
+        sandbox: Sandbox | None = None,
+        room_of: RoomOf | None = None,
+        quiet_hours: str = "",
     ) -> None:
         """Write the manifest and what the nodes share of ``settings`` (device, data) into ``directory``.
 
-        With a sandbox nodes get networks and disks of their own, and settings that let a fault show within the run.
+        With a sandbox nodes get disks of their own, and settings that let a fault show within the run. ``room_of`` gives them
+        networks of their own.
         """
         self.directory = directory
         self._sandbox = sandbox
-        self._num_places = 0
+        self._room_of = room_of
         self.manifest_file = directory / "run.toml"
         self.manifest_file.write_text(manifest_template(manifest), encoding="utf-8")
         self.config_file = directory / "node.toml"
         self.config_file.write_text(
-            _node_settings(manifest, settings, is_chaotic=sandbox is not None), encoding="utf-8"
+            _node_settings(
+                manifest,
+                settings,
+                is_chaotic=sandbox is not None,
+                is_logged=sandbox is not None or room_of is not None,
+                quiet_hours=quiet_hours,
+            ),
+            encoding="utf-8",
         )
 
     def place(self, name: str, ports: NodePorts) -> NodePlace:
         """Make the node's directory."""
         directory = self.directory / name
         directory.mkdir(mode=0o700)
-        if self._sandbox is None:
-            return NodePlace(name=name, ports=ports, directory=directory)
-        self._num_places += 1
-        room, disk = self._sandbox.room(self._num_places), self._sandbox.disk(directory)
+        room = self._room_of(name) if self._room_of is not None else None
+        disk = self._sandbox.disk(directory) if self._sandbox is not None else None
         return NodePlace(name=name, ports=ports, directory=directory, room=room, disk=disk)
 
     def address(self, place: NodePlace) -> str:
@@ -132,12 +150,14 @@ def node_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith("LOWCOMM_")}
 
 
-def _node_settings(manifest: Manifest, settings: NodeSettings, *, is_chaotic: bool) -> str:
+def _node_settings(
+    manifest: Manifest, settings: NodeSettings, *, is_chaotic: bool, is_logged: bool, quiet_hours: str
+) -> str:
     """Settings all share.
 
     On one computer the directory is cheap, so members are looked up often and expire soon; and all nodes start at
     once, so the last may have to wait long for the first. Under chaos records expire sooner still, checkpoints are written all
-    the time, half meetings are counted within the run and not after two minutes, and the logs tell of each meeting.
+    the time, half meetings are counted within the run and not after two minutes. ``is_logged``: the logs tell of each meeting.
     """
     eval_every = max(_MIN_EVAL_EVERY_STEPS, manifest.training.total_steps // _LOOKS_PER_RUN)
     return "\n".join(
@@ -155,7 +175,8 @@ def _node_settings(manifest: Manifest, settings: NodeSettings, *, is_chaotic: bo
             *(["[checkpoint]", f"every_s = {_CHAOS_CHECKPOINT_S}"] if is_chaotic else []),
             *(["[meeting]", f"verdict_keep_s = {CHAOS_VERDICT_KEEP_S}"] if is_chaotic else []),
             "[log]",
-            *(['format = "json"', 'level = "debug"'] if is_chaotic else ['format = "text"']),
+            *(['format = "json"', 'level = "debug"'] if is_logged else ['format = "text"']),
+            *(["[bandwidth]", f"quiet_hours = {toml_value(quiet_hours)}"] if quiet_hours else []),
             "",
         ]
     )

@@ -82,7 +82,7 @@ class _Line:
         self.jitter_s = shape.jitter_ms / 1e3
         self.loss = shape.loss
         self.queue_s = shape.queue_ms / 1e3
-        self.chance = Random(seed)  # noqa: S311 - weather, not a secret
+        self.chance = Random(seed)
         self.up_free_at = self.down_free_at = self.last_arrival = 0.0
         self.leaving: deque[tuple[float, bytes]] = deque()
         self.is_cut = False

@@ -78,7 +78,9 @@ def _with_address(packet: bytes, at: int, address: bytes) -> bytes:
             continue  # sent without one
         total = ~before & 0xFFFF
         for part in (0, 2):
-            total += (~int.from_bytes(old[part : part + 2], "big") & 0xFFFF) + int.from_bytes(address[part : part + 2], "big")
+            total += (~int.from_bytes(old[part : part + 2], "big") & 0xFFFF) + int.from_bytes(
+                address[part : part + 2], "big"
+            )
         while total >> 16:
             total = (total & 0xFFFF) + (total >> 16)
         changed[checksum_at : checksum_at + 2] = (~total & 0xFFFF).to_bytes(2, "big")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lowcomm_node.cli.swarm.lines import LineShape
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.load import read_manifest
 from lowcomm_node.settings.manifest import Manifest, OptimizerConfig
@@ -19,6 +20,8 @@ _MIN_KILL_EVERY_S = 3.0
 _MIN_CHAOS_EVERY_S = 1.0
 _MIN_CHAOS_NODES = 4
 """One dies for good, and faults hit only while three are well."""
+_LEAST_COMPARED_S = 300.0
+"""Two minutes until all nodes train, and one with meetings and one without."""
 _LAST_PORT = 65535
 _FIRST_UNPRIVILEGED_PORT = 1024
 _MAX_SOCKET_PATH_BYTES = 100
@@ -42,6 +45,11 @@ class SwarmOptions:
     """Seconds between two kill -9; 0 is never."""
     chaos_every_s: float = 0.0
     """Seconds between two faults of random kinds, on average; 0 is never."""
+    line: LineShape | None = None
+    """Each node at the end of such a line, in a network of its own; None: all share the computer's."""
+    line_words: str = ""
+    behind_nat: int = 0
+    """So many of the nodes at the start, the last ones, cannot be dialled."""
     join_late: int = 0
     seed: int | None = None
     """Seed of the run and of the choice of victims; None keeps the manifest's."""
@@ -50,6 +58,8 @@ class SwarmOptions:
     port_base: int | None = None
     compare_local: bool = False
     compare_calm: bool = False
+    compare_no_meetings: bool = False
+    """Every second minute without meetings."""
     directory: Path | None = None
     keep: bool = False
     recordings: Path | None = None
@@ -70,6 +80,7 @@ class SwarmOptions:
         self._check_trouble()
         if not 0 <= self.join_late <= MAX_NODES:
             _refuse("--join-late", self.join_late, f"0 to {MAX_NODES}")
+        self._check_lines()
         if self.seed is not None and not 0 <= self.seed < 2**63:
             _refuse("--seed", self.seed, "0 to 2^63 - 1")
         highest = _LAST_PORT - PORTS_PER_NODE * self.members_max + 1
@@ -120,6 +131,16 @@ class SwarmOptions:
             raise ConfigError(f"--chaos needs --nodes {_MIN_CHAOS_NODES} or more: the first of them is killed for good")
         if self.chaos_every_s and self.kill_every_s:
             raise ConfigError("--chaos and --kill-every exclude each other: chaos kills too")
+
+    def _check_lines(self) -> None:
+        if self.behind_nat and self.line is None:
+            raise ConfigError("--behind-nat needs --line: the router is part of the line")
+        if self.behind_nat and not 0 < self.behind_nat < self.nodes:
+            _refuse("--behind-nat", self.behind_nat, f"less than --nodes {self.nodes}: the first one must be reachable")
+        if self.compare_no_meetings and (self.limit_s is None or self.limit_s < _LEAST_COMPARED_S):
+            raise ConfigError(
+                f"--compare no-meetings needs --minutes {_LEAST_COMPARED_S / 60:g} or more: they are taken in turns"
+            )
 
     def _check_directory(self, directory: Path) -> None:
         _check_is_new("--dir", directory)

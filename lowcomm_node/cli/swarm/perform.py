@@ -1,12 +1,14 @@
 """``lowcomm-node swarm`` from its options to its exit status: prepare, run, judge, compare, report."""
 
 import contextlib
+import math
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -23,12 +25,16 @@ from lowcomm_node.cli.swarm.fleet import Fleet
 from lowcomm_node.cli.swarm.havoc import Havoc
 from lowcomm_node.cli.swarm.interrupts import Interrupts
 from lowcomm_node.cli.swarm.launch import CHAOS_VERDICT_KEEP_S, NodePlace, Workshop, threads_per_node
+from lowcomm_node.cli.swarm.line_report import line_table
 from lowcomm_node.cli.swarm.observe import Observer
 from lowcomm_node.cli.swarm.options import SwarmOptions
 from lowcomm_node.cli.swarm.plot import plot_swarm
 from lowcomm_node.cli.swarm.ports import choose_ports
 from lowcomm_node.cli.swarm.report import SwarmReport, make_report, write_report
 from lowcomm_node.cli.swarm.sandbox import Sandbox
+from lowcomm_node.cli.swarm.shaped import local_seconds, report_lines, room_maker, shaping_for
+from lowcomm_node.cli.swarm.shaping import Shaping
+from lowcomm_node.cli.swarm.throughput import ThroughputReport, compare_minutes, quiet_minutes, throughput_table
 from lowcomm_node.cli.swarm.timeline import Timeline
 from lowcomm_node.cli.swarm.verdict import report_table, verdict
 from lowcomm_node.cli.swarm.view import View, view_for
@@ -41,6 +47,8 @@ from lowcomm_node.units import PeerId
 
 __all__ = ["perform"]
 
+_MINUTES_TO_START = 2
+"""Before the first minute without meetings: all nodes shall be there."""
 _FAULTS_PER_ABSENCE = 3
 """So many of the kinds of faults keep a node from training for a while."""
 _MEMORY_OVER_VERDICT = 2.0
@@ -50,13 +58,22 @@ _MEMORY_OVER_VERDICT = 2.0
 def perform(options: SwarmOptions, console: Console) -> int:
     """Run a swarm; returns the exit status. Raises LowcommError for what keeps it from starting."""
     options.check()
-    with Interrupts() as interrupts, _directory(options, console) as directory, _sandbox(options) as sandbox:
+    with (
+        Interrupts() as interrupts,
+        _directory(options, console) as directory,
+        _sandbox(options) as sandbox,
+        shaping_for(options, options.seed or 0) as shaping,
+    ):
         with view_for(console) as view:
-            performance = _Performance(options, directory, view, interrupts, sandbox)
+            performance = _Performance(options, directory, view, interrupts, sandbox, shaping)
             report = performance.report()
         console.print(report_table(report))
         if report.chaos is not None:
             console.print(chaos_table(report.chaos))
+        if report.line is not None:
+            console.print(line_table(report.line))
+        if report.throughput is not None:
+            console.print(throughput_table(report.throughput))
         console.print(verdict(report), soft_wrap=True, highlight=False)
         for what, path in performance.written.items():
             console.print(f"{what}: {path}", soft_wrap=True, highlight=False)
@@ -69,10 +86,17 @@ class _Performance:
     """One swarm with everything around it."""
 
     def __init__(
-        self, options: SwarmOptions, directory: Path, view: View, interrupts: Interrupts, sandbox: Sandbox | None
+        self,
+        options: SwarmOptions,
+        directory: Path,
+        view: View,
+        interrupts: Interrupts,
+        sandbox: Sandbox | None,
+        shaping: Shaping | None,
     ) -> None:
         self._options = options
         self._sandbox = sandbox
+        self._shaping = shaping
         self._directory = directory
         self._view = view
         self._interrupts = interrupts
@@ -87,9 +111,23 @@ class _Performance:
         manifest = self._manifest()
         self._view.say(f"optimizer {manifest.optimizer.kind}; meetings: {periods_text(manifest)}")
         self._run_id = run_id(manifest)
-        workshop = Workshop(self._directory, manifest, settings=self._settings, sandbox=self._sandbox)
+        quiet_from = datetime.now().astimezone()  # the clock that quiet hours go by
+        quiet_minute = quiet_from.hour * 60 + quiet_from.minute + _MINUTES_TO_START
+        quiet_hours = ""
+        if self._options.compare_no_meetings and self._options.limit_s is not None:
+            quiet_hours = quiet_minutes(quiet_minute, int(self._options.limit_s / 120) + _MINUTES_TO_START)
+        workshop = Workshop(
+            self._directory,
+            manifest,
+            settings=self._settings,
+            sandbox=self._sandbox,
+            room_of=room_maker(self._options, self._sandbox, self._shaping),
+            quiet_hours=quiet_hours,
+        )
         ports = choose_ports(self._options.members_max, self._options.port_base)
         places = [workshop.place(f"n{index}", of_node) for index, of_node in enumerate(ports)]
+        if self._shaping is not None:
+            self._shaping.start()
         fleet = Fleet(workshop.command)
         with Watcher() as watcher:
             observer = Observer(fleet, watcher, nodes=self._options.nodes, spread_of=_sketch_spread)
@@ -104,6 +142,8 @@ class _Performance:
                 seed=manifest.seed,
             )
             conductor.run()
+            ran_s = (datetime.now().astimezone() - quiet_from).total_seconds()
+            began_at = local_seconds(quiet_from) + ran_s - observer.elapsed_s
         if self._options.recordings is not None and self._options.recordings.is_dir():
             shutil.copy(workshop.manifest_file, self._options.recordings)
             self.written["recordings"] = self._options.recordings
@@ -118,6 +158,10 @@ class _Performance:
         )
         if conductor.havoc is not None:
             report = replace(report, chaos=self._chaos_report(conductor.havoc, conductor.ending))
+        if self._shaping is not None:
+            report = replace(report, line=report_lines(self._options, places, self._shaping, report))
+        if quiet_hours:
+            report = replace(report, throughput=self._throughput(observer, began_at, quiet_minute))
         live = [place for place in places if place.name in conductor.ending.live]
         try:
             report = self._judge(report, manifest, live)
@@ -134,6 +178,16 @@ class _Performance:
         plot_swarm(observer.history, report, plot_file)
         self.written["plot"] = plot_file
         return report
+
+    def _throughput(self, observer: Observer, began_at: float, quiet_minute: int) -> ThroughputReport:
+        """``began_at``: the begin of the run's clock, in seconds since the midnight that ``quiet_minute`` counts from."""
+        all_train_s = [points[0].time_s for points in observer.history.nodes.values() if points]
+        return compare_minutes(
+            observer.history.swarm,
+            began_at=began_at,
+            from_minute=quiet_minute,
+            whole_from_s=max(all_train_s) if len(all_train_s) >= self._options.nodes else math.inf,
+        )
 
     def _chaos_report(self, havoc: Havoc, ending: Ending) -> ChaosReport:
         skipped: dict[Fault, str] = {}

@@ -14,7 +14,9 @@ from lowcomm_node.cli.swarm.chaos_report import CalmReport, ChaosReport
 from lowcomm_node.cli.swarm.conductor import Ending
 from lowcomm_node.cli.swarm.fleet import IncidentKind
 from lowcomm_node.cli.swarm.history import History
+from lowcomm_node.cli.swarm.line_report import LineReport
 from lowcomm_node.cli.swarm.lives import Ledger, ddp_bytes
+from lowcomm_node.cli.swarm.throughput import ThroughputReport
 from lowcomm_node.errors import StoreError
 
 __all__ = ["NodeReport", "SwarmReport", "make_report", "write_report"]
@@ -103,6 +105,10 @@ class SwarmReport:
     """Null unless ``--chaos``."""
     calm: CalmReport | None = None
     """Null unless ``--compare calm``."""
+    line: LineReport | None = None
+    """Null unless ``--line``."""
+    throughput: ThroughputReport | None = None
+    """Null unless ``--compare no-meetings``."""
     run_id: str = ""
     run_name: str = ""
     seed: int = 0

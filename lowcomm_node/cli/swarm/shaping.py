@@ -10,6 +10,8 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
+import psutil
+
 from lowcomm_node.cli.swarm import kernel
 from lowcomm_node.cli.swarm.emulator import Plug, plan_to_json
 from lowcomm_node.cli.swarm.kernel import Namespace
@@ -120,6 +122,16 @@ class Shaping:
         self.order("tell")
         line = self._process.stdout.readline()
         return [Traffic(**told) for told in json.loads(line)] if line else []
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time of the process that carries the packets."""
+        if self._process is None:
+            return 0.0
+        with contextlib.suppress(psutil.Error):
+            times = psutil.Process(self._process.pid).cpu_times()
+            return float(times.user + times.system)
+        return 0.0
 
     def number_of(self, room: Room) -> int:
         """Of one of these rooms."""

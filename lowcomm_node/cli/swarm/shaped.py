@@ -1,0 +1,72 @@
+"""A swarm over shaped lines: its networks while it runs, and its report of them afterwards."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from lowcomm_node.cli.swarm.launch import NodePlace, RoomOf
+from lowcomm_node.cli.swarm.line_report import LineReport, make_line_report, read_durations
+from lowcomm_node.cli.swarm.options import SwarmOptions
+from lowcomm_node.cli.swarm.report import SwarmReport
+from lowcomm_node.cli.swarm.sandbox import Sandbox
+from lowcomm_node.cli.swarm.shaping import Shaping
+
+__all__ = ["local_seconds", "report_lines", "room_maker", "shaping_for"]
+
+
+@contextlib.contextmanager
+def shaping_for(options: SwarmOptions, seed: int) -> Iterator[Shaping | None]:
+    """The emulated internet that the user asked for, if any; gone afterwards. Raises ShapingError."""
+    if options.line is None:
+        yield None
+        return
+    shaping = Shaping(seed=seed)
+    try:
+        yield shaping
+    finally:
+        shaping.close()
+
+
+def room_maker(options: SwarmOptions, sandbox: Sandbox | None, shaping: Shaping | None) -> RoomOf | None:
+    """Who makes the nodes' networks: lines before the plain ones of chaos."""
+    if shaping is not None and options.line is not None:
+        line, first_behind = options.line, options.nodes - options.behind_nat
+        return lambda name: shaping.room(line, is_behind_nat=first_behind <= int(name[1:]) < options.nodes)
+    if sandbox is not None:
+        return lambda name: sandbox.room(1 + int(name[1:]))
+    return None
+
+
+def report_lines(
+    options: SwarmOptions, places: Sequence[NodePlace], shaping: Shaping, report: SwarmReport
+) -> LineReport | None:
+    """To be made while the shaping still runs."""
+    if options.line is None:
+        return None
+    behind = [place.name for place in places[: options.nodes][options.nodes - options.behind_nat :]]
+    hidden = {report.per_node[name].peer_id for name in behind if name in report.per_node}
+    durations: list[float] = []
+    with_nat = 0
+    for place in places:
+        if not place.log_file.is_file():
+            continue
+        with place.log_file.open(encoding="utf-8", errors="replace") as log:
+            for partner, seconds in read_durations(log):
+                durations.append(seconds)
+                with_nat += place.name in behind or partner in hidden
+    return make_line_report(
+        options.line,
+        options.line_words,
+        durations_s=durations,
+        with_nat=with_nat,
+        behind_nat=behind,
+        payload_bytes=report.bytes_sent_total,
+        meetings=report.meetings_completed,
+        traffic=shaping.traffic(),
+        emulator_cpu_s=shaping.cpu_s,
+    )
+
+
+def local_seconds(now: datetime) -> float:
+    """Seconds since midnight by the clock that quiet hours go by."""
+    return now.hour * 3600 + now.minute * 60 + now.second + now.microsecond / 1e6

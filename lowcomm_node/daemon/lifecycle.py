@@ -214,6 +214,7 @@ class Node:
         await self._network.open(
             run,
             found.canonical,
+            manifest,
             ready,
             self._runtime,
             is_meeting=lambda: bool(core.phase()),

@@ -6,7 +6,7 @@ The newest connection of a meeting is the one that counts; older ones end withou
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import grpc
@@ -19,7 +19,7 @@ from lowcomm_node.adapters.meeting_stream import FrameTransport, MeetingStream
 from lowcomm_node.core.messages import Answer, Busy, Close, Message, Offer, StreamPlan
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError
 from lowcomm_node.ports import MeetingSink
-from lowcomm_node.units import Codec, MeetingId, Stream
+from lowcomm_node.units import Codec, MeetingId, PeerId, Stream
 from lowcomm_node.wire.frames import decode_frame, to_frames
 from lowcomm_node.wire.meeting import MeetingLimits, MeetingReader
 
@@ -42,6 +42,7 @@ class GrpcLink:
         limits: what this node is and takes.
         channels: connections to other nodes, shared with the state client.
         line: what frames wait for where it is capped.
+        caller: who has made a call; ends it when that is not proven.
         stall_timeout_s: seconds without a sign of life, while it is the peer's turn, after which a stream ends.
             Should be longer than the core's own deadline for a phase.
         max_incoming: streams answered at a time; one more is told that this node is busy.
@@ -57,6 +58,7 @@ class GrpcLink:
         limits: MeetingLimits,
         channels: ChannelCache,
         line: Line | None = None,
+        caller: Callable[["grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[PeerId]],
         stall_timeout_s: float = 30.0,
         max_incoming: int = 16,
         on_bytes: BytesCounted | None = None,
@@ -67,6 +69,7 @@ class GrpcLink:
         self._limits = limits
         self._channels = channels
         self._line = line or Line()
+        self._caller = caller
         self._stall_timeout_s = stall_timeout_s
         self._max_incoming = max_incoming
         self._on_bytes = on_bytes
@@ -83,13 +86,13 @@ class GrpcLink:
         method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._serve)
         return grpc.method_handlers_generic_handler("lowcomm.v1.Meetings", {"Meet": method})
 
-    def open(self, meeting_id: MeetingId, grpc_address: str, message: Message) -> None:
-        """Dial and send the first message; failure is reported to the sink."""
+    def open(self, meeting_id: MeetingId, peer: PeerId, message: Message) -> None:
+        """Connect to ``peer`` and send the first message; failure is reported to the sink."""
         transport = ClientTransport()
-        stream = self._stream(transport, meeting_id)
+        stream = self._stream(transport, meeting_id, peer)
         self._replace(self._outgoing, meeting_id, stream)
         stream.send(message)
-        task = asyncio.create_task(self._dial(stream, transport, grpc_address, meeting_id))
+        task = asyncio.create_task(self._dial(stream, transport, peer, meeting_id))
         self._tasks.add(task)
         task.add_done_callback(self._dialled)
 
@@ -149,7 +152,7 @@ class GrpcLink:
         if self._on_refused is not None:
             self._on_refused(error.reason)
 
-    def _stream(self, transport: FrameTransport, meeting_id: MeetingId | None) -> MeetingStream:
+    def _stream(self, transport: FrameTransport, meeting_id: MeetingId | None, peer: PeerId) -> MeetingStream:
         return MeetingStream(
             transport=transport,
             owner=self,
@@ -157,6 +160,7 @@ class GrpcLink:
             stall_timeout_s=self._stall_timeout_s,
             meeting_id=meeting_id,
             line=self._line,
+            peer=peer,
         )
 
     def _replace(self, streams: dict[MeetingId, MeetingStream], meeting_id: MeetingId, stream: MeetingStream) -> None:
@@ -166,17 +170,17 @@ class GrpcLink:
             older.abandon()
 
     async def _dial(
-        self, stream: MeetingStream, transport: ClientTransport, address: str, meeting_id: MeetingId
+        self, stream: MeetingStream, transport: ClientTransport, peer: PeerId, meeting_id: MeetingId
     ) -> None:
         try:
-            async with self._channels.lend(address) as channel:
+            async with self._channels.lend(peer) as lent:
                 if stream.is_closing:
                     return  # given up while the connection was being made
-                async with transport.call(channel):
+                async with transport.call(lent):
                     reason = await stream.run()
-        except LinkError as error:
-            _log.debug("dial_failed address=%s detail=%s", address, error.detail)
-            reason = error.reason
+        except (LinkError, RemoteProtocolError) as error:
+            _log.debug("dial_failed peer=%s detail=%s", peer, error.detail)
+            reason = str(error.reason)
         self._over(self._outgoing, meeting_id, stream, reason)
 
     def _dialled(self, task: asyncio.Task[None]) -> None:
@@ -185,12 +189,13 @@ class GrpcLink:
             _log.error("meeting_stream_fault", exc_info=error)
 
     async def _serve(self, _: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        peer = await self._caller(context)
         transport = ServerTransport(context)
         if self._num_incoming >= self._max_incoming:
-            await self._turn_away(transport)
+            await self._turn_away(transport, peer)
             return
         self._num_incoming += 1
-        stream = self._stream(transport, None)
+        stream = self._stream(transport, None, peer)
         reason = "disconnect"
         try:
             reason = await stream.run()
@@ -199,9 +204,9 @@ class GrpcLink:
             if stream.meeting_id is not None:
                 self._over(self._incoming, stream.meeting_id, stream, reason)
 
-    async def _turn_away(self, transport: ServerTransport) -> None:
+    async def _turn_away(self, transport: ServerTransport, peer: PeerId) -> None:
         """Say Busy in a frame; the header that names the meeting is all that is read."""
-        reader = MeetingReader(self._limits)
+        reader = MeetingReader(self._limits, peer)
         with suppress(LinkError, TimeoutError):
             async with asyncio.timeout(_TURN_AWAY_S):
                 data = await transport.read()

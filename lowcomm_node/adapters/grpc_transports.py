@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import grpc
 import grpc.aio
 
+from lowcomm_node.adapters.grpc_endpoints import Lent
 from lowcomm_node.errors import LinkError
 
 __all__ = ["MEET_PATH", "ClientTransport", "ServerTransport"]
@@ -23,9 +24,9 @@ class ClientTransport:
         self._call: grpc.aio.StreamStreamCall[bytes, bytes] | None = None
 
     @asynccontextmanager
-    async def call(self, channel: grpc.aio.Channel) -> AsyncIterator[None]:
-        """Hold a stream over ``channel``; whatever is left of it afterwards is cancelled."""
-        self._call = channel.stream_stream(MEET_PATH)()
+    async def call(self, lent: Lent) -> AsyncIterator[None]:
+        """Hold a stream over a channel; whatever is left of it afterwards is cancelled."""
+        self._call = lent.channel.stream_stream(MEET_PATH)(metadata=lent.metadata)
         try:
             yield
         finally:

@@ -12,7 +12,7 @@ from typing import Protocol
 from lowcomm_node.adapters.line import Line
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, Refusal, Verdict
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError
-from lowcomm_node.units import MeetingId
+from lowcomm_node.units import MeetingId, PeerId
 from lowcomm_node.wire.assembly import payload_digest
 from lowcomm_node.wire.frames import decode_frame, to_frames
 from lowcomm_node.wire.meeting import MeetingLimits, MeetingReader
@@ -73,6 +73,7 @@ class MeetingStream:
         stall_timeout_s: float,
         meeting_id: MeetingId | None,
         line: Line,
+        peer: PeerId,
     ) -> None:
         self._transport = transport
         self._owner = owner
@@ -83,6 +84,8 @@ class MeetingStream:
         self._line = line
         self.meeting_id = meeting_id
         """None on the answerer until the first message is complete."""
+        self.peer = peer
+        """Who is at the other end, as it has proven."""
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
         self._outbox: deque[Message] = deque()
         self._wake = asyncio.Event()
@@ -147,7 +150,7 @@ class MeetingStream:
             self._ended.set_result(reason)
 
     async def _read(self) -> None:
-        reader = MeetingReader(self._limits)
+        reader = MeetingReader(self._limits, self.peer)
         frame_bytes = 0
         is_final = False
         try:

@@ -38,6 +38,8 @@ class Member:
     has_state: bool
     expires_at: float
     """DHT time, Unix seconds."""
+    certificate: bytes = b""
+    """What it must show on a connection (``wire.certificate``); empty when it speaks no TLS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

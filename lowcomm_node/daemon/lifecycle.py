@@ -202,6 +202,7 @@ class Node:
         await self._network.open(
             run,
             found.canonical,
+            manifest,
             ready,
             self._runtime,
             is_meeting=lambda: bool(core.phase()),

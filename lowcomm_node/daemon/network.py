@@ -1,24 +1,29 @@
 """Everything of a node that talks to other nodes: directory, gRPC server, link, state download. One life each."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from lowcomm_node import PROTOCOL_VERSION
+from lowcomm_node.adapters.certificate import Certificate
+from lowcomm_node.adapters.channel_service import ChannelService
+from lowcomm_node.adapters.contacts import Contacts
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
 from lowcomm_node.adapters.grpc_link import GrpcLink
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.line import Line
+from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
 from lowcomm_node.adapters.state_service import StateService
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.pacing import Pacer
+from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.daemon.recorder import Recorder
-from lowcomm_node.errors import DirectoryError, NoPeerError
+from lowcomm_node.errors import DirectoryError, NoPeerError, RemoteProtocolError
 from lowcomm_node.ports import (
     ChildLedger,
     Directory,
@@ -29,10 +34,12 @@ from lowcomm_node.ports import (
     StateClient,
     Welcome,
 )
+from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import MeetingSettings, NetworkSettings
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.train.messages import Ready
-from lowcomm_node.units import RunId
+from lowcomm_node.units import PeerId, RunId
+from lowcomm_node.wire.channel import NO_CERTIFICATE
 from lowcomm_node.wire.meeting import MeetingLimits
 
 __all__ = ["Network"]
@@ -67,29 +74,33 @@ class Network:
         self._line = line
         self._recorder = recorder
         self._log = get_logger("network")
+        self._certificate = Certificate.of(identity) if settings.tls == "on" else None
         self._dht = HivemindDirectory(
             identity=identity,
             settings=settings,
             initial_peers=peers,
             socket_dir=state_dir / "p2p",
-            protocol_version=PROTOCOL_VERSION,
+            versions=SPOKEN,
+            certificate=self._certificate.short if self._certificate is not None else b"",
             on_restart=lambda _count: recorder.metrics.dht_restarted(),
             ledger=children,
         )
         self._directory: Directory = self._dht
         self._identity = identity
-        self._channels = ChannelCache(window_bytes=line.window_bytes)
+        self._contacts = Contacts()
+        self._introduction = Introduction(identity, SPOKEN)
+        self._channels = ChannelCache(
+            self._contacts,
+            self._introduction,
+            window_bytes=line.window_bytes,
+            allow_plaintext=self._certificate is None,
+            on_refused=self._refused_by,
+        )
         self._server: GrpcServer | None = None
         self._link: GrpcLink | None = None
         self._shelf = SnapshotShelf(state_dir / "snapshots")
         self._welcome: Welcome | None = None
-        self.state_client: StateClient = GrpcStateClient(
-            channels=self._channels,
-            protocol_version=PROTOCOL_VERSION,
-            shelf=self._shelf,
-            on_received=lambda num_bytes: recorder.metrics.state_moved("received", num_bytes),
-            line=line,
-        )
+        self._state_client: StateClient | None = None
         self.join_address = ""
         """What others pass to --peers; empty before the directory is up."""
 
@@ -104,6 +115,13 @@ class Network:
         if self._link is None:
             raise DirectoryError("the link is not open yet")
         return self._link
+
+    @property
+    def state_client(self) -> StateClient:
+        """Downloads other members' state. Only after ``open``."""
+        if self._state_client is None:
+            raise DirectoryError("the node is in no run yet")
+        return self._state_client
 
     async def start(self, remembered: Sequence[str] = (), *, may_be_alone: bool = False) -> bool:
         """Bring the directory up, with the help of peers remembered from an earlier life. True when somebody is there.
@@ -123,12 +141,14 @@ class Network:
     async def hello(self) -> Welcome:
         """Ask the given peers for their run. Raises NoPeerError, DirectoryError."""
         self._welcome = await self._patiently(lambda: self._directory.hello(None))
+        self._contacts.learn(self._welcome.member)
         return self._welcome
 
     async def open(
         self,
         run: RunId,
         canonical: bytes,
+        manifest: Manifest,
         ready: Ready,
         sink: MeetingSink,
         *,
@@ -137,10 +157,20 @@ class Network:
         fingerprints: FingerprintSource,
     ) -> None:
         """Open the port for meetings and downloads, and tell whoever asks about the run."""
+        protocol_version = manifest.protocol_version
+        self._introduction.enter(run)
+        doorman = ChannelService(
+            identity=self._identity,
+            run_id=run,
+            protocol_version=protocol_version,
+            certificate_sha256=self._certificate.sha256 if self._certificate is not None else NO_CERTIFICATE,
+            admit=lambda _peer, _admission: math.inf,
+            on_refused=lambda error: self._recorder.rejected(error.reason, error.detail),
+        )
         limits = MeetingLimits(
             run_id=run,
             peer_id=self._identity.peer_id,
-            protocol_version=PROTOCOL_VERSION,
+            protocol_version=protocol_version,
             max_payload_bytes=_largest_payload_bytes(ready),
             max_tensors=len(ready.shapes),
         )
@@ -149,17 +179,22 @@ class Network:
             limits=limits,
             channels=self._channels,
             line=self._line,
+            caller=doorman.caller,
             stall_timeout_s=_STALL_OVER_DEADLINE * self._patience.deadline_s,
             on_bytes=self._recorder.wire_bytes,
             on_refused=lambda reason: self._recorder.rejected(reason, "refused on the wire"),
         )
         self._server = GrpcServer(
-            host=self._settings.host, port=self._settings.grpc_port, window_bytes=self._line.window_bytes
+            host=self._settings.host,
+            port=self._settings.grpc_port,
+            certificate=self._certificate,
+            gate=doorman.gate(),
+            window_bytes=self._line.window_bytes,
         )
         await self._shelf.take_up()
         states = StateService(
             run_id=run,
-            protocol_version=PROTOCOL_VERSION,
+            protocol_version=protocol_version,
             source=snapshots,
             fingerprint=fingerprints,
             shelf=self._shelf,
@@ -167,11 +202,19 @@ class Network:
             line=self._line,
             is_meeting=is_meeting,
             on_sent=lambda num_bytes: self._recorder.metrics.state_moved("sent", num_bytes),
+            caller=doorman.caller,
         )
-        port = await self._server.start([self._link.handler(), states.handler()])
+        self._state_client = GrpcStateClient(
+            channels=self._channels,
+            protocol_version=protocol_version,
+            shelf=self._shelf,
+            on_received=lambda num_bytes: self._recorder.metrics.state_moved("received", num_bytes),
+            line=self._line,
+        )
+        port = await self._server.start([doorman.handler(), self._link.handler(), states.handler()])
         host = self._settings.announce_host or self._settings.host
         self._dht.grpc_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        await self._directory.serve_hello(run, canonical)
+        await self._directory.serve_hello(run, canonical, protocol_version)
 
     @property
     def known_addresses(self) -> tuple[str, ...]:
@@ -180,7 +223,9 @@ class Network:
 
     def verify(self, signed_record: bytes) -> Member:
         """Check a record that came in an offer. Raises RemoteProtocolError."""
-        return self._directory.verify(signed_record)
+        member = self._directory.verify(signed_record)
+        self._contacts.learn(member)
+        return member
 
     @property
     def record(self) -> bytes:
@@ -193,7 +238,10 @@ class Network:
 
     async def members(self) -> tuple[Member, ...]:
         """A sample of live members; none when the DHT does not answer this time."""
-        return await self._counted("get", self._directory.members) or ()
+        members = await self._counted("get", self._directory.members) or ()
+        for member in members:
+            self._contacts.learn(member)
+        return members
 
     async def donors(self) -> tuple[Member, ...]:
         """Who might give its state: the sample, and the peer that told us of the run."""
@@ -217,6 +265,10 @@ class Network:
         self._shelf.close()
         await self._channels.close()
         await self._dht.stop()
+
+    def _refused_by(self, peer: PeerId, error: RemoteProtocolError) -> None:
+        """A peer has shown something wrong, or will have nothing to do with us: whoever looks after this node should know."""
+        self._recorder.rejected(error.reason, f"{peer}: {error.detail}")
 
     async def _counted(self, operation: str, request: Callable[[], Awaitable[_T]]) -> _T | None:
         try:

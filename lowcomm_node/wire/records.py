@@ -11,6 +11,7 @@ from lowcomm_node.core.events import Member
 from lowcomm_node.core.membership import Bucket
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
 from lowcomm_node.units import RunId
+from lowcomm_node.wire.certificate import CERTIFICATE_BYTES
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.limits import MAX_RECORD_BYTES
 from lowcomm_node.wire.peer_id import peer_id_from_bytes, peer_id_to_bytes, verify
@@ -35,6 +36,7 @@ def sign_member(member: Member, *, run_id: RunId, protocol_version: int, sign: C
         progress_steps=member.progress_steps,
         has_state=member.has_state,
         expires_at=member.expires_at,
+        certificate=member.certificate,
     ).SerializeToString()
     return records_pb2.SignedRecord(record=record, signature=sign(_SIGNED_PREFIX + record)).SerializeToString()
 
@@ -67,12 +69,15 @@ def read_member(data: bytes, *, run_id: RunId, protocol_version: int, now: float
         raise RemoteProtocolError(RefusalReason.MALFORMED, "an address that is not host:port")
     if not (isfinite(record.progress_steps) and 0.0 <= record.progress_steps <= _MAX_PROGRESS_STEPS):
         raise RemoteProtocolError(RefusalReason.MALFORMED, f"progress of {record.progress_steps} steps")
+    if len(record.certificate) not in (0, CERTIFICATE_BYTES):
+        raise RemoteProtocolError(RefusalReason.MALFORMED, f"a certificate of {len(record.certificate)} bytes")
     return Member(
         peer=peer_id_from_bytes(record.peer_id),
         grpc_address=record.grpc_address,
         progress_steps=record.progress_steps,
         has_state=record.has_state,
         expires_at=record.expires_at,
+        certificate=record.certificate,
     )
 
 

@@ -1,27 +1,92 @@
 """Nodes on loopback for the adapters' tests."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import grpc
 import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
+from lowcomm_node.adapters.certificate import Certificate
+from lowcomm_node.adapters.channel_service import ChannelService
+from lowcomm_node.adapters.contacts import Contacts
+from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer, Lent
 from lowcomm_node.adapters.grpc_link import GrpcLink
+from lowcomm_node.adapters.identity import Identity
+from lowcomm_node.adapters.introduction import Introduction
+from lowcomm_node.core.events import Member
 from lowcomm_node.core.messages import Message
+from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import Codec, MeetingId, PeerId, RunId, Stream
+from lowcomm_node.wire.channel import NO_CERTIFICATE
 from lowcomm_node.wire.meeting import MeetingLimits
 from lowcomm_node.wire.peer_id import peer_id_of_key
 
 RUN = RunId("ab" * 32)
 
 
+def somebody(number: int) -> Identity:
+    """An identity that is the same in every run of the tests."""
+    key = Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32)
+    return Identity(Path("nowhere"), peer_id_of_key(key.public_key().public_bytes_raw()), key)
+
+
 def some_peer(number: int) -> PeerId:
-    """A peer id that is the same in every run of the tests."""
-    return peer_id_of_key(Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32).public_key().public_bytes_raw())
+    """Its peer id."""
+    return somebody(number).peer_id
+
+
+def at(identity: Identity, address: str, *, tls: bool = True) -> Member:
+    """A record that says where a peer is."""
+    return Member(
+        peer=identity.peer_id,
+        grpc_address=address,
+        progress_steps=0.0,
+        has_state=True,
+        expires_at=1e10,
+        certificate=Certificate.of(identity).short if tls else b"",
+    )
+
+
+class Port:
+    """A node's port on loopback with what guards it; services are added by the test."""
+
+    def __init__(self, identity: Identity, *, port: int = 0, tls: bool = True) -> None:
+        self.identity = identity
+        self.refused: list[RefusalReason] = []
+        self.certificate = Certificate.of(identity) if tls else None
+        self.door = ChannelService(
+            identity=identity,
+            run_id=RUN,
+            protocol_version=1,
+            certificate_sha256=self.certificate.sha256 if self.certificate else NO_CERTIFICATE,
+            admit=self.admit,
+            on_refused=lambda error: self.refused.append(error.reason),
+        )
+        self.server = GrpcServer(host="127.0.0.1", port=port, certificate=self.certificate, gate=self.door.gate())
+        self.member = at(identity, "", tls=tls)
+
+    def admit(self, peer: PeerId, admission: bytes) -> float:
+        return math.inf
+
+    async def start(self, *handlers: grpc.GenericRpcHandler) -> Member:
+        """Serve; returns the record to find it by."""
+        port = await self.server.start([self.door.handler(), *handlers])
+        self.member = replace(self.member, grpc_address=f"127.0.0.1:{port}")
+        return self.member
+
+
+def channels_of(identity: Identity, contacts: Contacts, **options: object) -> ChannelCache:
+    """What a node of ``RUN`` connects to others by."""
+    introduction = Introduction(identity, SPOKEN)
+    introduction.enter(RUN)
+    return ChannelCache(contacts, introduction, connect_timeout_s=3.0, **options)  # type: ignore[arg-type]
 
 
 def run(scenario: Coroutine[Any, Any, None], *, timeout_s: float = 30.0) -> None:
@@ -35,11 +100,25 @@ def run(scenario: Coroutine[Any, Any, None], *, timeout_s: float = 30.0) -> None
         runner.run(bounded())
 
 
+@asynccontextmanager
+async def calling(identity: Identity, member: Member) -> AsyncIterator[Lent]:
+    """A connection of this identity to that member, for calls that need not follow the protocol."""
+    contacts = Contacts()
+    contacts.learn(member)
+    channels = channels_of(identity, contacts, allow_plaintext=True)
+    try:
+        async with channels.lend(member.peer) as lent:
+            yield lent
+    finally:
+        await channels.close()
+
+
 class LinkNode:
     """A link with its server and a sink that writes down what it gets, and may answer at once."""
 
-    def __init__(self, peer: PeerId, **options: object) -> None:
-        self.peer = peer
+    def __init__(self, identity: Identity, **options: object) -> None:
+        self.identity = identity
+        self.peer = identity.peer_id
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
         self.failures: asyncio.Queue[tuple[MeetingId, str]] = asyncio.Queue()
         self.progressed: list[MeetingId] = []
@@ -47,26 +126,29 @@ class LinkNode:
         self.bytes: dict[tuple[str, Stream, Codec], int] = {}
         self.overhead: dict[str, int] = {"sent": 0, "received": 0}
         self.answer: Callable[[Message], None] = lambda message: None
-        self.channels = ChannelCache(connect_timeout_s=3.0)
-        limits = MeetingLimits(run_id=RUN, peer_id=peer, protocol_version=1, max_payload_bytes=16 << 20, max_tensors=4)
+        self.contacts = Contacts()
+        self.channels = channels_of(identity, self.contacts)
+        self.port = Port(identity)
+        limits = MeetingLimits(
+            run_id=RUN, peer_id=self.peer, protocol_version=1, max_payload_bytes=16 << 20, max_tensors=4
+        )
         self.link = GrpcLink(
             sink=self,
             limits=limits,
             channels=self.channels,
+            caller=self.port.door.caller,
             on_bytes=self._count,
             on_overhead=self._count_overhead,
             on_refused=self.refused.append,
             **options,  # type: ignore[arg-type]
         )
-        self.server = GrpcServer(host="127.0.0.1", port=0)
-        self.address = ""
 
     async def start(self) -> None:
-        self.address = f"127.0.0.1:{await self.server.start([self.link.handler()])}"
+        await self.port.start(self.link.handler())
 
     async def stop(self) -> None:
         await self.link.stop()
-        await self.server.stop(0.1)
+        await self.port.server.stop(0.1)
         await self.channels.close()
 
     def message_received(self, message: Message) -> None:
@@ -90,10 +172,13 @@ class LinkNode:
 @asynccontextmanager
 async def link_nodes(count: int, **options: object) -> AsyncIterator[list[LinkNode]]:
     """Started links on loopback, stopped at the end whatever happens."""
-    nodes = [LinkNode(some_peer(number + 1), **options) for number in range(count)]
+    nodes = [LinkNode(somebody(number + 1), **options) for number in range(count)]
     try:
         for node in nodes:
             await node.start()
+        for node in nodes:
+            for other in nodes:
+                node.contacts.learn(other.port.member)
         yield nodes
     finally:
         for node in nodes:

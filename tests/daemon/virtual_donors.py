@@ -12,6 +12,7 @@ import grpc.aio
 import torch
 
 from lowcomm_node import PROTOCOL_VERSION
+from lowcomm_node.adapters.grpc_endpoints import Lent
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_service import StateService
 from lowcomm_node.core.events import Member
@@ -42,8 +43,8 @@ class World(Protocol):
     def now(self) -> float:
         """Seconds."""
 
-    def at(self, address: str) -> "Donor | None":
-        """Who answers there now."""
+    def at(self, peer: PeerId) -> "Donor | None":
+        """Whether it answers now."""
 
     def step(self, name: str) -> None:
         """Something is about to happen."""
@@ -86,13 +87,18 @@ def _failed(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
     return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
 
 
+async def _somebody(_context: object) -> PeerId:
+    """Who calls in this world needs no proof."""
+    return PeerId("me")
+
+
 class Donor:
     """A member that trains and gives its state; it may be away, silent or a liar."""
 
     def __init__(self, world: World, number: int, folder: Path) -> None:
         self.world = world
         self.number = number
-        self.address = f"donor{number}:1"
+        self.peer = PeerId(f"donor{number}")
         self.folder = folder
         self.is_up = False
         self.is_silent = False
@@ -116,6 +122,7 @@ class Donor:
             pacer=Pacer(1e6),
             is_meeting=lambda: False,
             on_sent=lambda _: None,
+            caller=_somebody,
         ).handler()
         self.is_up = True
 
@@ -139,8 +146,8 @@ class Donor:
 
     def member(self) -> Member:
         return Member(
-            peer=PeerId(f"peer{self.number}"),
-            grpc_address=self.address,
+            peer=self.peer,
+            grpc_address=f"{self.peer}:1",
             progress_steps=self.progress_steps,
             has_state=True,
             expires_at=1e12,
@@ -177,22 +184,22 @@ class Wire:
         self.world = world
 
     @asynccontextmanager
-    async def lend(self, address: str) -> AsyncIterator[Any]:
+    async def lend(self, peer: PeerId) -> AsyncIterator[Any]:
         await asyncio.sleep(LATENCY_S)
-        if self.world.at(address) is None:
-            raise LinkError("unreachable", address)
-        yield _Channel(self.world, address)
+        if self.world.at(peer) is None:
+            raise LinkError("unreachable", peer)
+        yield Lent(channel=_Channel(self.world, peer), metadata=())  # type: ignore[arg-type]
 
 
 class _Channel:
-    def __init__(self, world: World, address: str) -> None:
+    def __init__(self, world: World, peer: PeerId) -> None:
         self._world = world
-        self._address = address
+        self._peer = peer
 
-    def unary_unary(self, method: str) -> Callable[[bytes], Coroutine[Any, Any, bytes]]:
+    def unary_unary(self, method: str) -> Callable[..., Coroutine[Any, Any, bytes]]:
         name = method.rpartition("/")[2]
 
-        async def call(request: bytes) -> bytes:
+        async def call(request: bytes, *, metadata: tuple[()]) -> bytes:
             donor = await self._arrive(f"{name} asked")
             context = _Context()
             serving = as_nobody(donor.handler(method).unary_unary(request, context), "donor answers")
@@ -206,17 +213,17 @@ class _Channel:
 
         return call
 
-    def unary_stream(self, method: str) -> "Callable[[bytes], _Stream]":
-        def call(request: bytes) -> _Stream:
+    def unary_stream(self, method: str) -> "Callable[..., _Stream]":
+        def call(request: bytes, *, metadata: tuple[()]) -> _Stream:
             return _Stream(self._world, self, method, request)
 
         return call
 
     async def _arrive(self, what: str) -> Donor:
         """A message is under way; the other end, once it is there."""
-        self._world.step(f"{what} {self._address}")
+        self._world.step(f"{what} {self._peer}")
         await asyncio.sleep(LATENCY_S)
-        donor = self._world.at(self._address)
+        donor = self._world.at(self._peer)
         if donor is None:
             raise _failed(grpc.StatusCode.UNAVAILABLE, "connection reset")
         while donor.is_silent:  # noqa: ASYNC110 - until it speaks again, or nobody waits any more

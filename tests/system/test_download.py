@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from lowcomm_node.adapters.grpc_endpoints import ChannelCache
+from lowcomm_node.adapters.contacts import Contacts
+from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
+from lowcomm_node.units import PeerId
 from lowcomm_node.wire.state import STATE_CHUNK_BYTES
+from tests.adapters.nodes import at, channels_of, somebody
 from tests.system.donor_process import RUN
 from tests.system.real_nodes import TINY_MANIFEST, RealNode
 
@@ -22,6 +25,8 @@ pytestmark = pytest.mark.system
 
 _NUM_CHUNKS = 20
 _RATE = 20e6
+
+CONTACTS = Contacts()
 
 
 class Donor:
@@ -37,7 +42,9 @@ class Donor:
         )
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())
-        self.address = f"127.0.0.1:{self.port}"
+        identity = load_or_create(folder / "identity.key")
+        self.peer = identity.peer_id
+        CONTACTS.learn(at(identity, f"127.0.0.1:{self.port}"))
 
     def kill(self) -> None:
         self.process.kill()
@@ -56,10 +63,10 @@ def donors(*started: Donor) -> Iterator[tuple[Donor, ...]]:
 
 
 async def download(
-    folder: Path, addresses: list[str], received: list[int], *, until: float, then: asyncio.Event
+    folder: Path, holders: list[PeerId], received: list[int], *, until: float, then: asyncio.Event
 ) -> None:
     """Download to the end; ``then`` is set when the share ``until`` is there."""
-    channels = ChannelCache(connect_timeout_s=3.0)
+    channels = channels_of(somebody(99), CONTACTS)
     shelf = SnapshotShelf(folder / "joiner")
     client = GrpcStateClient(channels=channels, protocol_version=1, shelf=shelf, on_received=received.append)
 
@@ -68,7 +75,7 @@ async def download(
             then.set()
 
     try:
-        await client.download(addresses, RUN, folder / "state", 1 << 30, show)
+        await client.download(holders, RUN, folder / "state", 1 << 30, show)
     finally:
         await channels.close()
         shelf.close()
@@ -83,9 +90,7 @@ def test_a_killed_donor_costs_no_chunk_that_had_arrived(tmp_path: Path, share: f
 
         async def scenario() -> None:
             then = asyncio.Event()
-            task = asyncio.create_task(
-                download(tmp_path, [first.address, second.address], received, until=share, then=then)
-            )
+            task = asyncio.create_task(download(tmp_path, [first.peer, second.peer], received, until=share, then=then))
             await then.wait()
             await asyncio.to_thread(first.kill)
             async with asyncio.timeout(60):
@@ -104,7 +109,7 @@ def test_a_donor_that_is_killed_and_started_again_goes_on(tmp_path: Path) -> Non
 
         async def scenario() -> int:
             then = asyncio.Event()
-            task = asyncio.create_task(download(tmp_path, [first.address], received, until=0.5, then=then))
+            task = asyncio.create_task(download(tmp_path, [first.peer], received, until=0.5, then=then))
             await then.wait()
             await asyncio.to_thread(first.kill)
             await asyncio.gather(task, return_exceptions=True)
@@ -113,7 +118,7 @@ def test_a_donor_that_is_killed_and_started_again_goes_on(tmp_path: Path) -> Non
         before = asyncio.run(scenario())
     assert before < _NUM_CHUNKS
     with donors(Donor(tmp_path / "a", b"another state", port=first.port)) as (again,):
-        asyncio.run(download(tmp_path, [again.address], received, until=2.0, then=asyncio.Event()))
+        asyncio.run(download(tmp_path, [again.peer], received, until=2.0, then=asyncio.Event()))
     assert (tmp_path / "state").read_bytes() == state
     assert len(received) == _NUM_CHUNKS
 

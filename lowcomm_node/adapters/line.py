@@ -10,7 +10,7 @@ _URGENT_BYTES = 16 << 10
 """Frames up to this size are headers, verdicts, refusals: a payload in front of them must not make their meeting fail."""
 
 
-_LATE_S = 0.05
+_LATE_S = 0.1
 """Sleepers wake late, some per cent of each wait on a busy machine: so much of the line's time is made up for."""
 _WINDOW_S = 0.25
 """What may be under way when reading stops: the longest usual round trip, so that the cap can be reached over it."""

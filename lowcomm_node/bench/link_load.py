@@ -3,7 +3,26 @@
 import json
 from dataclasses import asdict, dataclass, field
 
-__all__ = ["EndResult", "LinkLoad"]
+__all__ = ["EndResult", "LinkLoad", "Whereabouts"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whereabouts:
+    """What the answerer's record would say."""
+
+    address: str
+    """host:port."""
+    peer_id: str = ""
+    certificate: str = ""
+    """Short form, in hexadecimal digits; empty without TLS."""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> "Whereabouts":
+        """Raises TypeError and ValueError."""
+        return Whereabouts(**json.loads(text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,12 +30,12 @@ class LinkLoad:
     """One end's part. Sizes are payload bytes of the three messages of a meeting that have payloads."""
 
     carrier: str
-    """tcp: bare sockets, the measure of the others; grpc: the link of meetings."""
+    """tcp: bare sockets, the measure of the others; grpc: the link of meetings; grpc-plain: the same without TLS."""
     host: str
     """Own address."""
     is_answerer: bool
-    address: str = ""
-    """host:port of the answerer; only for the other end."""
+    peer: Whereabouts | None = None
+    """The answerer; only for the other end."""
     offer_bytes: int
     answer_bytes: int = 0
     """0: the offer is all there is, and the answerer says Busy."""
@@ -40,7 +59,9 @@ class LinkLoad:
     @staticmethod
     def from_json(text: str) -> "LinkLoad":
         """Raises TypeError and ValueError."""
-        return LinkLoad(**json.loads(text))
+        plain = json.loads(text)
+        peer = plain.pop("peer")
+        return LinkLoad(**plain, peer=None if peer is None else Whereabouts(**peer))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +75,6 @@ class EndResult:
     failures: list[str] = field(default_factory=list)
     received: list[tuple[float, int]] = field(default_factory=list)
     """Monotonic seconds, bytes that the kernel had received over TCP by then; only on Linux."""
-    cpu_s: float = 0.0
-    """Processor time from the first to the last meeting."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

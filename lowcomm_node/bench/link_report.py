@@ -43,12 +43,12 @@ class MeetingFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapFigures:
-    """One payload against a cap."""
+    """One payload against a limit of its rate."""
 
     place: str
     carrier: str
     direction: str
-    """up: the sender is capped; down: the receiver."""
+    """up: the sender is capped; down: the receiver; line: nobody, the line is the limit."""
     cap_mbit: float
     rate_mbit: float
     """What the receiver's kernel took in."""

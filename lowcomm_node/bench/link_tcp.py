@@ -34,7 +34,8 @@ async def answer_plainly(load: LinkLoad) -> asyncio.Server:
 
 async def meet_plainly(load: LinkLoad) -> list[float]:
     """Seconds of each meeting; the first includes the connection. Raises OSError."""
-    host, port = load.address.rsplit(":", 1)
+    assert load.peer is not None  # who dials has been told whom
+    host, port = load.peer.address.rsplit(":", 1)
     offer, close = secrets.token_bytes(load.offer_bytes), secrets.token_bytes(load.close_bytes)
     seconds = []
     begun_s = time.perf_counter()

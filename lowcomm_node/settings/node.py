@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from lowcomm_node.settings.hours import parse_hours
 from lowcomm_node.settings.hosts import is_loopback
+from lowcomm_node.settings.hours import parse_hours
 from lowcomm_node.settings.rules import Between, OneOf, fail
 
 __all__ = [

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lowcomm_node.bench.link_load import EndResult, LinkLoad
+from lowcomm_node.bench.link_load import EndResult, LinkLoad, Whereabouts
 from lowcomm_node.bench.link_report import CapFigures, MeetingFigures, cap_figures, meeting_figures
 from lowcomm_node.bench.store import write_json
 from lowcomm_node.cli.swarm.lines import LineShape
@@ -20,8 +20,10 @@ from lowcomm_node.errors import ConfigError, LowcommError
 
 __all__ = ["CARRIERS", "LinkRequest", "measure_links"]
 
-CARRIERS = ("tcp", "grpc")
+CARRIERS = ("tcp", "grpc-plain", "grpc")
 """Bare TCP first: it is the measure of the others."""
+_LOOPBACK_ONLY = frozenset({"grpc-plain"})
+"""Nodes speak plainly to no other computer."""
 _LOOPBACK = "127.0.0.1"
 _PATIENCE_S = 600.0
 _END_PATIENCE_S = 5.0
@@ -66,6 +68,10 @@ class _Place:
     rooms: tuple[Room, Room] | None
     rate_mbit: float | None
 
+    def carriers(self, wanted: tuple[str, ...]) -> list[str]:
+        """Those of the wanted ones that there are here."""
+        return [carrier for carrier in wanted if self.rooms is None or carrier not in _LOOPBACK_ONLY]
+
     def host(self, end: int) -> str:
         return _LOOPBACK if self.rooms is None else self.rooms[end].host
 
@@ -80,7 +86,7 @@ def measure_links(request: LinkRequest, json_file: Path | None, console: Console
     caps: list[CapFigures] = []
     for place in _places(request):
         meetings += _measure_meetings(request, place, console)
-        if request.cap_mbit:
+        if request.cap_mbit or place.rate_mbit:
             caps += _measure_caps(request, place, console)
     console.print(_meeting_table(meetings))
     console.print(
@@ -106,13 +112,13 @@ def _places(request: LinkRequest) -> Iterator[_Place]:
 def _measure_meetings(request: LinkRequest, place: _Place, console: Console) -> list[MeetingFigures]:
     num_bytes = int(request.megabytes * _MEGABYTE)
     halves = {"offer_bytes": num_bytes // 2, "answer_bytes": num_bytes, "close_bytes": num_bytes // 2}
-    results: dict[str, list[EndResult]] = {carrier: [] for carrier in request.carriers}
+    results: dict[str, list[EndResult]] = {carrier: [] for carrier in place.carriers(request.carriers)}
     payload_bytes = sum(halves.values())
     for round_ in range(request.rounds):
-        for carrier in request.carriers:
+        for carrier, so_far in results.items():
             load = LinkLoad(carrier=carrier, host=place.host(0), is_answerer=False, meetings=request.meetings, **halves)
             dialler, _ = _run(place, load, replace(load, host=place.host(1), is_answerer=True))
-            results[carrier].append(dialler)
+            so_far.append(dialler)
             seconds = ", ".join(f"{second:.3g}" for second in dialler.meetings_s)
             console.print(f"{place.words}, {carrier}, {round_ + 1}/{request.rounds}: {seconds} s", highlight=False)
     figures: list[MeetingFigures] = []
@@ -129,10 +135,11 @@ def _measure_meetings(request: LinkRequest, place: _Place, console: Console) -> 
 
 
 def _measure_caps(request: LinkRequest, place: _Place, console: Console) -> list[CapFigures]:
-    """A one-way payload against a cap of its sender, and of its receiver; control goes the same way and back."""
+    """A one-way payload against the line, and against a cap of its sender and of its receiver; control goes the same way and back."""
+    directions = {"line": place.rate_mbit or 0.0, "up": request.cap_mbit, "down": request.cap_mbit}
     figures = []
-    for carrier in request.carriers:
-        if carrier == "tcp":
+    for carrier in place.carriers(request.carriers):
+        if carrier == "tcp" or carrier in _LOOPBACK_ONLY:
             continue
         free = LinkLoad(
             carrier=carrier,
@@ -144,21 +151,26 @@ def _measure_caps(request: LinkRequest, place: _Place, console: Console) -> list
         answerer = replace(free, host=place.host(1), is_answerer=True)
         idle, _ = _run(place, replace(free, offer_bytes=0, meetings=_IDLE_PROBES, probe_every_s=0.0), answerer)
         idle_s = sorted(idle.meetings_s)[len(idle.meetings_s) // 2]
-        for direction in ("up", "down"):
-            up, down = (request.cap_mbit, 0.0) if direction == "up" else (0.0, request.cap_mbit)
-            dialler, other = _run(place, replace(free, up_mbit=up), replace(answerer, down_mbit=down))
+        for direction, rate_mbit in directions.items():
+            if not rate_mbit:
+                continue
+            dialler, other = _run(
+                place,
+                replace(free, up_mbit=rate_mbit if direction == "up" else 0.0),
+                replace(answerer, down_mbit=rate_mbit if direction == "down" else 0.0),
+            )
             if dialler.failures or not other.received:
                 raise LowcommError(
-                    f"{carrier}, capped {direction}: {', '.join(dialler.failures) or 'no TCP counters here'}"
+                    f"{carrier}, limit {direction}: {', '.join(dialler.failures) or 'no TCP counters here'}"
                 )
             figures.append(
                 cap_figures(
-                    place.words, carrier, direction, request.cap_mbit, other.received,
+                    place.words, carrier, direction, rate_mbit, other.received,
                     probes_s=dialler.probes_s, idle_probe_s=idle_s,
                 )
             )  # fmt: skip
             console.print(
-                f"{place.words}, {carrier}, capped {direction}: {figures[-1].rate_mbit:.2f} Mbit/s", highlight=False
+                f"{place.words}, {carrier}, limit {direction}: {figures[-1].rate_mbit:.2f} Mbit/s", highlight=False
             )
     return figures
 
@@ -167,10 +179,10 @@ def _run(place: _Place, dialler: LinkLoad, answerer: LinkLoad) -> tuple[EndResul
     """Both ends as processes; none is left afterwards. Raises LowcommError with what the one that failed said."""
     with _started(place, 1, answerer) as answering:
         assert answering.stdout is not None  # a pipe of our own making
-        address = answering.stdout.readline().strip()
-        if not address:
+        where = answering.stdout.readline()
+        if not where:
             raise LowcommError(f"the answering end did not start:\n{_said(answering)}")
-        with _started(place, 0, replace(dialler, address=address)) as dialling:
+        with _started(place, 0, replace(dialler, peer=Whereabouts.from_json(where))) as dialling:
             try:
                 output, errors = dialling.communicate(timeout=_PATIENCE_S)
             except subprocess.TimeoutExpired:
@@ -228,9 +240,19 @@ def _meeting_table(rows: list[MeetingFigures]) -> Table:
 
 def _cap_table(rows: list[CapFigures]) -> Table:
     table = Table(title="caps, and control beside a payload", title_justify="left", title_style="bold")
-    columns = ("place", "carrier", "cap", "rate", "of cap", "busiest second", "control", "at most", "without payload")
+    columns = (
+        "place",
+        "carrier",
+        "limit",
+        "rate",
+        "of limit",
+        "busiest second",
+        "control",
+        "at most",
+        "without payload",
+    )
     for column in columns:
-        table.add_column(column, justify="left" if column in {"place", "carrier", "cap"} else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column in {"place", "carrier", "limit"} else "right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.place,

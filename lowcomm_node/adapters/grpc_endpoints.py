@@ -19,6 +19,7 @@ import grpc.aio
 from lowcomm_node.adapters.certificate import Certificate
 from lowcomm_node.adapters.contacts import Contacts
 from lowcomm_node.adapters.introduction import Introduction
+from lowcomm_node.adapters.tcp import tune_connections
 from lowcomm_node.core.events import Member
 from lowcomm_node.errors import LinkError, RemoteProtocolError
 from lowcomm_node.settings.hosts import is_loopback
@@ -235,6 +236,7 @@ class ChannelCache:
                     if isinstance(error, RemoteProtocolError):
                         self._on_refused(peer, error)
                     raise
+                tune_connections()  # before the payload: what is queued in the kernel by then, control has to wait for
             return cached.token
 
     async def _tidy(self, peer: PeerId, lent: _Cached) -> None:

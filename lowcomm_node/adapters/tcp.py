@@ -1,7 +1,8 @@
 """Options of the TCP connections that gRPC makes, which it does not let us set: found among this process's open files.
 
 Loss-based congestion control takes 1% of random loss for a full line (measured at 20 Mbit/s and 100 ms: 0.1 of 2.4 MiB/s, BBR
-2.2); keepalives keep a quiet connection alive in the tables of home routers.
+2.2); keepalives keep a quiet connection alive in the tables of home routers; and the kernel takes megabytes that it cannot send yet
+unless it is told not to, with a verdict behind them (at 20 Mbit/s and 100 ms: 0.9 s late, 0.3 s with 128 KiB).
 """
 
 import os
@@ -20,11 +21,12 @@ _OPEN_FILES = Path("/proc/self/fd")
 _TCP_INFO = 11
 _BYTES_RECEIVED = struct.Struct("=128xQ")
 """tcpi_bytes_received in struct tcp_info of linux/tcp.h."""
-_KEEPALIVE = (
+_OPTIONS = (
     (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
     (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 30),
     (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
     (socket.IPPROTO_TCP, "TCP_KEEPCNT", 6),
+    (socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", 128 << 10),
 )
 
 
@@ -38,7 +40,7 @@ def congestion_control() -> str:
 
 
 def tune_connections() -> int:
-    """Set both on every TCP socket of this process that has not got them; returns how many that were.
+    """Set all of this on every TCP socket of this process; returns how many had another congestion control.
 
     Sockets that a listening one accepts later inherit them. Does nothing where the system is not Linux.
     """
@@ -50,7 +52,7 @@ def tune_connections() -> int:
             if congestion != _congestion_of(connection):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
                 num_tuned += 1
-            for level, option, value in _KEEPALIVE:
+            for level, option, value in _OPTIONS:
                 connection.setsockopt(level, getattr(socket, option), value)
     return num_tuned
 

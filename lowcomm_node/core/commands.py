@@ -93,12 +93,10 @@ class DropMeeting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenLink:
-    """Link: dial a partner for this meeting, or have it dial us, and send its first message."""
+    """Link: connect to a partner for this meeting, or have it dial us, and send its first message."""
 
     meeting_id: MeetingId
     peer: PeerId
-    grpc_address: str
-    """Empty where the partner cannot be dialled."""
     message: Message
     link: LinkKind = LinkKind.GRPC
 
@@ -144,7 +142,6 @@ class HangBell:
     """Link: keep a stream open to this member, who may ring it; answers BellHung or BellLost."""
 
     peer: PeerId
-    grpc_address: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

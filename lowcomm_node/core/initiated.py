@@ -43,7 +43,6 @@ class Initiated:
     """Of the wait that the meeting is in."""
     phase: Phase = Phase.ENCODING
     peer: PeerId = PeerId("")
-    grpc_address: str = ""
     link: LinkKind = LinkKind.GRPC
     """What its newest connection goes over."""
     tried: set[PeerId] = field(default_factory=set)

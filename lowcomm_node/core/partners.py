@@ -158,11 +158,11 @@ class Partners:
             if is_own_choice:
                 known.paths.worked(kind)
 
-    def dialable(self, now: float) -> list[Member]:
+    def dialable(self, now: float) -> list[PeerId]:
         """Members that can be dialled, are not under suspicion, and have refused no bell lately."""
         return [
-            known.member
-            for known in self._known.values()
+            peer
+            for peer, known in self._known.items()
             if known.member.grpc_address and now >= max(known.suspect_until, known.paths.bell_at)
         ]
 

@@ -62,12 +62,12 @@ class Reach:
             taken = [TakeBell(peer=peer) for peer in self._hung]
             self._hung.clear()
             return list(taken)
-        members = [member for member in self._partners.dialable(now) if member.peer not in self._hung]
+        peers = [peer for peer in self._partners.dialable(now) if peer not in self._hung]
         commands: list[Command] = []
-        while members and len(self._hung) < self._num_bells:
-            member = members.pop(self._chance.below(len(members)))
-            self._hung[member.peer] = False
-            commands.append(HangBell(peer=member.peer, grpc_address=member.grpc_address))
+        while peers and len(self._hung) < self._num_bells:
+            peer = peers.pop(self._chance.below(len(peers)))
+            self._hung[peer] = False
+            commands.append(HangBell(peer=peer))
         return commands
 
     def _seek(self, now: float) -> list[Command]:

@@ -139,6 +139,11 @@ class Partners:
         """These members have their bell here now: they can be rung."""
         self._ringable = frozenset(peers)
 
+    @property
+    def num_bells(self) -> int:
+        """Members that can be rung."""
+        return len(self._ringable)
+
     def link_to(self, peer: PeerId) -> LinkKind | None:
         """What a meeting with this member should go over now; None where there is no way, or it is not known."""
         known = self._known.get(peer)

@@ -26,7 +26,14 @@ from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.rules import rules_of_a_life
 from lowcomm_node.daemon.run_finder import FoundRun, RunFinder
 from lowcomm_node.daemon.runtime import Runtime
-from lowcomm_node.daemon.status import base_status, meeting_status, peers_status, service_line, training_status
+from lowcomm_node.daemon.status import (
+    base_status,
+    meeting_status,
+    peers_status,
+    reach_status,
+    service_line,
+    training_status,
+)  # fmt: skip
 from lowcomm_node.daemon.training import Training
 from lowcomm_node.errors import DivergedError
 from lowcomm_node.settings.manifest import Manifest
@@ -178,7 +185,8 @@ class Node:
                 )
                 self._announcing = group.create_task(self._announce())
                 checkpoints = self._training.keep_checkpoints(self._due)
-                for work in (training, checkpoints, self._look_around(), self._training.tell()):
+                reach = self._network.outreach.watch()
+                for work in (training, checkpoints, self._look_around(), self._training.tell(), reach):
                     group.create_task(work)
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
@@ -220,7 +228,7 @@ class Node:
             snapshots=self._training.take_snapshot,
             fingerprints=self._training.take_fingerprint,
         )
-        self._runtime.connect(self._network.link)
+        self._runtime.connect(self._network.link, self._network.outreach.carry_out)
         self._metrics.identify(
             peer_id=self._identity.peer_id,
             run_id=run,
@@ -245,6 +253,9 @@ class Node:
                 self._runtime.handle(Ticked())
                 reachable, suspect = self._core.partners.counts(now)
                 self._metrics.peers_counted(reachable=reachable, suspect=suspect)
+                self._metrics.reached(
+                    self._core.reach.own, len(self._core.reach.bells()), self._core.partners.num_bells
+                )
                 self._metrics.flight_recorded(*self._black_box.size())
             self._latest_status = self.status()
             if self._diverged is not None:
@@ -325,13 +336,12 @@ class Node:
         )
         if self._core is not None:
             status.meetings.CopyFrom(meeting_status(self._recorder.tally, self._core.phase(), now))
-            status.peers_known = len(self._core.partners.views())
+        reach_status(status, self._network.reachability, self._core)
         return status
 
     def peers(self) -> Peers:
         """The members this node knows."""
-        views = self._core.partners.views() if self._core is not None else ()
-        return peers_status(views, self._clock.monotonic())
+        return peers_status(self._core, self._clock.monotonic())
 
     def _health(self) -> Health:
         return Health(

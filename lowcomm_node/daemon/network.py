@@ -6,17 +6,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+import grpc
+
 from lowcomm_node import PROTOCOL_VERSION
+from lowcomm_node.adapters.bells import HeldBells
 from lowcomm_node.adapters.contacts import Contacts
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
-from lowcomm_node.adapters.grpc_link import GrpcLink
+from lowcomm_node.adapters.grpc_meetings import grpc_dialler, meetings_handler
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
 from lowcomm_node.adapters.identity import Identity
+from lowcomm_node.adapters.meeting_link import Dialler, MeetingLink
+from lowcomm_node.adapters.p2p_link import p2p_dialler, p2p_handler
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
 from lowcomm_node.adapters.state_service import StateService
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.pacing import Pacer
+from lowcomm_node.daemon.outreach import Outreach
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.errors import DirectoryError, NoPeerError
 from lowcomm_node.ports import (
@@ -24,7 +30,7 @@ from lowcomm_node.ports import (
     Directory,
     FingerprintSource,
     Link,
-    MeetingSink,
+    NodeSink,
     SnapshotSource,
     StateClient,
     Welcome,
@@ -32,7 +38,7 @@ from lowcomm_node.ports import (
 from lowcomm_node.settings.node import MeetingSettings, NetworkSettings
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.train.messages import Ready
-from lowcomm_node.units import RunId
+from lowcomm_node.units import LinkKind, Reachability, RunId
 from lowcomm_node.wire.meeting import MeetingLimits
 
 __all__ = ["Network"]
@@ -43,6 +49,8 @@ _STALL_OVER_DEADLINE = 1.5
 """A stream is given up a little after the core has lost its patience with the meeting."""
 _WITHDRAW_S = 3.0
 _STREAMS_PER_MEETING = 3
+_MAX_RPCS = 64
+"""Streams and calls that are served at a time, bells apart."""
 
 _T = TypeVar("_T")
 
@@ -75,11 +83,14 @@ class Network:
             ledger=children,
         )
         self._directory: Directory = self._dht
+        if settings.inbound == "off":
+            self._dht.play(Reachability.OUTBOUND_ONLY)
         self._identity = identity
         self._contacts = Contacts()
         self._channels = ChannelCache(self._contacts)
         self._server: GrpcServer | None = None
-        self._link: GrpcLink | None = None
+        self._link: MeetingLink | None = None
+        self._outreach: Outreach | None = None
         self._shelf = SnapshotShelf(state_dir / "snapshots")
         self._welcome: Welcome | None = None
         self.state_client: StateClient = GrpcStateClient(
@@ -93,8 +104,20 @@ class Network:
 
     @property
     def grpc_address(self) -> str:
-        """host:port for meetings and downloads; empty before the port is open."""
+        """host:port for meetings and downloads; empty before the port is open, and where nobody can dial it."""
         return self._dht.grpc_address
+
+    @property
+    def reachability(self) -> Reachability:
+        """How others get to this node, as far as it is known."""
+        return self._dht.reachability
+
+    @property
+    def outreach(self) -> Outreach:
+        """What sees to it that others can start meetings with this node. Only after ``open``."""
+        if self._outreach is None:
+            raise DirectoryError("the link is not open yet")
+        return self._outreach
 
     @property
     def link(self) -> Link:
@@ -129,13 +152,13 @@ class Network:
         run: RunId,
         canonical: bytes,
         ready: Ready,
-        sink: MeetingSink,
+        sink: NodeSink,
         *,
         is_meeting: Callable[[], bool],
         snapshots: SnapshotSource,
         fingerprints: FingerprintSource,
     ) -> None:
-        """Open the port for meetings and downloads, and tell whoever asks about the run."""
+        """Open the port for meetings and downloads, unless others are not to dial, and tell whoever asks about the run."""
         limits = MeetingLimits(
             run_id=run,
             peer_id=self._identity.peer_id,
@@ -143,15 +166,28 @@ class Network:
             max_payload_bytes=_largest_payload_bytes(ready),
             max_tensors=len(ready.shapes),
         )
-        self._link = GrpcLink(
+        bells = HeldBells(
+            verify=self.verify,
+            on_member=lambda member: sink.members_seen((member,)),
+            on_event=sink.handle,
+            on_refused=lambda reason: self._recorder.rejected(reason, "refused at a bell"),
+            max_bells=self._settings.max_bells,
+        )
+        diallers: dict[LinkKind, Dialler] = {
+            LinkKind.GRPC: grpc_dialler(self._channels),
+            LinkKind.GRPC_REVERSED: bells.ring,
+            LinkKind.LIBP2P: p2p_dialler(lambda: self._dht.session),
+        }
+        self._link = MeetingLink(
             sink=sink,
             limits=limits,
-            channels=self._channels,
+            diallers=diallers,
             stall_timeout_s=_STALL_OVER_DEADLINE * self._patience.deadline_s,
             on_bytes=self._recorder.wire_bytes,
             on_refused=lambda reason: self._recorder.rejected(reason, "refused on the wire"),
         )
-        self._server = GrpcServer(host=self._settings.host, port=self._settings.grpc_port)
+        self._outreach = Outreach(dht=self._dht, channels=self._channels, link=self._link, sink=sink)
+        self._dht.serve_streams(p2p_handler(self._link))
         await self._shelf.take_up()
         states = StateService(
             run_id=run,
@@ -163,9 +199,8 @@ class Network:
             is_meeting=is_meeting,
             on_sent=lambda num_bytes: self._recorder.metrics.state_moved("sent", num_bytes),
         )
-        port = await self._server.start([self._link.handler(), states.handler()])
-        host = self._settings.announce_host or self._settings.host
-        self._dht.grpc_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if self._settings.inbound != "off":
+            await self._listen([meetings_handler(self._link, bells), states.handler()])
         await self._directory.serve_hello(run, canonical)
 
     @property
@@ -210,6 +245,8 @@ class Network:
 
     async def stop(self) -> None:
         """Close everything; bounded in time."""
+        if self._outreach is not None:
+            await self._outreach.stop()
         if self._link is not None:
             await self._link.stop()
         if self._server is not None:
@@ -217,6 +254,15 @@ class Network:
         self._shelf.close()
         await self._channels.close()
         await self._dht.stop()
+
+    async def _listen(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        settings = self._settings
+        self._server = GrpcServer(
+            host=settings.host, port=settings.grpc_port, max_concurrent_rpcs=_MAX_RPCS + settings.max_bells
+        )
+        port = await self._server.start(handlers)
+        host = settings.announce_host or settings.host
+        self._dht.grpc_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     async def _counted(self, operation: str, request: Callable[[], Awaitable[_T]]) -> _T | None:
         try:

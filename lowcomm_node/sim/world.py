@@ -13,7 +13,12 @@ from statistics import fmean
 
 from lowcomm_node.core.commands import Command, HealReason, ReportMeeting
 from lowcomm_node.core.events import (
-    DrainRequested, Event, MembersSeen, MessageProgressed, ReachabilityMeasured, RecordRenewed,
+    DrainRequested,
+    Event,
+    MembersSeen,
+    MessageProgressed,
+    ReachabilityMeasured,
+    RecordRenewed,
 )  # fmt: skip
 from lowcomm_node.core.messages import Answer, Close, Message, Offer
 from lowcomm_node.sim.conditions import Passage

@@ -5,16 +5,14 @@ zeros instead of nothing and the first increment is not lost to ``rate()``. No l
 id, an address, a path or free text: who met whom is in the logs and in ``lowcomm-node status --json``.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import product
-from typing import Literal
+from collections.abc import Iterable
 
 from lowcomm_node.core.commands import HealReason, Role
 from lowcomm_node.core.fingerprint import StateFault
 from lowcomm_node.core.supervision import Cause
 from lowcomm_node.errors import RefusalReason
-from lowcomm_node.units import Codec, Stream
+from lowcomm_node.telemetry.metric import Metric, label_sets
+from lowcomm_node.units import Codec, LinkKind, Reachability, Stream
 
 __all__ = ["CATALOGUE", "OTHER", "Metric", "label_sets"]
 
@@ -27,6 +25,7 @@ _CAUSES_OF_DEATH = tuple(Cause)
 _ROLES = tuple(Role)
 _STREAMS = tuple(Stream)
 _CODECS = tuple(Codec)
+_LINKS = tuple(LinkKind)
 _DIRECTIONS = ("sent", "received")
 _REFUSALS = (*RefusalReason, OTHER)
 _FAILURES = ("busy", "unreachable", "disconnect", "timeout", "trainer", *_REFUSALS)
@@ -37,29 +36,6 @@ _MEETING_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0,
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 _UNMEASURED = float("nan")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """One metric as it is exposed, under the prefix ``lowcomm_``."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram", "info"]
-    """info is a gauge that is always 1 and carries identity in labels that are filled at start."""
-    help: str
-    used_by: str
-    """The question it answers."""
-    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Label name to its closed set of values; the values of an info metric are open and written once."""
-    buckets: tuple[float, ...] = ()
-    """Upper bounds of a histogram, without infinity."""
-    initial: float = 0.0
-    """Of a gauge before its first value: NaN where zero would be a lie."""
-
-
-def label_sets(metric: Metric) -> Iterator[tuple[str, ...]]:
-    """Every combination of label values of a metric, in the order of ``metric.labels``."""
-    return product(*metric.labels.values())
 
 
 CATALOGUE: tuple[Metric, ...] = (
@@ -204,6 +180,13 @@ CATALOGUE: tuple[Metric, ...] = (
         used_by="How many meetings succeed?",
     ),
     Metric(
+        name="meetings_by_link_total",
+        kind="counter",
+        help="Completed meetings by what they travelled over; grpc_reversed: who had started it was dialled for it.",
+        labels={"link": _LINKS},
+        used_by="How do nodes that cannot be dialled take part?",
+    ),
+    Metric(
         name="meetings_failed_total",
         kind="counter",
         help="Meetings that ended with nothing applied, by reason.",
@@ -271,6 +254,20 @@ CATALOGUE: tuple[Metric, ...] = (
         help="Other members this node knows, by what it thinks of them.",
         labels={"state": ("reachable", "suspect")},
         used_by="Is the node isolated?",
+    ),
+    Metric(
+        name="reachability",
+        kind="gauge",
+        help="1 for how others get to this node, 0 for the other ways.",
+        labels={"reachability": tuple(Reachability)},
+        used_by="Can this node be dialled? How many of the swarm can?",
+    ),
+    Metric(
+        name="bells",
+        kind="gauge",
+        help="Bells of this node at members that can be dialled (own), and of others here (held).",
+        labels={"side": ("own", "held")},
+        used_by="Can others start meetings with a node that cannot be dialled?",
     ),
     Metric(
         name="dht_requests_total",

@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 
 from lowcomm_node.adapters.grpc_endpoints import GrpcServer
-from lowcomm_node.adapters.grpc_transports import MEET_PATH
+from lowcomm_node.adapters.grpc_transports import MEET, MEETINGS_SERVICE
 from lowcomm_node.core.messages import (
     Answer,
     Busy,
@@ -48,7 +48,7 @@ def offer(meeting_id: MeetingId, sender: PeerId, receiver: PeerId, parts: tuple[
 async def meet_raw(node: LinkNode, frames: list[bytes], *, half_close: bool = True) -> list[bytes]:
     """Speak to a node as a peer that need not follow the protocol; returns the frames it answers."""
     async with grpc.aio.insecure_channel(node.address) as channel:
-        call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(MEET_PATH)()
+        call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(f"/{MEETINGS_SERVICE}/{MEET}")()
         for frame in frames:
             await call.write(frame)
         if half_close:

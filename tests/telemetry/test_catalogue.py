@@ -23,6 +23,9 @@ _CLOSED_LABELS = {
     "outcome",
     "level",
     "kind",
+    "link",
+    "reachability",
+    "side",
 }
 
 

@@ -1,0 +1,31 @@
+"""What a metric is, before it is an object of the client library."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Literal
+
+__all__ = ["Metric", "label_sets"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One metric as it is exposed, under the prefix ``lowcomm_``."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram", "info"]
+    """info is a gauge that is always 1 and carries identity in labels that are filled at start."""
+    help: str
+    used_by: str
+    """The question it answers."""
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Label name to its closed set of values; the values of an info metric are open and written once."""
+    buckets: tuple[float, ...] = ()
+    """Upper bounds of a histogram, without infinity."""
+    initial: float = 0.0
+    """Of a gauge before its first value: NaN where zero would be a lie."""
+
+
+def label_sets(metric: Metric) -> Iterator[tuple[str, ...]]:
+    """Every combination of label values of a metric, in the order of ``metric.labels``."""
+    return product(*metric.labels.values())

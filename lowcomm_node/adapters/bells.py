@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import grpc.aio
 from google.protobuf.message import DecodeError
@@ -140,11 +141,12 @@ class HeldBells:
                 await rung.is_over.wait()
 
     async def _wait_for(self, peer: PeerId, meeting_id: MeetingId, bell: _Bell, rung: _Rung) -> ServerTransport:
-        gone = asyncio.create_task(bell.gone.wait())
+        gone = asyncio.ensure_future(bell.gone.wait())
+        waited_for: set[asyncio.Future[Any]] = {gone, rung.came}
         try:
             async with asyncio.timeout(_CALL_BACK_S):
                 await bell.ring(meeting_id)
-                await asyncio.wait({gone, rung.came}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             raise LinkError("unreachable", f"{peer} was rung and does not come") from None
         except LinkError as error:

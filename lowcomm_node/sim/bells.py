@@ -28,7 +28,7 @@ class VirtualBells(Generic[T]):
         conditions: Conditions,
         *,
         now: Callable[[], float],
-        at: Callable[[float, Callable[[], object]], None],
+        at: Callable[[float, Callable[[], None]], None],
         feed: Callable[[Node[T], Event], None],
     ) -> None:
         self._nodes = nodes

@@ -22,7 +22,7 @@ MAX_LIFETIME_S = 7200.0
 
 _SIGNED_PREFIX = b"lowcomm/v1/member"
 _MAX_PROGRESS_STEPS = 1e12
-_TO_WIRE = {
+_TO_WIRE: dict[Reachability, records_pb2.Reachability] = {
     reach: records_pb2.Reachability.Value(f"REACHABILITY_{reach.name}")
     for reach in Reachability
     if reach is not Reachability.PUBLIC  # what a record with an address means anyway

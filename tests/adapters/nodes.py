@@ -140,7 +140,7 @@ class LinkNode:
 
 
 @asynccontextmanager
-async def link_nodes(count: int, **options: object) -> AsyncIterator[list[LinkNode]]:
+async def link_nodes(count: int, **options: Any) -> AsyncIterator[list[LinkNode]]:
     """Started links on loopback, stopped at the end whatever happens."""
     nodes = [LinkNode(number + 1, **options) for number in range(count)]
     try:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -78,7 +79,7 @@ def test_busy_and_refusal_arrive_though_who_says_them_has_dialled(meeting_id: Me
             other = MeetingId("dd" * 16)
             words = (Busy(meeting_id=meeting_id), Refusal(meeting_id=other, reason=RefusalReason.LEAVING))
             for word in words:
-                bob.answer = lambda _message, word=word: say(word)
+                bob.answer = partial(lambda word, _message: say(word), word)
                 proposed = offer(word.meeting_id, ann.peer, bob.peer, (b"1", b""))
                 ann.link.open(word.meeting_id, bob.peer, proposed, LinkKind.GRPC_REVERSED)
                 assert await ann.messages.get() == word

@@ -114,6 +114,12 @@ class RefusalReason(StrEnum):
     EXPIRED = "expired"
     NOT_READY = "not_ready"
     LEAVING = "leaving"
+    WRONG_SENDER = "wrong_sender"
+    UNPROVEN = "unproven"
+    REPLAYED = "replayed"
+    NOT_ADMITTED = "not_admitted"
+    QUARANTINED = "quarantined"
+    WRONG_CERTIFICATE = "wrong_certificate"
 
 
 class RemoteProtocolError(LowcommError):

@@ -51,6 +51,8 @@ class Welcome:
     manifest: bytes
     """Canonical manifest, its SHA-256 already compared with ``run_id``."""
     member: Member
+    record: bytes
+    """The member's signed record, serialised."""
     clock_offset_s: float
     """The peer's clock minus ours, half the round trip taken off."""
 
@@ -84,8 +86,8 @@ class Directory(Protocol):
         """Ask the peers given at start for their run. Raises NoPeerError naming each address and what happened."""
         ...
 
-    async def serve_hello(self, run_id: RunId, manifest: bytes) -> None:
-        """Answer other nodes' hello from now on."""
+    async def serve_hello(self, run_id: RunId, manifest: bytes, protocol_version: int) -> None:
+        """Be in this run, which speaks ``protocol_version``, and answer other nodes' hello from now on."""
         ...
 
     async def announce(self, *, progress_steps: float, has_state: bool) -> bytes:

@@ -1,12 +1,12 @@
 """Bells: standing gRPC streams from nodes that cannot be dialled to nodes that can, who ring when they have a meeting.
 
-Who is rung dials at once, and the stream that it opens carries a meeting of which it is the answerer. The id in the ring is
-known to the two ends alone: whoever names it is the one that was rung.
+Who is rung dials at once, and the stream that it opens carries a meeting of which it is the answerer. It names the meeting by
+the id in the ring, and as on every connection both ends have proven who they are.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -40,6 +40,10 @@ _MAX_ANSWERS = 16
 """Rings that are answered at a time; more are not heard."""
 
 
+Caller = Callable[["grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[PeerId]]
+"""Who makes a call; ends it when that is not proven."""
+
+
 class _Bell:
     """One bell that hangs here."""
 
@@ -56,7 +60,8 @@ class _Bell:
 class _Rung:
     """Somebody has been rung and is waited for."""
 
-    def __init__(self) -> None:
+    def __init__(self, peer: PeerId) -> None:
+        self.peer = peer
         self.came: asyncio.Future[ServerTransport] = asyncio.get_running_loop().create_future()
         self.is_over = asyncio.Event()
 
@@ -65,6 +70,7 @@ class HeldBells:
     """The bells that other members have hung at this node.
 
     Args:
+        caller: who makes a call.
         verify: checks a signed record; raises RemoteProtocolError.
         on_member: told each record that comes over a bell, so that its owner stays known.
         on_event: told who can be rung, whenever that changes.
@@ -75,12 +81,14 @@ class HeldBells:
     def __init__(
         self,
         *,
+        caller: Caller,
         verify: Callable[[bytes], Member],
         on_member: Callable[[Member], None],
         on_event: Callable[[Event], None],
         on_refused: Callable[[RefusalReason], None],
         max_bells: int,
     ) -> None:
+        self._caller = caller
         self._verify = verify
         self._on_member = on_member
         self._on_event = on_event
@@ -98,7 +106,7 @@ class HeldBells:
         bell = self._bells.get(peer)
         if bell is None:
             raise LinkError("unreachable", f"{peer} has no bell here")
-        rung = self._rung[meeting_id] = _Rung()
+        rung = self._rung[meeting_id] = _Rung(peer)
         try:
             yield await self._wait_for(peer, meeting_id, bell, rung)
         finally:
@@ -108,35 +116,37 @@ class HeldBells:
 
     async def hold(self, _: object, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
         """Serve ``HangBell``: the stream lasts as long as the bell hangs."""
+        peer = await self._caller(context)
         transport = ServerTransport(context)
         with suppress(LinkError, TimeoutError):
             async with asyncio.timeout(_FIRST_WORD_S):
-                member = self._read(await transport.read())
-            if member is None or (len(self._bells) >= self._max_bells and member.peer not in self._bells):
+                member = self._read(await transport.read(), peer)
+            if member is None or (len(self._bells) >= self._max_bells and peer not in self._bells):
                 return
-            bell, older = _Bell(transport), self._bells.get(member.peer)
-            self._bells[member.peer] = bell
+            bell, older = _Bell(transport), self._bells.get(peer)
+            self._bells[peer] = bell
             if older is not None:
                 older.gone.set()
             try:
                 await transport.write(meeting_pb2.Ring().SerializeToString())
                 self._tell()
                 self._on_member(member)
-                await self._listen(transport, member.peer, bell)
+                await self._listen(transport, peer, bell)
             finally:
                 bell.gone.set()
-                if self._bells.get(member.peer) is bell:
-                    del self._bells[member.peer]
+                if self._bells.get(peer) is bell:
+                    del self._bells[peer]
                     self._tell()
 
     async def let_in(self, _: object, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
         """Serve ``AnswerRing``: hand the stream over to whoever has rung."""
+        peer = await self._caller(context)
         transport = ServerTransport(context)
         with suppress(LinkError, TimeoutError, RemoteProtocolError):
             async with asyncio.timeout(_FIRST_WORD_S):
                 frame = decode_frame(await transport.read() or b"")
             rung = self._rung.get(MeetingId(frame.call_back.meeting_id.hex()))
-            if rung is not None and not rung.came.done():
+            if rung is not None and rung.peer == peer and not rung.came.done():
                 rung.came.set_result(transport)
                 await rung.is_over.wait()
 
@@ -165,29 +175,35 @@ class HeldBells:
                 reading = asyncio.create_task(transport.read())
                 try:
                     await asyncio.wait({reading, replaced}, return_when=asyncio.FIRST_COMPLETED)
-                    member = self._read(reading.result()) if reading.done() else None
+                    member = self._read(reading.result(), peer) if reading.done() else None
                 finally:
                     reading.cancel()
-                if member is None or member.peer != peer:
+                if member is None:
                     return
                 self._on_member(member)
                 await asyncio.sleep(_LEAST_GAP_S)
         finally:
             replaced.cancel()
 
-    def _read(self, data: bytes | None) -> Member | None:
-        """Whose bell it is; None at the end of the stream, and for a record that is not believed."""
+    def _read(self, data: bytes | None, peer: PeerId) -> Member | None:
+        """The record of the bell's owner; None at the end of the stream, and for one that is not believed or somebody else's."""
         if data is None:
             return None
         try:
             if len(data) > MAX_RECORD_BYTES + 16:
                 raise RemoteProtocolError(RefusalReason.OVERSIZED, f"a record of {len(data)} bytes")
             request = meeting_pb2.BellRequest.FromString(data)
-            return self._verify(request.member.SerializeToString())
+            member = self._verify(request.member.SerializeToString())
+            if member.peer != peer:
+                raise RemoteProtocolError(
+                    RefusalReason.WRONG_SENDER, f"a record of {member.peer} at the bell of {peer}"
+                )
         except DecodeError:
             self._on_refused(RefusalReason.MALFORMED)
         except RemoteProtocolError as error:
             self._on_refused(error.reason)
+        else:
+            return member
         return None
 
     def _tell(self) -> None:
@@ -242,7 +258,7 @@ class OwnBells:
     async def _keep(self, peer: PeerId) -> None:
         renewing: asyncio.Task[None] | None = None
         try:
-            async with self._channels.lend(peer) as channel, ClientTransport.call(channel, HANG_BELL) as transport:
+            async with self._channels.lend(peer) as lent, ClientTransport.call(lent, HANG_BELL) as transport:
                 record = self._record()
                 await transport.write(_request(record))
                 async with asyncio.timeout(_FIRST_WORD_S):
@@ -288,13 +304,10 @@ class OwnBells:
     async def _answer(self, peer: PeerId, meeting_id: bytes) -> None:
         """Dial whoever has rung, and answer its meeting; that may outlive the bell."""
         frame = meeting_pb2.MeetingFrame(call_back=meeting_pb2.CallBack(meeting_id=meeting_id))
-        with suppress(LinkError):
-            async with (
-                self._channels.lend(peer) as channel,
-                ClientTransport.call(channel, ANSWER_RING) as transport,
-            ):
+        with suppress(LinkError, RemoteProtocolError):
+            async with self._channels.lend(peer) as lent, ClientTransport.call(lent, ANSWER_RING) as transport:
                 await transport.write(frame.SerializeToString())
-                await self._link.serve(transport, LinkKind.GRPC_REVERSED)
+                await self._link.serve(transport, LinkKind.GRPC_REVERSED, peer)
 
 
 def _request(record: bytes) -> bytes:

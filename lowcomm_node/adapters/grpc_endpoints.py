@@ -1,28 +1,35 @@
 """The two ends of gRPC: one server for all services, and a bounded cache of channels to other nodes.
 
-Options and their reasons, measured: ``keepalive_timeout_ms`` alone does not notice a frozen peer, ``ping_timeout_ms``
-is needed too; ``so_reuseport`` would let two nodes share a port without a word; without a local subchannel pool a
-fresh channel inherits the back-off of the one that failed before it.
+Both are encrypted, and a channel is worth nothing before each end has proven to the other who it is. Options and their
+reasons, measured: ``keepalive_timeout_ms`` alone does not notice a frozen peer, ``ping_timeout_ms`` is needed too;
+``so_reuseport`` would let two nodes share a port without a word; without a local subchannel pool a fresh channel
+inherits the back-off of the one that failed before it.
 """
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import sha256
 
 import grpc
 import grpc.aio
 
+from lowcomm_node.adapters.certificate import Certificate
 from lowcomm_node.adapters.contacts import Contacts
-from lowcomm_node.errors import LinkError
+from lowcomm_node.adapters.introduction import Introduction
+from lowcomm_node.core.events import Member
+from lowcomm_node.errors import LinkError, RemoteProtocolError
+from lowcomm_node.settings.hosts import is_loopback
 from lowcomm_node.units import PeerId
-from lowcomm_node.wire.limits import MAX_FRAME_BYTES
+from lowcomm_node.wire.certificate import TARGET_NAME, certificate_der, certificate_pem
+from lowcomm_node.wire.channel import NO_CERTIFICATE, TOKEN_KEY
+from lowcomm_node.wire.limits import MAX_FRAME_BYTES, MAX_REQUEST_BYTES
 
-__all__ = ["ChannelCache", "GrpcServer"]
+__all__ = ["ChannelCache", "GrpcServer", "Lent"]
 
 _COMMON_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_FRAME_BYTES),
     ("grpc.max_send_message_length", MAX_FRAME_BYTES),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 15_000),
@@ -32,12 +39,16 @@ _COMMON_OPTIONS = (
 )
 _SERVER_OPTIONS = (
     *_COMMON_OPTIONS,
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.server_handshake_timeout_ms", 20_000),
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
 )
 _CHANNEL_OPTIONS = (
     *_COMMON_OPTIONS,
+    ("grpc.max_receive_message_length", MAX_FRAME_BYTES),
+    ("grpc.ssl_target_name_override", TARGET_NAME),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.client_idle_timeout_ms", 60_000),
     ("grpc.enable_retries", 0),
@@ -46,12 +57,32 @@ _CHANNEL_OPTIONS = (
 
 
 class GrpcServer:
-    """Listens on one port for everything that peers ask over gRPC."""
+    """Listens on one port for everything that peers ask over gRPC.
 
-    def __init__(self, *, host: str, port: int, max_concurrent_rpcs: int = 64) -> None:
+    Args:
+        host, port: where.
+        certificate: what it shows; None speaks without TLS.
+        gate: looks at each call first.
+        max_concurrent_rpcs: calls at a time.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        certificate: Certificate | None,
+        gate: grpc.aio.ServerInterceptor | None = None,
+        max_concurrent_rpcs: int = 64,
+    ) -> None:
         self._host = host
         self._port = port
-        self._server = grpc.aio.server(options=_SERVER_OPTIONS, maximum_concurrent_rpcs=max_concurrent_rpcs)
+        self._certificate = certificate
+        self._server = grpc.aio.server(
+            options=_SERVER_OPTIONS,
+            maximum_concurrent_rpcs=max_concurrent_rpcs,
+            interceptors=[gate] if gate is not None else None,
+        )
 
     async def start(self, handlers: Sequence[grpc.GenericRpcHandler]) -> int:
         """Bind and serve; returns the port, chosen by the system when 0 was given.
@@ -62,7 +93,7 @@ class GrpcServer:
         host = f"[{self._host}]" if ":" in self._host else self._host
         self._server.add_generic_rpc_handlers(tuple(handlers))
         try:
-            port = self._server.add_insecure_port(f"{host}:{self._port}")
+            port = self._bind(f"{host}:{self._port}")
         except RuntimeError:
             port = 0
         if not port:
@@ -78,12 +109,32 @@ class GrpcServer:
         """End all streams, after ``grace_s`` by force."""
         await self._server.stop(grace_s)
 
+    def _bind(self, address: str) -> int:
+        if self._certificate is None:
+            return self._server.add_insecure_port(address)
+        pair = self._certificate.key_pem, self._certificate.pem
+        return self._server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lent:
+    """A channel on which both ends have proven who they are."""
+
+    channel: grpc.aio.Channel
+    metadata: tuple[tuple[str, bytes], ...]
+    """To go with each call."""
+
 
 @dataclass(slots=True)
 class _Cached:
-    address: str
     channel: grpc.aio.Channel
+    address: str
+    certificate: bytes
+    certificate_sha256: bytes
     users: int = 0
+    token: bytes | None = None
+    """Of the connection that the channel has; it is worth nothing on the next one."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class ChannelCache:
@@ -91,37 +142,54 @@ class ChannelCache:
 
     gRPC itself drops the connection of a channel that is idle for a minute. Beyond ``max_channels`` the longest
     unused channel is closed; one that failed to connect is dropped, so that its back-off harms no later attempt.
+
+    Args:
+        contacts: where peers are, and the certificates that they must show.
+        introduction: what this node says of itself.
+        connect_timeout_s: seconds for a connection and both proofs.
+        allow_plaintext: also speak without TLS to peers on this computer that have no certificate.
+        on_refused: told of a peer that has shown something wrong, or that has refused this node.
     """
 
-    def __init__(self, contacts: Contacts, *, connect_timeout_s: float = 8.0, max_channels: int = 64) -> None:
+    def __init__(
+        self,
+        contacts: Contacts,
+        introduction: Introduction,
+        *,
+        connect_timeout_s: float = 8.0,
+        max_channels: int = 64,
+        allow_plaintext: bool = False,
+        on_refused: Callable[[PeerId, RemoteProtocolError], None] = lambda _peer, _error: None,
+    ) -> None:
         self._contacts = contacts
+        self._introduction = introduction
         self._connect_timeout_s = connect_timeout_s
         self._max_channels = max_channels
+        self._allow_plaintext = allow_plaintext
+        self._on_refused = on_refused
         self._cached: OrderedDict[PeerId, _Cached] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._cached)
 
     @asynccontextmanager
-    async def lend(self, peer: PeerId) -> AsyncIterator[grpc.aio.Channel]:
+    async def lend(self, peer: PeerId) -> AsyncIterator[Lent]:
         """A connected channel to ``peer``, at the address of its newest record.
 
         Raises:
             LinkError: ``unreachable`` when the peer is not known or no connection comes about in time.
+            RemoteProtocolError: another one than the peer answers there, or it refuses this node.
         """
-        address = self._contacts.find(peer).grpc_address
+        member = self._contacts.find(peer)
         older = cached = self._cached.get(peer)
-        if cached is None or cached.address != address:
-            cached = self._cached[peer] = _Cached(
-                address, grpc.aio.insecure_channel(f"dns:///{address}", options=_CHANNEL_OPTIONS)
-            )
+        if cached is None or (cached.address, cached.certificate) != (member.grpc_address, member.certificate):
+            cached = self._cached[peer] = self._dial(member)
         self._cached.move_to_end(peer)
         cached.users += 1
         try:
             if older is not None:
                 await self._tidy(peer, older)
-            await self._connect(peer, cached)
-            yield cached.channel
+            yield Lent(channel=cached.channel, metadata=((TOKEN_KEY, await self._prove(peer, cached)),))
         finally:
             cached.users -= 1
             await self._tidy(peer, cached)
@@ -132,24 +200,37 @@ class ChannelCache:
             _, cached = self._cached.popitem()
             await cached.channel.close()
 
-    async def _connect(self, peer: PeerId, cached: _Cached) -> None:
-        address, channel = cached.address, cached.channel
-        try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
-                    if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                        self._drop(peer, cached)
-                        raise LinkError("unreachable", f"{address} refuses the connection or does not exist")
-                    if state is grpc.ChannelConnectivity.SHUTDOWN:
-                        raise LinkError("unreachable", f"the channel to {address} was closed")
-                    await channel.wait_for_state_change(state)
-        except TimeoutError:
-            self._drop(peer, cached)
-            raise LinkError("unreachable", f"{address} does not answer in {self._connect_timeout_s:g} s") from None
+    def _dial(self, member: Member) -> _Cached:
+        """A channel that takes no other certificate than the one in the peer's own record."""
+        address = member.grpc_address
+        if member.certificate:
+            der = certificate_der(member.certificate)
+            credentials = grpc.ssl_channel_credentials(root_certificates=certificate_pem(der))
+            channel = grpc.aio.secure_channel(f"dns:///{address}", credentials, options=_CHANNEL_OPTIONS)
+            return _Cached(channel, address, member.certificate, sha256(der).digest())
+        if not (self._allow_plaintext and is_loopback(address.rpartition(":")[0].strip("[]"))):
+            raise LinkError(
+                "unreachable", f"{address} speaks no TLS, and this node speaks without it to nobody else's computer"
+            )
+        channel = grpc.aio.insecure_channel(f"dns:///{address}", options=_CHANNEL_OPTIONS)
+        return _Cached(channel, address, b"", NO_CERTIFICATE)
 
-    def _drop(self, peer: PeerId, failed: _Cached) -> None:
-        if self._cached.get(peer) is failed:
-            del self._cached[peer]
+    async def _prove(self, peer: PeerId, cached: _Cached) -> bytes:
+        """The token of the channel's connection; made anew when the connection is."""
+        async with cached.lock:
+            if cached.token is None or cached.channel.get_state() is not grpc.ChannelConnectivity.READY:
+                cached.token = None
+                try:
+                    cached.token = await self._introduction.make(
+                        cached.channel, peer, cached.certificate_sha256, self._connect_timeout_s
+                    )
+                except (LinkError, RemoteProtocolError) as error:
+                    if self._cached.get(peer) is cached:
+                        del self._cached[peer]
+                    if isinstance(error, RemoteProtocolError):
+                        self._on_refused(peer, error)
+                    raise
+            return cached.token
 
     async def _tidy(self, peer: PeerId, lent: _Cached) -> None:
         """Close what nobody uses: a channel that failed or leads to an old address, and the oldest ones beyond the bound."""

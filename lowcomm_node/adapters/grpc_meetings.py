@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import grpc
 import grpc.aio
 
-from lowcomm_node.adapters.bells import HeldBells
+from lowcomm_node.adapters.bells import Caller, HeldBells
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache
 from lowcomm_node.adapters.grpc_transports import (
     ANSWER_RING,
@@ -27,17 +27,18 @@ def grpc_dialler(channels: ChannelCache) -> Dialler:
 
     @asynccontextmanager
     async def dial(peer: PeerId, _meeting_id: MeetingId) -> AsyncIterator[ClientTransport]:
-        async with channels.lend(peer) as channel, ClientTransport.call(channel, MEET) as transport:
+        async with channels.lend(peer) as lent, ClientTransport.call(lent, MEET) as transport:
             yield transport
 
     return dial
 
 
-def meetings_handler(link: MeetingLink, bells: HeldBells) -> grpc.GenericRpcHandler:
+def meetings_handler(link: MeetingLink, bells: HeldBells, caller: Caller) -> grpc.GenericRpcHandler:
     """The service that answers other nodes, to be given to the ``GrpcServer``. Frames pass as bytes: we parse, and refuse, ourselves."""
 
     async def meet(_: object, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
-        await link.serve(ServerTransport(context), LinkKind.GRPC)
+        peer = await caller(context)
+        await link.serve(ServerTransport(context), LinkKind.GRPC, peer)
 
     methods = {MEET: meet, HANG_BELL: bells.hold, ANSWER_RING: bells.let_in}
     handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {

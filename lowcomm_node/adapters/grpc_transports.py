@@ -8,6 +8,7 @@ from typing import Self
 import grpc
 import grpc.aio
 
+from lowcomm_node.adapters.grpc_endpoints import Lent
 from lowcomm_node.errors import LinkError
 
 __all__ = ["ANSWER_RING", "HANG_BELL", "MEET", "MEETINGS_SERVICE", "ClientTransport", "ServerTransport"]
@@ -30,9 +31,11 @@ class ClientTransport:
 
     @classmethod
     @asynccontextmanager
-    async def call(cls, channel: grpc.aio.Channel, method: str) -> AsyncIterator[Self]:
-        """Hold a stream over ``channel``; whatever is left of it afterwards is cancelled."""
-        call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(f"/{MEETINGS_SERVICE}/{method}")()
+    async def call(cls, lent: Lent, method: str) -> AsyncIterator[Self]:
+        """Hold a stream over a channel; whatever is left of it afterwards is cancelled."""
+        call: grpc.aio.StreamStreamCall[bytes, bytes] = lent.channel.stream_stream(f"/{MEETINGS_SERVICE}/{method}")(
+            metadata=lent.metadata
+        )
         try:
             yield cls(call)
         finally:

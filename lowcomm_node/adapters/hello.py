@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from math import isfinite
 
+from lowcomm_node.core.versions import Versions
 from lowcomm_node.errors import DirectoryError, NoPeerError, RefusalReason, RemoteProtocolError
 from lowcomm_node.ports import Welcome
 from lowcomm_node.units import RunId
@@ -21,7 +22,7 @@ def read_welcome(
     response: records_pb2.HelloResponse,
     *,
     run_id: RunId | None,
-    protocol_version: int,
+    versions: Versions,
     between: tuple[float, float],
 ) -> Welcome:
     """Check a hello's answer: protocol version, manifest against run id, the peer's own record, its clock.
@@ -29,17 +30,14 @@ def read_welcome(
     Args:
         response: what came.
         run_id: the run asked for, None for whichever.
-        protocol_version: what we speak.
+        versions: what we speak.
         between: our wall clock when we asked and when the answer was there.
 
     Raises:
         RemoteProtocolError: with the reason.
     """
-    if response.protocol_version != protocol_version:
-        raise RemoteProtocolError(
-            RefusalReason.WRONG_PROTOCOL,
-            f"it speaks protocol {response.protocol_version}, this node speaks {protocol_version}",
-        )
+    if response.protocol_version not in versions:
+        raise RemoteProtocolError(RefusalReason.WRONG_PROTOCOL, versions.advice(response.protocol_version))
     if len(response.manifest) > MAX_MANIFEST_BYTES:
         raise RemoteProtocolError(RefusalReason.OVERSIZED, f"a manifest of {len(response.manifest)} bytes")
     if sha256(response.manifest).digest() != response.run_id:
@@ -49,13 +47,13 @@ def read_welcome(
         raise RemoteProtocolError(RefusalReason.WRONG_RUN, f"it is in run {found}")
     if not isfinite(response.now):
         raise RemoteProtocolError(RefusalReason.MALFORMED, "its clock shows no time")
-    member = read_member(
-        response.member.SerializeToString(), run_id=found, protocol_version=protocol_version, now=response.now
-    )
+    record = response.member.SerializeToString()
+    member = read_member(record, run_id=found, protocol_version=response.protocol_version, now=response.now)
     return Welcome(
         run_id=found,
         manifest=response.manifest,
         member=member,
+        record=record,
         clock_offset_s=response.now - sum(between) / 2,
     )
 

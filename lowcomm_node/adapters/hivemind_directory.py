@@ -17,6 +17,7 @@ from lowcomm_node.adapters.member_buckets import MemberBuckets
 from lowcomm_node.adapters.p2p_process import P2pOptions, import_hivemind, split_address
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.membership import Bucket
+from lowcomm_node.core.versions import Versions
 from lowcomm_node.errors import DirectoryError, RemoteProtocolError
 from lowcomm_node.ports import ChildLedger, Welcome
 from lowcomm_node.settings.node import NetworkSettings
@@ -43,7 +44,8 @@ class HivemindDirectory:
         settings: where to listen, how long a record lives.
         initial_peers: multiaddresses to join by; none to begin a swarm.
         socket_dir: folder for p2pd's Unix sockets, of this node alone.
-        protocol_version: what we speak.
+        versions: what we speak.
+        certificate: ours, for our record; empty when we speak no TLS.
         on_restart: called with the number of restarts each time p2pd had to be started anew.
         ledger: is told of each p2pd that is started and ended.
     """
@@ -55,7 +57,8 @@ class HivemindDirectory:
         settings: NetworkSettings,
         initial_peers: Sequence[str],
         socket_dir: Path,
-        protocol_version: int,
+        versions: Versions,
+        certificate: bytes = b"",
         on_restart: Callable[[int], None] = lambda _count: None,
         ledger: ChildLedger | None = None,
     ) -> None:
@@ -72,7 +75,9 @@ class HivemindDirectory:
         self._identity = identity
         self._record_ttl_s = settings.record_ttl_s
         self._initial_peers = tuple(initial_peers)
-        self._protocol_version = protocol_version
+        self._versions = versions
+        self._protocol_version = 0
+        self._certificate = certificate
         self._on_restart = on_restart
         self._options = P2pOptions(
             identity_path=identity.path,
@@ -193,9 +198,9 @@ class HivemindDirectory:
             outcomes[address] = f"its clock is {offset_s:+.1f} s from ours"
         raise wrong_clock(offset_s) if offset_s else no_peer(outcomes)
 
-    async def serve_hello(self, run_id: RunId, manifest: bytes) -> None:
-        """Answer other nodes' hello from now on."""
-        self._run_id, self._manifest = run_id, manifest
+    async def serve_hello(self, run_id: RunId, manifest: bytes, protocol_version: int) -> None:
+        """Be in this run, which speaks ``protocol_version``, and answer other nodes' hello from now on."""
+        self._run_id, self._manifest, self._protocol_version = run_id, manifest, protocol_version
 
     async def announce(self, *, progress_steps: float, has_state: bool) -> bytes:
         """Store this node's signed record in the bucket it belongs to; returns the record.
@@ -272,6 +277,7 @@ class HivemindDirectory:
             has_state=self._has_state,
             expires_at=self._expires_at,
             reachability=reachability,
+            certificate=self._certificate,
         )
         return sign_member(
             member, run_id=self._own_run, protocol_version=self._protocol_version, sign=self._identity.sign
@@ -284,6 +290,10 @@ class HivemindDirectory:
     async def _answer_hello(self, request: records_pb2.HelloRequest) -> records_pb2.HelloResponse:
         if self._run_id is None:
             raise DirectoryError("this node is in no run yet; ask again in a moment")
+        newest = request.protocol_version
+        spoken = Versions(oldest=request.min_protocol_version or newest, newest=newest)
+        if self._protocol_version not in spoken:
+            raise DirectoryError(spoken.advice(self._protocol_version, "yours"))
         if request.run_id and request.run_id.hex() != self._run_id:
             raise DirectoryError(f"this node is in run {self._run_id}")
         return records_pb2.HelloResponse(
@@ -302,7 +312,9 @@ class HivemindDirectory:
         if str(split_address(address)[0]) == self.peer_id:
             raise DirectoryError("this is our own address")
         request = records_pb2.HelloRequest(
-            protocol_version=self._protocol_version, run_id=bytes.fromhex(run_id) if run_id else b""
+            protocol_version=self._versions.newest,
+            run_id=bytes.fromhex(run_id) if run_id else b"",
+            min_protocol_version=self._versions.oldest,
         )
         session = self._live
         asked_at = time.time()
@@ -310,7 +322,7 @@ class HivemindDirectory:
         welcome = read_welcome(
             response,
             run_id=run_id,
-            protocol_version=self._protocol_version,
+            versions=self._versions,
             between=(asked_at, time.time()),
         )
         if not session.num_neighbours:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.units import PeerId
@@ -30,6 +32,10 @@ class Identity:
     def sign(self, data: bytes) -> bytes:
         """Ed25519 signature of ``data``, 64 bytes."""
         return self._key.sign(data)
+
+    def secret_for(self, purpose: bytes, num_bytes: int) -> bytes:
+        """A secret that only this identity can compute, another one for each purpose; the key cannot be told from it."""
+        return HKDF(SHA256(), num_bytes, salt=None, info=purpose).derive(self._key.private_bytes_raw())
 
     @staticmethod
     def verify(peer_id: PeerId, signature: bytes, data: bytes) -> bool:

@@ -138,14 +138,14 @@ class MeetingLink:
         if self._on_refused is not None:
             self._on_refused(error.reason)
 
-    def _stream(self, meeting_id: MeetingId | None, kind: LinkKind, peer: PeerId | None) -> MeetingStream:
+    def _stream(self, meeting_id: MeetingId | None, kind: LinkKind, peer: PeerId) -> MeetingStream:
         return MeetingStream(
             kind=kind,
-            peer=peer,
             owner=self,
             limits=self._limits,
             stall_timeout_s=self._stall_timeout_s,
             meeting_id=meeting_id,
+            peer=peer,
         )
 
     def _replace(self, streams: dict[MeetingId, MeetingStream], meeting_id: MeetingId, stream: MeetingStream) -> None:
@@ -160,9 +160,9 @@ class MeetingLink:
                 if stream.is_closing:
                     return  # given up while the connection was being made
                 reason = await stream.run(transport)
-        except LinkError as error:
+        except (LinkError, RemoteProtocolError) as error:
             _log.debug("dial_failed peer=%s link=%s detail=%s", peer, stream.kind.value, error.detail)
-            reason = error.reason
+            reason = str(error.reason)
         self._over(self._outgoing, meeting_id, stream, reason)
 
     def _dialled(self, task: asyncio.Task[None]) -> None:
@@ -170,10 +170,10 @@ class MeetingLink:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("meeting_stream_fault", exc_info=error)
 
-    async def serve(self, transport: FrameTransport, kind: LinkKind, peer: PeerId | None = None) -> None:
-        """Answer a meeting that the other end of ``transport`` starts; ``peer`` where the transport vouches for it."""
+    async def serve(self, transport: FrameTransport, kind: LinkKind, peer: PeerId) -> None:
+        """Answer a meeting that ``peer``, who has proven to be at the other end of ``transport``, starts."""
         if self._num_incoming >= self._max_incoming:
-            await self._turn_away(transport)
+            await self._turn_away(transport, peer)
             return
         self._num_incoming += 1
         stream = self._stream(None, kind, peer)
@@ -185,9 +185,9 @@ class MeetingLink:
             if stream.meeting_id is not None:
                 self._over(self._incoming, stream.meeting_id, stream, reason)
 
-    async def _turn_away(self, transport: FrameTransport) -> None:
+    async def _turn_away(self, transport: FrameTransport, peer: PeerId) -> None:
         """Say Busy in a frame; the header that names the meeting is all that is read."""
-        reader = MeetingReader(self._limits)
+        reader = MeetingReader(self._limits, peer)
         with suppress(LinkError, TimeoutError):
             async with asyncio.timeout(_TURN_AWAY_S):
                 data = await transport.read()

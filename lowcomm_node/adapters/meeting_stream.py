@@ -72,15 +72,13 @@ class MeetingStream:
         self,
         *,
         kind: LinkKind,
-        peer: PeerId | None,
         owner: StreamOwner,
         limits: MeetingLimits,
         stall_timeout_s: float,
         meeting_id: MeetingId | None,
+        peer: PeerId,
     ) -> None:
         self.kind = kind
-        self._peer = peer
-        """Who is known to be at the other end; None where nothing but its word says so."""
         self._owner = owner
         self._limits = limits
         self.is_initiator = meeting_id is not None
@@ -88,6 +86,8 @@ class MeetingStream:
         self._stall_timeout_s = stall_timeout_s
         self.meeting_id = meeting_id
         """None on the answerer until the first message is complete."""
+        self.peer = peer
+        """Who is at the other end, as it has proven."""
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
         self._outbox: deque[Message] = deque()
         self._wake = asyncio.Event()
@@ -152,7 +152,7 @@ class MeetingStream:
             self._ended.set_result(reason)
 
     async def _read(self, transport: FrameTransport) -> None:
-        reader = MeetingReader(self._limits)
+        reader = MeetingReader(self._limits, self.peer)
         frame_bytes = 0
         is_final = False
         try:
@@ -257,8 +257,6 @@ class MeetingStream:
             self.meeting_id = message.meeting_id
         elif self.meeting_id != message.meeting_id:
             raise _misplaced("a message of another meeting")
-        if isinstance(message, Offer) and self._peer is not None and message.sender != self._peer:
-            raise _misplaced("an offer in somebody else's name")
 
 
 def _misplaced(detail: str) -> RemoteProtocolError:

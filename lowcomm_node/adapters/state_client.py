@@ -140,19 +140,23 @@ class GrpcStateClient:
         await download.run()
 
     async def _ask(self, peer: PeerId, method: str, request: bytes, timeout_s: float) -> bytes:
-        async with self._channels.lend(peer) as channel:
-            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{STATE_SERVICE}/{method}")
+        async with self._channels.lend(peer) as lent:
+            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = lent.channel.unary_unary(
+                f"/{STATE_SERVICE}/{method}"
+            )
             async with _translated(timeout_s):
-                return await call(request)
+                return await call(request, metadata=lent.metadata)
 
     async def _fetch(
         self, peer: PeerId, run_id: RunId, snapshot: Snapshot, chunks: Sequence[int]
     ) -> AsyncGenerator[tuple[int, bytes], None]:
         """Chunks of a snapshot from one holder, verified, in the order in which they come."""
         request = state_pb2.FetchRequest(run_id=bytes.fromhex(run_id), snapshot_id=snapshot.snapshot_id, chunks=chunks)
-        async with self._channels.lend(peer) as channel:
-            stream: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(f"/{STATE_SERVICE}/{FETCH}")
-            call = stream(request.SerializeToString())
+        async with self._channels.lend(peer) as lent:
+            stream: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = lent.channel.unary_stream(
+                f"/{STATE_SERVICE}/{FETCH}"
+            )
+            call = stream(request.SerializeToString(), metadata=lent.metadata)
             wanted = set(chunks)
             try:
                 while wanted:

@@ -1,7 +1,7 @@
 """The donor's side of a joiner's download: snapshots of the training state in hashed chunks, and fingerprints."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,7 +13,7 @@ from lowcomm_node.adapters.snapshot_shelf import Held, SnapshotShelf
 from lowcomm_node.core.pacing import Pacer
 from lowcomm_node.errors import LowcommError, RefusalReason
 from lowcomm_node.ports import FingerprintSource, SnapshotSource
-from lowcomm_node.units import RunId
+from lowcomm_node.units import PeerId, RunId
 from lowcomm_node.wire.gen.lowcomm.v1 import state_pb2
 from lowcomm_node.wire.state import DESCRIBE, FETCH, FINGERPRINT, STATE_SERVICE, encode_fingerprint
 
@@ -36,6 +36,7 @@ class StateService:
         pacer: how fast chunks go out.
         is_meeting: is a meeting of this node under way?
         on_sent: told the bytes of each chunk.
+        caller: who has made a call; ends it when that is not proven.
         max_downloads: joiners served at a time; one more is told to come back.
     """
 
@@ -50,6 +51,7 @@ class StateService:
         pacer: Pacer,
         is_meeting: Callable[[], bool],
         on_sent: Callable[[int], None],
+        caller: Callable[["_Context[bytes, bytes]"], Awaitable[PeerId]],
         max_downloads: int = 2,
     ) -> None:
         self._run_id = run_id
@@ -60,6 +62,7 @@ class StateService:
         self._pacer = pacer
         self._is_meeting = is_meeting
         self._on_sent = on_sent
+        self._caller = caller
         self._max_downloads = max_downloads
         self._num_downloads = 0
         self._lock = asyncio.Lock()
@@ -74,6 +77,7 @@ class StateService:
         )
 
     async def _describe(self, data: bytes, context: "_Context[bytes, bytes]") -> bytes:
+        await self._caller(context)
         try:
             request = state_pb2.DescribeRequest.FromString(data)
         except DecodeError:
@@ -87,6 +91,7 @@ class StateService:
         return held.snapshot.encode(self._run_id)
 
     async def _fingerprint(self, data: bytes, context: "_Context[bytes, bytes]") -> bytes:
+        await self._caller(context)
         try:
             request = state_pb2.FingerprintRequest.FromString(data)
         except DecodeError:
@@ -117,6 +122,7 @@ class StateService:
         return held
 
     async def _fetch(self, data: bytes, context: "_Context[bytes, bytes]") -> None:
+        await self._caller(context)
         try:
             request = state_pb2.FetchRequest.FromString(data)
         except DecodeError:

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from lowcomm_node import PROTOCOL_VERSION, __version__
+from lowcomm_node import __version__
 from lowcomm_node.cli.exit_codes import ExitCode, exit_code_of
 from lowcomm_node.cli.parser import CommandModule, Parser
+from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.errors import LowcommError
 from lowcomm_node.settings.schema import nearest
 
@@ -116,7 +117,7 @@ def _top_parser() -> Parser:
         description="Train one model on many volunteer machines over the ordinary internet.",
         epilog=_commands_help(),
     )
-    version = f"{_PROG} {__version__} (protocol {PROTOCOL_VERSION})"
+    version = f"{_PROG} {__version__} (protocol {SPOKEN})"
     parser.add_argument("--version", action="version", version=version)
     _add_debug(parser)
     return parser

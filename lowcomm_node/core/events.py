@@ -44,6 +44,8 @@ class Member:
     expires_at: float
     """DHT time, Unix seconds."""
     reachability: Reachability = Reachability.PUBLIC
+    certificate: bytes = b""
+    """What it must show on a connection (``wire.certificate``); empty when it speaks no TLS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,6 +161,10 @@ class NodeCore:
         """What this node waits for, and how long at most, for people."""
         return self._deadlines.current()
 
+    def num_bells(self) -> tuple[int, int]:
+        """Members that can ring this node, and members that it can ring."""
+        return len(self.reach.bells()), self.partners.num_bells
+
     @property
     def has_sound_state(self) -> bool:
         """Can this node meet others, and give its state to joiners? Its record should say so."""

@@ -26,14 +26,7 @@ from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.rules import rules_of_a_life
 from lowcomm_node.daemon.run_finder import FoundRun, RunFinder
 from lowcomm_node.daemon.runtime import Runtime
-from lowcomm_node.daemon.status import (
-    base_status,
-    meeting_status,
-    peers_status,
-    reach_status,
-    service_line,
-    training_status,
-)  # fmt: skip
+from lowcomm_node.daemon.status import base_status, meeting_status, peers_status, service_line, training_status
 from lowcomm_node.daemon.training import Training
 from lowcomm_node.errors import DivergedError
 from lowcomm_node.settings.manifest import Manifest
@@ -222,6 +215,7 @@ class Node:
         await self._network.open(
             run,
             found.canonical,
+            manifest,
             ready,
             self._runtime,
             is_meeting=lambda: bool(core.phase()),
@@ -251,11 +245,7 @@ class Node:
                 # By the tick, not when the directory has taken it: partners believe a record, however slow the DHT is.
                 self._runtime.carry_record(self._network.record)
                 self._runtime.handle(Ticked())
-                reachable, suspect = self._core.partners.counts(now)
-                self._metrics.peers_counted(reachable=reachable, suspect=suspect)
-                self._metrics.reached(
-                    self._core.reach.own, len(self._core.reach.bells()), self._core.partners.num_bells
-                )
+                self._recorder.reached(self._core, now)
                 self._metrics.flight_recorded(*self._black_box.size())
             self._latest_status = self.status()
             if self._diverged is not None:
@@ -334,9 +324,11 @@ class Node:
                 training.report, training.ready, self._manifest, training.started_loss, self._recorder.restarts
             )
         )
+        status.reachability = self._network.reachability.value
         if self._core is not None:
             status.meetings.CopyFrom(meeting_status(self._recorder.tally, self._core.phase(), now))
-        reach_status(status, self._network.reachability, self._core)
+            status.peers_known = len(self._core.partners.views())
+            status.bells_own, status.bells_held = self._core.num_bells()
         return status
 
     def peers(self) -> Peers:

@@ -1,6 +1,7 @@
 """Everything of a node that talks to other nodes: directory, gRPC server, link, state download. One life each."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -8,13 +9,15 @@ from typing import TypeVar
 
 import grpc
 
-from lowcomm_node import PROTOCOL_VERSION
 from lowcomm_node.adapters.bells import HeldBells
+from lowcomm_node.adapters.certificate import Certificate
+from lowcomm_node.adapters.channel_service import ChannelService
 from lowcomm_node.adapters.contacts import Contacts
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
 from lowcomm_node.adapters.grpc_meetings import grpc_dialler, meetings_handler
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
 from lowcomm_node.adapters.identity import Identity
+from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.adapters.meeting_link import Dialler, MeetingLink
 from lowcomm_node.adapters.p2p_link import p2p_dialler, p2p_handler
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
@@ -22,9 +25,10 @@ from lowcomm_node.adapters.state_client import GrpcStateClient
 from lowcomm_node.adapters.state_service import StateService
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.pacing import Pacer
+from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.daemon.outreach import Outreach
 from lowcomm_node.daemon.recorder import Recorder
-from lowcomm_node.errors import DirectoryError, NoPeerError
+from lowcomm_node.errors import DirectoryError, NoPeerError, RemoteProtocolError
 from lowcomm_node.ports import (
     ChildLedger,
     Directory,
@@ -35,10 +39,12 @@ from lowcomm_node.ports import (
     StateClient,
     Welcome,
 )
+from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import MeetingSettings, NetworkSettings
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.train.messages import Ready
-from lowcomm_node.units import LinkKind, Reachability, RunId
+from lowcomm_node.units import LinkKind, PeerId, Reachability, RunId
+from lowcomm_node.wire.channel import NO_CERTIFICATE
 from lowcomm_node.wire.meeting import MeetingLimits
 
 __all__ = ["Network"]
@@ -73,12 +79,14 @@ class Network:
         self._patience = patience
         self._recorder = recorder
         self._log = get_logger("network")
+        self._certificate = Certificate.of(identity) if settings.tls == "on" else None
         self._dht = HivemindDirectory(
             identity=identity,
             settings=settings,
             initial_peers=peers,
             socket_dir=state_dir / "p2p",
-            protocol_version=PROTOCOL_VERSION,
+            versions=SPOKEN,
+            certificate=self._certificate.short if self._certificate is not None else b"",
             on_restart=lambda _count: recorder.metrics.dht_restarted(),
             ledger=children,
         )
@@ -87,18 +95,19 @@ class Network:
             self._dht.play(Reachability.OUTBOUND_ONLY)
         self._identity = identity
         self._contacts = Contacts()
-        self._channels = ChannelCache(self._contacts)
+        self._introduction = Introduction(identity, SPOKEN)
+        self._channels = ChannelCache(
+            self._contacts,
+            self._introduction,
+            allow_plaintext=self._certificate is None,
+            on_refused=self._refused_by,
+        )
         self._server: GrpcServer | None = None
         self._link: MeetingLink | None = None
         self._outreach: Outreach | None = None
         self._shelf = SnapshotShelf(state_dir / "snapshots")
         self._welcome: Welcome | None = None
-        self.state_client: StateClient = GrpcStateClient(
-            channels=self._channels,
-            protocol_version=PROTOCOL_VERSION,
-            shelf=self._shelf,
-            on_received=lambda num_bytes: recorder.metrics.state_moved("received", num_bytes),
-        )
+        self._state_client: StateClient | None = None
         self.join_address = ""
         """What others pass to --peers; empty before the directory is up."""
 
@@ -126,6 +135,13 @@ class Network:
             raise DirectoryError("the link is not open yet")
         return self._link
 
+    @property
+    def state_client(self) -> StateClient:
+        """Downloads other members' state. Only after ``open``."""
+        if self._state_client is None:
+            raise DirectoryError("the node is in no run yet")
+        return self._state_client
+
     async def start(self, remembered: Sequence[str] = (), *, may_be_alone: bool = False) -> bool:
         """Bring the directory up, with the help of peers remembered from an earlier life. True when somebody is there.
 
@@ -151,6 +167,7 @@ class Network:
         self,
         run: RunId,
         canonical: bytes,
+        manifest: Manifest,
         ready: Ready,
         sink: NodeSink,
         *,
@@ -159,14 +176,25 @@ class Network:
         fingerprints: FingerprintSource,
     ) -> None:
         """Open the port for meetings and downloads, unless others are not to dial, and tell whoever asks about the run."""
+        protocol_version = manifest.protocol_version
+        self._introduction.enter(run)
+        doorman = ChannelService(
+            identity=self._identity,
+            run_id=run,
+            protocol_version=protocol_version,
+            certificate_sha256=self._certificate.sha256 if self._certificate is not None else NO_CERTIFICATE,
+            admit=lambda _peer, _admission: math.inf,
+            on_refused=lambda error: self._recorder.rejected(error.reason, error.detail),
+        )
         limits = MeetingLimits(
             run_id=run,
             peer_id=self._identity.peer_id,
-            protocol_version=PROTOCOL_VERSION,
+            protocol_version=protocol_version,
             max_payload_bytes=_largest_payload_bytes(ready),
             max_tensors=len(ready.shapes),
         )
         bells = HeldBells(
+            caller=doorman.caller,
             verify=self.verify,
             on_member=lambda member: sink.members_seen((member,)),
             on_event=sink.handle,
@@ -191,17 +219,25 @@ class Network:
         await self._shelf.take_up()
         states = StateService(
             run_id=run,
-            protocol_version=PROTOCOL_VERSION,
+            protocol_version=protocol_version,
             source=snapshots,
             fingerprint=fingerprints,
             shelf=self._shelf,
             pacer=Pacer(self._settings.state_rate_bytes_per_s),
             is_meeting=is_meeting,
             on_sent=lambda num_bytes: self._recorder.metrics.state_moved("sent", num_bytes),
+            caller=doorman.caller,
         )
         if self._settings.inbound != "off":
-            await self._listen([meetings_handler(self._link, bells), states.handler()])
-        await self._directory.serve_hello(run, canonical)
+            handlers = (meetings_handler(self._link, bells, doorman.caller), states.handler())
+            await self._listen(doorman, handlers)
+        self._state_client = GrpcStateClient(
+            channels=self._channels,
+            protocol_version=protocol_version,
+            shelf=self._shelf,
+            on_received=lambda num_bytes: self._recorder.metrics.state_moved("received", num_bytes),
+        )
+        await self._directory.serve_hello(run, canonical, protocol_version)
 
     @property
     def known_addresses(self) -> tuple[str, ...]:
@@ -255,14 +291,22 @@ class Network:
         await self._channels.close()
         await self._dht.stop()
 
-    async def _listen(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+    async def _listen(self, doorman: ChannelService, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         settings = self._settings
         self._server = GrpcServer(
-            host=settings.host, port=settings.grpc_port, max_concurrent_rpcs=_MAX_RPCS + settings.max_bells
+            host=settings.host,
+            port=settings.grpc_port,
+            certificate=self._certificate,
+            gate=doorman.gate(),
+            max_concurrent_rpcs=_MAX_RPCS + settings.max_bells,
         )
-        port = await self._server.start(handlers)
+        port = await self._server.start([doorman.handler(), *handlers])
         host = settings.announce_host or settings.host
         self._dht.grpc_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def _refused_by(self, peer: PeerId, error: RemoteProtocolError) -> None:
+        """A peer has shown something wrong, or will have nothing to do with us: whoever looks after this node should know."""
+        self._recorder.rejected(error.reason, f"{peer}: {error.detail}")
 
     async def _counted(self, operation: str, request: Callable[[], Awaitable[_T]]) -> _T | None:
         try:

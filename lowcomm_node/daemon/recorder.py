@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lowcomm_node.core.commands import GiveUp, Heal, ReportMeeting, Role
+from lowcomm_node.core.node import NodeCore
 from lowcomm_node.core.supervision import Cause
 from lowcomm_node.daemon.children import Leftovers
 from lowcomm_node.errors import RefusalReason
@@ -108,6 +109,12 @@ class Recorder:
         else:
             self.tally.failed[report.reason] += 1
             self._log.debug("meeting_failed", reason=report.reason, **fields)
+
+    def reached(self, core: NodeCore, now: float) -> None:
+        """Whom this node knows, and how others get to it."""
+        reachable, suspect = core.partners.counts(now)
+        self.metrics.peers_counted(reachable=reachable, suspect=suspect)
+        self.metrics.reached(core.reach.own, *core.num_bells())
 
     def unwell(self, cure: Heal | GiveUp) -> None:
         """The core has found that this node's state is not worth meeting with."""

@@ -2,7 +2,6 @@
 
 import os
 
-from lowcomm_node import PROTOCOL_VERSION
 from lowcomm_node.core.node import NodeRules
 from lowcomm_node.core.schedule import Timing
 from lowcomm_node.settings.manifest import Manifest
@@ -18,7 +17,7 @@ def rules_of_a_life(own: PeerId, run: RunId, manifest: Manifest, settings: NodeS
     return NodeRules(
         own=own,
         run_id=run,
-        protocol_version=PROTOCOL_VERSION,
+        protocol_version=manifest.protocol_version,
         periods={period.stream: period.every_steps for period in periods(manifest)},
         deadline_s=settings.meeting.deadline_s,
         verdict_keep_s=settings.meeting.verdict_keep_s,

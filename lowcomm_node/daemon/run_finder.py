@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lowcomm_node import PROTOCOL_VERSION
 from lowcomm_node.adapters.run_memory import RememberedRun, RunMemory
+from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.daemon.network import Network
 from lowcomm_node.errors import ConfigError, StoreError
 from lowcomm_node.settings.canonical import canonical_bytes, manifest_from_canonical, run_id
@@ -56,12 +56,8 @@ class RunFinder:
         another protocol, NoPeerError, DirectoryError.
         """
         found = await self._find(has_checkpoint, say)
-        spoken = found.manifest.protocol_version
-        if spoken != PROTOCOL_VERSION:
-            raise ConfigError(
-                f"the run speaks protocol {spoken}, this lowcomm-node speaks {PROTOCOL_VERSION}; "
-                "install the version the run was started with"
-            )
+        if found.manifest.protocol_version not in SPOKEN:
+            raise ConfigError(SPOKEN.advice(found.manifest.protocol_version))
         return found
 
     async def _find(self, has_checkpoint: Callable[[RunId], bool], say: Callable[[str], None]) -> FoundRun:

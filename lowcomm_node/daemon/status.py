@@ -7,10 +7,9 @@ from lowcomm_node.core.node import NodeCore
 from lowcomm_node.daemon.recorder import MeetingTally
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.messages import Ready, Report
-from lowcomm_node.units import Reachability
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import MeetingStatus, Peer, Peers, Status, TrainingStatus, WireBytes
 
-__all__ = ["base_status", "meeting_status", "peers_status", "reach_status", "service_line", "training_status"]
+__all__ = ["base_status", "meeting_status", "peers_status", "service_line", "training_status"]
 
 
 def base_status(*, peer_id: str, state: str, detail: str, uptime_s: float) -> Status:
@@ -55,14 +54,6 @@ def meeting_status(tally: MeetingTally, phase: str, now: float) -> MeetingStatus
         links={link.value: count for link, count in tally.links.items()},
         mean_duration_seconds=tally.duration_sum_s / completed if completed else 0.0,
     )
-
-
-def reach_status(status: Status, reachability: Reachability, core: NodeCore | None) -> None:
-    """How others get to this node, into its status."""
-    status.reachability = reachability.value
-    if core is not None:
-        status.bells_own, status.bells_held = len(core.reach.bells()), core.partners.num_bells
-        status.peers_known = len(core.partners.views())
 
 
 def peers_status(core: NodeCore | None, now: float) -> Peers:

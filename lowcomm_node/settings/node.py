@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from lowcomm_node.settings.hosts import is_loopback
 from lowcomm_node.settings.rules import Between, OneOf, fail
 
 __all__ = [
@@ -55,6 +56,9 @@ class NetworkSettings:
     """TCP port of the DHT (libp2p); 0 picks a free one."""
     grpc_port: Annotated[int, Between(0, 65535)] = 0
     """TCP port of meetings and downloads; 0 picks a free one."""
+    tls: Annotated[str, OneOf("on", "off")] = "on"
+    """on: connections are encrypted, and each end knows whom it talks to; off: only on this computer, for looking at what is
+    said, among nodes that all have it off: host must be a loopback address."""
     inbound: Annotated[str, OneOf("auto", "on", "off")] = "auto"
     """May others dial this node? auto: ask one of them whether it can, and announce the port only then; on: announce it without
     asking; off: open no port for meetings. A node that is not dialled dials the others and hangs its bell there. The DHT's port
@@ -74,6 +78,15 @@ class NetworkSettings:
     state_rate_bytes_per_s: Annotated[float, Between(100_000.0, 1e12)] = 1_000_000.0
     """Bytes per second that downloads of this node's state may take together while a meeting is under way; without one they
     may use the whole line."""
+
+    def check(self) -> None:
+        hosts = [host for host in (self.host, self.announce_host) if host and not is_loopback(host)]
+        if self.tls == "off" and hosts:
+            fail(
+                "network.tls",
+                self.tls,
+                f'"on" where others can connect ({hosts[0]}): without TLS a node stays on loopback',
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from lowcomm_node.core.membership import (
     parent_of,
 )
 from lowcomm_node.units import PeerId, Reachability
+from lowcomm_node.wire.certificate import CERTIFICATE_BYTES
 from lowcomm_node.wire.records import MAX_LIFETIME_S
 
 __all__ = ["Registrant", "VirtualDirectory"]
@@ -74,6 +75,7 @@ class VirtualDirectory:
             has_state=has_state,
             expires_at=now + registrant.skew_s + self._ttl_s,
             reachability=registrant.reachability,
+            certificate=bytes(CERTIFICATE_BYTES),
         )
         self._walk(registrant, now)
         left, registrant.bucket = registrant.bucket, own_bucket(registrant.peer, registrant.depth)

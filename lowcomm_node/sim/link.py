@@ -47,7 +47,7 @@ class VirtualLink:
         """
         reader = self._readers.get(limits.peer_id)
         if reader is None:
-            reader = self._readers[limits.peer_id] = MeetingReader(limits)
+            reader = self._readers[limits.peer_id] = MeetingReader(limits, self.other(limits.peer_id))
         read = (reader.feed(decode_frame(frame)) for frame in frames)
         return [message for message in read if message is not None]
 

@@ -46,8 +46,10 @@ class MeetingReader:
     After an error the reader is of no more use: what follows on the stream cannot be trusted to begin anywhere.
     """
 
-    def __init__(self, limits: MeetingLimits) -> None:
+    def __init__(self, limits: MeetingLimits, peer: PeerId) -> None:
+        """``peer``: who is at the other end of the stream."""
         self._limits = limits
+        self._peer = peer
         self._payload: PayloadAssembler | None = None
         self._complete: Callable[[tuple[bytes, ...]], Message] | None = None
         self.meeting_id: MeetingId | None = None
@@ -108,6 +110,8 @@ class MeetingReader:
         sender, receiver = peer_id_from_bytes(offer.sender), peer_id_from_bytes(offer.receiver)
         if receiver != self._limits.peer_id:
             raise RemoteProtocolError(RefusalReason.WRONG_RECEIVER, f"an offer to {receiver}")
+        if sender != self._peer:
+            raise RemoteProtocolError(RefusalReason.WRONG_SENDER, f"an offer of {sender} on a channel of {self._peer}")
         progress_steps, weight = _progress(offer.progress_steps), _weight(offer.weight)
         member = offer.member.SerializeToString() if offer.HasField("member") else b""
         if len(member) > MAX_RECORD_BYTES:

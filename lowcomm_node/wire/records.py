@@ -11,6 +11,7 @@ from lowcomm_node.core.events import Member
 from lowcomm_node.core.membership import Bucket
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
 from lowcomm_node.units import Reachability, RunId
+from lowcomm_node.wire.certificate import CERTIFICATE_BYTES
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.limits import MAX_RECORD_BYTES
 from lowcomm_node.wire.peer_id import peer_id_from_bytes, peer_id_to_bytes, verify
@@ -43,6 +44,7 @@ def sign_member(member: Member, *, run_id: RunId, protocol_version: int, sign: C
         has_state=member.has_state,
         expires_at=member.expires_at,
         reachability=_TO_WIRE.get(member.reachability),
+        certificate=member.certificate,
     ).SerializeToString()
     return records_pb2.SignedRecord(record=record, signature=sign(_SIGNED_PREFIX + record)).SerializeToString()
 
@@ -78,6 +80,8 @@ def read_member(data: bytes, *, run_id: RunId, protocol_version: int, now: float
         raise RemoteProtocolError(RefusalReason.MALFORMED, "an address that is not host:port")
     if not (isfinite(record.progress_steps) and 0.0 <= record.progress_steps <= _MAX_PROGRESS_STEPS):
         raise RemoteProtocolError(RefusalReason.MALFORMED, f"progress of {record.progress_steps} steps")
+    if len(record.certificate) not in (0, CERTIFICATE_BYTES):
+        raise RemoteProtocolError(RefusalReason.MALFORMED, f"a certificate of {len(record.certificate)} bytes")
     return Member(
         peer=peer_id_from_bytes(record.peer_id),
         grpc_address=record.grpc_address,
@@ -89,6 +93,7 @@ def read_member(data: bytes, *, run_id: RunId, protocol_version: int, now: float
             if is_public
             else _FROM_WIRE.get(record.reachability, Reachability.OUTBOUND_ONLY)  # a word that we do not know yet
         ),
+        certificate=record.certificate,
     )
 
 

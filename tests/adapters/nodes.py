@@ -1,22 +1,33 @@
 """Nodes on loopback for the adapters' tests."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import grpc
+import grpc.aio
 import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lowcomm_node.adapters.bells import HeldBells, OwnBells
+from lowcomm_node.adapters.certificate import Certificate
+from lowcomm_node.adapters.channel_service import ChannelService
 from lowcomm_node.adapters.contacts import Contacts
-from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
+from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer, Lent
 from lowcomm_node.adapters.grpc_meetings import grpc_dialler, meetings_handler
+from lowcomm_node.adapters.identity import Identity
+from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.adapters.meeting_link import Dialler, MeetingLink
 from lowcomm_node.core.events import Event, Member
 from lowcomm_node.core.messages import Message
+from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import Codec, LinkKind, MeetingId, PeerId, Reachability, RunId, Stream
+from lowcomm_node.wire.channel import NO_CERTIFICATE
 from lowcomm_node.wire.meeting import MeetingLimits
 from lowcomm_node.wire.peer_id import peer_id_of_key
 from lowcomm_node.wire.records import read_member, sign_member
@@ -24,31 +35,75 @@ from lowcomm_node.wire.records import read_member, sign_member
 RUN = RunId("ab" * 32)
 
 
+def somebody(number: int) -> Identity:
+    """An identity that is the same in every run of the tests."""
+    key = Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32)
+    return Identity(Path("nowhere"), peer_id_of_key(key.public_key().public_bytes_raw()), key)
+
+
 def some_peer(number: int) -> PeerId:
-    """A peer id that is the same in every run of the tests."""
-    return peer_id_of_key(_key(number).public_key().public_bytes_raw())
+    """Its peer id."""
+    return somebody(number).peer_id
 
 
-def _key(number: int) -> Ed25519PrivateKey:
-    return Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32)
-
-
-def at(peer: PeerId, address: str) -> Member:
+def at(identity: Identity, address: str, *, tls: bool = True) -> Member:
     """A record that says where a peer is."""
-    return Member(peer=peer, grpc_address=address, progress_steps=0.0, has_state=True, expires_at=1e10)
-
-
-def signed_record(number: int, *, expires_at: float = 1000.0, address: str = "") -> bytes:
-    """The record of ``some_peer(number)``, of a node that cannot be dialled unless there is an address."""
-    member = Member(
-        peer=some_peer(number),
+    return Member(
+        peer=identity.peer_id,
         grpc_address=address,
         progress_steps=0.0,
         has_state=True,
-        expires_at=expires_at,
-        reachability=Reachability.PUBLIC if address else Reachability.OUTBOUND_ONLY,
+        expires_at=1e10,
+        certificate=Certificate.of(identity).short if tls else b"",
     )
-    return sign_member(member, run_id=RUN, protocol_version=1, sign=_key(number).sign)
+
+
+class Port:
+    """A node's port on loopback with what guards it; services are added by the test."""
+
+    def __init__(self, identity: Identity, *, port: int = 0, tls: bool = True) -> None:
+        self.identity = identity
+        self.refused: list[RefusalReason] = []
+        self.certificate = Certificate.of(identity) if tls else None
+        self.door = ChannelService(
+            identity=identity,
+            run_id=RUN,
+            protocol_version=1,
+            certificate_sha256=self.certificate.sha256 if self.certificate else NO_CERTIFICATE,
+            admit=self.admit,
+            on_refused=lambda error: self.refused.append(error.reason),
+        )
+        self.server = GrpcServer(host="127.0.0.1", port=port, certificate=self.certificate, gate=self.door.gate())
+        self.member = at(identity, "", tls=tls)
+
+    def admit(self, peer: PeerId, admission: bytes) -> float:
+        return math.inf
+
+    async def start(self, *handlers: grpc.GenericRpcHandler) -> Member:
+        """Serve; returns the record to find it by."""
+        port = await self.server.start([self.door.handler(), *handlers])
+        self.member = replace(self.member, grpc_address=f"127.0.0.1:{port}")
+        return self.member
+
+
+def channels_of(identity: Identity, contacts: Contacts, **options: object) -> ChannelCache:
+    """What a node of ``RUN`` connects to others by."""
+    introduction = Introduction(identity, SPOKEN)
+    introduction.enter(RUN)
+    return ChannelCache(contacts, introduction, connect_timeout_s=3.0, **options)  # type: ignore[arg-type]
+
+
+def signed_record(identity: Identity, *, expires_at: float = 1000.0) -> bytes:
+    """The record of a node that cannot be dialled."""
+    member = Member(
+        peer=identity.peer_id,
+        grpc_address="",
+        progress_steps=0.0,
+        has_state=True,
+        expires_at=expires_at,
+        reachability=Reachability.OUTBOUND_ONLY,
+    )
+    return sign_member(member, run_id=RUN, protocol_version=1, sign=identity.sign)
 
 
 def verify(record: bytes) -> Member:
@@ -66,11 +121,25 @@ def run(scenario: Coroutine[Any, Any, None], *, timeout_s: float = 30.0) -> None
         runner.run(bounded())
 
 
+@asynccontextmanager
+async def calling(identity: Identity, member: Member) -> AsyncIterator[Lent]:
+    """A connection of this identity to that member, for calls that need not follow the protocol."""
+    contacts = Contacts()
+    contacts.learn(member)
+    channels = channels_of(identity, contacts, allow_plaintext=True)
+    try:
+        async with channels.lend(member.peer) as lent:
+            yield lent
+    finally:
+        await channels.close()
+
+
 class LinkNode:
     """A link with its server and a sink that writes down what it gets, and may answer at once."""
 
-    def __init__(self, number: int, *, max_bells: int = 8, **options: object) -> None:
-        self.peer = peer = some_peer(number)
+    def __init__(self, identity: Identity, *, max_bells: int = 8, **options: object) -> None:
+        self.identity = identity
+        self.peer = identity.peer_id
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
         self.failures: asyncio.Queue[tuple[MeetingId, str]] = asyncio.Queue()
         self.progressed: list[MeetingId] = []
@@ -79,13 +148,17 @@ class LinkNode:
         self.overhead: dict[str, int] = {"sent": 0, "received": 0}
         self.answer: Callable[[Message], None] = lambda message: None
         self.contacts = Contacts()
-        self.channels = ChannelCache(self.contacts, connect_timeout_s=3.0)
-        limits = MeetingLimits(run_id=RUN, peer_id=peer, protocol_version=1, max_payload_bytes=16 << 20, max_tensors=4)
+        self.channels = channels_of(identity, self.contacts)
+        self.port = Port(identity)
+        limits = MeetingLimits(
+            run_id=RUN, peer_id=self.peer, protocol_version=1, max_payload_bytes=16 << 20, max_tensors=4
+        )
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         self.members: asyncio.Queue[Member] = asyncio.Queue()
         self.kinds: list[LinkKind] = []
-        self.record = signed_record(number)
+        self.record = signed_record(identity)
         self.held = HeldBells(
+            caller=self._caller,
             verify=verify,
             on_member=self.members.put_nowait,
             on_event=self.events.put_nowait,
@@ -108,17 +181,18 @@ class LinkNode:
         self.bells = OwnBells(
             channels=self.channels, link=self.link, record=lambda: self.record, on_event=self.events.put_nowait
         )
-        self.server = GrpcServer(host="127.0.0.1", port=0)
-        self.address = ""
 
     async def start(self) -> None:
-        self.address = f"127.0.0.1:{await self.server.start([meetings_handler(self.link, self.held)])}"
+        await self.port.start(meetings_handler(self.link, self.held, self.port.door.caller))
 
     async def stop(self) -> None:
         await self.bells.stop()
         await self.link.stop()
-        await self.server.stop(0.1)
+        await self.port.server.stop(0.1)
         await self.channels.close()
+
+    async def _caller(self, context: "grpc.aio.ServicerContext[bytes, bytes]") -> PeerId:
+        return await self.port.door.caller(context)  # of the port that it has now
 
     def message_received(self, message: Message, kind: LinkKind) -> None:
         self.kinds.append(kind)
@@ -142,13 +216,13 @@ class LinkNode:
 @asynccontextmanager
 async def link_nodes(count: int, **options: Any) -> AsyncIterator[list[LinkNode]]:
     """Started links on loopback, stopped at the end whatever happens."""
-    nodes = [LinkNode(number + 1, **options) for number in range(count)]
+    nodes = [LinkNode(somebody(number + 1), **options) for number in range(count)]
     try:
         for node in nodes:
             await node.start()
         for node in nodes:
             for other in nodes:
-                node.contacts.learn(at(other.peer, other.address))
+                node.contacts.learn(other.port.member)
         yield nodes
     finally:
         for node in nodes:

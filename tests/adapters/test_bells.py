@@ -5,17 +5,16 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-import grpc
-import grpc.aio
 import pytest
 
-from lowcomm_node.adapters.grpc_transports import ANSWER_RING, HANG_BELL, MEETINGS_SERVICE
+from lowcomm_node.adapters.grpc_transports import ANSWER_RING, HANG_BELL, ClientTransport
+from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.core.events import BellHung, BellLost, BellsHeld
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Offer, Refusal, Verdict
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import LinkKind, MeetingId
 from lowcomm_node.wire.gen.lowcomm.v1 import meeting_pb2
-from tests.adapters.nodes import LinkNode, link_nodes, run, signed_record, some_peer
+from tests.adapters.nodes import LinkNode, calling, link_nodes, run, signed_record, some_peer, somebody
 from tests.adapters.test_grpc_link import offer
 
 
@@ -23,7 +22,7 @@ from tests.adapters.test_grpc_link import offer
 async def with_bell(**options: Any) -> AsyncIterator[tuple[LinkNode, LinkNode]]:
     """Ann can be dialled; Bob's server is stopped, and his bell hangs with her."""
     async with link_nodes(2, **options) as (ann, bob):
-        await bob.server.stop(0)
+        await bob.port.server.stop(0)
         await hang(bob, ann)
         yield ann, bob
 
@@ -129,7 +128,7 @@ def test_both_ends_hear_that_a_bell_is_gone(meeting_id: MeetingId) -> None:
             assert bob.events.empty()
 
             await hang(bob, ann)
-            await ann.server.stop(0)
+            await ann.port.server.stop(0)
             assert await bob.events.get() == BellLost(peer=ann.peer)
 
     run(scenario())
@@ -140,7 +139,7 @@ def test_nobody_to_hang_a_bell_at() -> None:
 
     async def scenario() -> None:
         async with link_nodes(2) as (ann, bob):
-            await ann.server.stop(0)
+            await ann.port.server.stop(0)
             for peer in (ann.peer, some_peer(77)):
                 bob.bells.hang(peer)
                 assert await bob.events.get() == BellLost(peer=peer)
@@ -157,87 +156,94 @@ def test_so_many_bells_hang_and_one_more_is_turned_away() -> None:
             eve.bells.hang(ann.peer)
             assert await eve.events.get() == BellLost(peer=ann.peer)
 
-            async with raw_bell(ann, signed_record(2)) as call:
+            async with raw_bell(ann, bob.identity) as call:
+                assert await call.read() == b""
                 assert await bob.events.get() == BellLost(peer=ann.peer)
                 assert len(ann.held) == 1
-                call.cancel()
 
     run(scenario())
 
 
 @asynccontextmanager
-async def raw_bell(node: LinkNode, record: bytes) -> AsyncIterator["grpc.aio.StreamStreamCall[bytes, bytes]"]:
-    async with grpc.aio.insecure_channel(node.address) as channel:
-        call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(f"/{MEETINGS_SERVICE}/{HANG_BELL}")()
-        request = meeting_pb2.BellRequest()
-        request.member.ParseFromString(record)
-        await call.write(request.SerializeToString())
-        assert await call.read() == b""
-        yield call
+async def raw_bell(node: LinkNode, identity: Identity, first: bytes | None = None) -> AsyncIterator[ClientTransport]:
+    """Hang a bell as a peer that need not follow the protocol."""
+    async with calling(identity, node.port.member) as lent, ClientTransport.call(lent, HANG_BELL) as transport:
+        await transport.write(_request(signed_record(identity)) if first is None else first)
+        yield transport
+
+
+def _request(record: bytes) -> bytes:
+    request = meeting_pb2.BellRequest()
+    request.member.ParseFromString(record)
+    return request.SerializeToString()
 
 
 def test_the_owner_of_a_bell_stays_known() -> None:
     """Its newer records come over the bell; somebody else's end it."""
 
     async def scenario() -> None:
-        async with link_nodes(1) as (ann,), raw_bell(ann, signed_record(2)) as call:
-            newer = meeting_pb2.BellRequest()
-            newer.member.ParseFromString(signed_record(2, expires_at=2000.0))
-            await call.write(newer.SerializeToString())
+        async with link_nodes(1) as (ann,), raw_bell(ann, somebody(2)) as call:
+            assert await call.read() == b""
+            await call.write(_request(signed_record(somebody(2), expires_at=2000.0)))
             assert [(await ann.members.get()).expires_at for _ in range(2)] == [1000.0, 2000.0]
 
-            newer.member.ParseFromString(signed_record(3))
-            await call.write(newer.SerializeToString())
-            assert await call.read() is grpc.aio.EOF
+            await call.write(_request(signed_record(somebody(3))))
+            assert await call.read() is None
+            assert ann.refused == [RefusalReason.WRONG_SENDER]
 
     run(scenario())
 
 
-@pytest.mark.parametrize("word", [b"", b"\xff\xff\xff", b"x" * 5000, signed_record(2)[:-1]])
-def test_a_record_that_is_not_believed_hangs_no_bell(word: bytes) -> None:
-    """Garbage, too much, or not signed: counted, and nobody can be rung for it."""
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        (b"", RefusalReason.CHECKSUM),
+        (b"\xff\xff\xff", RefusalReason.MALFORMED),
+        (b"x" * 5000, RefusalReason.OVERSIZED),
+        (_request(signed_record(somebody(3))), RefusalReason.WRONG_SENDER),
+    ],
+)
+def test_a_record_that_is_not_believed_hangs_no_bell(word: bytes, reason: RefusalReason) -> None:
+    """Nothing, garbage, too much, or somebody else's: counted, and nobody can be rung for it."""
 
     async def scenario() -> None:
-        async with link_nodes(1) as (ann,), grpc.aio.insecure_channel(ann.address) as channel:
-            call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(f"/{MEETINGS_SERVICE}/{HANG_BELL}")()
-            await call.write(word)
-            assert await call.read() is grpc.aio.EOF
-            assert len(ann.refused) == 1
+        async with link_nodes(1) as (ann,), raw_bell(ann, somebody(2), word) as call:
+            assert await call.read() is None
+            assert ann.refused == [reason]
             assert len(ann.held) == 0
 
     run(scenario())
 
 
 def test_who_was_not_rung_gets_no_meeting(meeting_id: MeetingId) -> None:
-    """The id in the ring is the key; a stream that names another one ends without a word."""
+    """Neither somebody else who knows its id, nor who was rung and names another one."""
 
     async def scenario() -> None:
-        async with with_bell() as (ann, bob):
-            bob.bells.take(ann.peer)
-            await ann.events.get()
-            async with raw_bell(ann, signed_record(2)) as call:
-                proposed = offer(meeting_id, ann.peer, bob.peer, (b"1", b""))
-                ann.link.open(meeting_id, bob.peer, proposed, LinkKind.GRPC_REVERSED)
-                ring = meeting_pb2.Ring.FromString(await call.read())  # type: ignore[arg-type]
-                assert ring.meeting_id.hex() == meeting_id
-                async with grpc.aio.insecure_channel(ann.address) as channel:
-                    path = f"/{MEETINGS_SERVICE}/{ANSWER_RING}"
-                    for word in (b"\xff", meeting_pb2.CallBack(meeting_id=b"z" * 16)):
-                        answer: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(path)()
-                        frame = word if isinstance(word, bytes) else _call_back(word)
-                        await answer.write(frame)
-                        assert await answer.read() is grpc.aio.EOF
-                    right: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(path)()
-                    await right.write(_call_back(meeting_pb2.CallBack(meeting_id=ring.meeting_id)))
-                    first = await right.read()
-                    assert isinstance(first, bytes)
-                    assert meeting_pb2.MeetingFrame.FromString(first).WhichOneof("body") == "offer"
+        async with link_nodes(1) as (ann,), raw_bell(ann, somebody(2)) as bell:
+            assert await bell.read() == b""
+            proposed = offer(meeting_id, ann.peer, some_peer(2), (b"1", b""))
+            ann.link.open(meeting_id, some_peer(2), proposed, LinkKind.GRPC_REVERSED)
+            ring = meeting_pb2.Ring.FromString(await bell.read() or b"")
+            assert ring.meeting_id.hex() == meeting_id
+
+            assert await answer(ann, somebody(2), b"\xff") is None
+            assert await answer(ann, somebody(2), _call_back(b"z" * 16)) is None
+            assert await answer(ann, somebody(3), _call_back(ring.meeting_id)) is None
+            first = await answer(ann, somebody(2), _call_back(ring.meeting_id))
+            assert meeting_pb2.MeetingFrame.FromString(first or b"").WhichOneof("body") == "offer"
 
     run(scenario())
 
 
-def _call_back(word: meeting_pb2.CallBack) -> bytes:
-    return meeting_pb2.MeetingFrame(call_back=word).SerializeToString()
+async def answer(node: LinkNode, identity: Identity, word: bytes) -> bytes | None:
+    """Call back, and hear the first frame."""
+    async with calling(identity, node.port.member) as lent, ClientTransport.call(lent, ANSWER_RING) as transport:
+        await transport.write(word)
+        return await transport.read()
+
+
+def _call_back(meeting_id: bytes) -> bytes:
+    return meeting_pb2.MeetingFrame(call_back=meeting_pb2.CallBack(meeting_id=meeting_id)).SerializeToString()
 
 
 def test_a_meeting_outlives_the_bell_that_rang_for_it(meeting_id: MeetingId) -> None:

@@ -7,9 +7,9 @@ import pytest
 from lowcomm_node.adapters.contacts import Contacts
 from lowcomm_node.errors import LinkError
 from lowcomm_node.units import PeerId
-from tests.adapters.nodes import at
+from tests.adapters.nodes import at, somebody
 
-ANN = at(PeerId("ann"), "ann.example:1")
+ANN = at(somebody(1), "ann.example:1")
 
 
 def test_the_newest_record_counts() -> None:
@@ -34,9 +34,9 @@ def test_the_least_lately_learnt_is_forgotten() -> None:
     contacts = Contacts(max_contacts=3)
 
     for name in ("a", "b", "c", "a", "d"):
-        contacts.learn(at(PeerId(name), f"{name}:1"))
+        contacts.learn(replace(ANN, peer=PeerId(name)))
 
     assert len(contacts) == 3
-    assert contacts.find(PeerId("a")).grpc_address == "a:1"
+    assert contacts.find(PeerId("a")).peer == "a"
     with pytest.raises(LinkError):
         contacts.find(PeerId("b"))

@@ -4,12 +4,10 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-import grpc
-import grpc.aio
 import pytest
 
 from lowcomm_node.adapters.grpc_endpoints import GrpcServer
-from lowcomm_node.adapters.grpc_transports import MEET, MEETINGS_SERVICE
+from lowcomm_node.adapters.grpc_transports import MEET, ClientTransport
 from lowcomm_node.core.messages import (
     Answer,
     Busy,
@@ -24,7 +22,7 @@ from lowcomm_node.core.messages import (
 from lowcomm_node.errors import LinkError, RefusalReason
 from lowcomm_node.units import Codec, Dtype, MeetingId, PeerId, RunId, Stream
 from lowcomm_node.wire.frames import decode_frame, to_frames
-from tests.adapters.nodes import RUN, LinkNode, at, link_nodes, run, some_peer
+from tests.adapters.nodes import RUN, LinkNode, Port, calling, link_nodes, run, some_peer, somebody
 
 PLANS = (
     StreamPlan(stream=Stream.PARAMS, codec=Codec.AB, dtype=Dtype.BF16, ranks=(2, -1, 0)),
@@ -46,9 +44,9 @@ def offer(meeting_id: MeetingId, sender: PeerId, receiver: PeerId, parts: tuple[
 
 
 async def meet_raw(node: LinkNode, frames: list[bytes], *, half_close: bool = True) -> list[bytes]:
-    """Speak to a node as a peer that need not follow the protocol; returns the frames it answers."""
-    async with grpc.aio.insecure_channel(node.address) as channel:
-        call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(f"/{MEETINGS_SERVICE}/{MEET}")()
+    """Speak to a node as a peer (number 5) that need not follow the protocol; returns the frames it answers."""
+    async with calling(somebody(5), node.port.member) as lent, ClientTransport.call(lent, MEET) as transport:
+        call = transport._call
         for frame in frames:
             await call.write(frame)
         if half_close:
@@ -168,6 +166,7 @@ def test_a_full_house_says_busy(meeting_id: MeetingId) -> None:
         ({"run_id": RunId("cd" * 32)}, RefusalReason.WRONG_RUN),
         ({"protocol_version": 2}, RefusalReason.WRONG_PROTOCOL),
         ({"receiver": some_peer(9)}, RefusalReason.WRONG_RECEIVER),
+        ({"sender": some_peer(9)}, RefusalReason.WRONG_SENDER),
         ({"parts": (b"z" * (17 << 20), b"")}, RefusalReason.OVERSIZED),
     ],
 )
@@ -279,7 +278,7 @@ def test_nobody_at_the_address_is_unreachable(meeting_id: MeetingId) -> None:
 
     async def scenario() -> None:
         async with link_nodes(2) as (ann, bob):
-            await bob.server.stop(0)
+            await bob.port.server.stop(0)
             ann.link.open(meeting_id, bob.peer, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
             assert await ann.failures.get() == (meeting_id, "unreachable")
 
@@ -293,7 +292,7 @@ def test_a_partner_that_goes_down_disconnects(meeting_id: MeetingId) -> None:
         async with link_nodes(2) as (ann, bob):
             ann.link.open(meeting_id, bob.peer, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
             await bob.messages.get()
-            await bob.server.stop(0)
+            await bob.port.server.stop(0)
             assert await ann.failures.get() == (meeting_id, "disconnect")
 
     run(scenario())
@@ -317,9 +316,9 @@ def test_a_port_in_use_names_the_setting() -> None:
     """Two nodes never share a port without a word, and the error says which setting to change."""
 
     async def scenario() -> None:
-        first = GrpcServer(host="127.0.0.1", port=0)
+        first = GrpcServer(host="127.0.0.1", port=0, certificate=None)
         port = await first.start([])
-        second = GrpcServer(host="127.0.0.1", port=port)
+        second = GrpcServer(host="127.0.0.1", port=port, certificate=None)
         with pytest.raises(LinkError, match=rf"127\.0\.0\.1:{port}.*network\.grpc_port"):
             await second.start([])
         await first.stop(0)
@@ -355,10 +354,10 @@ def test_a_partner_that_has_moved_is_found_again(meeting_id: MeetingId) -> None:
         async with link_nodes(2) as (ann, bob):
             ann.link.open(meeting_id, bob.peer, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
             await bob.messages.get()
-            await bob.server.stop(0)
-            bob.server = GrpcServer(host="127.0.0.1", port=0)
+            await bob.port.server.stop(0)
+            bob.port = Port(bob.identity)
             await bob.start()
-            ann.contacts.learn(replace(at(bob.peer, bob.address), expires_at=2e10))
+            ann.contacts.learn(replace(bob.port.member, expires_at=2e10))
             ann.link.open(meeting_id, bob.peer, offer(meeting_id, ann.peer, bob.peer, (b"2", b"")))
             again = await bob.messages.get()
             assert isinstance(again, Offer)

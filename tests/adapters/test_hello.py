@@ -5,6 +5,7 @@ from hashlib import sha256
 import pytest
 
 from lowcomm_node.adapters.hello import no_peer, read_welcome, wrong_clock
+from lowcomm_node.core.versions import Versions
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
 from lowcomm_node.units import RunId
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
@@ -31,7 +32,7 @@ def answer(**changes: object) -> records_pb2.HelloResponse:
 
 def test_a_true_answer_is_believed_and_the_clocks_are_compared() -> None:
     """The offset is the peer's clock minus ours, half the round trip taken off."""
-    welcome = read_welcome(answer(), run_id=RUN, protocol_version=1, between=(NOW - 3.0, NOW - 1.0))
+    welcome = read_welcome(answer(), run_id=RUN, versions=Versions(oldest=1, newest=1), between=(NOW - 3.0, NOW - 1.0))
 
     assert (welcome.run_id, welcome.manifest, welcome.member) == (RUN, MANIFEST, MEMBER)
     assert welcome.clock_offset_s == pytest.approx(2.0)
@@ -54,7 +55,7 @@ def test_a_true_answer_is_believed_and_the_clocks_are_compared() -> None:
 def test_an_answer_that_cannot_be_true_is_refused(changes: dict[str, object], reason: RefusalReason) -> None:
     """The manifest must be that of the run, the run the one asked for, and the record signed and alive."""
     with pytest.raises(RemoteProtocolError) as caught:
-        read_welcome(answer(**changes), run_id=RUN, protocol_version=1, between=(NOW, NOW))
+        read_welcome(answer(**changes), run_id=RUN, versions=Versions(oldest=1, newest=1), between=(NOW, NOW))
 
     assert caught.value.reason is reason
 

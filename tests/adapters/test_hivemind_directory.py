@@ -20,6 +20,7 @@ from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
 from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.membership import Bucket
+from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.errors import DirectoryError, NoPeerError, RefusalReason, RemoteProtocolError
 from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import RunId
@@ -43,7 +44,7 @@ def directory(folder: Path, peers: list[str], **settings: object) -> HivemindDir
         settings=NetworkSettings(record_ttl_s=30.0, **settings),  # type: ignore[arg-type]
         initial_peers=peers,
         socket_dir=folder / "p2p",
-        protocol_version=1,
+        versions=SPOKEN,
     )
 
 
@@ -58,7 +59,7 @@ async def directories(folder: Path, count: int) -> AsyncIterator[list[HivemindDi
             await node.start()
             nodes.append(node)
             node.grpc_address = f"127.0.0.1:{1001 + number}"
-            await node.serve_hello(RUN, MANIFEST)
+            await node.serve_hello(RUN, MANIFEST, 1)
         yield nodes
     finally:
         for node in nodes:
@@ -147,6 +148,7 @@ def test_a_killed_node_leaves_no_p2pd(tmp_path: Path) -> None:
         from pathlib import Path
         from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
         from lowcomm_node.adapters.identity import load_or_create
+        from lowcomm_node.core.versions import SPOKEN
         from lowcomm_node.settings.node import NetworkSettings
 
         async def main():
@@ -156,7 +158,7 @@ def test_a_killed_node_leaves_no_p2pd(tmp_path: Path) -> None:
                 settings=NetworkSettings(),
                 initial_peers=[],
                 socket_dir=folder / "p2p",
-                protocol_version=1,
+                versions=SPOKEN,
             )
             await node.start()
             print(node.pid, flush=True)
@@ -303,7 +305,7 @@ def test_a_node_that_may_be_alone_begins_and_goes_on_looking(tmp_path: Path, mon
                 assert not bob.has_company
                 await late.start()
                 late.grpc_address = "127.0.0.1:1001"
-                await late.serve_hello(RUN, MANIFEST)
+                await late.serve_hello(RUN, MANIFEST, 1)
                 while not bob._live.num_neighbours:  # noqa: ASYNC110 - of its upkeep
                     await asyncio.sleep(0.02)
                 assert (await bob.hello(None)).run_id == RUN
@@ -330,7 +332,7 @@ def test_a_slow_dht_does_not_hold_up_the_next_record(tmp_path: Path) -> None:
         node = directory(tmp_path, [])
         node._record_ttl_s = 0.02
         node._session = Slow()  # type: ignore[assignment]
-        await node.serve_hello(RUN, MANIFEST)
+        await node.serve_hello(RUN, MANIFEST, 1)
         records = set()
         for _ in range(2):
             with pytest.raises(DirectoryError, match="takes too long"):

@@ -15,6 +15,7 @@ from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.adapters.meeting_link import MeetingLink
 from lowcomm_node.adapters.p2p_link import P2pTransport, p2p_dialler, p2p_handler
 from lowcomm_node.core.messages import Answer, Busy, Confirm, Message, Verdict
+from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.errors import DirectoryError, LinkError, RefusalReason, RemoteProtocolError
 from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import LinkKind, MeetingId, PeerId, Reachability
@@ -98,7 +99,7 @@ class Node:
             settings=NetworkSettings(),
             initial_peers=peers,
             socket_dir=folder / "p2p",
-            protocol_version=1,
+            versions=SPOKEN,
         )
         limits = MeetingLimits(
             run_id=RUN, peer_id=self.peer, protocol_version=1, max_payload_bytes=16 << 20, max_tensors=4
@@ -174,7 +175,7 @@ def test_two_nodes_that_nobody_dials_meet_over_libp2p(tmp_path: Path, meeting_id
             forged = MeetingId("cc" * 16)
             ann.link.open(forged, bob.peer, offer(forged, some_peer(5), bob.peer, (b"1", b"")), LinkKind.LIBP2P)
             await ann.messages.get()  # a refusal
-            assert bob.refused == [RefusalReason.MALFORMED]
+            assert bob.refused == [RefusalReason.WRONG_SENDER]
             assert bob.messages.empty()
             ann.link.close(forged)
             assert ann.failures.empty()

@@ -13,7 +13,6 @@ import pytest
 
 from lowcomm_node.adapters import state_download
 from lowcomm_node.adapters.contacts import Contacts
-from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
 from lowcomm_node.adapters.partial_file import write_begun
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
@@ -24,7 +23,7 @@ from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError, S
 from lowcomm_node.units import PeerId, RunId
 from lowcomm_node.wire.gen.lowcomm.v1 import state_pb2
 from lowcomm_node.wire.state import STATE_CHUNK_BYTES, Snapshot
-from tests.adapters.nodes import RUN, at, run, some_peer
+from tests.adapters.nodes import RUN, Port, channels_of, run, somebody
 
 STATE = bytes(range(256)) * (14 * 1024) + b"end"
 """Three and a half chunks."""
@@ -33,7 +32,7 @@ LARGE_STATE = b"".join(bytes([number]) * STATE_CHUNK_BYTES for number in range(2
 """Twenty-one chunks, each with a content of its own."""
 
 CONTACTS = Contacts()
-_PEERS = map(some_peer, count(1))
+_PEERS = map(somebody, count(1))
 
 PRINT = Fingerprint(progress_steps=12.0, sketch=(0.5, -2.0), norms=(("params", 2.5),))
 
@@ -55,6 +54,8 @@ class Served:
         self.sent: list[int] = []
         self.shelf = SnapshotShelf(path.parent / "snapshots")
         self.is_meeting = False
+        self.port = Port(next(_PEERS))
+        self.peer = self.port.identity.peer_id
         self.service = StateService(
             run_id=RUN,
             protocol_version=1,
@@ -64,10 +65,9 @@ class Served:
             pacer=Pacer(1e6),
             is_meeting=lambda: self.is_meeting,
             on_sent=self.sent.append,
+            caller=self.port.door.caller,
             **options,  # type: ignore[arg-type]
         )
-        self.server = GrpcServer(host="127.0.0.1", port=0)
-        self.peer = next(_PEERS)
 
     async def source(self) -> tuple[Path, float]:
         if not await asyncio.to_thread(self.path.exists):
@@ -81,10 +81,10 @@ class Served:
 
     async def start(self) -> None:
         await self.shelf.take_up()
-        CONTACTS.learn(at(self.peer, f"127.0.0.1:{await self.server.start([self.service.handler()])}"))
+        CONTACTS.learn(await self.port.start(self.service.handler()))
 
     async def stop(self) -> None:
-        await self.server.stop(0)
+        await self.port.server.stop(0)
         self.shelf.close()
 
 
@@ -106,7 +106,7 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def joiner(folder: Path, on_received: Callable[[int], None] = lambda _: None) -> AsyncIterator[GrpcStateClient]:
-    channels = ChannelCache(CONTACTS, connect_timeout_s=3.0)
+    channels = channels_of(somebody(99), CONTACTS)
     shelf = SnapshotShelf(folder / "joiner")
     try:
         yield GrpcStateClient(
@@ -158,13 +158,12 @@ def chunk(index: int) -> bytes:
 
 @asynccontextmanager
 async def false_donor(donor: FalseDonor) -> AsyncIterator[PeerId]:
-    server = GrpcServer(host="127.0.0.1", port=0)
-    peer = next(_PEERS)
+    port = Port(next(_PEERS))
     try:
-        CONTACTS.learn(at(peer, f"127.0.0.1:{await server.start([donor])}"))
-        yield peer
+        CONTACTS.learn(await port.start(donor))
+        yield port.identity.peer_id
     finally:
-        await server.stop(0)
+        await port.server.stop(0)
 
 
 def test_a_state_arrives_whole(tmp_path: Path) -> None:

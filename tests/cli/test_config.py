@@ -113,7 +113,7 @@ def test_check_tells_what_the_run_exchanges(capsys: pytest.CaptureFixture[str]) 
         (["none.toml"], "none.toml: cannot be read: no such file or directory"),
         (["--config", "none.toml"], "none.toml: no such config file (given with --config)"),
         (["broken.toml"], "broken.toml, line 1, column 5: not valid TOML"),
-        (["old.toml"], "old.toml: protocol_version = 2, but this lowcomm-node speaks 1"),
+        (["old.toml"], "old.toml: the run speaks protocol 2, this lowcomm-node speaks 1: update"),
         (["drift.toml"], "g < 2 (1 - a^2) = 0.38"),
     ],
 )

@@ -159,7 +159,7 @@ class _Life:
         if not self.world.reachable():
             raise NoPeerError("they are gone")
         member = self.world.reachable()[0].member()
-        return Welcome(run_id=RUN, manifest=canonical_bytes(MANIFEST), member=member, clock_offset_s=0.0)
+        return Welcome(run_id=RUN, manifest=canonical_bytes(MANIFEST), member=member, record=b"", clock_offset_s=0.0)
 
 
 class _LeftError(Exception):

@@ -38,7 +38,9 @@ class Swarm:
 
     async def hello(self) -> Welcome:
         manifest = self.answers[self.reached[0]]
-        return Welcome(run_id=run_id(manifest), manifest=canonical_bytes(manifest), member=MEMBER, clock_offset_s=0.0)
+        return Welcome(
+            run_id=run_id(manifest), manifest=canonical_bytes(manifest), member=MEMBER, record=b"", clock_offset_s=0.0
+        )
 
 
 def find(

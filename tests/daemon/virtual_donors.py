@@ -12,6 +12,7 @@ import grpc.aio
 import torch
 
 from lowcomm_node import PROTOCOL_VERSION
+from lowcomm_node.adapters.grpc_endpoints import Lent
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_service import StateService
 from lowcomm_node.core.events import Member
@@ -86,6 +87,11 @@ def _failed(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
     return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
 
 
+async def _somebody(_context: object) -> PeerId:
+    """Who calls in this world needs no proof."""
+    return PeerId("me")
+
+
 class Donor:
     """A member that trains and gives its state; it may be away, silent or a liar."""
 
@@ -116,6 +122,7 @@ class Donor:
             pacer=Pacer(1e6),
             is_meeting=lambda: False,
             on_sent=lambda _: None,
+            caller=_somebody,
         ).handler()
         self.is_up = True
 
@@ -181,7 +188,7 @@ class Wire:
         await asyncio.sleep(LATENCY_S)
         if self.world.at(peer) is None:
             raise LinkError("unreachable", peer)
-        yield _Channel(self.world, peer)
+        yield Lent(channel=_Channel(self.world, peer), metadata=())  # type: ignore[arg-type]
 
 
 class _Channel:
@@ -189,10 +196,10 @@ class _Channel:
         self._world = world
         self._peer = peer
 
-    def unary_unary(self, method: str) -> Callable[[bytes], Coroutine[Any, Any, bytes]]:
+    def unary_unary(self, method: str) -> Callable[..., Coroutine[Any, Any, bytes]]:
         name = method.rpartition("/")[2]
 
-        async def call(request: bytes) -> bytes:
+        async def call(request: bytes, *, metadata: tuple[()]) -> bytes:
             donor = await self._arrive(f"{name} asked")
             context = _Context()
             serving = as_nobody(donor.handler(method).unary_unary(request, context), "donor answers")
@@ -206,8 +213,8 @@ class _Channel:
 
         return call
 
-    def unary_stream(self, method: str) -> "Callable[[bytes], _Stream]":
-        def call(request: bytes) -> _Stream:
+    def unary_stream(self, method: str) -> "Callable[..., _Stream]":
+        def call(request: bytes, *, metadata: tuple[()]) -> _Stream:
             return _Stream(self._world, self, method, request)
 
         return call

@@ -1,10 +1,14 @@
 """A donor in a process of its own: ``python donor_process.py FOLDER PORT RATE`` serves FOLDER/snapshot, paced, until it is killed."""
 
 import asyncio
+import math
 import sys
 from pathlib import Path
 
+from lowcomm_node.adapters.certificate import Certificate
+from lowcomm_node.adapters.channel_service import ChannelService
 from lowcomm_node.adapters.grpc_endpoints import GrpcServer
+from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_service import StateService
 from lowcomm_node.core.fingerprint import Fingerprint
@@ -27,6 +31,16 @@ async def serve(folder: Path, port: int, rate_bytes_per_s: float) -> None:
     await shelf.take_up()
     if not list((folder / "snapshots").glob("*")):
         await shelf.put(folder / "snapshot", 1.0)
+    identity = load_or_create(folder / "identity.key")
+    certificate = Certificate.of(identity)
+    door = ChannelService(
+        identity=identity,
+        run_id=RUN,
+        protocol_version=1,
+        certificate_sha256=certificate.sha256,
+        admit=lambda _peer, _admission: math.inf,
+        on_refused=lambda _: None,
+    )
     service = StateService(
         run_id=RUN,
         protocol_version=1,
@@ -36,9 +50,10 @@ async def serve(folder: Path, port: int, rate_bytes_per_s: float) -> None:
         pacer=Pacer(rate_bytes_per_s),
         is_meeting=lambda: True,
         on_sent=lambda _: None,
+        caller=door.caller,
     )
-    server = GrpcServer(host="127.0.0.1", port=port)
-    print(await server.start([service.handler()]), flush=True)
+    server = GrpcServer(host="127.0.0.1", port=port, certificate=certificate, gate=door.gate())
+    print(await server.start([door.handler(), service.handler()]), flush=True)
     await asyncio.Event().wait()
 
 

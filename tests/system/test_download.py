@@ -7,18 +7,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 
 import pytest
 
 from lowcomm_node.adapters.contacts import Contacts
-from lowcomm_node.adapters.grpc_endpoints import ChannelCache
+from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
 from lowcomm_node.units import PeerId
 from lowcomm_node.wire.state import STATE_CHUNK_BYTES
-from tests.adapters.nodes import at, some_peer
+from tests.adapters.nodes import at, channels_of, somebody
 from tests.system.donor_process import RUN
 from tests.system.real_nodes import TINY_MANIFEST, RealNode
 
@@ -28,7 +27,6 @@ _NUM_CHUNKS = 20
 _RATE = 20e6
 
 CONTACTS = Contacts()
-_PEERS = map(some_peer, count(1))
 
 
 class Donor:
@@ -44,8 +42,9 @@ class Donor:
         )
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())
-        self.peer = next(_PEERS)
-        CONTACTS.learn(at(self.peer, f"127.0.0.1:{self.port}"))
+        identity = load_or_create(folder / "identity.key")
+        self.peer = identity.peer_id
+        CONTACTS.learn(at(identity, f"127.0.0.1:{self.port}"))
 
     def kill(self) -> None:
         self.process.kill()
@@ -67,7 +66,7 @@ async def download(
     folder: Path, holders: list[PeerId], received: list[int], *, until: float, then: asyncio.Event
 ) -> None:
     """Download to the end; ``then`` is set when the share ``until`` is there."""
-    channels = ChannelCache(CONTACTS, connect_timeout_s=3.0)
+    channels = channels_of(somebody(99), CONTACTS)
     shelf = SnapshotShelf(folder / "joiner")
     client = GrpcStateClient(channels=channels, protocol_version=1, shelf=shelf, on_received=received.append)
 

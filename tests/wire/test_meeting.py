@@ -21,7 +21,7 @@ Frame = meeting_pb2.MeetingFrame
 
 
 def read(frames: list[Frame]) -> Message | None:
-    reader = MeetingReader(LIMITS)
+    reader = MeetingReader(LIMITS, OWN)
     message = None
     for frame in frames:
         message = reader.feed(frame)
@@ -140,7 +140,7 @@ def test_frames_out_of_order_or_reason_are_malformed(frames: list[Frame]) -> Non
 
 def test_the_meeting_is_known_as_soon_as_it_is_legible() -> None:
     """A refusal can be addressed even when the rest of the header is wrong."""
-    reader = MeetingReader(LIMITS)
+    reader = MeetingReader(LIMITS, OWN)
 
     with pytest.raises(RemoteProtocolError):
         reader.feed(next(to_frames(replace(OFFER, receiver=OWN))))
@@ -150,7 +150,7 @@ def test_the_meeting_is_known_as_soon_as_it_is_legible() -> None:
 
 def test_one_reader_reads_message_after_message() -> None:
     """Messages of one stream follow each other through the same reader."""
-    reader = MeetingReader(LIMITS)
+    reader = MeetingReader(LIMITS, OWN)
     frames = [frame for message in MESSAGES.values() for frame in to_frames(message)]
 
     read_messages = [message for frame in frames if (message := reader.feed(frame)) is not None]
@@ -170,7 +170,7 @@ def test_frames_beyond_the_bound_are_refused_unparsed() -> None:
 @given(st.lists(st.binary(max_size=300), max_size=4))
 def test_any_bytes_give_a_message_or_a_refusal(data: list[bytes]) -> None:
     """The reader never fails in another way, whatever comes."""
-    reader = MeetingReader(LIMITS)
+    reader = MeetingReader(LIMITS, OWN)
     refusals: list[RefusalReason] = []
     given_out: list[Message | None] = []
     for frame in data:
@@ -191,7 +191,7 @@ def test_any_damage_to_a_message_is_refused_or_harmless(name: str, data: st.Data
     victim = data.draw(st.integers(0, len(frames) - 1))
     place = data.draw(st.integers(0, len(frames[victim]) - 1))
     frames[victim][place] ^= data.draw(st.integers(1, 255))
-    reader = MeetingReader(LIMITS)
+    reader = MeetingReader(LIMITS, OWN)
     message = None
     try:
         for frame in frames:

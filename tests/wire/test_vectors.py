@@ -9,7 +9,7 @@ from lowcomm_node.wire.frames import decode_frame
 from lowcomm_node.wire.meeting import MeetingReader
 from lowcomm_node.wire.records import read_member
 from lowcomm_node.wire.state import Snapshot, decode_fingerprint
-from tests.wire.samples import FINGERPRINT, LIMITS, MEMBER, MESSAGES, RUN, SNAPSHOT, VECTORS, vectors
+from tests.wire.samples import FINGERPRINT, LIMITS, MEMBER, MESSAGES, OWN, RUN, SNAPSHOT, VECTORS, vectors
 
 GOLDEN: dict[str, list[str]] = json.loads(VECTORS.read_text())
 
@@ -22,7 +22,7 @@ def test_what_we_say_is_what_is_written_down() -> None:
 @pytest.mark.parametrize(("name", "message"), MESSAGES.items())
 def test_what_is_written_down_is_understood(name: str, message: Message) -> None:
     """The committed frames of a message read as that message, complete with the last frame and not before."""
-    reader = MeetingReader(LIMITS)
+    reader = MeetingReader(LIMITS, OWN)
 
     *earlier, last = [reader.feed(decode_frame(bytes.fromhex(frame))) for frame in GOLDEN[name]]
 

@@ -4,10 +4,10 @@ import argparse
 import json
 from pathlib import Path
 
-from lowcomm_node import PROTOCOL_VERSION
 from lowcomm_node.cli.common import add_settings_arguments, settings_from, state_dir_of
 from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.cli.periods import payload_text, period_lines
+from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.canonical import run_id
 from lowcomm_node.settings.load import read_manifest, read_toml, toml_value
@@ -88,10 +88,8 @@ def _check(args: argparse.Namespace) -> None:
 
 def _check_manifest(path: Path) -> None:
     manifest = read_manifest(path)
-    if manifest.protocol_version != PROTOCOL_VERSION:
-        raise ConfigError(
-            f"{path}: protocol_version = {manifest.protocol_version}, but this lowcomm-node speaks {PROTOCOL_VERSION}"
-        )
+    if manifest.protocol_version not in SPOKEN:
+        raise ConfigError(f"{path}: {SPOKEN.advice(manifest.protocol_version)}")
     print(f"manifest: ok ({path})")
     print(f"  run id      {run_id(manifest)}")
     print(f"  parameters  {manifest.model.num_parameters:,}")

@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
     # gRPC's fork handlers would complain about each process we start; we never fork without exec.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # whoever fails to connect would write into our log; we count it
     # Imported late: whatever is wrong with the command line is said at once.
     from lowcomm_node.daemon.entry import run_node
     from lowcomm_node.daemon.lifecycle import JoinOptions

@@ -22,6 +22,12 @@ class RefusalReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REFUSAL_REASON_EXPIRED: _ClassVar[RefusalReason]
     REFUSAL_REASON_NOT_READY: _ClassVar[RefusalReason]
     REFUSAL_REASON_LEAVING: _ClassVar[RefusalReason]
+    REFUSAL_REASON_WRONG_SENDER: _ClassVar[RefusalReason]
+    REFUSAL_REASON_UNPROVEN: _ClassVar[RefusalReason]
+    REFUSAL_REASON_REPLAYED: _ClassVar[RefusalReason]
+    REFUSAL_REASON_NOT_ADMITTED: _ClassVar[RefusalReason]
+    REFUSAL_REASON_QUARANTINED: _ClassVar[RefusalReason]
+    REFUSAL_REASON_WRONG_CERTIFICATE: _ClassVar[RefusalReason]
 REFUSAL_REASON_UNSPECIFIED: RefusalReason
 REFUSAL_REASON_WRONG_RUN: RefusalReason
 REFUSAL_REASON_WRONG_PROTOCOL: RefusalReason
@@ -34,6 +40,12 @@ REFUSAL_REASON_UNKNOWN_MEETING: RefusalReason
 REFUSAL_REASON_EXPIRED: RefusalReason
 REFUSAL_REASON_NOT_READY: RefusalReason
 REFUSAL_REASON_LEAVING: RefusalReason
+REFUSAL_REASON_WRONG_SENDER: RefusalReason
+REFUSAL_REASON_UNPROVEN: RefusalReason
+REFUSAL_REASON_REPLAYED: RefusalReason
+REFUSAL_REASON_NOT_ADMITTED: RefusalReason
+REFUSAL_REASON_QUARANTINED: RefusalReason
+REFUSAL_REASON_WRONG_CERTIFICATE: RefusalReason
 
 class MeetingFrame(_message.Message):
     __slots__ = ("offer", "answer", "close", "verdict", "confirm", "busy", "refusal", "chunk", "call_back")

@@ -20,7 +20,7 @@ REACHABILITY_RELAYED: Reachability
 REACHABILITY_OUTBOUND_ONLY: Reachability
 
 class MemberRecord(_message.Message):
-    __slots__ = ("run_id", "peer_id", "grpc_address", "protocol_version", "progress_steps", "has_state", "expires_at", "reachability")
+    __slots__ = ("run_id", "peer_id", "grpc_address", "protocol_version", "progress_steps", "has_state", "expires_at", "certificate", "admission", "reachability")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PEER_ID_FIELD_NUMBER: _ClassVar[int]
     GRPC_ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,8 @@ class MemberRecord(_message.Message):
     PROGRESS_STEPS_FIELD_NUMBER: _ClassVar[int]
     HAS_STATE_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    ADMISSION_FIELD_NUMBER: _ClassVar[int]
     REACHABILITY_FIELD_NUMBER: _ClassVar[int]
     run_id: bytes
     peer_id: bytes
@@ -36,8 +38,36 @@ class MemberRecord(_message.Message):
     progress_steps: float
     has_state: bool
     expires_at: float
+    certificate: bytes
+    admission: Admission
     reachability: Reachability
-    def __init__(self, run_id: _Optional[bytes] = ..., peer_id: _Optional[bytes] = ..., grpc_address: _Optional[str] = ..., protocol_version: _Optional[int] = ..., progress_steps: _Optional[float] = ..., has_state: _Optional[bool] = ..., expires_at: _Optional[float] = ..., reachability: _Optional[_Union[Reachability, str]] = ...) -> None: ...
+    def __init__(self, run_id: _Optional[bytes] = ..., peer_id: _Optional[bytes] = ..., grpc_address: _Optional[str] = ..., protocol_version: _Optional[int] = ..., progress_steps: _Optional[float] = ..., has_state: _Optional[bool] = ..., expires_at: _Optional[float] = ..., certificate: _Optional[bytes] = ..., admission: _Optional[_Union[Admission, _Mapping]] = ..., reachability: _Optional[_Union[Reachability, str]] = ...) -> None: ...
+
+class Admission(_message.Message):
+    __slots__ = ("expires_at", "invite_key", "organiser_signature", "invite_signature")
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    INVITE_KEY_FIELD_NUMBER: _ClassVar[int]
+    ORGANISER_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    INVITE_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    expires_at: int
+    invite_key: bytes
+    organiser_signature: bytes
+    invite_signature: bytes
+    def __init__(self, expires_at: _Optional[int] = ..., invite_key: _Optional[bytes] = ..., organiser_signature: _Optional[bytes] = ..., invite_signature: _Optional[bytes] = ...) -> None: ...
+
+class Invitation(_message.Message):
+    __slots__ = ("run_id", "expires_at", "peer_id", "secret", "signature")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    PEER_ID_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    run_id: bytes
+    expires_at: int
+    peer_id: bytes
+    secret: bytes
+    signature: bytes
+    def __init__(self, run_id: _Optional[bytes] = ..., expires_at: _Optional[int] = ..., peer_id: _Optional[bytes] = ..., secret: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class SignedRecord(_message.Message):
     __slots__ = ("record", "signature")
@@ -48,12 +78,14 @@ class SignedRecord(_message.Message):
     def __init__(self, record: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class HelloRequest(_message.Message):
-    __slots__ = ("protocol_version", "run_id")
+    __slots__ = ("protocol_version", "run_id", "min_protocol_version")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    MIN_PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     run_id: bytes
-    def __init__(self, protocol_version: _Optional[int] = ..., run_id: _Optional[bytes] = ...) -> None: ...
+    min_protocol_version: int
+    def __init__(self, protocol_version: _Optional[int] = ..., run_id: _Optional[bytes] = ..., min_protocol_version: _Optional[int] = ...) -> None: ...
 
 class HelloResponse(_message.Message):
     __slots__ = ("protocol_version", "run_id", "manifest", "member", "now")

@@ -1,0 +1,158 @@
+"""The answering end of a connection: who is calling? Asked before any other service reads a byte of what is called."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NoReturn, TypeVar, cast
+
+import grpc
+import grpc.aio
+
+from lowcomm_node.adapters.identity import Identity
+from lowcomm_node.core.sessions import Nonces, Sessions
+from lowcomm_node.errors import RefusalReason, RemoteProtocolError
+from lowcomm_node.units import PeerId, RunId
+from lowcomm_node.wire.channel import CHANNEL_SERVICE, PROVE, TOKEN_BYTES, TOKEN_KEY, Claim, read_proof, write_welcome
+
+__all__ = ["ChannelService"]
+
+_WINDOW_S = 60.0
+"""How old a proof may be when it arrives; clocks of a swarm agree to a few seconds."""
+_PATIENCE_S = 10.0
+_MAX_PENDING = 32
+
+_Context = grpc.aio.ServicerContext
+_Q = TypeVar("_Q")
+_A = TypeVar("_A")
+
+
+class ChannelService:
+    """Gives tokens to callers that have proven who they are; ``handler`` and ``gate`` are for the ``GrpcServer``.
+
+    Args:
+        identity: whom callers must mean.
+        run_id: the run this node is in.
+        protocol_version: what that run speaks.
+        certificate_sha256: of what this node's server shows.
+        admit: for how many seconds may this peer, with this admission, stay? Raises RemoteProtocolError.
+        on_refused: told why a call was refused, and whose it was, where that is proven.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        run_id: RunId,
+        protocol_version: int,
+        certificate_sha256: bytes,
+        admit: Callable[[PeerId, bytes], float],
+        on_refused: Callable[[RemoteProtocolError], None],
+    ) -> None:
+        self._identity = identity
+        self._run_id = run_id
+        self._protocol_version = protocol_version
+        self._certificate_sha256 = certificate_sha256
+        self._admit = admit
+        self._on_refused = on_refused
+        self._sessions = Sessions()
+        self._nonces = Nonces(window_s=_WINDOW_S)
+        self._num_pending = 0
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The service itself, as a stream: so it is ours to say how long a caller may take, and how much is read."""
+        prove: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._prove)
+        return grpc.method_handlers_generic_handler(CHANNEL_SERVICE, {PROVE: prove})
+
+    def gate(self) -> grpc.aio.ServerInterceptor:
+        """Turns every call away that has no token, before any of it is read."""
+        return _Gate(self._sessions, self._turn_away)
+
+    async def caller(self, context: "_Context[bytes, bytes]") -> PeerId:
+        """Who makes this call; ends it when that is not proven, on this very connection."""
+        peer = self._sessions.find(_token(context.invocation_metadata()), context.peer(), self._now())
+        if peer is None:
+            await self._turn_away(context)
+        return peer
+
+    def end(self, peer: PeerId) -> None:
+        """This peer has to prove itself again."""
+        self._sessions.end(peer)
+
+    async def _prove(self, _: object, context: "_Context[bytes, bytes]") -> None:
+        if self._num_pending >= _MAX_PENDING:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many are at the door; come back in a moment")
+        self._num_pending += 1
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await context.write(self._welcome(await context.read(), context.peer()))
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "You have not said who you are")
+        except RemoteProtocolError as error:
+            self._on_refused(error)
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        finally:
+            self._num_pending -= 1
+
+    def _welcome(self, data: object, connection: str) -> bytes:
+        """Check a proof and open a session. Raises RemoteProtocolError."""
+        claim, admission = read_proof(
+            data if isinstance(data, bytes) else b"",
+            own=self._identity.peer_id,
+            run_id=self._run_id,
+            protocol_version=self._protocol_version,
+            certificate_sha256=self._certificate_sha256,
+        )
+        self._check_age(claim)
+        stay_s = self._admit(claim.sender, admission)
+        token = secrets.token_bytes(TOKEN_BYTES)
+        now = self._now()
+        self._sessions.open(token, claim.sender, connection, now, until=now + stay_s)
+        return write_welcome(claim, token, self._protocol_version, self._identity.sign)
+
+    def _check_age(self, claim: Claim) -> None:
+        age_s = time.time() - claim.issued_at
+        if abs(age_s) > _WINDOW_S:
+            raise RemoteProtocolError(
+                RefusalReason.EXPIRED, f"a proof of {age_s:.0f} s ago; set the clock, best by NTP, if it is new"
+            )
+        if not self._nonces.is_new(claim.nonce, self._now()):
+            raise RemoteProtocolError(RefusalReason.REPLAYED, f"a proof of {claim.sender} for the second time")
+
+    async def _turn_away(self, context: "_Context[bytes, bytes]") -> NoReturn:
+        error = RemoteProtocolError(RefusalReason.UNPROVEN, f"prove first who you are ({CHANNEL_SERVICE}/{PROVE})")
+        self._on_refused(error)
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+        raise AssertionError("abort has raised")
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+
+class _Gate(grpc.aio.ServerInterceptor):
+    """Looks at a call's token before gRPC reads what is called."""
+
+    def __init__(self, sessions: Sessions, turn_away: Callable[["_Context[bytes, bytes]"], Awaitable[None]]) -> None:
+        async def turned_away(_: object, context: "_Context[bytes, bytes]") -> None:
+            await turn_away(context)
+
+        self._sessions = sessions
+        # Whatever kind of call it is: as a stream nothing of it is read.
+        self._turned_away: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(turned_away)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[_Q, _A] | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "grpc.RpcMethodHandler[_Q, _A] | None":
+        handler = await continuation(handler_call_details)
+        is_at_the_door = handler_call_details.method == f"/{CHANNEL_SERVICE}/{PROVE}"
+        if is_at_the_door or self._sessions.knows(_token(handler_call_details.invocation_metadata)):
+            return handler
+        return cast("grpc.RpcMethodHandler[_Q, _A]", self._turned_away)
+
+
+def _token(metadata: Iterable[tuple[str, str | bytes]] | None) -> bytes:
+    token = next((value for key, value in metadata or () if key == TOKEN_KEY), b"")
+    return token if isinstance(token, bytes) else b""

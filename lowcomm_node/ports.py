@@ -9,10 +9,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from lowcomm_node.core.events import Member
+from lowcomm_node.core.events import Event, Member
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.messages import Message
-from lowcomm_node.units import MeetingId, PeerId, RunId
+from lowcomm_node.units import LinkKind, MeetingId, PeerId, RunId
 
 __all__ = [
     "Checkpoints",
@@ -23,6 +23,7 @@ __all__ = [
     "FingerprintSource",
     "Link",
     "MeetingSink",
+    "NodeSink",
     "SnapshotSource",
     "StateClient",
     "StoredCheckpoint",
@@ -109,7 +110,7 @@ class Directory(Protocol):
 class MeetingSink(Protocol):
     """Where a link delivers what arrives."""
 
-    def message_received(self, message: Message) -> None: ...
+    def message_received(self, message: Message, kind: LinkKind) -> None: ...
 
     def message_progressed(self, meeting_id: MeetingId) -> None:
         """Bytes of a message move, either way; a few times a second at most."""
@@ -118,11 +119,23 @@ class MeetingSink(Protocol):
     def link_failed(self, meeting_id: MeetingId, reason: str) -> None: ...
 
 
+class NodeSink(MeetingSink, Protocol):
+    """Where all that happens on the network is told."""
+
+    def handle(self, event: Event) -> None:
+        """Something of which there is nothing more to say than the event itself."""
+        ...
+
+    def members_seen(self, members: tuple[Member, ...]) -> None:
+        """Verified records, expiring by DHT time."""
+        ...
+
+
 class Link(Protocol):
     """Carries meeting messages; complete and verified messages only."""
 
-    def open(self, meeting_id: MeetingId, peer: PeerId, message: Message) -> None:
-        """Connect to ``peer`` and send the first message; failure is reported to the sink."""
+    def open(self, meeting_id: MeetingId, peer: PeerId, message: Message, kind: LinkKind) -> None:
+        """Connect to ``peer`` in the way that ``kind`` says, and send the first message; failure is reported to the sink."""
         ...
 
     def send(self, meeting_id: MeetingId, message: Message) -> None:

@@ -3,7 +3,9 @@
 from enum import StrEnum
 from typing import NewType
 
-__all__ = ["Codec", "Dtype", "MeetingId", "Omega", "PeerId", "RunId", "Stream", "StreamKind"]
+__all__ = [
+    "Codec", "Dtype", "LinkKind", "MeetingId", "Omega", "PeerId", "Reachability", "RunId", "Stream", "StreamKind",
+]  # fmt: skip
 
 PeerId = NewType("PeerId", str)
 """libp2p peer id in its base58 form, e.g. ``12D3KooW...``."""
@@ -13,6 +15,30 @@ RunId = NewType("RunId", str)
 
 MeetingId = NewType("MeetingId", str)
 """128 bits that name one meeting and its retries, 32 hexadecimal digits."""
+
+
+class Reachability(StrEnum):
+    """How others get to a node."""
+
+    PUBLIC = "public"
+    """Anybody can dial its gRPC port."""
+    HOLEPUNCHED = "holepunched"
+    """Its port cannot be dialled, but libp2p has made direct connections to nodes that cannot be dialled either."""
+    RELAYED = "relayed"
+    """It holds a place at a libp2p relay, and no hole has been punched yet."""
+    OUTBOUND_ONLY = "outbound_only"
+    """It dials, and nobody dials it."""
+
+
+class LinkKind(StrEnum):
+    """What a meeting travels over, from its initiator to its answerer."""
+
+    GRPC = "grpc"
+    """The initiator dials the answerer's port."""
+    GRPC_REVERSED = "grpc_reversed"
+    """The initiator rings the answerer's bell, and the answerer dials the initiator."""
+    LIBP2P = "libp2p"
+    """A stream on a direct connection between the two p2pds: neither can be dialled."""
 
 
 class Stream(StrEnum):

@@ -6,6 +6,8 @@ Every call has a deadline. A dead p2pd answers nothing, and hivemind would wait 
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -13,10 +15,12 @@ from google.protobuf.message import DecodeError
 from lowcomm_node.adapters.dht_validator import member_validator
 from lowcomm_node.adapters.p2p_process import P2pOptions, P2pProcess, split_address
 from lowcomm_node.errors import DirectoryError
+from lowcomm_node.units import PeerId
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 
 if TYPE_CHECKING:
     from hivemind.dht.node import DHTNode
+    from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 
 __all__ = ["DhtSession", "HelloHandler"]
 
@@ -24,9 +28,28 @@ _CALL_TIMEOUT_S = 15.0
 _CONNECT_TIMEOUT_S = 10.0
 _RPC_TIMEOUT_S = 3.0
 _HELLO = "lowcomm.v1.Hello"
+_MEET = "lowcomm/v1/meet"
+_RELAYED = "/p2p-circuit"
+_PUNCH_LOOKS = 12
+_PUNCH_LOOK_S = 0.5
+"""A relayed connection becomes a direct one in about a second, measured, or not at all."""
 
 _T = TypeVar("_T")
 
+
+@dataclass(frozen=True, slots=True)
+class IncomingStream:
+    """A stream that another node has opened over libp2p."""
+
+    peer: PeerId
+    """Who it is; libp2p vouches for it."""
+    is_direct: bool
+    """No relay carries it."""
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+
+StreamHandler = Callable[[IncomingStream], Awaitable[None]]
 HelloHandler = Callable[[records_pb2.HelloRequest], Awaitable[records_pb2.HelloResponse]]
 
 
@@ -41,7 +64,9 @@ class DhtSession:
         self._death = asyncio.create_task(process.wait())
 
     @classmethod
-    async def start(cls, options: P2pOptions, addresses: Sequence[str], hello: HelloHandler) -> "DhtSession":
+    async def start(
+        cls, options: P2pOptions, addresses: Sequence[str], hello: HelloHandler, streams: StreamHandler
+    ) -> "DhtSession":
         """Start p2pd, dial ``addresses``, and join the DHT of those that answer, or begin one.
 
         Raises:
@@ -51,10 +76,11 @@ class DhtSession:
         try:
             async with asyncio.timeout(options.start_timeout_s):
                 await asyncio.gather(*map(self._dial, addresses))
-                await self._join()
+                await self._join(is_public=options.is_public)
                 await self.process.p2p.add_protobuf_handler(
                     _HELLO, lambda request, _context: hello(request), records_pb2.HelloRequest
                 )
+                await self.process.p2p.add_binary_stream_handler(_MEET, partial(_take_stream, streams))
         except TimeoutError:
             await self.stop()
             raise DirectoryError(f"the DHT does not start within {options.start_timeout_s:g} s") from None
@@ -77,9 +103,40 @@ class DhtSession:
         return [str(address) for address in await self._bounded(self.process.p2p.get_visible_maddrs(latest=True))]
 
     async def connected_addresses(self) -> list[str]:
-        """Multiaddresses of the peers that p2pd is connected to."""
+        """Multiaddresses of the peers that p2pd is directly connected to."""
         peers = await self._bounded(self.process.p2p.list_peers())
-        return [f"{address}/p2p/{peer.peer_id.to_base58()}" for peer in peers for address in peer.addrs]
+        found = (f"{address}/p2p/{peer.peer_id.to_base58()}" for peer in peers for address in peer.addrs)
+        return [address for address in found if _RELAYED not in address]
+
+    async def is_direct(self, peer: PeerId) -> bool:
+        """Is there a connection to ``peer`` that no relay carries? Raises DirectoryError."""
+        return any(address.endswith(f"/p2p/{peer}") for address in await self.connected_addresses())
+
+    async def seek(self, peer: PeerId) -> bool:
+        """Try to get a direct connection to ``peer``, wherever libp2p finds it; a relayed one may become direct. Raises DirectoryError."""
+        from hivemind.p2p import PeerID  # noqa: PLC0415 - hivemind is imported late
+
+        if not await self.is_direct(peer):
+            await self._bounded(self.process.p2p._client.connect(PeerID.from_base58(peer), []))  # noqa: SLF001
+        for _ in range(_PUNCH_LOOKS):
+            if await self.is_direct(peer):
+                return True
+            await asyncio.sleep(_PUNCH_LOOK_S)
+        return False
+
+    async def open_stream(self, peer: PeerId) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a stream for a meeting over a direct connection. Raises DirectoryError when there is none."""
+        from hivemind.p2p import PeerID  # noqa: PLC0415 - hivemind is imported late
+
+        if not await self.is_direct(peer):
+            raise DirectoryError(f"there is no direct connection to {peer}")
+        info, reader, writer = await self._bounded(
+            self.process.p2p.call_binary_stream_handler(PeerID.from_base58(peer), _MEET)
+        )
+        if _RELAYED in str(info.addr):
+            writer.close()
+            raise DirectoryError(f"only a relay leads to {peer}")
+        return reader, writer
 
     async def reconnect(self, addresses: Sequence[str]) -> None:
         """Dial again and get to know those who answer: the cure for a DHT that has split or lost everybody."""
@@ -163,7 +220,7 @@ class DhtSession:
         else:
             self.outcomes[address] = ""
 
-    async def _join(self) -> None:
+    async def _join(self, *, is_public: bool) -> None:
         """Join the DHT of the peers that were reached, or begin one.
 
         A peer whose DHT is not up yet is no error: the directory's upkeep asks again. hivemind's own checks of the
@@ -173,6 +230,7 @@ class DhtSession:
 
         self._node = await DHTNode.create(
             p2p=self.process.p2p,
+            client_mode=not is_public,  # others would wait for answers that do not come
             initial_peers=[address for address, outcome in self.outcomes.items() if not outcome] or None,
             record_validator=member_validator(),
             parallel_rpc=32,
@@ -181,3 +239,14 @@ class DhtSession:
             ensure_bootstrap_success=False,
             strict=False,
         )
+
+
+async def _take_stream(
+    handler: StreamHandler, info: "StreamInfo", reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """hivemind closes nothing when a handler returns."""
+    try:
+        is_direct = _RELAYED not in str(info.addr)
+        await handler(IncomingStream(PeerId(info.peer_id.to_base58()), is_direct, reader, writer))
+    finally:
+        writer.close()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Self
 
 import grpc
 import grpc.aio
@@ -10,9 +11,12 @@ import grpc.aio
 from lowcomm_node.adapters.grpc_endpoints import Lent
 from lowcomm_node.errors import LinkError
 
-__all__ = ["MEET_PATH", "ClientTransport", "ServerTransport"]
+__all__ = ["ANSWER_RING", "HANG_BELL", "MEET", "MEETINGS_SERVICE", "ClientTransport", "ServerTransport"]
 
-MEET_PATH = "/lowcomm.v1.Meetings/Meet"
+MEETINGS_SERVICE = "lowcomm.v1.Meetings"
+MEET = "Meet"
+HANG_BELL = "HangBell"
+ANSWER_RING = "AnswerRing"
 
 _BROKEN = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
 
@@ -20,46 +24,47 @@ _BROKEN = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
 class ClientTransport:
     """The dialling end."""
 
-    def __init__(self) -> None:
-        self._call: grpc.aio.StreamStreamCall[bytes, bytes] | None = None
+    is_ended_by_leaving = False
 
+    def __init__(self, call: "grpc.aio.StreamStreamCall[bytes, bytes]") -> None:
+        self._call = call
+
+    @classmethod
     @asynccontextmanager
-    async def call(self, lent: Lent) -> AsyncIterator[None]:
+    async def call(cls, lent: Lent, method: str) -> AsyncIterator[Self]:
         """Hold a stream over a channel; whatever is left of it afterwards is cancelled."""
-        self._call = lent.channel.stream_stream(MEET_PATH)(metadata=lent.metadata)
+        call: grpc.aio.StreamStreamCall[bytes, bytes] = lent.channel.stream_stream(f"/{MEETINGS_SERVICE}/{method}")(
+            metadata=lent.metadata
+        )
         try:
-            yield
+            yield cls(call)
         finally:
-            self._call.cancel()
+            call.cancel()
 
     async def read(self) -> bytes | None:
         try:
-            frame: object = await self._live.read()
+            frame: object = await self._call.read()
         except _BROKEN as error:
             raise _link_error(error) from error
         return frame if isinstance(frame, bytes) else None
 
     async def write(self, frame: bytes) -> None:
         try:
-            await self._live.write(frame)
+            await self._call.write(frame)
         except _BROKEN as error:
             raise _link_error(error) from error
 
     async def half_close(self) -> None:
         try:
-            await self._live.done_writing()
+            await self._call.done_writing()
         except _BROKEN as error:
             raise _link_error(error) from error
-
-    @property
-    def _live(self) -> "grpc.aio.StreamStreamCall[bytes, bytes]":
-        if self._call is None:
-            raise LinkError("disconnect", "the stream is not open")
-        return self._call
 
 
 class ServerTransport:
     """The answering end. Returning from the handler ends the stream."""
+
+    is_ended_by_leaving = True
 
     def __init__(self, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
         self._context = context

@@ -5,48 +5,35 @@ A watchdog starts p2pd anew, with the same identity and the peers it knew, when 
 
 import asyncio
 import logging
-import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lowcomm_node.adapters.dht_session import DhtSession
+from lowcomm_node.adapters.dht_session import DhtSession, IncomingStream, StreamHandler
 from lowcomm_node.adapters.hello import MAX_CLOCK_OFFSET_S, no_peer, read_welcome, wrong_clock
 from lowcomm_node.adapters.identity import Identity
+from lowcomm_node.adapters.member_buckets import MemberBuckets
 from lowcomm_node.adapters.p2p_process import P2pOptions, import_hivemind, split_address
 from lowcomm_node.core.events import Member
-from lowcomm_node.core.membership import (
-    FULL,
-    MAX_DEPTH,
-    Bucket,
-    buckets_to_read,
-    child_of,
-    next_depth,
-    own_bucket,
-    parent_of,
-)
+from lowcomm_node.core.membership import Bucket
 from lowcomm_node.core.versions import Versions
-from lowcomm_node.errors import DirectoryError, RefusalReason, RemoteProtocolError
+from lowcomm_node.errors import DirectoryError, RemoteProtocolError
 from lowcomm_node.ports import ChildLedger, Welcome
 from lowcomm_node.settings.node import NetworkSettings
-from lowcomm_node.units import RunId
+from lowcomm_node.units import Reachability, RunId
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
-from lowcomm_node.wire.peer_id import peer_id_to_bytes
-from lowcomm_node.wire.records import bucket_key, read_member, sign_member
+from lowcomm_node.wire.records import read_member, sign_member
 
 __all__ = ["HivemindDirectory"]
 
 _log = logging.getLogger(__name__)
 
-_MAX_READ = 4 * FULL
 _MAX_KNOWN = 32
 _UPKEEP_S = 30.0
 _ALONE_UPKEEP_S = 3.0
 _FIRST_RESTART_S = 0.2
 _LONGEST_RESTART_S = 30.0
-_QUIET = frozenset({RefusalReason.LEAVING, RefusalReason.EXPIRED})
 
 
 class HivemindDirectory:
@@ -77,14 +64,14 @@ class HivemindDirectory:
     ) -> None:
         self.peer_id = identity.peer_id
         self.grpc_address = ""
-        """host:port that our record announces; set it before ``announce`` and ``serve_hello``."""
+        """host:port that our record announces, empty when nobody can dial us; set it before ``announce`` and ``serve_hello``."""
+        self.reachability = Reachability.PUBLIC
+        """As our record says; see ``play``."""
         self.record = b""
         """Our newest signed record, for offers to carry, whether or not the DHT has taken it."""
         self.has_company = False
         """Somebody answered at the start."""
         self.restarts = 0
-        self.dropped: Counter[RefusalReason] = Counter()
-        """Records that were read and not believed, by reason."""
         self._identity = identity
         self._record_ttl_s = settings.record_ttl_s
         self._initial_peers = tuple(initial_peers)
@@ -109,9 +96,13 @@ class HivemindDirectory:
         self._manifest = b""
         self._progress_steps = 0.0
         self._has_state = False
-        self._depth = 0
-        self._bucket: Bucket | None = None
         self._expires_at = 0.0
+        self._buckets = MemberBuckets(
+            own=self.peer_id, run_id=lambda: self._own_run, session=lambda: self._live, verify=self.verify
+        )
+        self._on_stream: StreamHandler | None = None
+        self._is_changing = False
+        """p2pd ends because we have ended it, to start it in another role."""
 
     async def start(self, remembered: Sequence[str] = (), *, may_be_alone: bool = False) -> None:
         """Start p2pd and the DHT, and dial the initial peers; where none answers, those remembered too.
@@ -124,7 +115,7 @@ class HivemindDirectory:
         """
         import_hivemind()
         others = [address for address in self._initial_peers if str(split_address(address)[0]) != self.peer_id]
-        session = await DhtSession.start(self._options, others, self._answer_hello)
+        session = await self._start_session(others)
         if all(session.outcomes.values()):
             self._remembered = tuple(a for a in remembered if a not in others and self._is_other(a))
             with suppress(DirectoryError):  # a peer that answers p2pd, and then no ping
@@ -163,6 +154,29 @@ class HivemindDirectory:
         """Process id of p2pd."""
         return self._live.process.pid
 
+    @property
+    def session(self) -> DhtSession:
+        """The DHT's present life. Raises DirectoryError while it is being started anew."""
+        return self._live
+
+    def serve_streams(self, handler: StreamHandler) -> None:
+        """Give meetings that other nodes open over libp2p to ``handler`` from now on."""
+        self._on_stream = handler
+
+    def play(self, reachability: Reachability) -> None:
+        """How others get to this node, from now on.
+
+        p2pd of a node that cannot be dialled holds places at relays and punches holes; that of one that can is such a relay, for a
+        few bytes at a time. It is started anew when that changes, unless it has not been started yet.
+        """
+        self.reachability = reachability
+        is_public = reachability is Reachability.PUBLIC
+        if is_public != self._options.is_public:
+            self._options.is_public = is_public
+            if self._session is not None:
+                self._is_changing = True
+                self._session.process.end()
+
     async def hello(self, run_id: RunId | None) -> Welcome:
         """Ask the peers given at start for their run, one after the other.
 
@@ -197,14 +211,11 @@ class HivemindDirectory:
             DirectoryError: no node took it in time; it may be tried again. ``record`` is renewed all the same.
         """
         self._progress_steps, self._has_state = progress_steps, has_state
-        self.record = record = self._signed(self.grpc_address)
+        self.record = record = self._signed(self.grpc_address, self.reachability)
         try:
             async with asyncio.timeout(self._record_ttl_s / 2):
-                await self._walk()
-                left = self._bucket
-                self._bucket = own_bucket(self.peer_id, self._depth)
-                await self._store(self._bucket, record)
-                if left is not None and left != self._bucket:
+                left = await self._buckets.put(record, self._expires_at)
+                if left is not None:
                     await self._store_farewell(left)
         except TimeoutError:
             raise DirectoryError("the DHT takes too long to store our record") from None
@@ -218,12 +229,7 @@ class HivemindDirectory:
         Raises:
             DirectoryError: the DHT does not answer in time.
         """
-        first, *above = buckets_to_read(self._depth, secrets.randbits(MAX_DEPTH))
-        found = await self._read(first)
-        below = [child_of(first, secrets.randbits(1))] if len(found) > FULL // 2 else []
-        for more in await asyncio.gather(*map(self._read, [*above, *below])):
-            found |= more
-        return tuple(found.values())
+        return await self._buckets.sample()
 
     def verify(self, signed_record: bytes) -> Member:
         """Check a record that came in an offer. Raises RemoteProtocolError."""
@@ -233,11 +239,15 @@ class HivemindDirectory:
 
     async def withdraw(self) -> None:
         """Say in the directory that this node has left; the DHT knows no deletion."""
-        if self._bucket is not None:
-            bucket, self._bucket = self._bucket, None
+        bucket = self._buckets.leave()
+        if bucket is not None:
             await self._store_farewell(bucket)
 
     # What follows keeps the promises above.
+
+    async def _start_session(self, others: Sequence[str]) -> DhtSession:
+        self._options.relays = tuple(address for address in others if "/p2p-circuit" not in address)
+        return await DhtSession.start(self._options, others, self._answer_hello, self._accept)
 
     def _is_other(self, address: str) -> bool:
         try:
@@ -257,7 +267,7 @@ class HivemindDirectory:
             raise DirectoryError("this node is in no run yet")
         return self._run_id
 
-    def _signed(self, grpc_address: str) -> bytes:
+    def _signed(self, grpc_address: str, reachability: Reachability) -> bytes:
         """A new record. Each one lasts longer than the one before: in the DHT the later expiration wins."""
         self._expires_at = max(time.time() + self._record_ttl_s, self._expires_at + 0.001)
         member = Member(
@@ -266,58 +276,19 @@ class HivemindDirectory:
             progress_steps=self._progress_steps,
             has_state=self._has_state,
             expires_at=self._expires_at,
+            reachability=reachability,
             certificate=self._certificate,
         )
         return sign_member(
             member, run_id=self._own_run, protocol_version=self._protocol_version, sign=self._identity.sign
         )
 
-    async def _store(self, bucket: Bucket, record: bytes) -> None:
-        key = bucket_key(self._own_run, bucket)
-        if not await self._live.write(key, peer_id_to_bytes(self.peer_id), record, self._expires_at):
-            raise DirectoryError("no node of the DHT took our record")
-
     async def _store_farewell(self, bucket: Bucket) -> None:
         with suppress(DirectoryError):  # it expires anyway
-            await self._store(bucket, self._signed(""))
-
-    async def _walk(self) -> None:
-        """Find the depth this node belongs to, see ``core.membership``."""
-        for _ in range(MAX_DEPTH):
-            bucket = own_bucket(self.peer_id, self._depth)
-            own = 1 + len(await self._read(bucket))
-            child = parent = 0
-            if own > FULL // 2:
-                child = len(await self._read(own_bucket(self.peer_id, self._depth + 1)))
-            if self._depth:
-                parent = len(await self._read(parent_of(bucket)))
-            depth = next_depth(self._depth, own=own, child=child, parent=parent)
-            if depth == self._depth:
-                return
-            self._depth = depth
-
-    async def _read(self, bucket: Bucket) -> dict[bytes, Member]:
-        """The other members in a bucket, by subkey; at most a few hundred are looked at."""
-        values = await self._live.read(bucket_key(self._own_run, bucket))
-        members: dict[bytes, Member] = {}
-        now = time.time()
-        for subkey in sorted(values, key=lambda _: secrets.randbits(32))[:_MAX_READ]:
-            try:
-                member = read_member(
-                    values[subkey], run_id=self._own_run, protocol_version=self._protocol_version, now=now
-                )
-                if peer_id_to_bytes(member.peer) != subkey or own_bucket(member.peer, bucket.depth) != bucket:
-                    raise RemoteProtocolError(RefusalReason.MALFORMED, "a record that belongs elsewhere")
-            except RemoteProtocolError as error:
-                if error.reason not in _QUIET:
-                    self.dropped[error.reason] += 1
-                continue
-            if member.peer != self.peer_id:
-                members[subkey] = member
-        return members
+            await self._buckets.store(bucket, self._signed("", Reachability.PUBLIC), self._expires_at)
 
     async def _answer_hello(self, request: records_pb2.HelloRequest) -> records_pb2.HelloResponse:
-        if self._run_id is None or not self.grpc_address:
+        if self._run_id is None:
             raise DirectoryError("this node is in no run yet; ask again in a moment")
         newest = request.protocol_version
         spoken = Versions(oldest=request.min_protocol_version or newest, newest=newest)
@@ -329,9 +300,13 @@ class HivemindDirectory:
             protocol_version=self._protocol_version,
             run_id=bytes.fromhex(self._run_id),
             manifest=self._manifest,
-            member=records_pb2.SignedRecord.FromString(self._signed(self.grpc_address)),
+            member=records_pb2.SignedRecord.FromString(self._signed(self.grpc_address, self.reachability)),
             now=time.time(),
         )
+
+    async def _accept(self, stream: IncomingStream) -> None:
+        if self._on_stream is not None:
+            await self._on_stream(stream)
 
     async def _ask(self, address: str, run_id: RunId | None) -> Welcome:
         if str(split_address(address)[0]) == self.peer_id:
@@ -360,11 +335,14 @@ class HivemindDirectory:
             session = self._live
             code = await session.process.wait()
             self._session = None
-            self.restarts += 1
-            _log.warning("p2pd_died exit_code=%s restarts=%s", code, self.restarts)
+            has_died, self._is_changing = not self._is_changing, False
+            if has_died:
+                self.restarts += 1
+                _log.warning("p2pd_died exit_code=%s restarts=%s", code, self.restarts)
             await session.stop()
             self._session = await self._revive()
-            self._on_restart(self.restarts)
+            if has_died:
+                self._on_restart(self.restarts)
 
     async def _revive(self) -> DhtSession:
         wait_s = _FIRST_RESTART_S
@@ -373,7 +351,7 @@ class HivemindDirectory:
             wait_s = min(_LONGEST_RESTART_S, wait_s * 2)
             others = [address for address in self.known_addresses if self._is_other(address)]
             try:
-                return await DhtSession.start(self._options, others, self._answer_hello)
+                return await self._start_session(others)
             except Exception as error:  # noqa: BLE001 - a supervisor: without it the node would be deaf for good
                 _log.warning("p2pd_restart_failed detail=%s next_try_s=%s", error, wait_s)
 

@@ -12,7 +12,7 @@ from typing import Protocol
 from lowcomm_node.adapters.line import Line
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, Refusal, Verdict
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError
-from lowcomm_node.units import MeetingId, PeerId
+from lowcomm_node.units import LinkKind, MeetingId, PeerId
 from lowcomm_node.wire.assembly import payload_digest
 from lowcomm_node.wire.frames import decode_frame, to_frames
 from lowcomm_node.wire.meeting import MeetingLimits, MeetingReader
@@ -30,7 +30,12 @@ _OWN_TURN_PATIENCE = 4
 
 
 class FrameTransport(Protocol):
-    """One end of a gRPC stream. ``read`` gives None at the end; both raise LinkError when the stream broke."""
+    """One end of a stream. ``read`` gives None at the end; both raise LinkError when the stream broke."""
+
+    @property
+    def is_ended_by_leaving(self) -> bool:
+        """Letting go of this end ends the stream in order once all has arrived; otherwise the other end is to be waited for."""
+        ...
 
     async def read(self) -> bytes | None: ...
 
@@ -58,16 +63,16 @@ class StreamOwner(Protocol):
 
 
 class MeetingStream:
-    """Carries the messages of one meeting over one transport.
+    """Carries the messages of one meeting over one transport, whichever end has dialled.
 
-    The initiator opens, sends, half-closes and waits for the answerer's end; the answerer ends the stream. The end
+    The initiator sends, half-closes and waits for the answerer's end; the answerer ends the stream. The end
     is in order when this side has closed, or when a message came after which nothing more is due.
     """
 
     def __init__(
         self,
         *,
-        transport: FrameTransport,
+        kind: LinkKind,
         owner: StreamOwner,
         limits: MeetingLimits,
         stall_timeout_s: float,
@@ -75,7 +80,7 @@ class MeetingStream:
         line: Line,
         peer: PeerId,
     ) -> None:
-        self._transport = transport
+        self.kind = kind
         self._owner = owner
         self._limits = limits
         self.is_initiator = meeting_id is not None
@@ -123,14 +128,14 @@ class MeetingStream:
         self._is_closing = True
         self._end("")
 
-    async def run(self) -> str:
+    async def run(self, transport: FrameTransport) -> str:
         """Carry messages until the stream ends.
 
         Returns:
             Empty for an end in order, else disconnect, timeout, or the refusal reason of what the peer sent.
         """
         self._progress_at = self._clock()
-        tasks = [asyncio.create_task(work) for work in (self._read(), self._write(), self._watch())]
+        tasks = [asyncio.create_task(work) for work in (self._read(transport), self._write(transport), self._watch())]
         for task in tasks:
             task.add_done_callback(self._task_done)
         try:
@@ -149,12 +154,12 @@ class MeetingStream:
         if not self._ended.done():
             self._ended.set_result(reason)
 
-    async def _read(self) -> None:
+    async def _read(self, transport: FrameTransport) -> None:
         reader = MeetingReader(self._limits, self.peer)
         frame_bytes = 0
         is_final = False
         try:
-            while (data := await self._transport.read()) is not None:
+            while (data := await transport.read()) is not None:
                 await self._line.received(len(data))
                 self._progress_at = self._clock()
                 frame_bytes += len(data)
@@ -183,27 +188,27 @@ class MeetingStream:
             if frame_bytes:
                 self._owner.bytes_carried("received", None, frame_bytes)
 
-    async def _write(self) -> None:
+    async def _write(self, transport: FrameTransport) -> None:
         try:
             while True:
                 while self._outbox:
                     self._is_writing = True
-                    await self._write_message(self._outbox.popleft())
+                    await self._write_message(transport, self._outbox.popleft())
                 self._is_writing = False
                 if self._is_closing:
                     break
                 self._wake.clear()
                 await self._wake.wait()
-            if self.is_initiator:
-                await self._transport.half_close()
-                await asyncio.sleep(_LINGER_S)  # the answerer's end comes to the reader, as a rule at once
+            if self.is_initiator or not transport.is_ended_by_leaving:
+                await transport.half_close()
+                await asyncio.sleep(_LINGER_S)  # the other end's end comes to the reader, as a rule at once
             self._end(self._refusal)
         except LinkError as error:
             # The peer may have said why before it ended the stream: the reader gets the time to find out.
             await asyncio.sleep(_LINGER_S)
             self._end(error.reason)
 
-    async def _write_message(self, message: Message) -> None:
+    async def _write_message(self, transport: FrameTransport, message: Message) -> None:
         digest = None
         parts = message.parts if isinstance(message, Offer | Answer | Close) else ()
         if sum(map(len, parts)) > _DIGEST_IN_THREAD_BYTES:
@@ -213,7 +218,7 @@ class MeetingStream:
             for frame in to_frames(message, digest):
                 data = frame.SerializeToString()
                 await self._line.sending(len(data))
-                await self._transport.write(data)
+                await transport.write(data)
                 frame_bytes += len(data)
                 self._progress_at = self._clock()
                 self._tell_progress(self.meeting_id)

@@ -53,6 +53,11 @@ def import_hivemind() -> None:
     logger.setLevel(before[2])
 
 
+_RELAY_WORDS = ("-relayDiscovery=0", "-relayDataLimit=131072", "-relayTimeLimit=2m")
+"""Relays are those that we name. p2pd starts two relay services, one with these limits and one with libp2p's own, and which of them
+serves is a race: so both have the same. It is enough to punch a hole, and for nothing else."""
+
+
 class P2pOptions:
     """Where p2pd listens and keeps its files.
 
@@ -86,6 +91,10 @@ class P2pOptions:
         self.port = port
         self.announce_host = announce_host
         self.start_timeout_s = start_timeout_s
+        self.is_public = True
+        """Others can dial this node. May change between two starts, as may ``relays``."""
+        self.relays: tuple[str, ...] = ()
+        """Multiaddresses of nodes that may be relays for one that is not public."""
         if len(str(socket_dir)) > _LONGEST_SOCKET_DIR:
             name = sha256(str(socket_dir).encode()).hexdigest()[:16]
             socket_dir = Path(tempfile.gettempdir()) / f"lowcomm-{name}"
@@ -161,9 +170,12 @@ class P2pProcess:
                 host_maddrs=[options.listen_address()],
                 announce_maddrs=[announced] if (announced := options.announce_address()) else None,
                 startup_timeout=options.start_timeout_s,
-                auto_nat=False,  # also turns on hole punching
+                auto_nat=True,  # its switch for hole punching
                 nat_port_map=False,
-                use_relay=False,  # would carry other nodes' traffic
+                use_relay=True,
+                use_auto_relay=not options.is_public and bool(options.relays),
+                trusted_relays=options.relays if not options.is_public and options.relays else None,
+                force_reachability="public" if options.is_public else "private",  # to be found out takes it minutes
             )
         )
         try:
@@ -180,6 +192,11 @@ class P2pProcess:
     @property
     def pid(self) -> int:
         return int(self.p2p._child.pid)  # noqa: SLF001 - hivemind has no public name for it
+
+    def end(self) -> None:
+        """End p2pd; ``wait`` returns, and ``stop`` is still to be called."""
+        with suppress(ProcessLookupError):
+            self.p2p._child.terminate()  # noqa: SLF001
 
     async def wait(self) -> int:
         """Return when p2pd has ended; hivemind's own ``is_alive`` would not notice."""
@@ -246,7 +263,7 @@ def _p2p_class(socket_dir: Path) -> "type[P2P]":
 
         @staticmethod
         def _make_process_args(*args: object, **kwargs: object) -> list[str]:
-            command = P2P._make_process_args(*args, **kwargs)  # noqa: SLF001 - the one place to put a word in
+            command = [*P2P._make_process_args(*args, **kwargs), *_RELAY_WORDS]  # noqa: SLF001 - the one place to put a word in
             return [sys.executable, "-I", "-S", "-c", _OWN_SESSION, str(os.getpid()), *command]
 
     return OwnP2P

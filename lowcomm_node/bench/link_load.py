@@ -11,7 +11,7 @@ class Whereabouts:
     """What the answerer's record would say."""
 
     address: str
-    """host:port."""
+    """host:port, or a multiaddress."""
     peer_id: str = ""
     certificate: str = ""
     """Short form, in hexadecimal digits; empty without TLS."""
@@ -30,7 +30,8 @@ class LinkLoad:
     """One end's part. Sizes are payload bytes of the three messages of a meeting that have payloads."""
 
     carrier: str
-    """tcp: bare sockets, the measure of the others; grpc: the link of meetings; grpc-plain: the same without TLS."""
+    """tcp: bare sockets, the measure of the others; grpc: the link of meetings; grpc-plain: the same without TLS;
+    libp2p: the same messages over streams of two p2pds."""
     host: str
     """Own address."""
     is_answerer: bool

@@ -23,12 +23,15 @@ from lowcomm_node.core.commands import (
     Command,
     EncodeClose,
     GiveUp,
+    HangBell,
     Heal,
     OpenLink,
     ReportMeeting,
     Role,
+    SeekPath,
     Send,
     SettleMeeting,
+    TakeBell,
 )
 from lowcomm_node.core.events import (
     CorrectionApplied,
@@ -171,6 +174,8 @@ class MeetingsRun:
                 self._send(node, command.message)
             case CloseLink():
                 pass  # links are not lost here, and what was sent arrives
+            case HangBell() | TakeBell() | SeekPath():
+                pass  # everybody can be dialled
             case ReportMeeting():
                 self._report(command)
             case Heal():

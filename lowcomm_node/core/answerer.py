@@ -23,7 +23,7 @@ from lowcomm_node.core.deadlines import Deadlines, Silence, Wait
 from lowcomm_node.core.events import AnswerEncoded, CorrectionApplied, EncodingRefused
 from lowcomm_node.core.messages import Answer, Busy, Close, Message, Offer, Refusal, Verdict
 from lowcomm_node.errors import RefusalReason
-from lowcomm_node.units import Codec, MeetingId, PeerId, Stream
+from lowcomm_node.units import Codec, LinkKind, MeetingId, PeerId, Stream
 
 __all__ = ["AnsweringEnd", "turn_away"]
 
@@ -55,6 +55,8 @@ class _Answered:
     silence: Silence
     """Of the wait that the meeting is in."""
     is_dense: bool = False
+    link: LinkKind = LinkKind.GRPC
+    """What its offer came over."""
     phase: _Phase = _Phase.ANSWERING
     answer: Answer | None = None
     verdict: Verdict | None = None
@@ -97,7 +99,11 @@ class AnsweringEnd:
         known = self._known.get(meeting_id)
         return known is not None and known.is_dense
 
-    def offered(self, offer: Offer, now: float) -> list[Command]:
+    def link_of(self, meeting_id: MeetingId) -> LinkKind:
+        """What the offer of a meeting we know came over."""
+        return self._known[meeting_id].link
+
+    def offered(self, offer: Offer, now: float, link: LinkKind = LinkKind.GRPC) -> list[Command]:
         """Take up a new meeting; the caller has made sure that this node is free.
 
         A full memory forgets the oldest meeting that is over for both ends; an open verdict is never forgotten.
@@ -115,6 +121,7 @@ class AnsweringEnd:
             changed_at=now,
             silence=Silence(now),
             is_dense=any(plan.codec is Codec.DENSE for plan in offer.plans),
+            link=link,
         )
         self.active = offer.meeting_id
         return [EncodeAnswer(offer=offer)]
@@ -310,6 +317,7 @@ class AnsweringEnd:
                 duration_s=now - known.started_at,
                 norms=known.applied.norms if known.applied else (),
                 scales=known.applied.scales if known.applied else (),
+                link=known.link,
             )
         ]
 

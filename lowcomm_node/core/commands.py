@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lowcomm_node.core.messages import Answer, Close, Message, Offer
-from lowcomm_node.units import MeetingId, PeerId, Stream
+from lowcomm_node.units import LinkKind, MeetingId, PeerId, Stream
 
 __all__ = [
     "ApplyClose",
@@ -15,13 +15,16 @@ __all__ = [
     "EncodeClose",
     "EncodeOffer",
     "GiveUp",
+    "HangBell",
     "Heal",
     "HealReason",
     "OpenLink",
     "ReportMeeting",
     "Role",
+    "SeekPath",
     "Send",
     "SettleMeeting",
+    "TakeBell",
 ]
 
 
@@ -90,11 +93,12 @@ class DropMeeting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenLink:
-    """Link: connect to a partner for this meeting and send its first message."""
+    """Link: connect to a partner for this meeting, or have it dial us, and send its first message."""
 
     meeting_id: MeetingId
     peer: PeerId
     message: Message
+    link: LinkKind = LinkKind.GRPC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +133,29 @@ class ReportMeeting:
     """As in CorrectionApplied; empty where nothing was applied."""
     scales: tuple[tuple[Stream, float], ...] = ()
     """As in CorrectionApplied."""
+    link: LinkKind = LinkKind.GRPC
+    """What its newest connection went over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HangBell:
+    """Link: keep a stream open to this member, who may ring it; answers BellHung or BellLost."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeBell:
+    """Link: the bell at this member is not needed any more."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeekPath:
+    """Link: see whether there is a direct libp2p connection to this member, or can be; answers PathSought."""
+
+    peer: PeerId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +187,9 @@ Command = (
     | Send
     | CloseLink
     | ReportMeeting
+    | HangBell
+    | TakeBell
+    | SeekPath
     | Heal
     | GiveUp
 )

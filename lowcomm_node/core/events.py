@@ -4,10 +4,13 @@ from dataclasses import dataclass
 
 from lowcomm_node.core.messages import Message, StreamPlan
 from lowcomm_node.errors import RefusalReason
-from lowcomm_node.units import MeetingId, PeerId, Stream
+from lowcomm_node.units import LinkKind, MeetingId, PeerId, Reachability, Stream
 
 __all__ = [
     "AnswerEncoded",
+    "BellHung",
+    "BellLost",
+    "BellsHeld",
     "CloseEncoded",
     "CorrectionApplied",
     "DrainRequested",
@@ -20,6 +23,8 @@ __all__ = [
     "MessageProgressed",
     "MessageReceived",
     "OfferEncoded",
+    "PathSought",
+    "ReachabilityMeasured",
     "RecordRenewed",
     "StepsTaken",
     "Ticked",
@@ -34,10 +39,12 @@ class Member:
 
     peer: PeerId
     grpc_address: str
+    """Empty where nobody can dial it."""
     progress_steps: float
     has_state: bool
     expires_at: float
     """DHT time, Unix seconds."""
+    reachability: Reachability = Reachability.PUBLIC
     certificate: bytes = b""
     """What it must show on a connection (``wire.certificate``); empty when it speaks no TLS."""
 
@@ -141,6 +148,8 @@ class MessageReceived:
     """A complete and verified message came in."""
 
     message: Message
+    link: LinkKind = LinkKind.GRPC
+    """What it came over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +187,42 @@ class LineChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReachabilityMeasured:
+    """How others get to this node has been found out, for the first time or anew. Until then it is taken for public."""
+
+    reachability: Reachability
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BellHung:
+    """A member that can be dialled holds our bell: it can ring us."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BellLost:
+    """Our bell at a member could not be hung, or is gone."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BellsHeld:
+    """These members, and no others, have their bell with us now."""
+
+    peers: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathSought:
+    """A direct libp2p connection to a member was looked for, and is there or not."""
+
+    peer: PeerId
+    is_direct: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrainRequested:
     """The node is about to leave: finish or abort the meeting, start no other."""
 
@@ -198,5 +243,10 @@ Event = (
     | MembersSeen
     | RecordRenewed
     | LineChanged
+    | ReachabilityMeasured
+    | BellHung
+    | BellLost
+    | BellsHeld
+    | PathSought
     | DrainRequested
 )

@@ -6,7 +6,7 @@ from enum import Enum, auto
 from lowcomm_node.core.deadlines import Silence, Wait
 from lowcomm_node.core.events import OfferEncoded
 from lowcomm_node.core.messages import Close
-from lowcomm_node.units import MeetingId, PeerId, Stream
+from lowcomm_node.units import LinkKind, MeetingId, PeerId, Stream
 
 __all__ = ["WAITS", "Initiated", "Phase"]
 
@@ -43,6 +43,8 @@ class Initiated:
     """Of the wait that the meeting is in."""
     phase: Phase = Phase.ENCODING
     peer: PeerId = PeerId("")
+    link: LinkKind = LinkKind.GRPC
+    """What its newest connection goes over."""
     tried: set[PeerId] = field(default_factory=set)
     attempts: int = 0
     encoded: OfferEncoded | None = None

@@ -23,7 +23,7 @@ from lowcomm_node.core.events import CloseEncoded, CorrectionApplied, EncodingRe
 from lowcomm_node.core.initiated import WAITS, Initiated, Phase
 from lowcomm_node.core.messages import Answer, Close, Confirm, Offer, Verdict
 from lowcomm_node.core.partners import Partners
-from lowcomm_node.units import Codec, MeetingId, PeerId, RunId, Stream
+from lowcomm_node.units import Codec, LinkKind, MeetingId, PeerId, RunId, Stream
 
 __all__ = ["InitiatingEnd"]
 
@@ -75,6 +75,10 @@ class InitiatingEnd:
     def peer_of(self, meeting_id: MeetingId) -> PeerId | None:
         meeting = self._meetings.get(meeting_id)
         return meeting.peer if meeting else None
+
+    def link_of(self, meeting_id: MeetingId) -> LinkKind:
+        """What a meeting of ours goes over."""
+        return self._meetings[meeting_id].link
 
     def is_dense(self, meeting_id: MeetingId) -> bool:
         """Is a meeting of ours about whole tensors?"""
@@ -215,6 +219,8 @@ class InitiatingEnd:
         if meeting is None:
             return []
         meeting.has_link = False
+        if reason == "unreachable":
+            self._partners.link_failed(meeting.peer, meeting.link, now)
         if meeting.phase is Phase.OFFERED:
             if reason == "disconnect" and meeting.attempts < _MAX_OFFER_ATTEMPTS:
                 return self._offer(meeting, now)  # the same meeting: an answer already made is sent again
@@ -327,7 +333,8 @@ class InitiatingEnd:
         return []
 
     def _open(self, meeting: Initiated, message: Offer | Close | Confirm) -> OpenLink:
-        return OpenLink(meeting_id=meeting.meeting_id, peer=meeting.peer, message=message)
+        meeting.link = self._partners.link_to(meeting.peer) or meeting.link
+        return OpenLink(meeting_id=meeting.meeting_id, peer=meeting.peer, message=message, link=meeting.link)
 
     def _give_up(self, meeting: Initiated, reason: str, now: float) -> list[Command]:
         commands: list[Command] = [
@@ -356,6 +363,7 @@ class InitiatingEnd:
                 duration_s=now - meeting.started_at,
                 norms=applied.norms if applied else (),
                 scales=applied.scales if applied else (),
+                link=meeting.link,
             )
         ]
 

@@ -12,6 +12,9 @@ from lowcomm_node.core.commands import Command, HealReason
 from lowcomm_node.core.deadlines import Deadline, Deadlines
 from lowcomm_node.core.events import (
     AnswerEncoded,
+    BellHung,
+    BellLost,
+    BellsHeld,
     CloseEncoded,
     CorrectionApplied,
     DrainRequested,
@@ -23,6 +26,8 @@ from lowcomm_node.core.events import (
     MessageProgressed,
     MessageReceived,
     OfferEncoded,
+    PathSought,
+    ReachabilityMeasured,
     RecordRenewed,
     StepsTaken,
     Ticked,
@@ -31,11 +36,12 @@ from lowcomm_node.core.events import (
 )
 from lowcomm_node.core.health import Health
 from lowcomm_node.core.initiator import InitiatingEnd
-from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, Refusal, Verdict
+from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Offer, Refusal, Verdict
 from lowcomm_node.core.partners import Partners
+from lowcomm_node.core.reach import Reach
 from lowcomm_node.core.schedule import ExchangeSchedule, Timing
 from lowcomm_node.errors import RefusalReason
-from lowcomm_node.units import PeerId, RunId, Stream
+from lowcomm_node.units import LinkKind, PeerId, RunId, Stream
 
 __all__ = ["NodeCore", "NodeRules"]
 
@@ -56,6 +62,8 @@ class NodeRules:
     seed: bytes
     """Of this life of this node: meeting ids must not repeat after a restart."""
     timing: Timing = Timing.UNIFORM
+    num_bells: int = 8
+    """Most bells that hang at other members while this node cannot be dialled."""
     clip_ratio: float = 4.0
     """As the manifest has it (meeting.clip_ratio)."""
     shortest_deadline_s: float = 3.0
@@ -72,6 +80,7 @@ class NodeCore:
     def __init__(self, rules: NodeRules) -> None:
         self.rules = rules
         self.partners = Partners(rules.own, rules.max_peers, Chance(rules.seed + b"partners"))
+        self.reach = Reach(num_bells=rules.num_bells, partners=self.partners, chance=Chance(rules.seed + b"reach"))
         self._schedule = ExchangeSchedule(rules.periods, Chance(rules.seed + b"schedule"), rules.timing)
         self._longest_s = rules.deadline_s
         self._deadlines = Deadlines(shortest_s=rules.shortest_deadline_s, longest_s=rules.deadline_s)
@@ -100,13 +109,15 @@ class NodeCore:
                 return self._steps_taken(event, now)
             case MembersSeen():
                 self.partners.see_all(event.members, now)
-                return []
+                return [] if self._is_draining else self.reach.looked_around(now)
+            case ReachabilityMeasured() | BellHung() | BellLost() | BellsHeld() | PathSought():
+                return self._connected(event, now)
             case MessageProgressed():
                 self._initiator.progressed(event.meeting_id, now)
                 self._answerer.progressed(event.meeting_id, now)
                 return []
             case MessageReceived():
-                return self._received(event.message, now)
+                return self._received(event, now)
             case LinkFailed():
                 if self._answerer.knows(event.meeting_id):
                     return self._answerer.link_failed(event.meeting_id)
@@ -155,6 +166,10 @@ class NodeCore:
         """What this node waits for, and how long at most, for people."""
         return self._deadlines.current()
 
+    def num_bells(self) -> tuple[int, int]:
+        """Members that can ring this node, and members that it can ring."""
+        return len(self.reach.bells()), self.partners.num_bells
+
     @property
     def has_sound_state(self) -> bool:
         """Can this node meet others, and give its state to joiners? Its record should say so."""
@@ -172,14 +187,31 @@ class NodeCore:
         self._schedule.met(due, event.steps)
         return self._initiator.start(due, event.is_cooldown, now)
 
-    def _received(self, message: Message, now: float) -> list[Command]:
+    def _connected(
+        self, event: ReachabilityMeasured | BellHung | BellLost | BellsHeld | PathSought, now: float
+    ) -> list[Command]:
+        match event:
+            case ReachabilityMeasured():
+                return self.reach.measured(event.reachability, now)
+            case BellHung():
+                self.reach.hung(event.peer)
+            case BellLost():
+                self.reach.lost(event.peer, now)
+            case BellsHeld():
+                self.partners.bells_held(event.peers)
+            case PathSought():
+                self.reach.sought(event.peer, now, is_direct=event.is_direct)
+        return []
+
+    def _received(self, event: MessageReceived, now: float) -> list[Command]:
+        message = event.message
         meeting_id = message.meeting_id
         peer = self._initiator.peer_of(meeting_id) or self._answerer.peer_of(meeting_id)
         if peer is not None:
             self.partners.heard_from(peer, now)
         match message:
             case Offer():
-                return self._offered(message, now)
+                return self._offered(message, event.link, now)
             case Answer():
                 return self._initiator.answered(message, now)
             case Close():
@@ -193,7 +225,7 @@ class NodeCore:
             case Refusal():
                 return self._initiator.refused(meeting_id, message.reason.value, now)
 
-    def _offered(self, offer: Offer, now: float) -> list[Command]:
+    def _offered(self, offer: Offer, link: LinkKind, now: float) -> list[Command]:
         if self._answerer.knows(offer.meeting_id):
             return self._answerer.offered_again(offer.meeting_id)
         if self._is_draining:
@@ -206,7 +238,7 @@ class NodeCore:
             return turn_away(Busy(meeting_id=offer.meeting_id))
         yielded = self._initiator.yield_active(now)
         self.partners.heard_from(offer.sender, now)
-        return yielded + self._answerer.offered(offer, now)
+        return yielded + self._answerer.offered(offer, now, link)
 
     def _corrected(self, event: CorrectionApplied, now: float) -> list[Command]:
         meeting_id = event.meeting_id
@@ -214,6 +246,7 @@ class NodeCore:
         peer, is_dense = end.peer_of(meeting_id), end.is_dense(meeting_id)
         if peer is None:
             return []
+        self.partners.came_over(peer, end.link_of(meeting_id), is_own_choice=end is self._initiator)
         commands = self._answerer.applied(event, now) if end is self._answerer else self._initiator.settled(event, now)
         if commands:
             self._health.corrected(

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from lowcomm_node.core.chance import Chance
 from lowcomm_node.core.events import Member
-from lowcomm_node.units import PeerId
+from lowcomm_node.core.paths import Paths
+from lowcomm_node.units import LinkKind, PeerId
 
 __all__ = ["Partners", "PeerView"]
 
@@ -32,6 +33,9 @@ class PeerView:
     meetings: int = 0
     clipped: deque[bool] = field(default_factory=lambda: deque(maxlen=_REMEMBERED_MEETINGS))
     """Of the last meetings with it: was a correction scaled down?"""
+    paths: Paths = field(default_factory=Paths)
+    link: LinkKind | None = None
+    """What the last meeting with it travelled over, whichever end had started it."""
 
     def is_suspect(self, now: float) -> bool:
         return now < max(self.suspect_until, self.avoid_until)
@@ -45,6 +49,7 @@ class Partners:
         self._capacity = capacity
         self._chance = chance
         self._known: dict[PeerId, PeerView] = {}
+        self._ringable: frozenset[PeerId] = frozenset()
 
     def see_all(self, members: Sequence[Member], now: float) -> None:
         """Take in what a look into the directory brought.
@@ -71,13 +76,14 @@ class Partners:
         known = self._known.get(member.peer)
         if known is None:
             if len(self._known) >= self._capacity:
-                # A full sample swaps a random member out, so that it stays a random sample of a large swarm.
-                victims = list(self._known)
+                # A full sample swaps a random member out, so that it stays a random sample of a large swarm. Those whose bell is
+                # here have few others who can ask them.
+                victims = [peer for peer in self._known if peer not in self._ringable] or list(self._known)
                 del self._known[victims[self._chance.below(len(victims))]]
             self._known[member.peer] = PeerView(member=member, seen_at=now)
         elif member.expires_at >= known.member.expires_at:
             if member.grpc_address != known.member.grpc_address:
-                known.suspect_until, known.failures = 0.0, 0
+                known.suspect_until, known.failures, known.paths = 0.0, 0, Paths()
             if member.expires_at > known.member.expires_at:
                 known.seen_at = now
             known.member = member
@@ -117,14 +123,77 @@ class Partners:
             del self._known[peer]
 
     def choose(self, now: float, excluded: frozenset[PeerId]) -> Member | None:
-        """A uniformly random live member that has state to meet with, or None."""
+        """A uniformly random live member that has state to meet with and to which there is a way, or None."""
         live = [
             known
             for peer, known in self._known.items()
-            if peer not in excluded and known.member.has_state and now >= known.suspect_until
+            if peer not in excluded
+            and known.member.has_state
+            and now >= known.suspect_until
+            and self._link(known) is not None
         ]
         candidates = [known for known in live if now >= known.avoid_until] or live
         return candidates[self._chance.below(len(candidates))].member if candidates else None
+
+    def bells_held(self, peers: Sequence[PeerId]) -> None:
+        """These members have their bell here now: they can be rung."""
+        self._ringable = frozenset(peers)
+
+    @property
+    def num_bells(self) -> int:
+        """Members that can be rung."""
+        return len(self._ringable)
+
+    def link_to(self, peer: PeerId) -> LinkKind | None:
+        """What a meeting with this member should go over now; None where there is no way, or it is not known."""
+        known = self._known.get(peer)
+        return self._link(known) if known is not None else None
+
+    def link_failed(self, peer: PeerId, kind: LinkKind, now: float) -> None:
+        """No connection of this kind came about."""
+        known = self._known.get(peer)
+        if known is not None:
+            known.paths.failed(kind, now)
+
+    def came_over(self, peer: PeerId, kind: LinkKind, *, is_own_choice: bool) -> None:
+        """A meeting is complete that went over this kind of link; ``is_own_choice``: we had started it."""
+        known = self._known.get(peer)
+        if known is not None:
+            known.link = kind
+            if is_own_choice:
+                known.paths.worked(kind)
+
+    def dialable(self, now: float) -> list[PeerId]:
+        """Members that can be dialled, are not under suspicion, and have refused no bell lately."""
+        return [
+            peer
+            for peer, known in self._known.items()
+            if known.member.grpc_address and now >= max(known.suspect_until, known.paths.bell_at)
+        ]
+
+    def no_bell_before(self, peer: PeerId, until: float) -> None:
+        known = self._known.get(peer)
+        if known is not None:
+            known.paths.bell_at = until
+
+    def pathless(self, now: float) -> list[PeerId]:
+        """Members worth meeting to which a way should be looked for now."""
+        return [
+            peer
+            for peer, known in self._known.items()
+            if known.member.has_state
+            and known.paths.wants_seeking(known.member, now, is_ringable=peer in self._ringable)
+        ]
+
+    def seeking(self, peer: PeerId, now: float) -> None:
+        """A direct connection to the member is being looked for."""
+        self._known[peer].paths.seeking(now)
+
+    def sought(self, peer: PeerId, now: float, *, is_direct: bool) -> None:
+        """What came of it."""
+        known = self._known.get(peer)
+        if known is not None:
+            known.paths.sought(now, is_direct=is_direct)
 
     def views(self) -> tuple[PeerView, ...]:
         return tuple(self._known.values())
@@ -137,3 +206,6 @@ class Partners:
         """Members reachable as far as we know, and members under suspicion."""
         suspect = sum(known.is_suspect(now) for known in self._known.values())
         return len(self._known) - suspect, suspect
+
+    def _link(self, known: PeerView) -> LinkKind | None:
+        return known.paths.link_to(known.member, is_ringable=known.member.peer in self._ringable)

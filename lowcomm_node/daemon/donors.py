@@ -85,7 +85,7 @@ class Donors:
 
         What a member says of its progress must not bring it to the front for ever.
         """
-        self._members = tuple(member for member in await self._find() if member.has_state)
+        self._members = tuple(member for member in await self._find() if member.has_state and member.grpc_address)
         order = sorted(self._members, key=lambda member: (self._failures[member.peer], -member.progress_steps))
         return tuple(order[:_MAX_DONORS_PER_ROUND])
 

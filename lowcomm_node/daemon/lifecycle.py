@@ -165,7 +165,8 @@ class Node:
                 self._announcing = group.create_task(self._announce())
                 checkpoints = self._training.keep_checkpoints(self._due)
                 line = self._line_watch.run(self._line_changed)
-                for work in (training, checkpoints, self._look_around(), self._training.tell(), line):
+                reach = self._network.outreach.watch()
+                for work in (training, checkpoints, self._look_around(), self._training.tell(), line, reach):
                     group.create_task(work)
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
@@ -209,7 +210,7 @@ class Node:
             snapshots=self._training.take_snapshot,
             fingerprints=self._training.take_fingerprint,
         )
-        self._runtime.connect(self._network.link)
+        self._runtime.connect(self._network.link, self._network.outreach.carry_out)
         self._metrics.identify(
             peer_id=self._identity.peer_id,
             run_id=run,
@@ -232,8 +233,7 @@ class Node:
                 # By the tick, not when the directory has taken it: partners believe a record, however slow the DHT is.
                 self._runtime.carry_record(self._network.record)
                 self._runtime.handle(Ticked())
-                reachable, suspect = self._core.partners.counts(now)
-                self._metrics.peers_counted(reachable=reachable, suspect=suspect)
+                self._recorder.reached(self._core, now)
                 self._metrics.flight_recorded(*self._black_box.size())
             self._latest_status = self.status()
             if self._diverged is not None:
@@ -313,16 +313,17 @@ class Node:
                 training.report, training.ready, self._manifest, training.started_loss, self._recorder.restarts
             )
         )
+        status.reachability = self._network.reachability.value
         if self._core is not None:
             status.meetings.CopyFrom(meeting_status(self._recorder.tally, self._core.phase(), now))
             status.peers_known = len(self._core.partners.views())
+            status.bells_own, status.bells_held = self._core.num_bells()
         status.line.CopyFrom(self._line_watch.status())
         return status
 
     def peers(self) -> Peers:
         """The members this node knows."""
-        views = self._core.partners.views() if self._core is not None else ()
-        return peers_status(views, self._clock.monotonic())
+        return peers_status(self._core, self._clock.monotonic())
 
     def _health(self) -> Health:
         return Health(

@@ -7,21 +7,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+import grpc
+
+from lowcomm_node.adapters.bells import HeldBells
 from lowcomm_node.adapters.certificate import Certificate
 from lowcomm_node.adapters.channel_service import ChannelService
 from lowcomm_node.adapters.contacts import Contacts
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
-from lowcomm_node.adapters.grpc_link import GrpcLink
+from lowcomm_node.adapters.grpc_meetings import grpc_dialler, meetings_handler
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.adapters.line import Line
+from lowcomm_node.adapters.meeting_link import Dialler, MeetingLink
+from lowcomm_node.adapters.p2p_link import p2p_dialler, p2p_handler
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
 from lowcomm_node.adapters.state_service import StateService
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.pacing import Pacer
 from lowcomm_node.core.versions import SPOKEN
+from lowcomm_node.daemon.outreach import Outreach
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.errors import DirectoryError, NoPeerError, RemoteProtocolError
 from lowcomm_node.ports import (
@@ -29,7 +35,7 @@ from lowcomm_node.ports import (
     Directory,
     FingerprintSource,
     Link,
-    MeetingSink,
+    NodeSink,
     SnapshotSource,
     StateClient,
     Welcome,
@@ -38,7 +44,7 @@ from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import MeetingSettings, NetworkSettings
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.train.messages import Ready
-from lowcomm_node.units import PeerId, RunId
+from lowcomm_node.units import LinkKind, PeerId, Reachability, RunId
 from lowcomm_node.wire.channel import NO_CERTIFICATE
 from lowcomm_node.wire.meeting import MeetingLimits
 
@@ -50,6 +56,8 @@ _STALL_OVER_DEADLINE = 1.5
 """A stream is given up a little after the core has lost its patience with the meeting."""
 _WITHDRAW_S = 3.0
 _STREAMS_PER_MEETING = 3
+_MAX_RPCS = 64
+"""Streams and calls that are served at a time, bells apart."""
 
 _T = TypeVar("_T")
 
@@ -86,6 +94,8 @@ class Network:
             ledger=children,
         )
         self._directory: Directory = self._dht
+        if settings.inbound == "off":
+            self._dht.play(Reachability.OUTBOUND_ONLY)
         self._identity = identity
         self._contacts = Contacts()
         self._introduction = Introduction(identity, SPOKEN)
@@ -97,7 +107,8 @@ class Network:
             on_refused=self._refused_by,
         )
         self._server: GrpcServer | None = None
-        self._link: GrpcLink | None = None
+        self._link: MeetingLink | None = None
+        self._outreach: Outreach | None = None
         self._shelf = SnapshotShelf(state_dir / "snapshots")
         self._welcome: Welcome | None = None
         self._state_client: StateClient | None = None
@@ -106,8 +117,20 @@ class Network:
 
     @property
     def grpc_address(self) -> str:
-        """host:port for meetings and downloads; empty before the port is open."""
+        """host:port for meetings and downloads; empty before the port is open, and where nobody can dial it."""
         return self._dht.grpc_address
+
+    @property
+    def reachability(self) -> Reachability:
+        """How others get to this node, as far as it is known."""
+        return self._dht.reachability
+
+    @property
+    def outreach(self) -> Outreach:
+        """What sees to it that others can start meetings with this node. Only after ``open``."""
+        if self._outreach is None:
+            raise DirectoryError("the link is not open yet")
+        return self._outreach
 
     @property
     def link(self) -> Link:
@@ -150,13 +173,13 @@ class Network:
         canonical: bytes,
         manifest: Manifest,
         ready: Ready,
-        sink: MeetingSink,
+        sink: NodeSink,
         *,
         is_meeting: Callable[[], bool],
         snapshots: SnapshotSource,
         fingerprints: FingerprintSource,
     ) -> None:
-        """Open the port for meetings and downloads, and tell whoever asks about the run."""
+        """Open the port for meetings and downloads, unless others are not to dial, and tell whoever asks about the run."""
         protocol_version = manifest.protocol_version
         self._introduction.enter(run)
         doorman = ChannelService(
@@ -174,23 +197,30 @@ class Network:
             max_payload_bytes=_largest_payload_bytes(ready),
             max_tensors=len(ready.shapes),
         )
-        self._link = GrpcLink(
+        bells = HeldBells(
+            caller=doorman.caller,
+            verify=self.verify,
+            on_member=lambda member: sink.members_seen((member,)),
+            on_event=sink.handle,
+            on_refused=lambda reason: self._recorder.rejected(reason, "refused at a bell"),
+            max_bells=self._settings.max_bells,
+        )
+        diallers: dict[LinkKind, Dialler] = {
+            LinkKind.GRPC: grpc_dialler(self._channels),
+            LinkKind.GRPC_REVERSED: bells.ring,
+            LinkKind.LIBP2P: p2p_dialler(lambda: self._dht.session),
+        }
+        self._link = MeetingLink(
             sink=sink,
             limits=limits,
-            channels=self._channels,
+            diallers=diallers,
             line=self._line,
-            caller=doorman.caller,
             stall_timeout_s=_STALL_OVER_DEADLINE * self._patience.deadline_s,
             on_bytes=self._recorder.wire_bytes,
             on_refused=lambda reason: self._recorder.rejected(reason, "refused on the wire"),
         )
-        self._server = GrpcServer(
-            host=self._settings.host,
-            port=self._settings.grpc_port,
-            certificate=self._certificate,
-            gate=doorman.gate(),
-            window_bytes=self._line.window_bytes,
-        )
+        self._outreach = Outreach(dht=self._dht, channels=self._channels, link=self._link, sink=sink)
+        self._dht.serve_streams(p2p_handler(self._link))
         await self._shelf.take_up()
         states = StateService(
             run_id=run,
@@ -204,6 +234,9 @@ class Network:
             on_sent=lambda num_bytes: self._recorder.metrics.state_moved("sent", num_bytes),
             caller=doorman.caller,
         )
+        if self._settings.inbound != "off":
+            handlers = (meetings_handler(self._link, bells, doorman.caller), states.handler())
+            await self._listen(doorman, handlers)
         self._state_client = GrpcStateClient(
             channels=self._channels,
             protocol_version=protocol_version,
@@ -211,9 +244,6 @@ class Network:
             on_received=lambda num_bytes: self._recorder.metrics.state_moved("received", num_bytes),
             line=self._line,
         )
-        port = await self._server.start([doorman.handler(), self._link.handler(), states.handler()])
-        host = self._settings.announce_host or self._settings.host
-        self._dht.grpc_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         await self._directory.serve_hello(run, canonical, protocol_version)
 
     @property
@@ -258,6 +288,8 @@ class Network:
 
     async def stop(self) -> None:
         """Close everything; bounded in time."""
+        if self._outreach is not None:
+            await self._outreach.stop()
         if self._link is not None:
             await self._link.stop()
         if self._server is not None:
@@ -265,6 +297,20 @@ class Network:
         self._shelf.close()
         await self._channels.close()
         await self._dht.stop()
+
+    async def _listen(self, doorman: ChannelService, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        settings = self._settings
+        self._server = GrpcServer(
+            host=settings.host,
+            port=settings.grpc_port,
+            certificate=self._certificate,
+            gate=doorman.gate(),
+            max_concurrent_rpcs=_MAX_RPCS + settings.max_bells,
+            window_bytes=self._line.window_bytes,
+        )
+        port = await self._server.start([doorman.handler(), *handlers])
+        host = settings.announce_host or settings.host
+        self._dht.grpc_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def _refused_by(self, peer: PeerId, error: RemoteProtocolError) -> None:
         """A peer has shown something wrong, or will have nothing to do with us: whoever looks after this node should know."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lowcomm_node.core.commands import GiveUp, Heal, ReportMeeting, Role
+from lowcomm_node.core.node import NodeCore
 from lowcomm_node.core.supervision import Cause
 from lowcomm_node.daemon.children import Leftovers
 from lowcomm_node.errors import RefusalReason
@@ -13,7 +14,7 @@ from lowcomm_node.settings.streams import Period
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.telemetry.metrics import Metrics
 from lowcomm_node.train.messages import Report
-from lowcomm_node.units import Codec, PeerId, Stream
+from lowcomm_node.units import Codec, LinkKind, PeerId, Stream
 
 __all__ = ["MeetingTally", "Recorder"]
 
@@ -29,6 +30,8 @@ class MeetingTally:
     last_at: float | None = None
     """On the monotonic clock."""
     duration_sum_s: float = 0.0
+    links: Counter[LinkKind] = field(default_factory=Counter)
+    """Completed meetings by what they travelled over."""
     bytes: Counter[tuple[str, Stream, Codec]] = field(default_factory=Counter)
     """Payload by direction (sent, received), stream and codec."""
 
@@ -87,6 +90,7 @@ class Recorder:
             "meeting": report.meeting_id,
             "partner": report.peer,
             "role": report.role.value,
+            "link": report.link.value,
             "streams": [stream.value for stream in report.streams],
             "duration_s": round(report.duration_s, 3),
         }
@@ -95,6 +99,7 @@ class Recorder:
             fields["scales"] = clipped
         if report.outcome == "completed":
             self.tally.completed[report.role] += 1
+            self.tally.links[report.link] += 1
             self.tally.duration_sum_s += report.duration_s
             self.tally.last_partner, self.tally.last_at = report.peer, now
             self._log.debug("meeting_completed", **fields)
@@ -104,6 +109,12 @@ class Recorder:
         else:
             self.tally.failed[report.reason] += 1
             self._log.debug("meeting_failed", reason=report.reason, **fields)
+
+    def reached(self, core: NodeCore, now: float) -> None:
+        """Whom this node knows, and how others get to it."""
+        reachable, suspect = core.partners.counts(now)
+        self.metrics.peers_counted(reachable=reachable, suspect=suspect)
+        self.metrics.reached(core.reach.own, *core.num_bells())
 
     def unwell(self, cure: Heal | GiveUp) -> None:
         """The core has found that this node's state is not worth meeting with."""

@@ -24,5 +24,6 @@ def rules_of_a_life(own: PeerId, run: RunId, manifest: Manifest, settings: NodeS
         max_peers=settings.network.max_peers,
         seed=os.urandom(32),
         timing=Timing(manifest.meeting.timing),
+        num_bells=settings.network.bells,
         clip_ratio=manifest.meeting.clip_ratio,
     )

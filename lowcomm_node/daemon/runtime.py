@@ -12,11 +12,14 @@ from lowcomm_node.core.commands import (
     EncodeAnswer,
     EncodeOffer,
     GiveUp,
+    HangBell,
     Heal,
     OpenLink,
     ReportMeeting,
     Role,
+    SeekPath,
     Send,
+    TakeBell,
 )
 from lowcomm_node.core.events import (
     AnswerEncoded,
@@ -41,7 +44,7 @@ from lowcomm_node.ports import Clock, Link
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.telemetry.flight.recorder import FlightRecorder
 from lowcomm_node.train.messages import FromTrainer, Report, ToTrainer
-from lowcomm_node.units import MeetingId
+from lowcomm_node.units import LinkKind, MeetingId
 
 __all__ = ["Runtime"]
 
@@ -68,11 +71,13 @@ class Runtime:
         self._send_to_trainer = send_to_trainer
         self._on_cure = on_cure
         self._link: Link | None = None
+        self._reach_out: Callable[[HangBell | TakeBell | SeekPath], None] = lambda _command: None
         self._record = b""
 
-    def connect(self, link: Link) -> None:
-        """Meetings travel over this link from now on."""
+    def connect(self, link: Link, reach_out: Callable[[HangBell | TakeBell | SeekPath], None]) -> None:
+        """Meetings travel over this link from now on; ``reach_out`` sees to it that others can start some with us."""
         self._link = link
+        self._reach_out = reach_out
 
     def handle(self, event: Event) -> None:
         """Let the core decide, then do what it says."""
@@ -110,7 +115,7 @@ class Runtime:
             case _:
                 pass  # life-cycle messages: the node's own business
 
-    def message_received(self, message: Message) -> None:
+    def message_received(self, message: Message, kind: LinkKind) -> None:
         """From the link: complete and verified in transport. An offer must carry its sender's own record."""
         if isinstance(message, Offer):
             try:
@@ -124,7 +129,7 @@ class Runtime:
                 self._execute(CloseLink(meeting_id=message.meeting_id))
                 return
             self.members_seen((member,))
-        self.handle(MessageReceived(message=message))
+        self.handle(MessageReceived(message=message, link=kind))
 
     def message_progressed(self, meeting_id: MeetingId) -> None:
         """From the link: the partner lives, and takes or sends what it should."""
@@ -138,11 +143,13 @@ class Runtime:
         link = self._link
         match command:
             case OpenLink() if link is not None:
-                link.open(command.meeting_id, command.peer, command.message)
+                link.open(command.meeting_id, command.peer, command.message, command.link)
             case Send() if link is not None:
                 link.send(command.meeting_id, command.message)
             case CloseLink() if link is not None:
                 link.close(command.meeting_id)
+            case HangBell() | TakeBell() | SeekPath():
+                self._reach_out(command)
             case ReportMeeting():
                 self._recorder.meeting_ended(command, self._clock.monotonic())
             case OpenLink() | Send() | CloseLink():

@@ -1,10 +1,9 @@
 """The node's status as the wire's ``Status`` and ``Peers``: one form for control socket, HTTP and command line."""
 
 import math
-from collections.abc import Iterable
 
 from lowcomm_node import __version__
-from lowcomm_node.core.partners import PeerView
+from lowcomm_node.core.node import NodeCore
 from lowcomm_node.daemon.recorder import MeetingTally
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.messages import Ready, Report
@@ -52,12 +51,15 @@ def meeting_status(tally: MeetingTally, phase: str, now: float) -> MeetingStatus
             for (direction, stream, codec), count in sorted(tally.bytes.items())
         ],
         current=phase,
+        links={link.value: count for link, count in tally.links.items()},
         mean_duration_seconds=tally.duration_sum_s / completed if completed else 0.0,
     )
 
 
-def peers_status(views: Iterable[PeerView], now: float) -> Peers:
+def peers_status(core: NodeCore | None, now: float) -> Peers:
     """The members this node knows."""
+    if core is None:
+        return Peers()
     return Peers(
         peers=[
             Peer(
@@ -67,8 +69,11 @@ def peers_status(views: Iterable[PeerView], now: float) -> Peers:
                 state="suspect" if view.is_suspect(now) else "reachable",
                 seen_ago_seconds=max(0.0, now - view.seen_at),
                 meetings=view.meetings,
+                reachability=view.member.reachability.value,
+                link=core.partners.link_to(view.member.peer) or "",
+                last_link=view.link or "",
             )
-            for view in views
+            for view in core.partners.views()
         ]
     )
 

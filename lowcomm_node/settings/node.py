@@ -64,6 +64,14 @@ class NetworkSettings:
     tls: Annotated[str, OneOf("on", "off")] = "on"
     """on: connections are encrypted, and each end knows whom it talks to; off: only on this computer, for looking at what is
     said, among nodes that all have it off: host must be a loopback address."""
+    inbound: Annotated[str, OneOf("auto", "on", "off")] = "auto"
+    """May others dial this node? auto: ask one of them whether it can, and announce the port only then; on: announce it without
+    asking; off: open no port for meetings. A node that is not dialled dials the others and hangs its bell there. The DHT's port
+    is opened in any case: holes in routers are punched through it."""
+    bells: Annotated[int, Between(0, 64)] = 8
+    """Members at which this node hangs its bell while it cannot be dialled: so many can start meetings with it."""
+    max_bells: Annotated[int, Between(0, 1024)] = 64
+    """Bells of others that this node holds when it can be dialled."""
     start_timeout_s: Annotated[float, Between(1.0, 600.0)] = 60.0
     """Seconds the DHT may take to start, and that a joiner looks for the peers it was given."""
     record_ttl_s: Annotated[float, Between(5.0, 3600.0)] = 60.0

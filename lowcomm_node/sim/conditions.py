@@ -28,6 +28,10 @@ class Conditions(Protocol):
         """Seconds until a connection is found to be impossible; None when it can be made."""
         ...
 
+    def can_punch(self, one: PeerId, other: PeerId, now: float) -> bool:
+        """Can the two get a direct connection when both dial at once?"""
+        ...
+
     def carry(self, sender: PeerId, receiver: PeerId, frames: list[bytes], now: float) -> Passage:
         """The fate of a message, its first connection's hand-shake included."""
         ...
@@ -55,6 +59,9 @@ class Trouble:
 
     def dial(self, dialler: PeerId, answerer: PeerId, now: float) -> float | None:
         return 0.05 if self._chance.random() < self.faults / 4 else None
+
+    def can_punch(self, one: PeerId, other: PeerId, now: float) -> bool:
+        return True
 
     def carry(self, sender: PeerId, receiver: PeerId, frames: list[bytes], now: float) -> Passage:
         chance = self._chance

@@ -18,7 +18,7 @@ from lowcomm_node.core.membership import (
     own_bucket,
     parent_of,
 )
-from lowcomm_node.units import PeerId
+from lowcomm_node.units import PeerId, Reachability
 from lowcomm_node.wire.certificate import CERTIFICATE_BYTES
 from lowcomm_node.wire.records import MAX_LIFETIME_S
 
@@ -38,6 +38,7 @@ class Registrant:
     """Of a partition. It reads what its side has stored, and what was stored before the partition began."""
     depth: int = 0
     bucket: Bucket | None = None
+    reachability: Reachability = Reachability.PUBLIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,11 @@ class VirtualDirectory:
         """Store a node's record where it belongs; returns the record, expiring by true time."""
         member = Member(
             peer=registrant.peer,
-            grpc_address=registrant.peer,
+            grpc_address=registrant.peer if registrant.reachability is Reachability.PUBLIC else "",
             progress_steps=progress_steps,
             has_state=has_state,
             expires_at=now + registrant.skew_s + self._ttl_s,
+            reachability=registrant.reachability,
             certificate=bytes(CERTIFICATE_BYTES),
         )
         self._walk(registrant, now)

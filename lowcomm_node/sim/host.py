@@ -10,8 +10,11 @@ from lowcomm_node.sim.directory import Registrant
 from lowcomm_node.sim.node import Node
 from lowcomm_node.sim.population import SimTrainer
 from lowcomm_node.units import PeerId
+from lowcomm_node.wire.records import sign_member
 
 __all__ = ["Host", "T", "avoidance"]
+
+_SIGNATURE_BYTES = 64
 
 T = TypeVar("T", bound=SimTrainer)
 
@@ -34,6 +37,18 @@ class Host(Generic[T]):
     @property
     def trainer(self) -> T:
         return self.node.trainer
+
+    def signed_record(self) -> bytes:
+        """As long as a real one; nobody here checks signatures. Empty before the first."""
+        if self.record is None:
+            return b""
+        limits = self.node.limits
+        return sign_member(
+            self.record,
+            run_id=limits.run_id,
+            protocol_version=limits.protocol_version,
+            sign=lambda _: bytes(_SIGNATURE_BYTES),
+        )
 
 
 def avoidance(hosts: Mapping[PeerId, Host[T]], now: float) -> Iterator[tuple[bool, bool]]:

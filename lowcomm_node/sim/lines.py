@@ -10,7 +10,7 @@ from lowcomm_node.core.commands import Command
 from lowcomm_node.sim.conditions import Passage
 from lowcomm_node.sim.profiles import PROFILES, LineProfile, Nat
 from lowcomm_node.sim.scenario import Scenario, Speeds
-from lowcomm_node.units import PeerId
+from lowcomm_node.units import PeerId, Reachability
 
 __all__ = ["Line", "Lines"]
 
@@ -100,17 +100,23 @@ class Lines:
             rate = min(rate, _MATHIS * _PACKET_BYTES / (max(round_trip_s, 1e-4) * math.sqrt(loss)))
         return rate
 
-    def can_connect(self, one: PeerId, other: PeerId) -> bool:
-        """By their routers alone."""
-        classes = {self._lines[one].nat, self._lines[other].nat}
-        return Nat.OPEN in classes or classes == {Nat.CONE}
+    def reachability(self, node: PeerId) -> Reachability:
+        """As the node would measure it."""
+        nat = self._lines[node].nat
+        return Reachability.PUBLIC if nat is Nat.OPEN else Reachability.OUTBOUND_ONLY
 
     def dial(self, dialler: PeerId, answerer: PeerId, now: float) -> float | None:
         if dialler not in self._lines or answerer not in self._lines:
             return _DIAL_TIMEOUT_S
-        if self._are_apart(dialler, answerer) or not self.can_connect(dialler, answerer):
+        if self._are_apart(dialler, answerer) or self._lines[answerer].nat is not Nat.OPEN:
             return _DIAL_TIMEOUT_S
         return None
+
+    def can_punch(self, one: PeerId, other: PeerId, now: float) -> bool:
+        if one not in self._lines or other not in self._lines or self._are_apart(one, other):
+            return False
+        classes = {self._lines[one].nat, self._lines[other].nat}
+        return Nat.OPEN in classes or classes == {Nat.CONE}
 
     def carry(self, sender: PeerId, receiver: PeerId, frames: list[bytes], now: float) -> Passage:
         return self.ship(sender, receiver, frames, sum(map(len, frames)), now, is_first=False)

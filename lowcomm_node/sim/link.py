@@ -6,7 +6,7 @@ from hashlib import sha256
 from random import Random
 
 from lowcomm_node.core.messages import Message
-from lowcomm_node.units import MeetingId, PeerId
+from lowcomm_node.units import LinkKind, MeetingId, PeerId
 from lowcomm_node.wire.frames import decode_frame, to_frames
 from lowcomm_node.wire.gen.lowcomm.v1 import meeting_pb2
 from lowcomm_node.wire.meeting import MeetingLimits, MeetingReader
@@ -23,11 +23,12 @@ def virtual_peer(index: int) -> PeerId:
 
 @dataclass(eq=False, slots=True)
 class VirtualLink:
-    """One stream of one meeting; ``dialler`` has opened it."""
+    """One stream of one meeting; ``dialler``, its initiator, has opened it or had it opened."""
 
     meeting_id: MeetingId
     dialler: PeerId
     answerer: PeerId
+    kind: LinkKind = LinkKind.GRPC
     is_open: bool = True
     closed_by: set[PeerId] = field(default_factory=set)
     """Ends that have said all they will say; they still hear what is under way."""

@@ -54,6 +54,7 @@ def rules(
     deadline_s: float = 5.0,
     verdict_keep_s: float = 30.0,
     max_peers: int = 16,
+    num_bells: int = 8,
     timing: Timing = Timing.UNIFORM,
     clip_ratio: float = 4.0,
 ) -> NodeRules:
@@ -66,6 +67,7 @@ def rules(
         deadline_s=deadline_s,
         verdict_keep_s=verdict_keep_s,
         max_peers=max_peers,
+        num_bells=num_bells,
         seed=seed + own.encode(),
         timing=timing,
         clip_ratio=clip_ratio,

@@ -149,6 +149,7 @@ class ReplicaPopulation:
             deadline_s=settings.meeting.deadline_s,
             verdict_keep_s=settings.meeting.verdict_keep_s,
             max_peers=settings.network.max_peers,
+            num_bells=settings.network.bells,
         )
 
     def weigh(self, message: Message) -> Sequence[int]:

@@ -13,11 +13,14 @@ from lowcomm_node.core.commands import (
     CloseLink,
     Command,
     GiveUp,
+    HangBell,
     Heal,
     HealReason,
     OpenLink,
     ReportMeeting,
+    SeekPath,
     Send,
+    TakeBell,
 )
 from lowcomm_node.core.events import (
     CorrectionApplied,
@@ -33,6 +36,7 @@ from lowcomm_node.core.events import (
 from lowcomm_node.core.messages import Message, Refusal
 from lowcomm_node.core.node import NodeCore, NodeRules
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
+from lowcomm_node.sim.bells import VirtualBells
 from lowcomm_node.sim.clock import VirtualClock
 from lowcomm_node.sim.conditions import Conditions, Passage, Trouble
 from lowcomm_node.sim.link import VirtualLink, as_bytes, virtual_peer
@@ -97,6 +101,7 @@ class VirtualSwarm(VirtualClock, Generic[T]):
         """In the order in which they were made: that of a set would differ from run to run."""
         self._count = 0
         self.nodes: dict[PeerId, Node[T]] = {}
+        self._bells = VirtualBells(self.nodes, self.conditions, now=lambda: self.now, at=self.at, feed=self.feed)
         added = [self._create(trainer) for trainer in trainers]
         for node in added:
             self._start(node, is_ready=True)
@@ -128,6 +133,7 @@ class VirtualSwarm(VirtualClock, Generic[T]):
         node.life += 1
         del self.nodes[node.name]  # first: a partner that hears of it may dial again at once
         self._cut(node)
+        self._bells.cut(node)
 
     # How nodes get to know each other, how messages travel, and what is made of what happens.
 
@@ -179,6 +185,7 @@ class VirtualSwarm(VirtualClock, Generic[T]):
         """The daemon dies and takes its trainer along. The next life knows nothing of the meetings of this one."""
         self._trainer_down(node)
         self._cut(node)
+        self._bells.cut(node)
         node.core = NodeCore(self._make_rules(node.name, self._seed + b" life %d" % node.life))
         self.introduce(node)
 
@@ -260,10 +267,10 @@ class VirtualSwarm(VirtualClock, Generic[T]):
     def _execute(self, node: Node[T], command: Command) -> None:
         match command:
             case OpenLink():
-                link = VirtualLink(command.meeting_id, node.name, command.peer)
+                link = VirtualLink(command.meeting_id, node.name, command.peer, command.link)
                 self._links[link] = None
                 node.links[command.meeting_id] = link
-                impossible_s = self.conditions.dial(link.dialler, link.answerer, self.now)
+                impossible_s = self._bells.impossible_s(node.name, command.peer, command.link)
                 if impossible_s is None and link.answerer not in self.nodes:
                     impossible_s = _NOBODY_S
                 if impossible_s is not None:
@@ -280,6 +287,8 @@ class VirtualSwarm(VirtualClock, Generic[T]):
                 if gone is not None:
                     gone.closed_by.add(node.name)
                     self.at(_FAREWELL_S, lambda: self._break(gone, "disconnect"))
+            case HangBell() | TakeBell() | SeekPath():
+                self._bells.carry_out(node, command)
             case ReportMeeting():
                 self.reported(node, command)
             case Heal():
@@ -322,7 +331,7 @@ class VirtualSwarm(VirtualClock, Generic[T]):
             elif receiver.name == link.dialler and receiver.links.get(message.meeting_id, link) is not link:
                 return  # the initiator has replaced this connection
             self.heard(receiver, message)
-            self.feed(receiver, MessageReceived(message=message))
+            self.feed(receiver, MessageReceived(message=message, link=link.kind))
 
     def _refuse(self, link: VirtualLink, receiver: Node[T], reason: RefusalReason) -> None:
         """As ``adapters.meeting_stream``: the answerer says why and ends the stream in order, the initiator just ends it."""

@@ -12,7 +12,14 @@ from random import Random
 from statistics import fmean
 
 from lowcomm_node.core.commands import Command, HealReason, ReportMeeting
-from lowcomm_node.core.events import DrainRequested, Event, Member, MembersSeen, MessageProgressed, RecordRenewed
+from lowcomm_node.core.events import (
+    DrainRequested,
+    Event,
+    MembersSeen,
+    MessageProgressed,
+    ReachabilityMeasured,
+    RecordRenewed,
+)  # fmt: skip
 from lowcomm_node.core.messages import Answer, Close, Message, Offer
 from lowcomm_node.sim.conditions import Passage
 from lowcomm_node.sim.directory import Registrant, VirtualDirectory
@@ -26,7 +33,6 @@ from lowcomm_node.sim.scenario import Partition, Scenario
 from lowcomm_node.sim.swarm import Node, VirtualSwarm
 from lowcomm_node.sim.tally import Tally
 from lowcomm_node.units import PeerId
-from lowcomm_node.wire.records import sign_member
 
 __all__ = ["World"]
 
@@ -38,7 +44,6 @@ _FIRST_START_S = 10.0
 _PROCESS_START_S = 3.0
 _RETRY_S = 2.0
 _DRAIN_S = 5.0
-_SIGNATURE_BYTES = 64
 _CENTRE_S = 1.0
 """So long a mean of all nodes is good enough to compare newcomers with."""
 _SIGN_S = 2.0
@@ -116,7 +121,7 @@ class World(VirtualSwarm[T]):
     # What VirtualSwarm asks.
 
     def introduce(self, node: Node[T]) -> None:
-        pass  # it reads the directory, and is told by offers
+        self.feed(node, ReachabilityMeasured(reachability=self._lines.reachability(node.name)))
 
     def passage(self, link: VirtualLink, sender: PeerId, message: Message, *, is_first: bool) -> Passage:
         frames = as_bytes(message)
@@ -201,7 +206,7 @@ class World(VirtualSwarm[T]):
         self._lines.add(name)
         trainer = self._population.make(self._count, self._chance, is_hostile=is_hostile)
         skew_s = self._scenario.skew_s * self._chance.gauss(0, 1) if self._scenario.skew_s else 0.0
-        registrant = Registrant(name, skew_s)
+        registrant = Registrant(name, skew_s, reachability=self._lines.reachability(name))
         if self._sides:
             registrant.side = self._sides[name] = self._chance.choice(list(self._sides.values()))
         node = self.add(trainer, is_ready=is_initial)
@@ -225,19 +230,9 @@ class World(VirtualSwarm[T]):
             has_state=host.node.core.has_sound_state,
             now=self.now,
         )
-        self.feed(host.node, RecordRenewed(member=self._signed(host.record)))
+        self.feed(host.node, RecordRenewed(member=host.signed_record()))
         if is_repeated:
             self.at(settings.record_ttl_s / 3, partial(self._announce, host))
-
-    def _signed(self, record: Member) -> bytes:
-        """As long as a real one; nobody here checks signatures."""
-        limits = self._hosts[record.peer].node.limits
-        return sign_member(
-            record,
-            run_id=limits.run_id,
-            protocol_version=limits.protocol_version,
-            sign=lambda _: bytes(_SIGNATURE_BYTES),
-        )
 
     def _poll(self, host: Host[T]) -> None:
         if host.node.is_gone:

@@ -13,7 +13,7 @@ from lowcomm_node.core.supervision import Cause
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.telemetry.line_metrics import LINE_METRICS
 from lowcomm_node.telemetry.metric import UNMEASURED, Metric, label_sets
-from lowcomm_node.units import Codec, Stream
+from lowcomm_node.units import Codec, LinkKind, Reachability, Stream
 
 __all__ = ["CATALOGUE", "OTHER"]
 
@@ -26,6 +26,7 @@ _CAUSES_OF_DEATH = tuple(Cause)
 _ROLES = tuple(Role)
 _STREAMS = tuple(Stream)
 _CODECS = tuple(Codec)
+_LINKS = tuple(LinkKind)
 _DIRECTIONS = ("sent", "received")
 _REFUSALS = (*RefusalReason, OTHER)
 _FAILURES = ("busy", "unreachable", "disconnect", "timeout", "trainer", *_REFUSALS)
@@ -177,6 +178,13 @@ CATALOGUE: tuple[Metric, ...] = (
         used_by="How many meetings succeed?",
     ),
     Metric(
+        name="meetings_by_link_total",
+        kind="counter",
+        help="Completed meetings by what they travelled over; grpc_reversed: who had started it was dialled for it.",
+        labels={"link": _LINKS},
+        used_by="How do nodes that cannot be dialled take part?",
+    ),
+    Metric(
         name="meetings_failed_total",
         kind="counter",
         help="Meetings that ended with nothing applied, by reason.",
@@ -244,6 +252,20 @@ CATALOGUE: tuple[Metric, ...] = (
         help="Other members this node knows, by what it thinks of them.",
         labels={"state": ("reachable", "suspect")},
         used_by="Is the node isolated?",
+    ),
+    Metric(
+        name="reachability",
+        kind="gauge",
+        help="1 for how others get to this node, 0 for the other ways.",
+        labels={"reachability": tuple(Reachability)},
+        used_by="Can this node be dialled? How many of the swarm can?",
+    ),
+    Metric(
+        name="bells",
+        kind="gauge",
+        help="Bells of this node at members that can be dialled (own), and of others here (held).",
+        labels={"side": ("own", "held")},
+        used_by="Can others start meetings with a node that cannot be dialled?",
     ),
     Metric(
         name="dht_requests_total",

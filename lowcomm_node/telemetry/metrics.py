@@ -26,7 +26,7 @@ from lowcomm_node.core.commands import HealReason, ReportMeeting, Role
 from lowcomm_node.core.supervision import Cause
 from lowcomm_node.telemetry.catalogue import CATALOGUE, OTHER
 from lowcomm_node.telemetry.metric import Metric, label_sets
-from lowcomm_node.units import Codec, PeerId, RunId, Stream
+from lowcomm_node.units import Codec, PeerId, Reachability, RunId, Stream
 
 __all__ = ["Metrics", "TrainingReport"]
 
@@ -159,6 +159,7 @@ class Metrics:
             instruments.counter("meetings_half_total").inc()
             return
         instruments.counter("meetings_completed_total", report.role).inc()
+        instruments.counter("meetings_by_link_total", report.link).inc()
         instruments.histogram("meeting_duration_seconds").observe(report.duration_s)
         instruments.gauge("meeting_last_success_timestamp_seconds").set(self._wall_clock())
         for stream in report.streams:
@@ -182,6 +183,12 @@ class Metrics:
         """How many other members are known."""
         self._instruments.gauge("peers", "reachable").set(reachable)
         self._instruments.gauge("peers", "suspect").set(suspect)
+
+    def reached(self, reachability: Reachability, bells_own: int, bells_held: int) -> None:
+        """How others get to this node, and how many bells there are at others and here."""
+        self._instruments.set_exclusive("reachability", reachability)
+        self._instruments.gauge("bells", "own").set(bells_own)
+        self._instruments.gauge("bells", "held").set(bells_held)
 
     def dht_requested(self, operation: str, outcome: str) -> None:
         """A ``get`` or ``put`` has ended ``ok``, in a ``timeout`` or in an ``error``."""

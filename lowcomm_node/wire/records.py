@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.membership import Bucket
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
-from lowcomm_node.units import RunId
+from lowcomm_node.units import Reachability, RunId
 from lowcomm_node.wire.certificate import CERTIFICATE_BYTES
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.limits import MAX_RECORD_BYTES
@@ -23,11 +23,18 @@ MAX_LIFETIME_S = 7200.0
 
 _SIGNED_PREFIX = b"lowcomm/v1/member"
 _MAX_PROGRESS_STEPS = 1e12
+_TO_WIRE: dict[Reachability, records_pb2.Reachability] = {
+    reach: records_pb2.Reachability.Value(f"REACHABILITY_{reach.name}")
+    for reach in Reachability
+    if reach is not Reachability.PUBLIC  # what a record with an address means anyway
+}
+_FROM_WIRE = {number: reach for reach, number in _TO_WIRE.items()}
+_PUBLIC = (records_pb2.REACHABILITY_UNSPECIFIED, records_pb2.REACHABILITY_PUBLIC)
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})):([0-9]{1,5})")
 
 
 def sign_member(member: Member, *, run_id: RunId, protocol_version: int, sign: Callable[[bytes], bytes]) -> bytes:
-    """A member's signed record, serialised. An empty address says that the member has left."""
+    """A member's signed record, serialised. A public member without an address is one that has left."""
     record = records_pb2.MemberRecord(
         run_id=bytes.fromhex(run_id),
         peer_id=peer_id_to_bytes(member.peer),
@@ -36,6 +43,7 @@ def sign_member(member: Member, *, run_id: RunId, protocol_version: int, sign: C
         progress_steps=member.progress_steps,
         has_state=member.has_state,
         expires_at=member.expires_at,
+        reachability=_TO_WIRE.get(member.reachability),
         certificate=member.certificate,
     ).SerializeToString()
     return records_pb2.SignedRecord(record=record, signature=sign(_SIGNED_PREFIX + record)).SerializeToString()
@@ -63,9 +71,12 @@ def read_member(data: bytes, *, run_id: RunId, protocol_version: int, now: float
         raise RemoteProtocolError(RefusalReason.MALFORMED, f"a record until {record.expires_at}")
     if record.expires_at <= now:
         raise RemoteProtocolError(RefusalReason.EXPIRED, f"a record that ended {now - record.expires_at:.1f} s ago")
-    if not record.grpc_address:
+    is_public = record.reachability in _PUBLIC
+    if is_public and not record.grpc_address:
         raise RemoteProtocolError(RefusalReason.LEAVING, "a member that has left")
-    if not is_address(record.grpc_address):
+    if is_public != bool(record.grpc_address):
+        raise RemoteProtocolError(RefusalReason.MALFORMED, "an address of a member that cannot be dialled")
+    if is_public and not is_address(record.grpc_address):
         raise RemoteProtocolError(RefusalReason.MALFORMED, "an address that is not host:port")
     if not (isfinite(record.progress_steps) and 0.0 <= record.progress_steps <= _MAX_PROGRESS_STEPS):
         raise RemoteProtocolError(RefusalReason.MALFORMED, f"progress of {record.progress_steps} steps")
@@ -77,6 +88,11 @@ def read_member(data: bytes, *, run_id: RunId, protocol_version: int, now: float
         progress_steps=record.progress_steps,
         has_state=record.has_state,
         expires_at=record.expires_at,
+        reachability=(
+            Reachability.PUBLIC
+            if is_public
+            else _FROM_WIRE.get(record.reachability, Reachability.OUTBOUND_ONLY)  # a word that we do not know yet
+        ),
         certificate=record.certificate,
     )
 

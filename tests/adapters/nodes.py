@@ -9,24 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import grpc.aio
 import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from lowcomm_node.adapters.bells import HeldBells, OwnBells
 from lowcomm_node.adapters.certificate import Certificate
 from lowcomm_node.adapters.channel_service import ChannelService
 from lowcomm_node.adapters.contacts import Contacts
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer, Lent
-from lowcomm_node.adapters.grpc_link import GrpcLink
+from lowcomm_node.adapters.grpc_meetings import grpc_dialler, meetings_handler
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.introduction import Introduction
-from lowcomm_node.core.events import Member
+from lowcomm_node.adapters.meeting_link import Dialler, MeetingLink
+from lowcomm_node.core.events import Event, Member
 from lowcomm_node.core.messages import Message
 from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.errors import RefusalReason
-from lowcomm_node.units import Codec, MeetingId, PeerId, RunId, Stream
+from lowcomm_node.units import Codec, LinkKind, MeetingId, PeerId, Reachability, RunId, Stream
 from lowcomm_node.wire.channel import NO_CERTIFICATE
 from lowcomm_node.wire.meeting import MeetingLimits
 from lowcomm_node.wire.peer_id import peer_id_of_key
+from lowcomm_node.wire.records import read_member, sign_member
 
 RUN = RunId("ab" * 32)
 
@@ -89,6 +93,23 @@ def channels_of(identity: Identity, contacts: Contacts, **options: object) -> Ch
     return ChannelCache(contacts, introduction, connect_timeout_s=3.0, **options)  # type: ignore[arg-type]
 
 
+def signed_record(identity: Identity, *, expires_at: float = 1000.0) -> bytes:
+    """The record of a node that cannot be dialled."""
+    member = Member(
+        peer=identity.peer_id,
+        grpc_address="",
+        progress_steps=0.0,
+        has_state=True,
+        expires_at=expires_at,
+        reachability=Reachability.OUTBOUND_ONLY,
+    )
+    return sign_member(member, run_id=RUN, protocol_version=1, sign=identity.sign)
+
+
+def verify(record: bytes) -> Member:
+    return read_member(record, run_id=RUN, protocol_version=1, now=0.0)
+
+
 def run(scenario: Coroutine[Any, Any, None], *, timeout_s: float = 30.0) -> None:
     """Run on the daemon's kind of loop, for a bounded time."""
 
@@ -116,7 +137,7 @@ async def calling(identity: Identity, member: Member) -> AsyncIterator[Lent]:
 class LinkNode:
     """A link with its server and a sink that writes down what it gets, and may answer at once."""
 
-    def __init__(self, identity: Identity, **options: object) -> None:
+    def __init__(self, identity: Identity, *, max_bells: int = 8, **options: object) -> None:
         self.identity = identity
         self.peer = identity.peer_id
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
@@ -132,26 +153,49 @@ class LinkNode:
         limits = MeetingLimits(
             run_id=RUN, peer_id=self.peer, protocol_version=1, max_payload_bytes=16 << 20, max_tensors=4
         )
-        self.link = GrpcLink(
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self.members: asyncio.Queue[Member] = asyncio.Queue()
+        self.kinds: list[LinkKind] = []
+        self.record = signed_record(identity)
+        self.held = HeldBells(
+            caller=self._caller,
+            verify=verify,
+            on_member=self.members.put_nowait,
+            on_event=self.events.put_nowait,
+            on_refused=self.refused.append,
+            max_bells=max_bells,
+        )
+        diallers: dict[LinkKind, Dialler] = {
+            LinkKind.GRPC: grpc_dialler(self.channels),
+            LinkKind.GRPC_REVERSED: self.held.ring,
+        }
+        self.link = MeetingLink(
             sink=self,
             limits=limits,
-            channels=self.channels,
-            caller=self.port.door.caller,
+            diallers=diallers,
             on_bytes=self._count,
             on_overhead=self._count_overhead,
             on_refused=self.refused.append,
             **options,  # type: ignore[arg-type]
         )
+        self.bells = OwnBells(
+            channels=self.channels, link=self.link, record=lambda: self.record, on_event=self.events.put_nowait
+        )
 
     async def start(self) -> None:
-        await self.port.start(self.link.handler())
+        await self.port.start(meetings_handler(self.link, self.held, self.port.door.caller))
 
     async def stop(self) -> None:
+        await self.bells.stop()
         await self.link.stop()
         await self.port.server.stop(0.1)
         await self.channels.close()
 
-    def message_received(self, message: Message) -> None:
+    async def _caller(self, context: "grpc.aio.ServicerContext[bytes, bytes]") -> PeerId:
+        return await self.port.door.caller(context)  # of the port that it has now
+
+    def message_received(self, message: Message, kind: LinkKind) -> None:
+        self.kinds.append(kind)
         self.messages.put_nowait(message)
         self.answer(message)
 
@@ -170,7 +214,7 @@ class LinkNode:
 
 
 @asynccontextmanager
-async def link_nodes(count: int, **options: object) -> AsyncIterator[list[LinkNode]]:
+async def link_nodes(count: int, **options: Any) -> AsyncIterator[list[LinkNode]]:
     """Started links on loopback, stopped at the end whatever happens."""
     nodes = [LinkNode(somebody(number + 1), **options) for number in range(count)]
     try:

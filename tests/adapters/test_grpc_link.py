@@ -4,12 +4,10 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-import grpc
-import grpc.aio
 import pytest
 
 from lowcomm_node.adapters.grpc_endpoints import GrpcServer
-from lowcomm_node.adapters.grpc_transports import MEET_PATH
+from lowcomm_node.adapters.grpc_transports import MEET, ClientTransport
 from lowcomm_node.core.messages import (
     Answer,
     Busy,
@@ -47,8 +45,8 @@ def offer(meeting_id: MeetingId, sender: PeerId, receiver: PeerId, parts: tuple[
 
 async def meet_raw(node: LinkNode, frames: list[bytes], *, half_close: bool = True) -> list[bytes]:
     """Speak to a node as a peer (number 5) that need not follow the protocol; returns the frames it answers."""
-    async with calling(somebody(5), node.port.member) as lent:
-        call: grpc.aio.StreamStreamCall[bytes, bytes] = lent.channel.stream_stream(MEET_PATH)(metadata=lent.metadata)
+    async with calling(somebody(5), node.port.member) as lent, ClientTransport.call(lent, MEET) as transport:
+        call = transport._call
         for frame in frames:
             await call.write(frame)
         if half_close:
@@ -358,7 +356,6 @@ def test_a_partner_that_has_moved_is_found_again(meeting_id: MeetingId) -> None:
             await bob.messages.get()
             await bob.port.server.stop(0)
             bob.port = Port(bob.identity)
-            bob.link._caller = bob.port.door.caller
             await bob.start()
             ann.contacts.learn(replace(bob.port.member, expires_at=2e10))
             ann.link.open(meeting_id, bob.peer, offer(meeting_id, ann.peer, bob.peer, (b"2", b"")))

@@ -105,7 +105,7 @@ def test_nodes_find_each_other_and_believe_only_what_is_signed(tmp_path: Path) -
             )
             await eve._session.write(key, peer_id_to_bytes(eve.peer_id), other_run, until)
             assert [member.peer for member in await ann.members()] == [bob.peer_id]
-            assert ann.dropped == {RefusalReason.WRONG_RUN: 1}
+            assert ann._buckets.dropped == {RefusalReason.WRONG_RUN: 1}
 
             await bob.withdraw()
             assert await ann.members() == ()

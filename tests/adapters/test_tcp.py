@@ -36,7 +36,7 @@ def test_both_ends_of_grpc_get_them_and_go_on_working(monkeypatch: pytest.Monkey
     monkeypatch.setattr(tcp, "_WANTED", "reno")  # every kernel has it, and none begins with it
 
     async def scenario() -> None:
-        server = GrpcServer(host="127.0.0.1", port=0)
+        server = GrpcServer(host="127.0.0.1", port=0, certificate=None)
         handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(_echo)
         port = await server.start([grpc.method_handlers_generic_handler("lowcomm.test", {"Echo": handler})])
         try:

@@ -24,7 +24,7 @@ from lowcomm_node.telemetry.flight.replay import replay
 from lowcomm_node.telemetry.flight.values import stand_in
 from lowcomm_node.telemetry.metrics import Metrics
 from lowcomm_node.train.messages import Ready
-from lowcomm_node.units import RunId, Stream
+from lowcomm_node.units import Reachability, RunId, Stream
 
 _READY = Ready(parameters=1, shapes=((1,),), snapshot_bytes_max=1000, train_tokens=1, validation_tokens=1, device="cpu")
 
@@ -85,6 +85,14 @@ class FakeTraining:
         self.has_ended = True
 
 
+class FakeOutreach:
+    """Nobody to reach."""
+
+    def carry_out(self, command: object) -> None: ...
+
+    async def watch(self) -> None: ...
+
+
 class FakeNetwork:
     """A directory of nobody that writes down what it was asked for."""
 
@@ -94,6 +102,7 @@ class FakeNetwork:
         FakeNetwork.newest = self
         self.join_address = self.grpc_address = ""
         self.link = self.state_client = None
+        self.outreach, self.reachability = FakeOutreach(), Reachability.PUBLIC
         self.record = b""
         self.story: list[str] = []
         self.announcing: Callable[[], Awaitable[None]] = _at_once

@@ -9,6 +9,7 @@ from lowcomm_node.sim.lines import Lines
 from lowcomm_node.sim.link import virtual_peer
 from lowcomm_node.sim.profiles import Nat
 from lowcomm_node.sim.scenario import Scenario
+from lowcomm_node.units import Reachability
 
 _A, _B, _C = (virtual_peer(index) for index in range(3))
 
@@ -34,15 +35,21 @@ def test_a_message_takes_its_bytes_over_the_rate_and_the_way() -> None:
     assert arrival_s(lines, 1000, now=10.0, is_first=True) == pytest.approx(2 * 2 * 0.1 + 1.0 + 0.1)
 
 
-def test_routers_decide_who_meets_whom() -> None:
-    """One open end is enough, two cones reach each other, and a symmetric one reaches open nodes alone."""
+def test_routers_decide_who_dials_whom_and_where_holes_are_punched() -> None:
+    """Open ends can be dialled; two cones get through to each other, a symmetric one to open nodes alone."""
     lines = lines_of()
-    pairs = {(a, b): False for a in Nat for b in Nat}
-    for a, b in pairs:
-        lines[_A].nat, lines[_B].nat = a, b
-        pairs[a, b] = lines.dial(_A, _B, 0.0) is None
+    dialled, punched = set(), set()
+    for a in Nat:
+        for b in Nat:
+            lines[_A].nat, lines[_B].nat = a, b
+            if lines.dial(_A, _B, 0.0) is None:
+                dialled.add((a, b))
+            if lines.can_punch(_A, _B, 0.0):
+                punched.add((a, b))
+            assert (lines.reachability(_B) is Reachability.PUBLIC) == (b is Nat.OPEN)
 
-    assert {pair for pair, can_meet in pairs.items() if not can_meet} == {
+    assert dialled == {(a, Nat.OPEN) for a in Nat}
+    assert {(a, b) for a in Nat for b in Nat} - punched == {
         (Nat.CONE, Nat.SYMMETRIC), (Nat.SYMMETRIC, Nat.CONE), (Nat.SYMMETRIC, Nat.SYMMETRIC),
     }  # fmt: skip
 

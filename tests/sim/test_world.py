@@ -126,3 +126,12 @@ def test_wrong_clocks_alone_break_nothing() -> None:
     report = run(skew_s=5.0, minutes=2.0)
 
     assert report.meetings.completed_ratio > 0.8
+
+
+def test_nodes_behind_routers_meet_as_often_as_they_can() -> None:
+    """Home lines: three in ten are open, two in ten reach nobody but those. All meet, and no meeting is wasted on a closed door."""
+    report = run(nodes=40, minutes=3.0, network="home", every_steps=20)
+
+    assert report.meetings.completed_ratio > 0.8
+    assert report.meetings.failed.get("unreachable", 0) < 0.02 * report.meetings.completed
+    assert report.meetings.half == {}

@@ -81,6 +81,12 @@ class RealNode:
         status: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
         return status
 
+    def peers(self) -> list[dict[str, Any]]:
+        """The members that the node knows."""
+        done = self.cli("peers", "--json")
+        peers: list[dict[str, Any]] = json.loads(done.stdout)["peers"]
+        return peers
+
     def wait_for(self, condition: Callable[[dict[str, Any]], bool], timeout_s: float, what: str) -> dict[str, Any]:
         """Wait for a status; says what the log says when the node has died."""
         found: dict[str, Any] = {}

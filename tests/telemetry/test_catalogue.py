@@ -24,6 +24,9 @@ _CLOSED_LABELS = {
     "outcome",
     "level",
     "kind",
+    "link",
+    "reachability",
+    "side",
 }
 
 

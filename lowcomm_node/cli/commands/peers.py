@@ -39,14 +39,16 @@ def run(args: argparse.Namespace) -> int:
     table.add_column("peer", no_wrap=True)
     table.add_column("address", overflow="fold")
     table.add_column("state", no_wrap=True)
+    table.add_column("met over", no_wrap=True)
     table.add_column("progress", justify="right", no_wrap=True)
     table.add_column("meetings", justify="right", no_wrap=True)
     table.add_column("seen", no_wrap=True)
     for peer in sorted(peers.peers, key=lambda peer: (-peer.meetings, peer.peer_id)):
         cells = (
             f"…{printable(peer.peer_id)[-8:]}",
-            printable(peer.grpc_address),
-            peer.state,
+            printable(peer.grpc_address) or peer.reachability,
+            peer.state if peer.link else "no way",
+            peer.last_link,
             f"{peer.progress_steps:,.0f}",
             f"{peer.meetings:,}",
             ago(peer.seen_ago_seconds),

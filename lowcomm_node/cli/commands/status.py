@@ -58,12 +58,29 @@ def rows(status: "Status") -> list[tuple[str, str]]:
         ("run", f"{printable(status.run_name)}  {status.run_id[:12]}" if status.run_id else "none yet"),
         ("node", f"{status.peer_id}  version {status.version}, up {duration(status.uptime_seconds)}"),
     ]
+    if status.reachability:
+        found.append(("reachable", _reach(status)))
     if status.training.parameters:
         found += _training_rows(status.training)
         found += _meeting_rows(status.meetings, status.peers_known)
     if status.line.state:
         found.append(("line", _line(status.line)))
     return found
+
+
+def _reach(status: "Status") -> str:
+    words = {
+        "public": "by everybody",
+        "holepunched": "by those who punch a hole with it",
+        "relayed": "by relay, so far",
+        "outbound_only": "by nobody: it dials",
+    }
+    text = words.get(status.reachability, printable(status.reachability))
+    if status.bells_own:
+        text += f"; {count(status.bells_own, 'member')} can ring it"
+    if status.bells_held:
+        text += f"; it can ring {count(status.bells_held, 'member')}"
+    return text
 
 
 def _training_rows(training: "TrainingStatus") -> list[tuple[str, str]]:
@@ -114,6 +131,8 @@ def _meeting_rows(meetings: "MeetingStatus", peers_known: int) -> list[tuple[str
     text = f"{meetings.completed:,} completed"
     if meetings.completed:
         text += f", {meetings.mean_duration_seconds:.2f} s on average"
+        if set(meetings.links) - {"grpc"}:
+            text += f" ({', '.join(f'{number} over {link}' for link, number in sorted(meetings.links.items()))})"
     if meetings.failed:
         reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(meetings.failed.items()))
         text += f"; failed: {reasons}"

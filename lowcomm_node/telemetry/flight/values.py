@@ -30,6 +30,8 @@ from lowcomm_node.core import (
     messages,
     node,
     partners,
+    paths,
+    reach,
     schedule,
 )
 from lowcomm_node.errors import StoreError
@@ -39,8 +41,8 @@ __all__ = [
 ]  # fmt: skip
 
 MODULES: tuple[ModuleType, ...] = (
-    units, errors, events, commands, messages, node, chance, schedule, deadlines, health, partners, initiated,
-    initiator, answerer,
+    units, errors, events, commands, messages, node, chance, schedule, deadlines, health, paths, partners, reach,
+    initiated, initiator, answerer,
 )  # fmt: skip
 """Where everything is defined that may stand in a dump. A module of the core that keeps state belongs here."""
 

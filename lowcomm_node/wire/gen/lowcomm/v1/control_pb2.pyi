@@ -11,7 +11,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("peer_id", "run_id", "run_name", "state", "version", "uptime_seconds", "join_address", "grpc_address", "training", "meetings", "peers_known", "detail", "line")
+    __slots__ = ("peer_id", "run_id", "run_name", "state", "version", "uptime_seconds", "join_address", "grpc_address", "training", "meetings", "peers_known", "detail", "reachability", "bells_own", "bells_held", "line")
     PEER_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,9 @@ class Status(_message.Message):
     MEETINGS_FIELD_NUMBER: _ClassVar[int]
     PEERS_KNOWN_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
+    REACHABILITY_FIELD_NUMBER: _ClassVar[int]
+    BELLS_OWN_FIELD_NUMBER: _ClassVar[int]
+    BELLS_HELD_FIELD_NUMBER: _ClassVar[int]
     LINE_FIELD_NUMBER: _ClassVar[int]
     peer_id: str
     run_id: str
@@ -37,8 +40,11 @@ class Status(_message.Message):
     meetings: MeetingStatus
     peers_known: int
     detail: str
+    reachability: str
+    bells_own: int
+    bells_held: int
     line: LineStatus
-    def __init__(self, peer_id: _Optional[str] = ..., run_id: _Optional[str] = ..., run_name: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., join_address: _Optional[str] = ..., grpc_address: _Optional[str] = ..., training: _Optional[_Union[TrainingStatus, _Mapping]] = ..., meetings: _Optional[_Union[MeetingStatus, _Mapping]] = ..., peers_known: _Optional[int] = ..., detail: _Optional[str] = ..., line: _Optional[_Union[LineStatus, _Mapping]] = ...) -> None: ...
+    def __init__(self, peer_id: _Optional[str] = ..., run_id: _Optional[str] = ..., run_name: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., join_address: _Optional[str] = ..., grpc_address: _Optional[str] = ..., training: _Optional[_Union[TrainingStatus, _Mapping]] = ..., meetings: _Optional[_Union[MeetingStatus, _Mapping]] = ..., peers_known: _Optional[int] = ..., detail: _Optional[str] = ..., reachability: _Optional[str] = ..., bells_own: _Optional[int] = ..., bells_held: _Optional[int] = ..., line: _Optional[_Union[LineStatus, _Mapping]] = ...) -> None: ...
 
 class TrainingStatus(_message.Message):
     __slots__ = ("steps", "tokens", "loss", "validation_loss", "learning_rate", "gradient_norm", "progress_steps", "total_steps", "tokens_per_second", "step_seconds", "blocked_seconds", "exchange_seconds", "parameters", "sketch", "started_loss", "restarts")
@@ -84,8 +90,15 @@ class TrainingStatus(_message.Message):
     def __init__(self, steps: _Optional[int] = ..., tokens: _Optional[int] = ..., loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., progress_steps: _Optional[float] = ..., total_steps: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., step_seconds: _Optional[float] = ..., blocked_seconds: _Optional[_Mapping[str, float]] = ..., exchange_seconds: _Optional[float] = ..., parameters: _Optional[int] = ..., sketch: _Optional[_Iterable[float]] = ..., started_loss: _Optional[float] = ..., restarts: _Optional[int] = ...) -> None: ...
 
 class MeetingStatus(_message.Message):
-    __slots__ = ("completed", "half", "failed", "last_partner", "last_meeting_ago_seconds", "bytes", "current", "mean_duration_seconds")
+    __slots__ = ("completed", "half", "failed", "last_partner", "last_meeting_ago_seconds", "bytes", "current", "mean_duration_seconds", "links")
     class FailedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class LinksEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +113,7 @@ class MeetingStatus(_message.Message):
     BYTES_FIELD_NUMBER: _ClassVar[int]
     CURRENT_FIELD_NUMBER: _ClassVar[int]
     MEAN_DURATION_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
     completed: int
     half: int
     failed: _containers.ScalarMap[str, int]
@@ -108,7 +122,8 @@ class MeetingStatus(_message.Message):
     bytes: _containers.RepeatedCompositeFieldContainer[WireBytes]
     current: str
     mean_duration_seconds: float
-    def __init__(self, completed: _Optional[int] = ..., half: _Optional[int] = ..., failed: _Optional[_Mapping[str, int]] = ..., last_partner: _Optional[str] = ..., last_meeting_ago_seconds: _Optional[float] = ..., bytes: _Optional[_Iterable[_Union[WireBytes, _Mapping]]] = ..., current: _Optional[str] = ..., mean_duration_seconds: _Optional[float] = ...) -> None: ...
+    links: _containers.ScalarMap[str, int]
+    def __init__(self, completed: _Optional[int] = ..., half: _Optional[int] = ..., failed: _Optional[_Mapping[str, int]] = ..., last_partner: _Optional[str] = ..., last_meeting_ago_seconds: _Optional[float] = ..., bytes: _Optional[_Iterable[_Union[WireBytes, _Mapping]]] = ..., current: _Optional[str] = ..., mean_duration_seconds: _Optional[float] = ..., links: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class WireBytes(_message.Message):
     __slots__ = ("direction", "stream", "codec", "bytes")
@@ -149,20 +164,26 @@ class Peers(_message.Message):
     def __init__(self, peers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ...) -> None: ...
 
 class Peer(_message.Message):
-    __slots__ = ("peer_id", "grpc_address", "progress_steps", "state", "seen_ago_seconds", "meetings")
+    __slots__ = ("peer_id", "grpc_address", "progress_steps", "state", "seen_ago_seconds", "meetings", "reachability", "link", "last_link")
     PEER_ID_FIELD_NUMBER: _ClassVar[int]
     GRPC_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_STEPS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     SEEN_AGO_SECONDS_FIELD_NUMBER: _ClassVar[int]
     MEETINGS_FIELD_NUMBER: _ClassVar[int]
+    REACHABILITY_FIELD_NUMBER: _ClassVar[int]
+    LINK_FIELD_NUMBER: _ClassVar[int]
+    LAST_LINK_FIELD_NUMBER: _ClassVar[int]
     peer_id: str
     grpc_address: str
     progress_steps: float
     state: str
     seen_ago_seconds: float
     meetings: int
-    def __init__(self, peer_id: _Optional[str] = ..., grpc_address: _Optional[str] = ..., progress_steps: _Optional[float] = ..., state: _Optional[str] = ..., seen_ago_seconds: _Optional[float] = ..., meetings: _Optional[int] = ...) -> None: ...
+    reachability: str
+    link: str
+    last_link: str
+    def __init__(self, peer_id: _Optional[str] = ..., grpc_address: _Optional[str] = ..., progress_steps: _Optional[float] = ..., state: _Optional[str] = ..., seen_ago_seconds: _Optional[float] = ..., meetings: _Optional[int] = ..., reachability: _Optional[str] = ..., link: _Optional[str] = ..., last_link: _Optional[str] = ...) -> None: ...
 
 class LeaveRequest(_message.Message):
     __slots__ = ()

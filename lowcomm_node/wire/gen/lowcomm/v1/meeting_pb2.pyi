@@ -48,7 +48,7 @@ REFUSAL_REASON_QUARANTINED: RefusalReason
 REFUSAL_REASON_WRONG_CERTIFICATE: RefusalReason
 
 class MeetingFrame(_message.Message):
-    __slots__ = ("offer", "answer", "close", "verdict", "confirm", "busy", "refusal", "chunk")
+    __slots__ = ("offer", "answer", "close", "verdict", "confirm", "busy", "refusal", "chunk", "call_back")
     OFFER_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     CLOSE_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +57,7 @@ class MeetingFrame(_message.Message):
     BUSY_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
+    CALL_BACK_FIELD_NUMBER: _ClassVar[int]
     offer: Offer
     answer: Answer
     close: Close
@@ -65,7 +66,26 @@ class MeetingFrame(_message.Message):
     busy: Busy
     refusal: Refusal
     chunk: Chunk
-    def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., confirm: _Optional[_Union[Confirm, _Mapping]] = ..., busy: _Optional[_Union[Busy, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ...) -> None: ...
+    call_back: CallBack
+    def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., confirm: _Optional[_Union[Confirm, _Mapping]] = ..., busy: _Optional[_Union[Busy, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., call_back: _Optional[_Union[CallBack, _Mapping]] = ...) -> None: ...
+
+class BellRequest(_message.Message):
+    __slots__ = ("member",)
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    member: _records_pb2.SignedRecord
+    def __init__(self, member: _Optional[_Union[_records_pb2.SignedRecord, _Mapping]] = ...) -> None: ...
+
+class Ring(_message.Message):
+    __slots__ = ("meeting_id",)
+    MEETING_ID_FIELD_NUMBER: _ClassVar[int]
+    meeting_id: bytes
+    def __init__(self, meeting_id: _Optional[bytes] = ...) -> None: ...
+
+class CallBack(_message.Message):
+    __slots__ = ("meeting_id",)
+    MEETING_ID_FIELD_NUMBER: _ClassVar[int]
+    meeting_id: bytes
+    def __init__(self, meeting_id: _Optional[bytes] = ...) -> None: ...
 
 class StreamPlan(_message.Message):
     __slots__ = ("stream", "codec", "dtype", "ranks", "payload_bytes", "omega")

@@ -39,6 +39,16 @@ class MeetingsStub:
                 request_serializer=lowcomm_dot_v1_dot_meeting__pb2.MeetingFrame.SerializeToString,
                 response_deserializer=lowcomm_dot_v1_dot_meeting__pb2.MeetingFrame.FromString,
                 _registered_method=True)
+        self.HangBell = channel.unary_stream(
+                '/lowcomm.v1.Meetings/HangBell',
+                request_serializer=lowcomm_dot_v1_dot_meeting__pb2.BellRequest.SerializeToString,
+                response_deserializer=lowcomm_dot_v1_dot_meeting__pb2.Ring.FromString,
+                _registered_method=True)
+        self.AnswerRing = channel.stream_stream(
+                '/lowcomm.v1.Meetings/AnswerRing',
+                request_serializer=lowcomm_dot_v1_dot_meeting__pb2.MeetingFrame.SerializeToString,
+                response_deserializer=lowcomm_dot_v1_dot_meeting__pb2.MeetingFrame.FromString,
+                _registered_method=True)
 
 
 class MeetingsServicer:
@@ -51,11 +61,36 @@ class MeetingsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def HangBell(self, request, context):
+        """A bell: held open by a member that cannot be dialled, so that the one that can may ring when it has a
+        meeting for it. The first ring is empty and says that the bell hangs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AnswerRing(self, request_iterator, context):
+        """As Meet, with the roles turned round: who dials is the answerer. Its first frame is CallBack.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MeetingsServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Meet': grpc.stream_stream_rpc_method_handler(
                     servicer.Meet,
+                    request_deserializer=lowcomm_dot_v1_dot_meeting__pb2.MeetingFrame.FromString,
+                    response_serializer=lowcomm_dot_v1_dot_meeting__pb2.MeetingFrame.SerializeToString,
+            ),
+            'HangBell': grpc.unary_stream_rpc_method_handler(
+                    servicer.HangBell,
+                    request_deserializer=lowcomm_dot_v1_dot_meeting__pb2.BellRequest.FromString,
+                    response_serializer=lowcomm_dot_v1_dot_meeting__pb2.Ring.SerializeToString,
+            ),
+            'AnswerRing': grpc.stream_stream_rpc_method_handler(
+                    servicer.AnswerRing,
                     request_deserializer=lowcomm_dot_v1_dot_meeting__pb2.MeetingFrame.FromString,
                     response_serializer=lowcomm_dot_v1_dot_meeting__pb2.MeetingFrame.SerializeToString,
             ),
@@ -85,6 +120,60 @@ class Meetings:
             request_iterator,
             target,
             '/lowcomm.v1.Meetings/Meet',
+            lowcomm_dot_v1_dot_meeting__pb2.MeetingFrame.SerializeToString,
+            lowcomm_dot_v1_dot_meeting__pb2.MeetingFrame.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HangBell(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lowcomm.v1.Meetings/HangBell',
+            lowcomm_dot_v1_dot_meeting__pb2.BellRequest.SerializeToString,
+            lowcomm_dot_v1_dot_meeting__pb2.Ring.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnswerRing(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/lowcomm.v1.Meetings/AnswerRing',
             lowcomm_dot_v1_dot_meeting__pb2.MeetingFrame.SerializeToString,
             lowcomm_dot_v1_dot_meeting__pb2.MeetingFrame.FromString,
             options,

@@ -36,12 +36,24 @@ class MeetingsStub:
     def __new__(cls, channel: _aio.Channel) -> MeetingsAsyncStub: ...
     Meet: _grpc.StreamStreamMultiCallable[_meeting_pb2.MeetingFrame, _meeting_pb2.MeetingFrame]
     """One stream is one attempt at one meeting. A retry opens a new stream with the same meeting id."""
+    HangBell: _grpc.UnaryStreamMultiCallable[_meeting_pb2.BellRequest, _meeting_pb2.Ring]
+    """A bell: held open by a member that cannot be dialled, so that the one that can may ring when it has a
+    meeting for it. The first ring is empty and says that the bell hangs.
+    """
+    AnswerRing: _grpc.StreamStreamMultiCallable[_meeting_pb2.MeetingFrame, _meeting_pb2.MeetingFrame]
+    """As Meet, with the roles turned round: who dials is the answerer. Its first frame is CallBack."""
 
 @_typing.type_check_only
 class MeetingsAsyncStub(MeetingsStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Meet: _aio.StreamStreamMultiCallable[_meeting_pb2.MeetingFrame, _meeting_pb2.MeetingFrame]  # type: ignore[assignment]
     """One stream is one attempt at one meeting. A retry opens a new stream with the same meeting id."""
+    HangBell: _aio.UnaryStreamMultiCallable[_meeting_pb2.BellRequest, _meeting_pb2.Ring]  # type: ignore[assignment]
+    """A bell: held open by a member that cannot be dialled, so that the one that can may ring when it has a
+    meeting for it. The first ring is empty and says that the bell hangs.
+    """
+    AnswerRing: _aio.StreamStreamMultiCallable[_meeting_pb2.MeetingFrame, _meeting_pb2.MeetingFrame]  # type: ignore[assignment]
+    """As Meet, with the roles turned round: who dials is the answerer. Its first frame is CallBack."""
 
 class MeetingsServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -51,5 +63,23 @@ class MeetingsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_meeting_pb2.MeetingFrame], _abc.AsyncIterator[_meeting_pb2.MeetingFrame]]:
         """One stream is one attempt at one meeting. A retry opens a new stream with the same meeting id."""
+
+    @_abc_1.abstractmethod
+    def HangBell(
+        self,
+        request: _meeting_pb2.BellRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_meeting_pb2.Ring], _abc.AsyncIterator[_meeting_pb2.Ring]]:
+        """A bell: held open by a member that cannot be dialled, so that the one that can may ring when it has a
+        meeting for it. The first ring is empty and says that the bell hangs.
+        """
+
+    @_abc_1.abstractmethod
+    def AnswerRing(
+        self,
+        request_iterator: _MaybeAsyncIterator[_meeting_pb2.MeetingFrame],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_meeting_pb2.MeetingFrame], _abc.AsyncIterator[_meeting_pb2.MeetingFrame]]:
+        """As Meet, with the roles turned round: who dials is the answerer. Its first frame is CallBack."""
 
 def add_MeetingsServicer_to_server(servicer: MeetingsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,3 +1,4 @@
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Mapping as _Mapping
@@ -5,8 +6,21 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Reachability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REACHABILITY_UNSPECIFIED: _ClassVar[Reachability]
+    REACHABILITY_PUBLIC: _ClassVar[Reachability]
+    REACHABILITY_HOLEPUNCHED: _ClassVar[Reachability]
+    REACHABILITY_RELAYED: _ClassVar[Reachability]
+    REACHABILITY_OUTBOUND_ONLY: _ClassVar[Reachability]
+REACHABILITY_UNSPECIFIED: Reachability
+REACHABILITY_PUBLIC: Reachability
+REACHABILITY_HOLEPUNCHED: Reachability
+REACHABILITY_RELAYED: Reachability
+REACHABILITY_OUTBOUND_ONLY: Reachability
+
 class MemberRecord(_message.Message):
-    __slots__ = ("run_id", "peer_id", "grpc_address", "protocol_version", "progress_steps", "has_state", "expires_at", "certificate", "admission")
+    __slots__ = ("run_id", "peer_id", "grpc_address", "protocol_version", "progress_steps", "has_state", "expires_at", "certificate", "admission", "reachability")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PEER_ID_FIELD_NUMBER: _ClassVar[int]
     GRPC_ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +30,7 @@ class MemberRecord(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     ADMISSION_FIELD_NUMBER: _ClassVar[int]
+    REACHABILITY_FIELD_NUMBER: _ClassVar[int]
     run_id: bytes
     peer_id: bytes
     grpc_address: str
@@ -25,7 +40,8 @@ class MemberRecord(_message.Message):
     expires_at: float
     certificate: bytes
     admission: Admission
-    def __init__(self, run_id: _Optional[bytes] = ..., peer_id: _Optional[bytes] = ..., grpc_address: _Optional[str] = ..., protocol_version: _Optional[int] = ..., progress_steps: _Optional[float] = ..., has_state: _Optional[bool] = ..., expires_at: _Optional[float] = ..., certificate: _Optional[bytes] = ..., admission: _Optional[_Union[Admission, _Mapping]] = ...) -> None: ...
+    reachability: Reachability
+    def __init__(self, run_id: _Optional[bytes] = ..., peer_id: _Optional[bytes] = ..., grpc_address: _Optional[str] = ..., protocol_version: _Optional[int] = ..., progress_steps: _Optional[float] = ..., has_state: _Optional[bool] = ..., expires_at: _Optional[float] = ..., certificate: _Optional[bytes] = ..., admission: _Optional[_Union[Admission, _Mapping]] = ..., reachability: _Optional[_Union[Reachability, str]] = ...) -> None: ...
 
 class Admission(_message.Message):
     __slots__ = ("expires_at", "invite_key", "organiser_signature", "invite_signature")

@@ -1,4 +1,4 @@
-"""The link of meetings over gRPC: dials partners, answers theirs, and hands complete messages to the core.
+"""The link of meetings: reaches partners, answers theirs, and hands complete messages to the core.
 
 The newest connection of a meeting is the one that counts; older ones end without a word.
 """
@@ -6,24 +6,19 @@ The newest connection of a meeting is the one that counts; older ones end withou
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
 
-import grpc
-import grpc.aio
-
-from lowcomm_node.adapters.grpc_endpoints import ChannelCache
-from lowcomm_node.adapters.grpc_transports import ClientTransport, ServerTransport
 from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.meeting_stream import FrameTransport, MeetingStream
 from lowcomm_node.core.messages import Answer, Busy, Close, Message, Offer, StreamPlan
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError
 from lowcomm_node.ports import MeetingSink
-from lowcomm_node.units import Codec, MeetingId, PeerId, Stream
+from lowcomm_node.units import Codec, LinkKind, MeetingId, PeerId, Stream
 from lowcomm_node.wire.frames import decode_frame, to_frames
 from lowcomm_node.wire.meeting import MeetingLimits, MeetingReader
 
-__all__ = ["GrpcLink"]
+__all__ = ["Dialler", "MeetingLink"]
 
 _log = logging.getLogger(__name__)
 
@@ -34,15 +29,18 @@ BytesCounted = Callable[[str, Stream, Codec, int], None]
 """Direction (sent, received), stream, codec, payload bytes."""
 
 
-class GrpcLink:
-    """Implements ``ports.Link``; ``handler`` is its other half, to be given to the ``GrpcServer``.
+Dialler = Callable[[PeerId, MeetingId], AbstractAsyncContextManager[FrameTransport]]
+"""Makes a connection to a peer, for one meeting. Raises LinkError: ``unreachable`` when none comes about in time."""
+
+
+class MeetingLink:
+    """Implements ``ports.Link`` over every kind of link that there is a dialler for; what others dial is given to ``serve``.
 
     Args:
         sink: gets complete messages and failures, on the event loop.
         limits: what this node is and takes.
-        channels: connections to other nodes, shared with the state client.
+        diallers: how connections are made, by kind of link.
         line: what frames wait for where it is capped.
-        caller: who has made a call; ends it when that is not proven.
         stall_timeout_s: seconds without a sign of life, while it is the peer's turn, after which a stream ends.
             Should be longer than the core's own deadline for a phase.
         max_incoming: streams answered at a time; one more is told that this node is busy.
@@ -56,9 +54,8 @@ class GrpcLink:
         *,
         sink: MeetingSink,
         limits: MeetingLimits,
-        channels: ChannelCache,
+        diallers: Mapping[LinkKind, Dialler],
         line: Line | None = None,
-        caller: Callable[["grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[PeerId]],
         stall_timeout_s: float = 30.0,
         max_incoming: int = 16,
         on_bytes: BytesCounted | None = None,
@@ -67,9 +64,8 @@ class GrpcLink:
     ) -> None:
         self._sink = sink
         self._limits = limits
-        self._channels = channels
+        self._diallers = diallers
         self._line = line or Line()
-        self._caller = caller
         self._stall_timeout_s = stall_timeout_s
         self._max_incoming = max_incoming
         self._on_bytes = on_bytes
@@ -81,18 +77,12 @@ class GrpcLink:
         self._tasks: set[asyncio.Task[None]] = set()
         self._plans: OrderedDict[MeetingId, tuple[StreamPlan, ...]] = OrderedDict()
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """The service that answers other nodes' meetings. Frames pass as bytes: we parse, and refuse, ourselves."""
-        method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._serve)
-        return grpc.method_handlers_generic_handler("lowcomm.v1.Meetings", {"Meet": method})
-
-    def open(self, meeting_id: MeetingId, peer: PeerId, message: Message) -> None:
+    def open(self, meeting_id: MeetingId, peer: PeerId, message: Message, kind: LinkKind = LinkKind.GRPC) -> None:
         """Connect to ``peer`` and send the first message; failure is reported to the sink."""
-        transport = ClientTransport()
-        stream = self._stream(transport, meeting_id, peer)
+        stream = self._stream(meeting_id, kind, peer)
         self._replace(self._outgoing, meeting_id, stream)
         stream.send(message)
-        task = asyncio.create_task(self._dial(stream, transport, peer, meeting_id))
+        task = asyncio.create_task(self._dial(stream, peer, meeting_id))
         self._tasks.add(task)
         task.add_done_callback(self._dialled)
 
@@ -125,7 +115,7 @@ class GrpcLink:
             if message.meeting_id in self._outgoing:
                 raise RemoteProtocolError(RefusalReason.MALFORMED, "an offer under the id of a meeting of our own")
             self._replace(self._incoming, message.meeting_id, stream)
-        self._sink.message_received(message)
+        self._sink.message_received(message, stream.kind)
 
     def message_progressed(self, meeting_id: MeetingId) -> None:
         """A stream moves (``StreamOwner``)."""
@@ -152,9 +142,9 @@ class GrpcLink:
         if self._on_refused is not None:
             self._on_refused(error.reason)
 
-    def _stream(self, transport: FrameTransport, meeting_id: MeetingId | None, peer: PeerId) -> MeetingStream:
+    def _stream(self, meeting_id: MeetingId | None, kind: LinkKind, peer: PeerId) -> MeetingStream:
         return MeetingStream(
-            transport=transport,
+            kind=kind,
             owner=self,
             limits=self._limits,
             stall_timeout_s=self._stall_timeout_s,
@@ -169,17 +159,14 @@ class GrpcLink:
         if older is not None:
             older.abandon()
 
-    async def _dial(
-        self, stream: MeetingStream, transport: ClientTransport, peer: PeerId, meeting_id: MeetingId
-    ) -> None:
+    async def _dial(self, stream: MeetingStream, peer: PeerId, meeting_id: MeetingId) -> None:
         try:
-            async with self._channels.lend(peer) as lent:
+            async with self._diallers[stream.kind](peer, meeting_id) as transport:
                 if stream.is_closing:
                     return  # given up while the connection was being made
-                async with transport.call(lent):
-                    reason = await stream.run()
+                reason = await stream.run(transport)
         except (LinkError, RemoteProtocolError) as error:
-            _log.debug("dial_failed peer=%s detail=%s", peer, error.detail)
+            _log.debug("dial_failed peer=%s link=%s detail=%s", peer, stream.kind.value, error.detail)
             reason = str(error.reason)
         self._over(self._outgoing, meeting_id, stream, reason)
 
@@ -188,23 +175,22 @@ class GrpcLink:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("meeting_stream_fault", exc_info=error)
 
-    async def _serve(self, _: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        peer = await self._caller(context)
-        transport = ServerTransport(context)
+    async def serve(self, transport: FrameTransport, kind: LinkKind, peer: PeerId) -> None:
+        """Answer a meeting that ``peer``, who has proven to be at the other end of ``transport``, starts."""
         if self._num_incoming >= self._max_incoming:
             await self._turn_away(transport, peer)
             return
         self._num_incoming += 1
-        stream = self._stream(transport, None, peer)
+        stream = self._stream(None, kind, peer)
         reason = "disconnect"
         try:
-            reason = await stream.run()
+            reason = await stream.run(transport)
         finally:
             self._num_incoming -= 1
             if stream.meeting_id is not None:
                 self._over(self._incoming, stream.meeting_id, stream, reason)
 
-    async def _turn_away(self, transport: ServerTransport, peer: PeerId) -> None:
+    async def _turn_away(self, transport: FrameTransport, peer: PeerId) -> None:
         """Say Busy in a frame; the header that names the meeting is all that is read."""
         reader = MeetingReader(self._limits, peer)
         with suppress(LinkError, TimeoutError):
@@ -215,6 +201,10 @@ class GrpcLink:
                 if reader.meeting_id is not None:
                     for frame in to_frames(Busy(meeting_id=reader.meeting_id)):
                         await transport.write(frame.SerializeToString())
+                if not transport.is_ended_by_leaving:
+                    await transport.half_close()
+                    while await transport.read() is not None:
+                        pass  # what the offer still holds
 
     def _over(
         self, streams: dict[MeetingId, MeetingStream], meeting_id: MeetingId, stream: MeetingStream, reason: str

@@ -1,0 +1,87 @@
+"""Meetings over libp2p, between two nodes of which neither can be dialled: streams on a direct connection of their p2pds.
+
+libp2p ends a stream in the same way when the other end is done and when it has died, and QUIC drops what is under way when one end
+lets go. So each end says that it is done with an empty frame, and lets go when the other one has said so too.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from lowcomm_node.adapters.dht_session import DhtSession, IncomingStream, StreamHandler
+from lowcomm_node.adapters.meeting_link import Dialler, MeetingLink
+from lowcomm_node.errors import DirectoryError, LinkError, RefusalReason, RemoteProtocolError
+from lowcomm_node.units import LinkKind, MeetingId, PeerId
+from lowcomm_node.wire.limits import MAX_FRAME_BYTES
+
+__all__ = ["P2pTransport", "p2p_dialler", "p2p_handler"]
+
+_LENGTH_BYTES = 4
+_END = bytes(_LENGTH_BYTES)
+_BROKEN = (OSError, asyncio.IncompleteReadError)
+
+
+class P2pTransport:
+    """One end of a libp2p stream as a ``FrameTransport``: frames behind their length, an empty one at the end."""
+
+    is_ended_by_leaving = False
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._has_ended = False
+
+    async def read(self) -> bytes | None:
+        """As ``FrameTransport``. Raises RemoteProtocolError for a frame that is too long, of which nothing is read."""
+        if self._has_ended:
+            return None
+        try:
+            length = int.from_bytes(await self._reader.readexactly(_LENGTH_BYTES))
+            if length > MAX_FRAME_BYTES:
+                raise RemoteProtocolError(RefusalReason.OVERSIZED, f"a frame of {length} bytes")
+            if not length:
+                self._has_ended = True
+                return None
+            return await self._reader.readexactly(length)
+        except _BROKEN as error:
+            raise LinkError("disconnect", "the stream has ended without a word") from error
+
+    async def write(self, frame: bytes) -> None:
+        await self._put(len(frame).to_bytes(_LENGTH_BYTES) + frame)
+
+    async def half_close(self) -> None:
+        await self._put(_END)
+
+    async def _put(self, data: bytes) -> None:
+        try:
+            self._writer.write(data)
+            await self._writer.drain()
+        except (OSError, RuntimeError) as error:  # RuntimeError: the event loop's word for a closed transport
+            raise LinkError("disconnect", "the stream has ended") from error
+
+
+def p2p_dialler(session: Callable[[], DhtSession]) -> Dialler:
+    """Opens streams on direct connections only; where there is none, the peer is unreachable at once."""
+
+    @asynccontextmanager
+    async def dial(peer: PeerId, _meeting_id: MeetingId) -> AsyncIterator[P2pTransport]:
+        try:
+            reader, writer = await session().open_stream(peer)
+        except DirectoryError as error:
+            raise LinkError("unreachable", str(error)) from error
+        try:
+            yield P2pTransport(reader, writer)
+        finally:
+            writer.close()
+
+    return dial
+
+
+def p2p_handler(link: MeetingLink) -> StreamHandler:
+    """Answers the meetings that others open; what comes by a relay is not listened to."""
+
+    async def take(stream: IncomingStream) -> None:
+        if stream.is_direct:
+            await link.serve(P2pTransport(stream.reader, stream.writer), LinkKind.LIBP2P, stream.peer)
+
+    return take

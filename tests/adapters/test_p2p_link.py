@@ -1,0 +1,234 @@
+"""Meetings over libp2p: the framing by itself, and real p2pds on loopback."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
+from lowcomm_node.adapters.identity import load_or_create
+from lowcomm_node.adapters.meeting_link import MeetingLink
+from lowcomm_node.adapters.p2p_link import P2pTransport, p2p_dialler, p2p_handler
+from lowcomm_node.core.messages import Answer, Busy, Confirm, Message, Verdict
+from lowcomm_node.core.versions import SPOKEN
+from lowcomm_node.errors import DirectoryError, LinkError, RefusalReason, RemoteProtocolError
+from lowcomm_node.settings.node import NetworkSettings
+from lowcomm_node.units import LinkKind, MeetingId, PeerId, Reachability
+from lowcomm_node.wire.limits import MAX_FRAME_BYTES
+from lowcomm_node.wire.meeting import MeetingLimits
+from tests.adapters.nodes import RUN, run, some_peer
+from tests.adapters.test_grpc_link import offer
+
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.filterwarnings("ignore:path is deprecated:DeprecationWarning"),  # hivemind finds p2pd that way
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # hivemind leaves its pipes to p2pd to the collector
+]
+
+
+@asynccontextmanager
+async def pair() -> AsyncIterator[tuple[P2pTransport, asyncio.StreamWriter]]:
+    """A transport and the raw other end of its stream."""
+    one, other = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=one)
+    _, far = await asyncio.open_connection(sock=other)
+    try:
+        yield P2pTransport(reader, writer), far
+    finally:
+        writer.close()
+        far.close()
+
+
+def test_frames_keep_their_bounds_and_the_end_is_said() -> None:
+    """What comes in pieces is a frame, an empty one is the end, and nothing is read behind it."""
+
+    async def scenario() -> None:
+        async with pair() as (transport, far):
+            far.write(b"\0\0\0\3ab")
+            await asyncio.sleep(0)
+            far.write(b"c\0\0\0\1d\0\0\0\0\0\0\0\1e")
+            assert [await transport.read() for _ in range(4)] == [b"abc", b"d", None, None]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("said", [b"", b"\0\0", b"\0\0\0\5abc"])
+def test_an_end_without_a_word_is_a_lost_connection(said: bytes) -> None:
+    """A peer that has died ends its streams as one that is done does: only the word tells them apart."""
+
+    async def scenario() -> None:
+        async with pair() as (transport, far):
+            far.write(said)
+            far.write_eof()
+            with pytest.raises(LinkError, match="disconnect"):
+                await transport.read()
+
+    run(scenario())
+
+
+def test_a_frame_that_is_too_long_is_refused_before_it_is_read() -> None:
+    """Four bytes announce up to four gigabytes; nothing is kept for them."""
+
+    async def scenario() -> None:
+        async with pair() as (transport, far):
+            far.write((MAX_FRAME_BYTES + 1).to_bytes(4))
+            with pytest.raises(RemoteProtocolError) as caught:
+                await transport.read()
+            assert caught.value.reason is RefusalReason.OVERSIZED
+
+    run(scenario())
+
+
+class Node:
+    """A directory that nobody can dial, with a link over libp2p alone."""
+
+    def __init__(self, folder: Path, peers: list[str]) -> None:
+        identity = load_or_create(folder / "identity.key")
+        self.peer = identity.peer_id
+        self.messages: asyncio.Queue[Message] = asyncio.Queue()
+        self.failures: asyncio.Queue[tuple[MeetingId, str]] = asyncio.Queue()
+        self.kinds: list[LinkKind] = []
+        self.refused: list[RefusalReason] = []
+        self.dht = HivemindDirectory(
+            identity=identity,
+            settings=NetworkSettings(),
+            initial_peers=peers,
+            socket_dir=folder / "p2p",
+            versions=SPOKEN,
+        )
+        limits = MeetingLimits(
+            run_id=RUN, peer_id=self.peer, protocol_version=1, max_payload_bytes=16 << 20, max_tensors=4
+        )
+        self.link = MeetingLink(
+            sink=self,
+            limits=limits,
+            diallers={LinkKind.LIBP2P: p2p_dialler(lambda: self.dht.session)},
+            on_refused=self.refused.append,
+        )
+        self.dht.serve_streams(p2p_handler(self.link))
+
+    def message_received(self, message: Message, kind: LinkKind) -> None:
+        self.kinds.append(kind)
+        self.messages.put_nowait(message)
+
+    def message_progressed(self, meeting_id: MeetingId) -> None: ...
+
+    def link_failed(self, meeting_id: MeetingId, reason: str) -> None:
+        self.failures.put_nowait((meeting_id, reason))
+
+
+@asynccontextmanager
+async def two_behind_routers(folder: Path) -> AsyncIterator[tuple[Node, Node, Node]]:
+    """One node that can be dialled, and two that know nobody but it."""
+    nodes: list[Node] = []
+    try:
+        for name in ("hub", "ann", "bob"):
+            peers = list((await nodes[0].dht.visible_addresses())[:1]) if nodes else []
+            node = Node(folder / name, peers)
+            if nodes:
+                node.dht.play(Reachability.OUTBOUND_ONLY)
+            await node.dht.start()
+            nodes.append(node)
+        hub, ann, bob = nodes
+        yield hub, ann, bob
+    finally:
+        for node in nodes:
+            await node.link.stop()
+            await node.dht.stop()
+
+
+def test_two_nodes_that_nobody_dials_meet_over_libp2p(tmp_path: Path, meeting_id: MeetingId) -> None:
+    """Offer to confirmation; then a word that ends it; an offer in somebody else's name; and the death of a p2pd."""
+
+    async def scenario() -> None:
+        async with two_behind_routers(tmp_path) as (_, ann, bob):
+            assert await ann.dht.session.seek(bob.peer)
+            assert await ann.dht.session.is_direct(bob.peer)
+
+            sent = offer(meeting_id, ann.peer, bob.peer, (b"x" * 3_000_000, b"y"))
+            ann.link.open(meeting_id, bob.peer, sent, LinkKind.LIBP2P)
+            assert await bob.messages.get() == sent
+            answer = Answer(meeting_id=meeting_id, parts=(b"a" * 1_000_000, b"b"), progress_steps=8.0)
+            bob.link.send(meeting_id, answer)
+            assert await ann.messages.get() == answer
+            bob.link.send(meeting_id, Verdict(meeting_id=meeting_id, applied=True))
+            assert isinstance(await ann.messages.get(), Verdict)
+            ann.link.send(meeting_id, Confirm(meeting_id=meeting_id))
+            ann.link.close(meeting_id)
+            assert isinstance(await bob.messages.get(), Confirm)
+            bob.link.close(meeting_id)
+            assert {*ann.kinds, *bob.kinds} == {LinkKind.LIBP2P}
+
+            busy = MeetingId("bb" * 16)
+            ann.link.open(busy, bob.peer, offer(busy, ann.peer, bob.peer, (b"1", b"")), LinkKind.LIBP2P)
+            await bob.messages.get()
+            bob.link.send(busy, Busy(meeting_id=busy))
+            bob.link.close(busy)
+            assert await ann.messages.get() == Busy(meeting_id=busy)
+            ann.link.close(busy)
+
+            forged = MeetingId("cc" * 16)
+            ann.link.open(forged, bob.peer, offer(forged, some_peer(5), bob.peer, (b"1", b"")), LinkKind.LIBP2P)
+            await ann.messages.get()  # a refusal
+            assert bob.refused == [RefusalReason.WRONG_SENDER]
+            assert bob.messages.empty()
+            ann.link.close(forged)
+            assert ann.failures.empty()
+
+            last = MeetingId("dd" * 16)
+            ann.link.open(last, bob.peer, offer(last, ann.peer, bob.peer, (b"1", b"")), LinkKind.LIBP2P)
+            await bob.messages.get()
+            os.kill(ann.dht.pid, signal.SIGKILL)
+            assert await ann.failures.get() == (last, "disconnect")
+            assert await bob.failures.get() == (last, "disconnect")
+
+    run(scenario(), timeout_s=50.0)
+
+
+def test_without_a_direct_connection_a_peer_is_unreachable_at_once(tmp_path: Path, meeting_id: MeetingId) -> None:
+    """Nobody of that name, and a node whose directory is not up."""
+
+    async def scenario() -> None:
+        node = Node(tmp_path / "n", [])
+        nobody = some_peer(9)
+        proposed = offer(meeting_id, node.peer, nobody, (b"1", b""))
+        node.link.open(meeting_id, nobody, proposed, LinkKind.LIBP2P)
+        assert await node.failures.get() == (meeting_id, "unreachable")
+        await node.dht.start()
+        try:
+            node.link.open(meeting_id, nobody, proposed, LinkKind.LIBP2P)
+            assert await node.failures.get() == (meeting_id, "unreachable")
+            with pytest.raises(DirectoryError):
+                await node.dht.session.seek(nobody)
+        finally:
+            await node.dht.stop()
+
+    run(scenario())
+
+
+def test_a_change_of_role_starts_p2pd_anew(tmp_path: Path) -> None:
+    """A node that turns out to be behind a router needs relays; it keeps identity, port and peers, and it is no crash."""
+
+    async def scenario() -> None:
+        async with two_behind_routers(tmp_path) as (hub, ann, bob):
+            before, addresses = bob.dht.pid, await bob.dht.visible_addresses()
+            bob.dht.play(Reachability.HOLEPUNCHED)  # not dialled either: the same role
+            assert bob.dht.pid == before
+            bob.dht.play(Reachability.PUBLIC)
+            while True:
+                try:
+                    if bob.dht.pid != before and await bob.dht.visible_addresses() == addresses:
+                        break
+                except DirectoryError:
+                    pass
+                await asyncio.sleep(0.05)
+            assert bob.dht.restarts == 0
+            assert await bob.dht.session.seek(ann.peer)
+            assert PeerId(hub.peer) == hub.dht.peer_id
+
+    run(scenario(), timeout_s=50.0)

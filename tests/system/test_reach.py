@@ -1,0 +1,61 @@
+"""A swarm of real nodes of which half accept no connection: everybody meets everybody, in every way there is."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.real_nodes import TINY_MANIFEST, RealNode
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+
+PATIENCE_S = 90
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[list[RealNode]]:
+    """Two nodes that can be dialled and two that cannot."""
+    (tmp_path / "run.toml").write_text(TINY_MANIFEST)
+    text = tmp_path / "text"
+    text.mkdir()
+    for index in range(40):
+        (text / f"{index}.txt").write_text(f"the quick brown fox {index} jumps over the lazy dog\n" * 60)
+    started: list[RealNode] = []
+    try:
+        started.append(RealNode(tmp_path / "r0", "--manifest", str(tmp_path / "run.toml"), text=text))
+        ready = started[0].wait_for(lambda status: status["state"] == "training", PATIENCE_S, "the first node trains")
+        for name, inbound in (("r1", "auto"), ("a", "off"), ("b", "off")):
+            options = ["--peers", ready["join_address"], "--set", f"network.inbound={inbound}"]
+            started.append(RealNode(tmp_path / name, *options, text=text))
+        yield started
+    finally:
+        for node in started:
+            node.clean_up()
+
+
+def test_nodes_that_nobody_can_dial_are_members_like_others(nodes: list[RealNode]) -> None:
+    """Dialled, rung, and by libp2p between the two that neither can dial; no half meeting, and an end in order."""
+    open_nodes, closed_nodes = nodes[:2], nodes[2:]
+    every_way = {"grpc", "grpc_reversed", "libp2p"}
+
+    def met(status: dict[str, Any]) -> set[str]:
+        return {link for link, number in status["meetings"]["links"].items() if number}
+
+    for node in closed_nodes:
+        status = node.wait_for(lambda status: met(status) == every_way, PATIENCE_S, "met in every way")
+        assert status["reachability"] == "outbound_only"
+        assert status["grpc_address"] == ""
+        assert status["bells_own"] == 2
+    for node in open_nodes:
+        status = node.wait_for(lambda status: {"grpc", "grpc_reversed"} <= met(status), PATIENCE_S, "rings others")
+        assert status["reachability"] == "public"
+        assert status["bells_held"] == 2
+        assert status["meetings"]["half"] == 0
+    for node in closed_nodes:
+        assert node.status()["meetings"]["half"] == 0
+        listed = {peer["reachability"]: peer["link"] for peer in node.peers()}
+        assert listed == {"public": "grpc", "outbound_only": "libp2p"}
+    for node in nodes:
+        assert node.end() == 0, node.tail()
+        assert node.survivors() == []

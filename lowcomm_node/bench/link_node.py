@@ -137,7 +137,7 @@ class LinkNode:
         await over
         return time.perf_counter() - begun_s
 
-    def message_received(self, message: Message, kind: LinkKind) -> None:
+    def message_received(self, message: Message, kind: LinkKind) -> None:  # noqa: ARG002 - all links are alike here
         """Say what comes next (``MeetingSink``)."""
         meeting = message.meeting_id
         match message:

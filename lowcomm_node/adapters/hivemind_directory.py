@@ -169,7 +169,7 @@ class HivemindDirectory:
         offset_s = 0.0
         for address in self._initial_peers:
             try:
-                welcome = await self._ask(address, run_id)
+                welcome = await self.ask(address, run_id)
             except (DirectoryError, RemoteProtocolError) as error:
                 outcomes[address] = str(error)
                 continue
@@ -178,6 +178,26 @@ class HivemindDirectory:
             offset_s = welcome.clock_offset_s
             outcomes[address] = f"its clock is {offset_s:+.1f} s from ours"
         raise wrong_clock(offset_s) if offset_s else no_peer(outcomes)
+
+    async def ask(self, address: str, run_id: RunId | None) -> Welcome:
+        """Ask the peer at one address, whatever its clock says. Raises DirectoryError, RemoteProtocolError."""
+        if str(split_address(address)[0]) == self.peer_id:
+            raise DirectoryError("this is our own address")
+        request = records_pb2.HelloRequest(
+            protocol_version=self._protocol_version, run_id=bytes.fromhex(run_id) if run_id else b""
+        )
+        session = self._live
+        asked_at = time.time()
+        response = await session.hello(address, request)
+        welcome = read_welcome(
+            response,
+            run_id=run_id,
+            protocol_version=self._protocol_version,
+            between=(asked_at, time.time()),
+        )
+        if not session.num_neighbours:
+            await session.reconnect([address])
+        return welcome
 
     async def serve_hello(self, run_id: RunId, manifest: bytes) -> None:
         """Answer other nodes' hello from now on."""
@@ -322,25 +342,6 @@ class HivemindDirectory:
             member=records_pb2.SignedRecord.FromString(self._signed(self.grpc_address)),
             now=time.time(),
         )
-
-    async def _ask(self, address: str, run_id: RunId | None) -> Welcome:
-        if str(split_address(address)[0]) == self.peer_id:
-            raise DirectoryError("this is our own address")
-        request = records_pb2.HelloRequest(
-            protocol_version=self._protocol_version, run_id=bytes.fromhex(run_id) if run_id else b""
-        )
-        session = self._live
-        asked_at = time.time()
-        response = await session.hello(address, request)
-        welcome = read_welcome(
-            response,
-            run_id=run_id,
-            protocol_version=self._protocol_version,
-            between=(asked_at, time.time()),
-        )
-        if not session.num_neighbours:
-            await session.reconnect([address])
-        return welcome
 
     async def _watch(self) -> None:
         """Start p2pd anew each time it dies. Nothing is asked of the dead one."""

@@ -9,6 +9,8 @@ from lowcomm_node.cli.common import add_settings_arguments, make_state_dir, sett
 from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.load import read_manifest
+from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.settings.node import NodeSettings
 
 __all__ = ["add_arguments", "run"]
 
@@ -55,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         )
     manifest = read_manifest(Path(args.manifest)) if args.manifest else None
     state_dir = make_state_dir(settings)
+    _check(settings, state_dir, manifest)
 
     # gRPC's fork handlers would complain about each process we start; we never fork without exec.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -70,3 +73,17 @@ def run(args: argparse.Namespace) -> int:
         JoinOptions(manifest=manifest, peers=peers, run_id=args.run, settings=settings, state_dir=state_dir, say=say)
     )
     return ExitCode.OK
+
+
+def _check(settings: NodeSettings, state_dir: Path, manifest: Manifest | None) -> None:
+    """What 'doctor' would say of this machine, where a node would not start. Raises ConfigError."""
+    from lowcomm_node.core.diagnosis import Facts, Level, diagnose
+    from lowcomm_node.daemon.doctor.machine import look_at_machine
+
+    failed = [
+        finding
+        for finding in diagnose(look_at_machine(Facts(), settings, state_dir, manifest))
+        if finding.level is Level.FAIL
+    ]
+    if failed:
+        raise ConfigError("; ".join(f"{finding.found} ({finding.code}); {finding.cure}" for finding in failed))

@@ -1,7 +1,6 @@
 """``lowcomm-node doctor``: is this machine fit to join, and if not, what to do about it."""
 
 import argparse
-import asyncio
 import json
 import os
 import sys
@@ -40,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check everything and say what was found; 1 when something fails."""
+    import asyncio
+
     from lowcomm_node.core.diagnosis import Level, diagnose
 
     findings = diagnose(asyncio.run(_facts(args)))

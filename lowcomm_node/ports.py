@@ -119,8 +119,8 @@ class MeetingSink(Protocol):
 class Link(Protocol):
     """Carries meeting messages; complete and verified messages only."""
 
-    def open(self, meeting_id: MeetingId, grpc_address: str, message: Message) -> None:
-        """Dial and send the first message; failure is reported to the sink."""
+    def open(self, meeting_id: MeetingId, peer: PeerId, message: Message) -> None:
+        """Connect to ``peer`` and send the first message; failure is reported to the sink."""
         ...
 
     def send(self, meeting_id: MeetingId, message: Message) -> None:
@@ -166,7 +166,7 @@ class StateClient(Protocol):
 
     async def download(
         self,
-        donors: Sequence[str],
+        donors: Sequence[PeerId],
         run_id: RunId,
         destination: Path,
         max_bytes: int,
@@ -174,14 +174,14 @@ class StateClient(Protocol):
     ) -> None:
         """Fetch a snapshot into ``destination``, each chunk verified.
 
-        ``donors`` are addresses (host:port): the first says which snapshot, and is fetched from; so are all others that hold
+        ``donors``: the first says which snapshot, and is fetched from; so are all others that hold
         the same one. What an earlier attempt has begun is finished first, if anybody still holds that snapshot; chunks
         that are already there and match are not fetched again. ``on_progress`` gets bytes done and total. Raises LinkError
         and RemoteProtocolError, and StoreError when the file cannot be kept here.
         """
         ...
 
-    async def fingerprint(self, address: str, run_id: RunId) -> Fingerprint:
+    async def fingerprint(self, peer: PeerId, run_id: RunId) -> Fingerprint:
         """Ask a member what its live state looks like. Raises LinkError, RemoteProtocolError."""
         ...
 

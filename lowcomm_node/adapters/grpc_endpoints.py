@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import grpc
 import grpc.aio
 
+from lowcomm_node.adapters.contacts import Contacts
 from lowcomm_node.errors import LinkError
+from lowcomm_node.units import PeerId
 from lowcomm_node.wire.limits import MAX_FRAME_BYTES
 
 __all__ = ["ChannelCache", "GrpcServer"]
@@ -79,45 +81,50 @@ class GrpcServer:
 
 @dataclass(slots=True)
 class _Cached:
+    address: str
     channel: grpc.aio.Channel
     users: int = 0
 
 
 class ChannelCache:
-    """Channels to other nodes, one per address, kept while useful.
+    """Channels to other nodes, one per peer, kept while useful.
 
     gRPC itself drops the connection of a channel that is idle for a minute. Beyond ``max_channels`` the longest
     unused channel is closed; one that failed to connect is dropped, so that its back-off harms no later attempt.
     """
 
-    def __init__(self, *, connect_timeout_s: float = 8.0, max_channels: int = 64) -> None:
+    def __init__(self, contacts: Contacts, *, connect_timeout_s: float = 8.0, max_channels: int = 64) -> None:
+        self._contacts = contacts
         self._connect_timeout_s = connect_timeout_s
         self._max_channels = max_channels
-        self._cached: OrderedDict[str, _Cached] = OrderedDict()
+        self._cached: OrderedDict[PeerId, _Cached] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._cached)
 
     @asynccontextmanager
-    async def lend(self, address: str) -> AsyncIterator[grpc.aio.Channel]:
-        """A connected channel to ``address`` (host:port).
+    async def lend(self, peer: PeerId) -> AsyncIterator[grpc.aio.Channel]:
+        """A connected channel to ``peer``, at the address of its newest record.
 
         Raises:
-            LinkError: ``unreachable`` when no connection comes about in time.
+            LinkError: ``unreachable`` when the peer is not known or no connection comes about in time.
         """
-        cached = self._cached.get(address)
-        if cached is None:
-            cached = self._cached[address] = _Cached(
-                grpc.aio.insecure_channel(f"dns:///{address}", options=_CHANNEL_OPTIONS)
+        address = self._contacts.find(peer).grpc_address
+        older = cached = self._cached.get(peer)
+        if cached is None or cached.address != address:
+            cached = self._cached[peer] = _Cached(
+                address, grpc.aio.insecure_channel(f"dns:///{address}", options=_CHANNEL_OPTIONS)
             )
-        self._cached.move_to_end(address)
+        self._cached.move_to_end(peer)
         cached.users += 1
         try:
-            await self._connect(address, cached.channel)
+            if older is not None:
+                await self._tidy(peer, older)
+            await self._connect(peer, cached)
             yield cached.channel
         finally:
             cached.users -= 1
-            await self._tidy(address, cached)
+            await self._tidy(peer, cached)
 
     async def close(self) -> None:
         """Close all channels, those in use too."""
@@ -125,23 +132,28 @@ class ChannelCache:
             _, cached = self._cached.popitem()
             await cached.channel.close()
 
-    async def _connect(self, address: str, channel: grpc.aio.Channel) -> None:
+    async def _connect(self, peer: PeerId, cached: _Cached) -> None:
+        address, channel = cached.address, cached.channel
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
                     if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                        self._cached.pop(address, None)
+                        self._drop(peer, cached)
                         raise LinkError("unreachable", f"{address} refuses the connection or does not exist")
                     if state is grpc.ChannelConnectivity.SHUTDOWN:
                         raise LinkError("unreachable", f"the channel to {address} was closed")
                     await channel.wait_for_state_change(state)
         except TimeoutError:
-            self._cached.pop(address, None)
+            self._drop(peer, cached)
             raise LinkError("unreachable", f"{address} does not answer in {self._connect_timeout_s:g} s") from None
 
-    async def _tidy(self, address: str, lent: _Cached) -> None:
-        """Close what nobody uses: a channel that failed, and the oldest ones beyond the bound."""
-        if not lent.users and self._cached.get(address) is not lent:
+    def _drop(self, peer: PeerId, failed: _Cached) -> None:
+        if self._cached.get(peer) is failed:
+            del self._cached[peer]
+
+    async def _tidy(self, peer: PeerId, lent: _Cached) -> None:
+        """Close what nobody uses: a channel that failed or leads to an old address, and the oldest ones beyond the bound."""
+        if not lent.users and self._cached.get(peer) is not lent:
             await lent.channel.close()
         idle = [other for other, cached in self._cached.items() if not cached.users]
         for other in idle[: max(0, len(self._cached) - self._max_channels)]:

@@ -19,7 +19,7 @@ from lowcomm_node.adapters.meeting_stream import FrameTransport, MeetingStream
 from lowcomm_node.core.messages import Answer, Busy, Close, Message, Offer, StreamPlan
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError
 from lowcomm_node.ports import MeetingSink
-from lowcomm_node.units import Codec, MeetingId, Stream
+from lowcomm_node.units import Codec, MeetingId, PeerId, Stream
 from lowcomm_node.wire.frames import decode_frame, to_frames
 from lowcomm_node.wire.meeting import MeetingLimits, MeetingReader
 
@@ -83,13 +83,13 @@ class GrpcLink:
         method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._serve)
         return grpc.method_handlers_generic_handler("lowcomm.v1.Meetings", {"Meet": method})
 
-    def open(self, meeting_id: MeetingId, grpc_address: str, message: Message) -> None:
-        """Dial and send the first message; failure is reported to the sink."""
+    def open(self, meeting_id: MeetingId, peer: PeerId, message: Message) -> None:
+        """Connect to ``peer`` and send the first message; failure is reported to the sink."""
         transport = ClientTransport()
         stream = self._stream(transport, meeting_id)
         self._replace(self._outgoing, meeting_id, stream)
         stream.send(message)
-        task = asyncio.create_task(self._dial(stream, transport, grpc_address, meeting_id))
+        task = asyncio.create_task(self._dial(stream, transport, peer, meeting_id))
         self._tasks.add(task)
         task.add_done_callback(self._dialled)
 
@@ -166,16 +166,16 @@ class GrpcLink:
             older.abandon()
 
     async def _dial(
-        self, stream: MeetingStream, transport: ClientTransport, address: str, meeting_id: MeetingId
+        self, stream: MeetingStream, transport: ClientTransport, peer: PeerId, meeting_id: MeetingId
     ) -> None:
         try:
-            async with self._channels.lend(address) as channel:
+            async with self._channels.lend(peer) as channel:
                 if stream.is_closing:
                     return  # given up while the connection was being made
                 async with transport.call(channel):
                     reason = await stream.run()
         except LinkError as error:
-            _log.debug("dial_failed address=%s detail=%s", address, error.detail)
+            _log.debug("dial_failed peer=%s detail=%s", peer, error.detail)
             reason = error.reason
         self._over(self._outgoing, meeting_id, stream, reason)
 

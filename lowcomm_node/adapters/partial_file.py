@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from lowcomm_node.errors import RemoteProtocolError, StoreError
-from lowcomm_node.units import RunId
+from lowcomm_node.units import PeerId, RunId
 from lowcomm_node.wire.state import Snapshot
 
 __all__ = ["PartialFile", "discard", "read_begun", "write_begun"]
@@ -24,7 +24,7 @@ _BEGUN_WITHIN_S = 3600.0
 """An older beginning is not gone on with: who would hold that snapshot still, and what would it be worth?"""
 _MAX_BEGUN_BYTES = 16 * 1024 * 1024
 _MAX_HOLDERS = 8
-_MAX_ADDRESS = 300
+_MAX_PEER_ID = 100
 _SPARE_BYTES = 16 * 1024 * 1024
 """Left free on the disk: logs and checkpoints need room too."""
 
@@ -92,7 +92,7 @@ class PartialFile:
         return sha256(data).digest() == self._snapshot.digests[index]
 
 
-def write_begun(destination: Path, snapshot: Snapshot, run_id: RunId, holders: Sequence[str]) -> None:
+def write_begun(destination: Path, snapshot: Snapshot, run_id: RunId, holders: Sequence[PeerId]) -> None:
     """Remember which snapshot is being downloaded and from whom."""
     description = base64.b64encode(snapshot.encode(run_id)).decode("ascii")
     text = json.dumps({"description": description, "holders": list(holders[:_MAX_HOLDERS])})
@@ -102,7 +102,7 @@ def write_begun(destination: Path, snapshot: Snapshot, run_id: RunId, holders: S
     unfinished.replace(path)
 
 
-def read_begun(destination: Path, run_id: RunId, max_bytes: int) -> tuple[Snapshot, tuple[str, ...]] | None:
+def read_begun(destination: Path, run_id: RunId, max_bytes: int) -> tuple[Snapshot, tuple[PeerId, ...]] | None:
     """The snapshot of an earlier attempt and its holders; None when there is none that one could go on with.
 
     A whole file that nobody has taken is an attempt too: the node may have died before it did.
@@ -117,7 +117,7 @@ def read_begun(destination: Path, run_id: RunId, max_bytes: int) -> tuple[Snapsh
         if facts.st_mtime < time.time() - _BEGUN_WITHIN_S:
             return None
         told = json.loads(path.read_text())
-        holders = tuple(str(address)[:_MAX_ADDRESS] for address in told["holders"][:_MAX_HOLDERS])
+        holders = tuple(PeerId(str(peer)[:_MAX_PEER_ID]) for peer in told["holders"][:_MAX_HOLDERS])
         description = base64.b64decode(told["description"], validate=True)
         return Snapshot.decode(description, run_id=run_id, max_bytes=max_bytes), holders
     except (OSError, ValueError, KeyError, TypeError, RemoteProtocolError):

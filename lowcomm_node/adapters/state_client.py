@@ -15,7 +15,7 @@ from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_download import Download
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError, StoreError
-from lowcomm_node.units import RunId
+from lowcomm_node.units import PeerId, RunId
 from lowcomm_node.wire.gen.lowcomm.v1 import state_pb2
 from lowcomm_node.wire.state import (
     DESCRIBE,
@@ -70,7 +70,7 @@ class GrpcStateClient:
         self._fingerprint_timeout_s = fingerprint_timeout_s
 
     async def download(
-        self, donors: Sequence[str], run_id: RunId, destination: Path, max_bytes: int, on_progress: _Progress
+        self, donors: Sequence[PeerId], run_id: RunId, destination: Path, max_bytes: int, on_progress: _Progress
     ) -> None:
         """As ``ports.StateClient`` says. The file appears under its name only when it is whole.
 
@@ -96,10 +96,10 @@ class GrpcStateClient:
                 "see that the folder exists and its disk has room, or set state_dir to another one"
             ) from error
 
-    async def fingerprint(self, address: str, run_id: RunId) -> Fingerprint:
+    async def fingerprint(self, peer: PeerId, run_id: RunId) -> Fingerprint:
         """Ask a member what its live state looks like. Raises LinkError, RemoteProtocolError."""
         request = state_pb2.FingerprintRequest(run_id=bytes.fromhex(run_id), protocol_version=self._protocol_version)
-        data = await self._ask(address, FINGERPRINT, request.SerializeToString(), self._fingerprint_timeout_s)
+        data = await self._ask(peer, FINGERPRINT, request.SerializeToString(), self._fingerprint_timeout_s)
         return decode_fingerprint(data, run_id)
 
     async def keep(self, path: Path, progress_steps: float) -> None:
@@ -113,21 +113,21 @@ class GrpcStateClient:
         """Remove a download and what lies beside it."""
         discard(destination)
 
-    async def _describe(self, address: str, run_id: RunId, max_bytes: int) -> Snapshot:
+    async def _describe(self, peer: PeerId, run_id: RunId, max_bytes: int) -> Snapshot:
         request = state_pb2.DescribeRequest(run_id=bytes.fromhex(run_id), protocol_version=self._protocol_version)
-        data = await self._ask(address, DESCRIBE, request.SerializeToString(), self._describe_timeout_s)
+        data = await self._ask(peer, DESCRIBE, request.SerializeToString(), self._describe_timeout_s)
         return Snapshot.decode(data, run_id=run_id, max_bytes=max_bytes)
 
     async def _fetch_all(
         self,
         snapshot: Snapshot,
-        holders: Sequence[str],
+        holders: Sequence[PeerId],
         run_id: RunId,
         destination: Path,
         on_progress: _Progress,
     ) -> None:
-        def fetch(address: str, chunks: Sequence[int]) -> AsyncGenerator[tuple[int, bytes], None]:
-            return self._fetch(address, run_id, snapshot, chunks)
+        def fetch(peer: PeerId, chunks: Sequence[int]) -> AsyncGenerator[tuple[int, bytes], None]:
+            return self._fetch(peer, run_id, snapshot, chunks)
 
         def received(num_bytes: int, done: int) -> None:
             self._on_received(num_bytes)
@@ -143,18 +143,18 @@ class GrpcStateClient:
         on_progress(await download.begin(), snapshot.total_bytes)
         await download.run()
 
-    async def _ask(self, address: str, method: str, request: bytes, timeout_s: float) -> bytes:
-        async with self._channels.lend(address) as channel:
+    async def _ask(self, peer: PeerId, method: str, request: bytes, timeout_s: float) -> bytes:
+        async with self._channels.lend(peer) as channel:
             call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{STATE_SERVICE}/{method}")
             async with _translated(timeout_s):
                 return await call(request)
 
     async def _fetch(
-        self, address: str, run_id: RunId, snapshot: Snapshot, chunks: Sequence[int]
+        self, peer: PeerId, run_id: RunId, snapshot: Snapshot, chunks: Sequence[int]
     ) -> AsyncGenerator[tuple[int, bytes], None]:
         """Chunks of a snapshot from one holder, verified, in the order in which they come."""
         request = state_pb2.FetchRequest(run_id=bytes.fromhex(run_id), snapshot_id=snapshot.snapshot_id, chunks=chunks)
-        async with self._channels.lend(address) as channel:
+        async with self._channels.lend(peer) as channel:
             stream: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(f"/{STATE_SERVICE}/{FETCH}")
             call = stream(request.SerializeToString())
             wanted = set(chunks)

@@ -9,6 +9,7 @@ from pathlib import Path
 from lowcomm_node.adapters.partial_file import PartialFile
 from lowcomm_node.core.chunks import ChunkBoard
 from lowcomm_node.errors import LinkError, RemoteProtocolError
+from lowcomm_node.units import PeerId
 from lowcomm_node.wire.state import Snapshot
 
 __all__ = ["Download"]
@@ -17,7 +18,7 @@ _LANES = 3
 _RETRY_S = 1.0
 _LONGEST_WAIT_S = 60.0
 
-_Fetch = Callable[[str, Sequence[int]], AsyncGenerator[tuple[int, bytes], None]]
+_Fetch = Callable[[PeerId, Sequence[int]], AsyncGenerator[tuple[int, bytes], None]]
 _Failure = LinkError | RemoteProtocolError
 
 
@@ -25,8 +26,8 @@ class Download:
     """Fetches what is missing of ``snapshot`` into ``destination``.
 
     Args:
-        holders: addresses; the first is known to hold the snapshot, the others are asked for a chunk to find out.
-        fetch: verified chunks from one address, as they come.
+        holders: peers; the first is known to hold the snapshot, the others are asked for a chunk to find out.
+        fetch: verified chunks from one of them, as they come.
         on_chunk: told the bytes of each chunk, and those done in all.
 
     When all holders are gone, the download waits for them as long as it has taken so far, at most a minute: a donor that
@@ -37,7 +38,7 @@ class Download:
         self,
         *,
         snapshot: Snapshot,
-        holders: Sequence[str],
+        holders: Sequence[PeerId],
         destination: Path,
         fetch: _Fetch,
         on_chunk: Callable[[int, int], None],
@@ -84,10 +85,10 @@ class Download:
                 await asyncio.sleep(_RETRY_S)
             await asyncio.to_thread(file.finish)
 
-    async def _ask_all(self, file: PartialFile) -> dict[str, _Failure]:
+    async def _ask_all(self, file: PartialFile) -> dict[PeerId, _Failure]:
         """Fetch from every holder until all is there or each has failed; returns how, nothing when all is there."""
         waiting = deque(self._holders)
-        failures: dict[str, _Failure] = {}
+        failures: dict[PeerId, _Failure] = {}
         lanes = {
             asyncio.create_task(self._drain(file, waiting, failures), name=f"download {number}")
             for number in range(min(_LANES, len(waiting)))
@@ -104,35 +105,35 @@ class Download:
             await asyncio.gather(*lanes, return_exceptions=True)
         return {} if self._board.is_complete else failures
 
-    async def _drain(self, file: PartialFile, waiting: deque[str], failures: dict[str, _Failure]) -> None:
+    async def _drain(self, file: PartialFile, waiting: deque[PeerId], failures: dict[PeerId, _Failure]) -> None:
         """One lane: fetch from a holder until it fails, then from the next."""
         while waiting and not self._board.is_complete:
-            address = waiting.popleft()
+            holder = waiting.popleft()
             try:
-                await self._fetch_from(address, file)
+                await self._fetch_from(holder, file)
             except (LinkError, RemoteProtocolError) as error:
-                failures[address] = error
+                failures[holder] = error
             finally:
-                self._board.give_back(address)
+                self._board.give_back(holder)
                 self._tell()
 
-    async def _fetch_from(self, address: str, file: PartialFile) -> None:
+    async def _fetch_from(self, holder: PeerId, file: PartialFile) -> None:
         """Until everything has arrived, from whomever."""
         while not self._board.is_complete:
-            window = self._board.take(address, most=None if address in self._proven else 1)
+            window = self._board.take(holder, most=None if holder in self._proven else 1)
             if not window:
                 await self._changed.wait()
                 continue
-            async with aclosing(self._fetch(address, window)) as chunks:
+            async with aclosing(self._fetch(holder, window)) as chunks:
                 async for index, data in chunks:
-                    if self._board.is_wanted(address, index):
+                    if self._board.is_wanted(holder, index):
                         await asyncio.to_thread(file.write, index, data)
-                        self._arrived(address, index, len(data))
-                    if not self._board.has_window(address):  # it has delivered all, or another has taken over the rest
+                        self._arrived(holder, index, len(data))
+                    if not self._board.has_window(holder):  # it has delivered all, or another has taken over the rest
                         break
 
-    def _arrived(self, address: str, index: int, num_bytes: int) -> None:
-        self._proven.add(address)
+    def _arrived(self, holder: PeerId, index: int, num_bytes: int) -> None:
+        self._proven.add(holder)
         self._last_at = self._loop.time()
         if self._board.arrived(index):
             self._done_bytes += num_bytes

@@ -90,11 +90,10 @@ class DropMeeting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenLink:
-    """Link: dial a partner for this meeting and send its first message."""
+    """Link: connect to a partner for this meeting and send its first message."""
 
     meeting_id: MeetingId
     peer: PeerId
-    grpc_address: str
     message: Message
 
 

@@ -43,7 +43,6 @@ class Initiated:
     """Of the wait that the meeting is in."""
     phase: Phase = Phase.ENCODING
     peer: PeerId = PeerId("")
-    grpc_address: str = ""
     tried: set[PeerId] = field(default_factory=set)
     attempts: int = 0
     encoded: OfferEncoded | None = None

@@ -280,7 +280,7 @@ class InitiatingEnd:
             member = self._partners.choose(now, frozenset(meeting.tried))
         if member is None:
             return self._give_up(meeting, reason, now)
-        meeting.peer, meeting.grpc_address, meeting.attempts = member.peer, member.grpc_address, 0
+        meeting.peer, meeting.attempts = member.peer, 0
         meeting.tried.add(member.peer)
         return self._offer(meeting, now)
 
@@ -327,9 +327,7 @@ class InitiatingEnd:
         return []
 
     def _open(self, meeting: Initiated, message: Offer | Close | Confirm) -> OpenLink:
-        return OpenLink(
-            meeting_id=meeting.meeting_id, peer=meeting.peer, grpc_address=meeting.grpc_address, message=message
-        )
+        return OpenLink(meeting_id=meeting.meeting_id, peer=meeting.peer, message=message)
 
     def _give_up(self, meeting: Initiated, reason: str, now: float) -> list[Command]:
         commands: list[Command] = [

@@ -118,7 +118,7 @@ class Donors:
 
     async def _ask(self, member: Member) -> None:
         try:
-            self._fingerprints[member.peer] = await self._client.fingerprint(member.grpc_address, self._rules.run_id)
+            self._fingerprints[member.peer] = await self._client.fingerprint(member.peer, self._rules.run_id)
         except (LinkError, RemoteProtocolError) as error:
             self._log.debug("no_fingerprint", peer=member.peer, detail=str(error))
 
@@ -129,7 +129,7 @@ class Donors:
             self._refuse(donor, misfit.fault, misfit.detail)
             return None
         rules = self._rules
-        holders = [donor.grpc_address, *(member.grpc_address for member in self._members if member.peer != donor.peer)]
+        holders = [donor.peer, *(member.peer for member in self._members if member.peer != donor.peer)]
         try:
             await self._client.download(holders, rules.run_id, rules.file, rules.max_bytes, self._shown(donor))
         except (LinkError, RemoteProtocolError, StoreError) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lowcomm_node import PROTOCOL_VERSION
+from lowcomm_node.adapters.contacts import Contacts
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
 from lowcomm_node.adapters.grpc_link import GrpcLink
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
@@ -78,7 +79,8 @@ class Network:
         )
         self._directory: Directory = self._dht
         self._identity = identity
-        self._channels = ChannelCache()
+        self._contacts = Contacts()
+        self._channels = ChannelCache(self._contacts)
         self._server: GrpcServer | None = None
         self._link: GrpcLink | None = None
         self._shelf = SnapshotShelf(state_dir / "snapshots")
@@ -123,6 +125,7 @@ class Network:
     async def hello(self) -> Welcome:
         """Ask the given peers for their run. Raises NoPeerError, DirectoryError."""
         self._welcome = await self._patiently(lambda: self._directory.hello(None))
+        self._contacts.learn(self._welcome.member)
         return self._welcome
 
     async def open(
@@ -178,7 +181,9 @@ class Network:
 
     def verify(self, signed_record: bytes) -> Member:
         """Check a record that came in an offer. Raises RemoteProtocolError."""
-        return self._directory.verify(signed_record)
+        member = self._directory.verify(signed_record)
+        self._contacts.learn(member)
+        return member
 
     @property
     def record(self) -> bytes:
@@ -191,7 +196,10 @@ class Network:
 
     async def members(self) -> tuple[Member, ...]:
         """A sample of live members; none when the DHT does not answer this time."""
-        return await self._counted("get", self._directory.members) or ()
+        members = await self._counted("get", self._directory.members) or ()
+        for member in members:
+            self._contacts.learn(member)
+        return members
 
     async def donors(self) -> tuple[Member, ...]:
         """Who might give its state: the sample, and the peer that told us of the run."""

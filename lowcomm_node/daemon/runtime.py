@@ -138,7 +138,7 @@ class Runtime:
         link = self._link
         match command:
             case OpenLink() if link is not None:
-                link.open(command.meeting_id, command.grpc_address, command.message)
+                link.open(command.meeting_id, command.peer, command.message)
             case Send() if link is not None:
                 link.send(command.meeting_id, command.message)
             case CloseLink() if link is not None:

@@ -260,7 +260,7 @@ class VirtualSwarm(VirtualClock, Generic[T]):
     def _execute(self, node: Node[T], command: Command) -> None:
         match command:
             case OpenLink():
-                link = VirtualLink(command.meeting_id, node.name, PeerId(command.grpc_address))
+                link = VirtualLink(command.meeting_id, node.name, command.peer)
                 self._links[link] = None
                 node.links[command.meeting_id] = link
                 impossible_s = self.conditions.dial(link.dialler, link.answerer, self.now)

@@ -8,8 +8,10 @@ from typing import Any
 import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from lowcomm_node.adapters.contacts import Contacts
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
 from lowcomm_node.adapters.grpc_link import GrpcLink
+from lowcomm_node.core.events import Member
 from lowcomm_node.core.messages import Message
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import Codec, MeetingId, PeerId, RunId, Stream
@@ -22,6 +24,11 @@ RUN = RunId("ab" * 32)
 def some_peer(number: int) -> PeerId:
     """A peer id that is the same in every run of the tests."""
     return peer_id_of_key(Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32).public_key().public_bytes_raw())
+
+
+def at(peer: PeerId, address: str) -> Member:
+    """A record that says where a peer is."""
+    return Member(peer=peer, grpc_address=address, progress_steps=0.0, has_state=True, expires_at=1e10)
 
 
 def run(scenario: Coroutine[Any, Any, None], *, timeout_s: float = 30.0) -> None:
@@ -47,7 +54,8 @@ class LinkNode:
         self.bytes: dict[tuple[str, Stream, Codec], int] = {}
         self.overhead: dict[str, int] = {"sent": 0, "received": 0}
         self.answer: Callable[[Message], None] = lambda message: None
-        self.channels = ChannelCache(connect_timeout_s=3.0)
+        self.contacts = Contacts()
+        self.channels = ChannelCache(self.contacts, connect_timeout_s=3.0)
         limits = MeetingLimits(run_id=RUN, peer_id=peer, protocol_version=1, max_payload_bytes=16 << 20, max_tensors=4)
         self.link = GrpcLink(
             sink=self,
@@ -94,6 +102,9 @@ async def link_nodes(count: int, **options: object) -> AsyncIterator[list[LinkNo
     try:
         for node in nodes:
             await node.start()
+        for node in nodes:
+            for other in nodes:
+                node.contacts.learn(at(other.peer, other.address))
         yield nodes
     finally:
         for node in nodes:

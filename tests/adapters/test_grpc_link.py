@@ -24,7 +24,7 @@ from lowcomm_node.core.messages import (
 from lowcomm_node.errors import LinkError, RefusalReason
 from lowcomm_node.units import Codec, Dtype, MeetingId, PeerId, RunId, Stream
 from lowcomm_node.wire.frames import decode_frame, to_frames
-from tests.adapters.nodes import RUN, LinkNode, link_nodes, run, some_peer
+from tests.adapters.nodes import RUN, LinkNode, at, link_nodes, run, some_peer
 
 PLANS = (
     StreamPlan(stream=Stream.PARAMS, codec=Codec.AB, dtype=Dtype.BF16, ranks=(2, -1, 0)),
@@ -65,7 +65,7 @@ def test_a_whole_meeting_crosses_in_both_directions(meeting_id: MeetingId) -> No
             answer = Answer(meeting_id=meeting_id, parts=(b"a" * 70_000, b"b"), progress_steps=8.0)
             close = Close(meeting_id=meeting_id, parts=(b"c" * 600_000, b""))
 
-            ann.link.open(meeting_id, bob.address, sent)
+            ann.link.open(meeting_id, bob.peer, sent)
             assert await bob.messages.get() == sent
             bob.link.send(meeting_id, answer)
             assert await ann.messages.get() == answer
@@ -96,7 +96,7 @@ def test_eight_mebibytes_arrive_whole(meeting_id: MeetingId) -> None:
     async def scenario() -> None:
         async with link_nodes(2) as (ann, bob):
             payload = bytes(range(256)) * (8 << 12)
-            ann.link.open(meeting_id, bob.address, offer(meeting_id, ann.peer, bob.peer, (payload, b"")))
+            ann.link.open(meeting_id, bob.peer, offer(meeting_id, ann.peer, bob.peer, (payload, b"")))
             received = await bob.messages.get()
             assert isinstance(received, Offer)
             assert received.parts == (payload, b"")
@@ -110,9 +110,9 @@ def test_a_retry_replaces_the_older_connection(meeting_id: MeetingId) -> None:
     async def scenario() -> None:
         async with link_nodes(2) as (ann, bob):
             first = offer(meeting_id, ann.peer, bob.peer, (b"1", b""))
-            ann.link.open(meeting_id, bob.address, first)
+            ann.link.open(meeting_id, bob.peer, first)
             await bob.messages.get()
-            ann.link.open(meeting_id, bob.address, Close(meeting_id=meeting_id, parts=(b"2", b"")))
+            ann.link.open(meeting_id, bob.peer, Close(meeting_id=meeting_id, parts=(b"2", b"")))
             assert isinstance(await bob.messages.get(), Close)
             bob.link.send(meeting_id, Verdict(meeting_id=meeting_id, applied=False, reason=RefusalReason.EXPIRED))
             verdict = await ann.messages.get()
@@ -134,10 +134,10 @@ def test_busy_ends_the_stream_and_another_partner_is_asked_under_the_same_id(mee
                 bob.link.close(meeting_id)
 
             bob.answer = say_busy
-            ann.link.open(meeting_id, bob.address, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
+            ann.link.open(meeting_id, bob.peer, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
             assert await ann.messages.get() == Busy(meeting_id=meeting_id)
             ann.link.close(meeting_id)
-            ann.link.open(meeting_id, eve.address, offer(meeting_id, ann.peer, eve.peer, (b"1", b"")))
+            ann.link.open(meeting_id, eve.peer, offer(meeting_id, ann.peer, eve.peer, (b"1", b"")))
             await eve.messages.get()
             eve.link.send(meeting_id, Answer(meeting_id=meeting_id, parts=(b"2", b""), progress_steps=0.0))
             assert isinstance(await ann.messages.get(), Answer)
@@ -153,9 +153,9 @@ def test_a_full_house_says_busy(meeting_id: MeetingId) -> None:
     async def scenario() -> None:
         async with link_nodes(2, max_incoming=1) as (ann, bob):
             other = MeetingId("ff" * 16)
-            ann.link.open(meeting_id, bob.address, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
+            ann.link.open(meeting_id, bob.peer, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
             await bob.messages.get()
-            ann.link.open(other, bob.address, offer(other, ann.peer, bob.peer, (b"1", b"")))
+            ann.link.open(other, bob.peer, offer(other, ann.peer, bob.peer, (b"1", b"")))
             assert await ann.messages.get() == Busy(meeting_id=other)
             assert bob.messages.empty()
 
@@ -179,7 +179,7 @@ def test_an_offer_that_cannot_be_taken_is_refused_by_name(
     async def scenario() -> None:
         async with link_nodes(2) as (ann, bob):
             bad = replace(offer(meeting_id, ann.peer, bob.peer, (b"1", b"")), **change)
-            ann.link.open(meeting_id, bob.address, bad)
+            ann.link.open(meeting_id, bob.peer, bad)
             assert await ann.messages.get() == Refusal(meeting_id=meeting_id, reason=reason)
             assert bob.refused == [reason]
             assert bob.messages.empty()
@@ -209,7 +209,7 @@ def test_garbage_ends_the_stream_and_the_node_lives(meeting_id: MeetingId) -> No
         async with link_nodes(2) as (ann, bob):
             assert await meet_raw(bob, [b"\xff\xff\xff"]) == []
             assert bob.refused == [RefusalReason.MALFORMED]
-            ann.link.open(meeting_id, bob.address, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
+            ann.link.open(meeting_id, bob.peer, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
             assert isinstance(await bob.messages.get(), Offer)
 
     run(scenario())
@@ -222,7 +222,7 @@ def test_a_message_under_way_is_a_sign_of_life_at_both_ends(meeting_id: MeetingI
         async with link_nodes(2) as (ann, bob):
             sent = offer(meeting_id, ann.peer, bob.peer, (b"x" * 5_000_000, b""))
             started_at = asyncio.get_running_loop().time()
-            ann.link.open(meeting_id, bob.address, sent)
+            ann.link.open(meeting_id, bob.peer, sent)
             assert await bob.messages.get() == sent
 
             most = 1 + 4 * (asyncio.get_running_loop().time() - started_at)
@@ -254,7 +254,7 @@ def test_a_stalled_partner_times_out(meeting_id: MeetingId) -> None:
 
     async def scenario() -> None:
         async with link_nodes(2, stall_timeout_s=0.3) as (ann, bob):
-            ann.link.open(meeting_id, bob.address, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
+            ann.link.open(meeting_id, bob.peer, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
             assert await ann.failures.get() == (meeting_id, "timeout")
             assert (await bob.failures.get())[0] == meeting_id
 
@@ -279,9 +279,8 @@ def test_nobody_at_the_address_is_unreachable(meeting_id: MeetingId) -> None:
 
     async def scenario() -> None:
         async with link_nodes(2) as (ann, bob):
-            address = bob.address
             await bob.server.stop(0)
-            ann.link.open(meeting_id, address, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
+            ann.link.open(meeting_id, bob.peer, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
             assert await ann.failures.get() == (meeting_id, "unreachable")
 
     run(scenario())
@@ -292,7 +291,7 @@ def test_a_partner_that_goes_down_disconnects(meeting_id: MeetingId) -> None:
 
     async def scenario() -> None:
         async with link_nodes(2) as (ann, bob):
-            ann.link.open(meeting_id, bob.address, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
+            ann.link.open(meeting_id, bob.peer, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
             await bob.messages.get()
             await bob.server.stop(0)
             assert await ann.failures.get() == (meeting_id, "disconnect")
@@ -305,7 +304,7 @@ def test_an_initiator_that_gives_up_disconnects(meeting_id: MeetingId) -> None:
 
     async def scenario() -> None:
         async with link_nodes(2) as (ann, bob):
-            ann.link.open(meeting_id, bob.address, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
+            ann.link.open(meeting_id, bob.peer, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
             await bob.messages.get()
             ann.link.close(meeting_id)
             assert await bob.failures.get() == (meeting_id, "disconnect")
@@ -333,17 +332,37 @@ def test_what_a_left_partner_still_says_is_not_heard(meeting_id: MeetingId) -> N
 
     async def scenario() -> None:
         async with link_nodes(3) as (ann, bob, eve):
-            ann.link.open(meeting_id, bob.address, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
+            ann.link.open(meeting_id, bob.peer, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
             await bob.messages.get()
             bob.link.send(meeting_id, Busy(meeting_id=meeting_id))
             assert isinstance(await ann.messages.get(), Busy)
             ann.link.close(meeting_id)
-            ann.link.open(meeting_id, eve.address, offer(meeting_id, ann.peer, eve.peer, (b"1", b"")))
+            ann.link.open(meeting_id, eve.peer, offer(meeting_id, ann.peer, eve.peer, (b"1", b"")))
             bob.link.send(meeting_id, Answer(meeting_id=meeting_id, parts=(b"bob", b""), progress_steps=0.0))
             await eve.messages.get()
             eve.link.send(meeting_id, Answer(meeting_id=meeting_id, parts=(b"eve", b""), progress_steps=0.0))
             answer = await ann.messages.get()
             assert isinstance(answer, Answer)
             assert answer.parts == (b"eve", b"")
+
+    run(scenario())
+
+
+def test_a_partner_that_has_moved_is_found_again(meeting_id: MeetingId) -> None:
+    """A retry goes to the address of the newest record, whatever channel there was before."""
+
+    async def scenario() -> None:
+        async with link_nodes(2) as (ann, bob):
+            ann.link.open(meeting_id, bob.peer, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
+            await bob.messages.get()
+            await bob.server.stop(0)
+            bob.server = GrpcServer(host="127.0.0.1", port=0)
+            await bob.start()
+            ann.contacts.learn(replace(at(bob.peer, bob.address), expires_at=2e10))
+            ann.link.open(meeting_id, bob.peer, offer(meeting_id, ann.peer, bob.peer, (b"2", b"")))
+            again = await bob.messages.get()
+            assert isinstance(again, Offer)
+            assert again.parts == (b"2", b"")
+            assert len(ann.channels) == 1
 
     run(scenario())

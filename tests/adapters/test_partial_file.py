@@ -12,9 +12,11 @@ import pytest
 
 from lowcomm_node.adapters.partial_file import PartialFile, discard, read_begun, write_begun
 from lowcomm_node.errors import StoreError
+from lowcomm_node.units import PeerId
 from lowcomm_node.wire.state import Snapshot
 from tests.adapters.nodes import RUN
 
+HOLDERS = (PeerId("a"), PeerId("b"))
 CHUNKS = (b"a" * 1024, b"b" * 1024, b"c" * 100)
 SNAPSHOT = Snapshot(
     total_bytes=2148,
@@ -27,7 +29,7 @@ SNAPSHOT = Snapshot(
 def begun(folder: Path, *, arrived: tuple[int, ...]) -> Path:
     """A download of SNAPSHOT of which these chunks are there."""
     destination = folder / "state"
-    write_begun(destination, SNAPSHOT, RUN, ("a:1", "b:2"))
+    write_begun(destination, SNAPSHOT, RUN, HOLDERS)
     with PartialFile(destination, SNAPSHOT) as file:
         for index in arrived:
             file.write(index, CHUNKS[index])
@@ -38,7 +40,7 @@ def test_another_life_goes_on_where_this_one_ended(tmp_path: Path) -> None:
     """It knows the snapshot, who held it, and what is missing."""
     destination = begun(tmp_path, arrived=(1,))
 
-    assert read_begun(destination, RUN, 5000) == (SNAPSHOT, ("a:1", "b:2"))
+    assert read_begun(destination, RUN, 5000) == (SNAPSHOT, HOLDERS)
     with PartialFile(destination, SNAPSHOT) as file:
         assert file.missing() == [0, 2]
         file.write(0, CHUNKS[0])

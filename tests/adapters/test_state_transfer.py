@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 
 import grpc
@@ -11,6 +12,7 @@ import grpc.aio
 import pytest
 
 from lowcomm_node.adapters import state_download
+from lowcomm_node.adapters.contacts import Contacts
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
 from lowcomm_node.adapters.partial_file import write_begun
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
@@ -19,16 +21,19 @@ from lowcomm_node.adapters.state_service import StateService
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.pacing import Pacer
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError, StoreError
-from lowcomm_node.units import RunId
+from lowcomm_node.units import PeerId, RunId
 from lowcomm_node.wire.gen.lowcomm.v1 import state_pb2
 from lowcomm_node.wire.state import STATE_CHUNK_BYTES, Snapshot
-from tests.adapters.nodes import RUN, run
+from tests.adapters.nodes import RUN, at, run, some_peer
 
 STATE = bytes(range(256)) * (14 * 1024) + b"end"
 """Three and a half chunks."""
 
 LARGE_STATE = b"".join(bytes([number]) * STATE_CHUNK_BYTES for number in range(20)) + b"end"
 """Twenty-one chunks, each with a content of its own."""
+
+CONTACTS = Contacts()
+_PEERS = map(some_peer, count(1))
 
 PRINT = Fingerprint(progress_steps=12.0, sketch=(0.5, -2.0), norms=(("params", 2.5),))
 
@@ -62,7 +67,7 @@ class Served:
             **options,  # type: ignore[arg-type]
         )
         self.server = GrpcServer(host="127.0.0.1", port=0)
-        self.address = ""
+        self.peer = next(_PEERS)
 
     async def source(self) -> tuple[Path, float]:
         if not await asyncio.to_thread(self.path.exists):
@@ -76,7 +81,7 @@ class Served:
 
     async def start(self) -> None:
         await self.shelf.take_up()
-        self.address = f"127.0.0.1:{await self.server.start([self.service.handler()])}"
+        CONTACTS.learn(at(self.peer, f"127.0.0.1:{await self.server.start([self.service.handler()])}"))
 
     async def stop(self) -> None:
         await self.server.stop(0)
@@ -84,12 +89,12 @@ class Served:
 
 
 @asynccontextmanager
-async def donor(path: Path, progress_steps: float = 12.0) -> AsyncIterator[str]:
-    """A donor's service on loopback; gives its address."""
+async def donor(path: Path, progress_steps: float = 12.0) -> AsyncIterator[PeerId]:
+    """A donor's service on loopback; gives its peer id."""
     served = Served(path, progress_steps)
     try:
         await served.start()
-        yield served.address
+        yield served.peer
     finally:
         await served.stop()
 
@@ -101,7 +106,7 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def joiner(folder: Path, on_received: Callable[[int], None] = lambda _: None) -> AsyncIterator[GrpcStateClient]:
-    channels = ChannelCache(connect_timeout_s=3.0)
+    channels = ChannelCache(CONTACTS, connect_timeout_s=3.0)
     shelf = SnapshotShelf(folder / "joiner")
     try:
         yield GrpcStateClient(
@@ -152,10 +157,12 @@ def chunk(index: int) -> bytes:
 
 
 @asynccontextmanager
-async def false_donor(donor: FalseDonor) -> AsyncIterator[str]:
+async def false_donor(donor: FalseDonor) -> AsyncIterator[PeerId]:
     server = GrpcServer(host="127.0.0.1", port=0)
+    peer = next(_PEERS)
     try:
-        yield f"127.0.0.1:{await server.start([donor])}"
+        CONTACTS.learn(at(peer, f"127.0.0.1:{await server.start([donor])}"))
+        yield peer
     finally:
         await server.stop(0)
 
@@ -166,9 +173,9 @@ def test_a_state_arrives_whole(tmp_path: Path) -> None:
     async def scenario() -> None:
         (tmp_path / "snapshot").write_bytes(STATE)
         shown: list[tuple[int, int]] = []
-        async with donor(tmp_path / "snapshot") as address, joiner(tmp_path) as client:
+        async with donor(tmp_path / "snapshot") as holder, joiner(tmp_path) as client:
             await client.download(
-                [address], RUN, tmp_path / "state", len(STATE), lambda done, total: shown.append((done, total))
+                [holder], RUN, tmp_path / "state", len(STATE), lambda done, total: shown.append((done, total))
             )
         assert (tmp_path / "state").read_bytes() == STATE
         assert shown[0] == (0, len(STATE))
@@ -189,8 +196,8 @@ def test_a_snapshot_that_is_replaced_while_it_is_served_stays_whole(tmp_path: Pa
                 (tmp_path / "snapshot").unlink()
                 (tmp_path / "snapshot").write_bytes(STATE[::-1])
 
-        async with donor(tmp_path / "snapshot") as address, joiner(tmp_path) as client:
-            await client.download([address], RUN, tmp_path / "state", len(STATE), replace)
+        async with donor(tmp_path / "snapshot") as holder, joiner(tmp_path) as client:
+            await client.download([holder], RUN, tmp_path / "state", len(STATE), replace)
         assert (tmp_path / "state").read_bytes() == STATE
 
     run(scenario())
@@ -204,8 +211,8 @@ def test_only_missing_chunks_are_fetched_again(tmp_path: Path) -> None:
         left[5] ^= 1
         (tmp_path / "state.partial").write_bytes(left)
         false = FalseDonor(STATE, [(3, chunk(3)), (0, chunk(0)), (2, chunk(2))])
-        async with false_donor(false) as address, joiner(tmp_path) as client:
-            await client.download([address], RUN, tmp_path / "state", len(STATE), lambda *_: None)
+        async with false_donor(false) as holder, joiner(tmp_path) as client:
+            await client.download([holder], RUN, tmp_path / "state", len(STATE), lambda *_: None)
         assert false.asked == [[0, 2, 3]]
         assert (tmp_path / "state").read_bytes() == STATE
 
@@ -225,9 +232,9 @@ def test_a_false_chunk_is_refused(tmp_path: Path, chunks: list[tuple[int, bytes]
     """Damaged, short, unknown and repeated chunks end the download with the reason; no state file appears."""
 
     async def scenario() -> None:
-        async with false_donor(FalseDonor(STATE, chunks)) as address, joiner(tmp_path) as client:
+        async with false_donor(FalseDonor(STATE, chunks)) as holder, joiner(tmp_path) as client:
             with pytest.raises(RemoteProtocolError) as caught:
-                await client.download([address], RUN, tmp_path / "state", len(STATE), lambda *_: None)
+                await client.download([holder], RUN, tmp_path / "state", len(STATE), lambda *_: None)
             assert caught.value.reason is reason
         assert not (tmp_path / "state").exists()
 
@@ -239,9 +246,9 @@ def test_a_donor_that_stops_in_the_middle_keeps_what_came(tmp_path: Path) -> Non
 
     async def scenario() -> None:
         false = FalseDonor(STATE, [(0, chunk(0)), (1, chunk(1))])
-        async with false_donor(false) as address, joiner(tmp_path) as client:
+        async with false_donor(false) as holder, joiner(tmp_path) as client:
             with pytest.raises((LinkError, RemoteProtocolError)):
-                await client.download([address], RUN, tmp_path / "state", len(STATE), lambda *_: None)
+                await client.download([holder], RUN, tmp_path / "state", len(STATE), lambda *_: None)
         assert false.asked[:2] == [[0, 1, 2, 3], [2, 3]]
         assert (tmp_path / "state.partial").read_bytes()[: 2 * STATE_CHUNK_BYTES] == STATE[: 2 * STATE_CHUNK_BYTES]
 
@@ -270,7 +277,7 @@ def test_a_donor_that_dies_costs_no_chunk_that_has_arrived(tmp_path: Path, share
                 99  # busy, until the first is dead: or it would share the work from the start
             )
             async with joiner(tmp_path, received.append) as client:
-                download = client.download([first.address, second.address], RUN, tmp_path / "state", len(state), show)
+                download = client.download([first.peer, second.peer], RUN, tmp_path / "state", len(state), show)
                 task = asyncio.create_task(download)
                 await is_far_enough.wait()
                 await first.stop()
@@ -296,9 +303,9 @@ def test_holders_share_the_chunks(tmp_path: Path) -> None:
             for served in (*holders, stranger):
                 await served.start()
                 await served.shelf.put(served.path, 1.0)
-            addresses = [holders[0].address, stranger.address, holders[1].address, holders[2].address]
+            peers = [holders[0].peer, stranger.peer, holders[1].peer, holders[2].peer]
             async with joiner(tmp_path, received.append) as client:
-                await client.download(addresses, RUN, tmp_path / "state", len(LARGE_STATE), lambda *_: None)
+                await client.download(peers, RUN, tmp_path / "state", len(LARGE_STATE), lambda *_: None)
         finally:
             for served in (*holders, stranger):
                 await served.stop()
@@ -318,8 +325,8 @@ def test_a_holder_of_false_chunks_is_left_for_the_others(tmp_path: Path) -> None
         served = Served(written(tmp_path / "true", LARGE_STATE))
         try:
             await served.start()
-            async with false_donor(false) as address, joiner(tmp_path) as client:
-                await client.download([served.address, address], RUN, tmp_path / "state", 1 << 30, lambda *_: None)
+            async with false_donor(false) as holder, joiner(tmp_path) as client:
+                await client.download([served.peer, holder], RUN, tmp_path / "state", 1 << 30, lambda *_: None)
         finally:
             await served.stop()
         assert (tmp_path / "state").read_bytes() == LARGE_STATE
@@ -339,7 +346,7 @@ def test_a_donor_that_is_started_again_goes_on(tmp_path: Path) -> None:
             async with joiner(tmp_path, received.append) as client:
                 task = asyncio.create_task(
                     client.download(
-                        [before.address],
+                        [before.peer],
                         RUN,
                         tmp_path / "state",
                         1 << 30,
@@ -355,7 +362,7 @@ def test_a_donor_that_is_started_again_goes_on(tmp_path: Path) -> None:
         try:
             await after.start()
             async with joiner(tmp_path, received.append) as client:
-                await client.download([after.address], RUN, tmp_path / "state", 1 << 30, lambda *_: None)
+                await client.download([after.peer], RUN, tmp_path / "state", 1 << 30, lambda *_: None)
         finally:
             await after.stop()
         assert (tmp_path / "state").read_bytes() == LARGE_STATE
@@ -368,11 +375,11 @@ def test_a_snapshot_that_nobody_holds_any_more_is_given_up_for_another(tmp_path:
     """What was begun is worth nothing then; the donor's new snapshot is."""
 
     async def scenario() -> None:
-        write_begun(tmp_path / "state", describe(LARGE_STATE), RUN, ["127.0.0.1:1"])
+        write_begun(tmp_path / "state", describe(LARGE_STATE), RUN, [PeerId("gone")])
         (tmp_path / "state.partial").write_bytes(LARGE_STATE[: 3 * STATE_CHUNK_BYTES])
         (tmp_path / "snapshot").write_bytes(STATE)
-        async with donor(tmp_path / "snapshot") as address, joiner(tmp_path) as client:
-            await client.download([address], RUN, tmp_path / "state", 1 << 30, lambda *_: None)
+        async with donor(tmp_path / "snapshot") as holder, joiner(tmp_path) as client:
+            await client.download([holder], RUN, tmp_path / "state", 1 << 30, lambda *_: None)
         assert (tmp_path / "state").read_bytes() == STATE
 
     run(scenario())
@@ -389,12 +396,12 @@ def test_what_was_downloaded_is_given_to_the_next_joiner(tmp_path: Path) -> None
             await first.start()
             await joined.start()
             async with joiner(tmp_path / "b") as client:
-                await client.download([first.address], RUN, tmp_path / "state", 1 << 30, lambda *_: None)
+                await client.download([first.peer], RUN, tmp_path / "state", 1 << 30, lambda *_: None)
                 await client.keep(tmp_path / "state", 12.0)
             async with joiner(tmp_path / "c") as client:
-                addresses = [first.address, joined.address]
+                peers = [first.peer, joined.peer]
                 await joined.shelf.put(tmp_path / "state", 12.0)
-                await client.download(addresses, RUN, tmp_path / "second", 1 << 30, lambda *_: None)
+                await client.download(peers, RUN, tmp_path / "second", 1 << 30, lambda *_: None)
         finally:
             await first.stop()
             await joined.stop()
@@ -408,14 +415,14 @@ def test_members_tell_what_their_state_looks_like(tmp_path: Path) -> None:
     """The fingerprint arrives as it was sent; a member without state, or of another run, says so."""
 
     async def scenario() -> None:
-        async with donor(tmp_path / "snapshot") as address, joiner(tmp_path) as client:
+        async with donor(tmp_path / "snapshot") as holder, joiner(tmp_path) as client:
             with pytest.raises(RemoteProtocolError) as caught:
-                await client.fingerprint(address, RUN)
+                await client.fingerprint(holder, RUN)
             assert caught.value.reason is RefusalReason.NOT_READY
             (tmp_path / "snapshot").write_bytes(STATE)
-            assert await client.fingerprint(address, RUN) == PRINT
+            assert await client.fingerprint(holder, RUN) == PRINT
             with pytest.raises(RemoteProtocolError) as caught:
-                await client.fingerprint(address, RunId("cd" * 32))
+                await client.fingerprint(holder, RunId("cd" * 32))
             assert caught.value.reason is RefusalReason.WRONG_RUN
 
     run(scenario())
@@ -426,11 +433,11 @@ def test_a_donor_that_falls_silent_is_given_up(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         async with (
-            false_donor(FalseDonor(STATE, [(0, chunk(0))], then_hang=True)) as address,
+            false_donor(FalseDonor(STATE, [(0, chunk(0))], then_hang=True)) as holder,
             joiner(tmp_path) as client,
         ):
             with pytest.raises(LinkError) as caught:
-                await client.download([address], RUN, tmp_path / "state", len(STATE), lambda *_: None)
+                await client.download([holder], RUN, tmp_path / "state", len(STATE), lambda *_: None)
             assert caught.value.reason == "timeout"
 
     run(scenario())
@@ -440,11 +447,11 @@ def test_a_dead_donor_is_unreachable(tmp_path: Path) -> None:
     """A donor that is gone is reported as unreachable, so that another is tried."""
 
     async def scenario() -> None:
-        async with donor(tmp_path / "snapshot") as address:
+        async with donor(tmp_path / "snapshot") as holder:
             pass
         async with joiner(tmp_path) as client:
             with pytest.raises(LinkError) as caught:
-                await client.download([address], RUN, tmp_path / "state", 100, lambda *_: None)
+                await client.download([holder], RUN, tmp_path / "state", 100, lambda *_: None)
             assert caught.value.reason == "unreachable"
 
     run(scenario())
@@ -466,9 +473,9 @@ def test_what_cannot_be_had_is_refused_by_name(
     async def scenario() -> None:
         if has_snapshot:
             (tmp_path / "snapshot").write_bytes(STATE)
-        async with donor(tmp_path / "snapshot") as address, joiner(tmp_path) as client:
+        async with donor(tmp_path / "snapshot") as holder, joiner(tmp_path) as client:
             with pytest.raises(RemoteProtocolError) as caught:
-                await client.download([address], run_id, tmp_path / "state", max_bytes, lambda *_: None)
+                await client.download([holder], run_id, tmp_path / "state", max_bytes, lambda *_: None)
             assert caught.value.reason is reason
 
     run(scenario())
@@ -479,8 +486,8 @@ def test_a_folder_that_is_gone_is_our_own_fault(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         (tmp_path / "snapshot").write_bytes(STATE)
-        async with donor(tmp_path / "snapshot") as address, joiner(tmp_path) as client:
+        async with donor(tmp_path / "snapshot") as holder, joiner(tmp_path) as client:
             with pytest.raises(StoreError, match=r"state\.partial"):
-                await client.download([address], RUN, tmp_path / "none" / "state", 1 << 30, lambda *_: None)
+                await client.download([holder], RUN, tmp_path / "none" / "state", 1 << 30, lambda *_: None)
 
     run(scenario())

@@ -114,7 +114,7 @@ class _Life:
 
     async def _look_around(self, finder: RunFinder, found: Any) -> None:
         while True:
-            self.known_addresses = tuple(donor.address for donor in self.world.reachable())
+            self.known_addresses = tuple(donor.member().grpc_address for donor in self.world.reachable())
             await finder.remember(found)
             await asyncio.sleep(5.0)
 
@@ -286,8 +286,8 @@ class JoinWorld:
     def reachable(self) -> list[Donor]:
         return [] if self.is_parted else [donor for donor in self.donors if donor.is_up]
 
-    def at(self, address: str) -> Donor | None:
-        return next((donor for donor in self.reachable() if donor.address == address), None)
+    def at(self, peer: PeerId) -> Donor | None:
+        return next((donor for donor in self.reachable() if donor.peer == peer), None)
 
     def damaged(self, answer: bytes) -> bytes:
         """The next description, if it is to be damaged."""

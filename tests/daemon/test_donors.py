@@ -72,11 +72,11 @@ class World:
             raise LinkError("unreachable", donors[0])
         _write(destination, donors[0])
 
-    async def fingerprint(self, address: str, run_id: RunId) -> Fingerprint:
+    async def fingerprint(self, peer: PeerId, run_id: RunId) -> Fingerprint:
         del run_id
-        if address not in self.claims:
-            raise LinkError("timeout", address)
-        return self.claims[address]
+        if peer not in self.claims:
+            raise LinkError("timeout", peer)
+        return self.claims[peer]
 
     async def keep(self, path: Path, progress_steps: float) -> None:
         assert _read(str(path))

@@ -45,8 +45,8 @@ class Client:
         if donors[0] in self.broken:
             raise LinkError("unreachable", donors[0])
 
-    async def fingerprint(self, address: str, run_id: RunId) -> Fingerprint:
-        raise LinkError("timeout", f"{address} {run_id}")
+    async def fingerprint(self, peer: PeerId, run_id: RunId) -> Fingerprint:
+        raise LinkError("timeout", f"{peer} {run_id}")
 
     async def keep(self, path: Path, progress_steps: float) -> None: ...
 

@@ -42,8 +42,8 @@ class World(Protocol):
     def now(self) -> float:
         """Seconds."""
 
-    def at(self, address: str) -> "Donor | None":
-        """Who answers there now."""
+    def at(self, peer: PeerId) -> "Donor | None":
+        """Whether it answers now."""
 
     def step(self, name: str) -> None:
         """Something is about to happen."""
@@ -92,7 +92,7 @@ class Donor:
     def __init__(self, world: World, number: int, folder: Path) -> None:
         self.world = world
         self.number = number
-        self.address = f"donor{number}:1"
+        self.peer = PeerId(f"donor{number}")
         self.folder = folder
         self.is_up = False
         self.is_silent = False
@@ -139,8 +139,8 @@ class Donor:
 
     def member(self) -> Member:
         return Member(
-            peer=PeerId(f"peer{self.number}"),
-            grpc_address=self.address,
+            peer=self.peer,
+            grpc_address=f"{self.peer}:1",
             progress_steps=self.progress_steps,
             has_state=True,
             expires_at=1e12,
@@ -177,17 +177,17 @@ class Wire:
         self.world = world
 
     @asynccontextmanager
-    async def lend(self, address: str) -> AsyncIterator[Any]:
+    async def lend(self, peer: PeerId) -> AsyncIterator[Any]:
         await asyncio.sleep(LATENCY_S)
-        if self.world.at(address) is None:
-            raise LinkError("unreachable", address)
-        yield _Channel(self.world, address)
+        if self.world.at(peer) is None:
+            raise LinkError("unreachable", peer)
+        yield _Channel(self.world, peer)
 
 
 class _Channel:
-    def __init__(self, world: World, address: str) -> None:
+    def __init__(self, world: World, peer: PeerId) -> None:
         self._world = world
-        self._address = address
+        self._peer = peer
 
     def unary_unary(self, method: str) -> Callable[[bytes], Coroutine[Any, Any, bytes]]:
         name = method.rpartition("/")[2]
@@ -214,9 +214,9 @@ class _Channel:
 
     async def _arrive(self, what: str) -> Donor:
         """A message is under way; the other end, once it is there."""
-        self._world.step(f"{what} {self._address}")
+        self._world.step(f"{what} {self._peer}")
         await asyncio.sleep(LATENCY_S)
-        donor = self._world.at(self._address)
+        donor = self._world.at(self._peer)
         if donor is None:
             raise _failed(grpc.StatusCode.UNAVAILABLE, "connection reset")
         while donor.is_silent:  # noqa: ASYNC110 - until it speaks again, or nobody waits any more

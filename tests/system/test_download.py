@@ -7,14 +7,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from lowcomm_node.adapters.contacts import Contacts
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
+from lowcomm_node.units import PeerId
 from lowcomm_node.wire.state import STATE_CHUNK_BYTES
+from tests.adapters.nodes import at, some_peer
 from tests.system.donor_process import RUN
 from tests.system.real_nodes import TINY_MANIFEST, RealNode
 
@@ -22,6 +26,9 @@ pytestmark = pytest.mark.system
 
 _NUM_CHUNKS = 20
 _RATE = 20e6
+
+CONTACTS = Contacts()
+_PEERS = map(some_peer, count(1))
 
 
 class Donor:
@@ -37,7 +44,8 @@ class Donor:
         )
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())
-        self.address = f"127.0.0.1:{self.port}"
+        self.peer = next(_PEERS)
+        CONTACTS.learn(at(self.peer, f"127.0.0.1:{self.port}"))
 
     def kill(self) -> None:
         self.process.kill()
@@ -56,10 +64,10 @@ def donors(*started: Donor) -> Iterator[tuple[Donor, ...]]:
 
 
 async def download(
-    folder: Path, addresses: list[str], received: list[int], *, until: float, then: asyncio.Event
+    folder: Path, holders: list[PeerId], received: list[int], *, until: float, then: asyncio.Event
 ) -> None:
     """Download to the end; ``then`` is set when the share ``until`` is there."""
-    channels = ChannelCache(connect_timeout_s=3.0)
+    channels = ChannelCache(CONTACTS, connect_timeout_s=3.0)
     shelf = SnapshotShelf(folder / "joiner")
     client = GrpcStateClient(channels=channels, protocol_version=1, shelf=shelf, on_received=received.append)
 
@@ -68,7 +76,7 @@ async def download(
             then.set()
 
     try:
-        await client.download(addresses, RUN, folder / "state", 1 << 30, show)
+        await client.download(holders, RUN, folder / "state", 1 << 30, show)
     finally:
         await channels.close()
         shelf.close()
@@ -83,9 +91,7 @@ def test_a_killed_donor_costs_no_chunk_that_had_arrived(tmp_path: Path, share: f
 
         async def scenario() -> None:
             then = asyncio.Event()
-            task = asyncio.create_task(
-                download(tmp_path, [first.address, second.address], received, until=share, then=then)
-            )
+            task = asyncio.create_task(download(tmp_path, [first.peer, second.peer], received, until=share, then=then))
             await then.wait()
             await asyncio.to_thread(first.kill)
             async with asyncio.timeout(60):
@@ -104,7 +110,7 @@ def test_a_donor_that_is_killed_and_started_again_goes_on(tmp_path: Path) -> Non
 
         async def scenario() -> int:
             then = asyncio.Event()
-            task = asyncio.create_task(download(tmp_path, [first.address], received, until=0.5, then=then))
+            task = asyncio.create_task(download(tmp_path, [first.peer], received, until=0.5, then=then))
             await then.wait()
             await asyncio.to_thread(first.kill)
             await asyncio.gather(task, return_exceptions=True)
@@ -113,7 +119,7 @@ def test_a_donor_that_is_killed_and_started_again_goes_on(tmp_path: Path) -> Non
         before = asyncio.run(scenario())
     assert before < _NUM_CHUNKS
     with donors(Donor(tmp_path / "a", b"another state", port=first.port)) as (again,):
-        asyncio.run(download(tmp_path, [again.address], received, until=2.0, then=asyncio.Event()))
+        asyncio.run(download(tmp_path, [again.peer], received, until=2.0, then=asyncio.Event()))
     assert (tmp_path / "state").read_bytes() == state
     assert len(received) == _NUM_CHUNKS
 

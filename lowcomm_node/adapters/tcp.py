@@ -6,11 +6,12 @@ Loss-based congestion control takes 1% of random loss for a full line (measured 
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["congestion_control", "tune_connections"]
+__all__ = ["congestion_control", "resent_share", "tune_connections"]
 
 _WANTED = "bbr"
 _AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
@@ -22,6 +23,10 @@ _KEEPALIVE = (
     (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
     (socket.IPPROTO_TCP, "TCP_KEEPCNT", 6),
 )
+_TCP_INFO_BYTES = 144
+_TOTAL_RETRANS = slice(100, 104)
+_SEGS_OUT = slice(136, 140)
+"""Of Linux's struct tcp_info, which only ever grows at its end."""
 
 
 def congestion_control() -> str:
@@ -49,6 +54,19 @@ def tune_connections() -> int:
             for level, option, value in _KEEPALIVE:
                 connection.setsockopt(level, getattr(socket, option), value)
     return num_tuned
+
+
+def resent_share(port: int) -> float | None:
+    """Share of segments that were sent again, on this process's connections to this port; None when there is none."""
+    sent = again = 0
+    for connection in _tcp_sockets():
+        with suppress(OSError):
+            if connection.getpeername()[1] == port:
+                info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+                if len(info) == _TCP_INFO_BYTES:
+                    again += int.from_bytes(info[_TOTAL_RETRANS], sys.byteorder)
+                    sent += int.from_bytes(info[_SEGS_OUT], sys.byteorder)
+    return again / sent if sent else None
 
 
 def _congestion_of(connection: socket.socket) -> str:

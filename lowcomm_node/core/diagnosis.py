@@ -83,6 +83,8 @@ class Facts:
     nat: str | None = None
     """none, behind a NAT, carrier-grade: as told by the address peers see."""
     relay_error: str | None = None
+    line_error: str | None = None
+    """Why the line to a peer could not be measured."""
     rtt_s: float | None = None
     up_bytes_per_s: float | None = None
     down_bytes_per_s: float | None = None
@@ -352,6 +354,12 @@ _CHECKS: dict[str, Callable[[Facts], _Found | None]] = {
         Level.WARN,
         "give more --peers that are reachable: pairs that are both behind NAT need one to find each other",
         "a relay helps to find other nodes behind NAT",
+    ),
+    "line": lambda facts: _said(
+        facts.line_error,
+        Level.WARN,
+        "try again in a minute: a peer lets itself be measured a few times a minute",
+        "the line to a peer was measured",
     ),
     "rtt": _rtt,
     "rates": _rates,

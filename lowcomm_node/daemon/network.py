@@ -13,6 +13,7 @@ from lowcomm_node.adapters.grpc_link import GrpcLink
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.line import Line
+from lowcomm_node.adapters.probe import ProbeService
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
 from lowcomm_node.adapters.state_service import StateService
@@ -169,7 +170,8 @@ class Network:
             is_meeting=is_meeting,
             on_sent=lambda num_bytes: self._recorder.metrics.state_moved("sent", num_bytes),
         )
-        port = await self._server.start([self._link.handler(), states.handler()])
+        handlers = [self._link.handler(), states.handler(), ProbeService(self._line).handler()]
+        port = await self._server.start(handlers)
         host = self._settings.announce_host or self._settings.host
         self._dht.grpc_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         await self._directory.serve_hello(run, canonical)

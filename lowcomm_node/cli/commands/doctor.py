@@ -57,8 +57,10 @@ async def _facts(args: argparse.Namespace) -> "Facts":
     from lowcomm_node.daemon.doctor.machine import look_at_machine, look_at_trainer
     from lowcomm_node.daemon.doctor.peers import Wanted, ask_peers, look_up_names
     from lowcomm_node.settings.canonical import manifest_from_canonical
+    from lowcomm_node.telemetry.logs import configure
     from lowcomm_node.wire.limits import MAX_MANIFEST_BYTES
 
+    configure("error", "auto")
     try:
         settings, _ = settings_from(args)
     except ConfigError as error:

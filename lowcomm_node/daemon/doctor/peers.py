@@ -1,25 +1,34 @@
 """What can be found out by asking peers: names, seeds, run, protocol, clock. A p2pd of its own runs for the time it takes."""
 
 import asyncio
+import ipaddress
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
+
 from lowcomm_node import PROTOCOL_VERSION
+from lowcomm_node.adapters.contacts import Contacts
+from lowcomm_node.adapters.grpc_endpoints import ChannelCache
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
 from lowcomm_node.adapters.identity import load_or_create
+from lowcomm_node.adapters.probe import measure_line
+from lowcomm_node.adapters.tcp import resent_share
 from lowcomm_node.core.diagnosis import Facts, Seed
-from lowcomm_node.errors import DirectoryError, LowcommError, NoPeerError, RefusalReason, RemoteProtocolError
+from lowcomm_node.errors import DirectoryError, LinkError, LowcommError, NoPeerError, RefusalReason, RemoteProtocolError
 from lowcomm_node.ports import Welcome
 from lowcomm_node.settings.node import NetworkSettings
 
-__all__ = ["Wanted", "ask_peers", "look_up_names"]
+__all__ = ["Wanted", "ask_peers", "look_up_names", "nat_of"]
 
+_CARRIER_GRADE = ipaddress.ip_network("100.64.0.0/10")
+"""RFC 6598: the space that providers number their customers in, behind their own NAT."""
 _NAMED = ("dns", "dns4", "dns6", "dnsaddr")
 
 
@@ -105,5 +114,45 @@ async def _ask_all(facts: Facts, directory: HivemindDirectory, wanted: Wanted) -
             run_error=None if protocol_error and not usable else ("" if usable else run_error),
         )
     if usable is not None:
-        facts = replace(facts, clock_offset_s=usable.clock_offset_s)
+        facts = await _measure(replace(facts, clock_offset_s=usable.clock_offset_s), usable)
     return facts, usable
+
+
+async def _measure(facts: Facts, welcome: Welcome) -> Facts:
+    """The line to the peer that told of the run. What it does not let us measure is left open."""
+    contacts = Contacts()
+    contacts.learn(welcome.member)
+    channels = ChannelCache(contacts)
+    try:
+        measured = await measure_line(channels, welcome.member.peer)
+        loss = resent_share(int(welcome.member.grpc_address.rpartition(":")[2] or 0))
+    except LinkError as error:
+        return replace(facts, line_error=error.detail)
+    finally:
+        await channels.close()
+    return replace(
+        facts,
+        line_error="",
+        rtt_s=measured.rtt_s,
+        up_bytes_per_s=measured.up_bytes_per_s,
+        down_bytes_per_s=measured.down_bytes_per_s,
+        loss=loss,
+        nat=nat_of(measured.seen_as, _own_addresses()),
+    )
+
+
+def nat_of(seen_as: str, own: Collection[str]) -> str:
+    """What stands between this machine and its peers, by the address they see and those it has."""
+    if seen_as in own:
+        return "none"
+    with suppress(ValueError):
+        if any(ipaddress.ip_address(address) in _CARRIER_GRADE for address in (seen_as, *own) if "." in address):
+            return "carrier-grade"
+    return "behind"
+
+
+def _own_addresses() -> frozenset[str]:
+    found = (address for interface in psutil.net_if_addrs().values() for address in interface)
+    return frozenset(
+        entry.address.partition("%")[0] for entry in found if entry.family in (socket.AF_INET, socket.AF_INET6)
+    )

@@ -196,9 +196,11 @@ def _address(facts: Facts) -> _Found | None:
 def _dns(facts: Facts) -> _Found | None:
     if facts.unresolved is None:
         return None
-    if facts.unresolved:
-        return _fail("; ".join(facts.unresolved), "check the name and this machine's DNS, or give the address itself")
-    return _ok("all names have addresses")
+    if not facts.unresolved:
+        return _ok("all names have addresses")
+    is_enough = any(not seed.outcome for seed in facts.seeds or ())
+    cure = "check the name and this machine's DNS, or give the address itself"
+    return (Level.WARN if is_enough else Level.FAIL), "; ".join(facts.unresolved), cure
 
 
 def _seeds(facts: Facts) -> _Found | None:

@@ -58,7 +58,7 @@ _ILL: dict[str, tuple[Level, dict[str, Any]]] = {
     "gpu": (Level.FAIL, {"gpu_error": "cuda:0 cannot be used: driver too old"}),
     "memory": (Level.FAIL, {"memory_bytes": 25 << 30}),
     "congestion": (Level.WARN, {"congestion_control": "cubic"}),
-    "dns": (Level.FAIL, {"unresolved": ("seed.example: name or service not known",)}),
+    "dns": (Level.FAIL, {"unresolved": ("seed.example: name or service not known",), "seeds": None}),
     "seeds": (Level.FAIL, {"seeds": (Seed(address=_SEED, outcome="connection refused"),)}),
     "protocol": (Level.FAIL, {"protocol_error": "it speaks protocol 9, this node speaks 1"}),
     "run": (Level.FAIL, {"run_error": "it is in run ffff, not in 0123"}),
@@ -102,6 +102,7 @@ def test_each_fact_makes_exactly_its_check_fail(code: str) -> None:
         ("open-files", {"open_files": 512}),
         ("memory", {"memory_bytes": 22 << 30}),
         ("clock", {"clock_offset_s": 1.0}),
+        ("dns", {"unresolved": ("seed.example: name or service not known",)}),
         ("seeds", {"seeds": (Seed(address=_SEED), Seed(address=_SEED, outcome="refused"))}),
     ],
 )

@@ -29,6 +29,8 @@ _DOWNLOADS = 2
 _LEAST_BYTES = 64 << 20
 _OPTIMIZER_BYTES_PER_PARAMETER = 32
 """As above, with the gradient and the copy that a checkpoint is written from."""
+_PROCESS_BYTES = 400 << 20
+"""torch itself, on a processor; on a GPU its context takes about as much."""
 _ACTIVATIONS_PER_LAYER = 34
 """Numbers per token and width that a layer keeps for its backward pass: its matrices' inputs, q, k, v, gates; rounded up."""
 
@@ -189,4 +191,4 @@ def _memory_bytes(manifest: Manifest, micro_batches: int) -> int:
     tokens = manifest.training.batch_size * model.context_length // micro_batches
     activations = model.num_layers * tokens * model.d_model * _ACTIVATIONS_PER_LAYER
     logits = 2 * tokens * model.vocab_size
-    return manifest.model.num_parameters * _OPTIMIZER_BYTES_PER_PARAMETER + 4 * (activations + logits)
+    return _PROCESS_BYTES + manifest.model.num_parameters * _OPTIMIZER_BYTES_PER_PARAMETER + 4 * (activations + logits)

@@ -7,6 +7,7 @@ import atheris
 
 with atheris.instrument_imports(include=["lowcomm_node.algo"]):
     from lowcomm_node.algo import exchange, moments
+    from lowcomm_node.algo.sizes import part_bytes
 
 import torch
 
@@ -38,7 +39,7 @@ def payload(data: bytes) -> None:
             moments.encode_answer(_TENSORS, plan, _fit(body, sizes.offer))
             moments.finish(_shapes(), plan, moments.encode_offer(_TENSORS, plan), _fit(body, sizes.answer))
             return
-        sizes = exchange.part_bytes(_shapes(), plan)
+        sizes = part_bytes(_shapes(), plan)
         offer = _fit(body, sizes.offer)
         answer, half = exchange.encode_answer(_TENSORS, plan, seed, offer)
         exchange.encode_close(_TENSORS, plan, seed, offer, _fit(body[::-1], len(answer)))

@@ -188,7 +188,7 @@ class HivemindDirectory:
         offset_s = 0.0
         for address in self._initial_peers:
             try:
-                welcome = await self._ask(address, run_id)
+                welcome = await self.ask(address, run_id)
             except (DirectoryError, RemoteProtocolError) as error:
                 outcomes[address] = str(error)
                 continue
@@ -197,6 +197,28 @@ class HivemindDirectory:
             offset_s = welcome.clock_offset_s
             outcomes[address] = f"its clock is {offset_s:+.1f} s from ours"
         raise wrong_clock(offset_s) if offset_s else no_peer(outcomes)
+
+    async def ask(self, address: str, run_id: RunId | None) -> Welcome:
+        """Ask the peer at one address, whatever its clock says. Raises DirectoryError, RemoteProtocolError."""
+        if str(split_address(address)[0]) == self.peer_id:
+            raise DirectoryError("this is our own address")
+        request = records_pb2.HelloRequest(
+            protocol_version=self._versions.newest,
+            run_id=bytes.fromhex(run_id) if run_id else b"",
+            min_protocol_version=self._versions.oldest,
+        )
+        session = self._live
+        asked_at = time.time()
+        response = await session.hello(address, request)
+        welcome = read_welcome(
+            response,
+            run_id=run_id,
+            versions=self._versions,
+            between=(asked_at, time.time()),
+        )
+        if not session.num_neighbours:
+            await session.reconnect([address])
+        return welcome
 
     async def serve_hello(self, run_id: RunId, manifest: bytes, protocol_version: int) -> None:
         """Be in this run, which speaks ``protocol_version``, and answer other nodes' hello from now on."""
@@ -307,27 +329,6 @@ class HivemindDirectory:
     async def _accept(self, stream: IncomingStream) -> None:
         if self._on_stream is not None:
             await self._on_stream(stream)
-
-    async def _ask(self, address: str, run_id: RunId | None) -> Welcome:
-        if str(split_address(address)[0]) == self.peer_id:
-            raise DirectoryError("this is our own address")
-        request = records_pb2.HelloRequest(
-            protocol_version=self._versions.newest,
-            run_id=bytes.fromhex(run_id) if run_id else b"",
-            min_protocol_version=self._versions.oldest,
-        )
-        session = self._live
-        asked_at = time.time()
-        response = await session.hello(address, request)
-        welcome = read_welcome(
-            response,
-            run_id=run_id,
-            versions=self._versions,
-            between=(asked_at, time.time()),
-        )
-        if not session.num_neighbours:
-            await session.reconnect([address])
-        return welcome
 
     async def _watch(self) -> None:
         """Start p2pd anew each time it dies. Nothing is asked of the dead one."""

@@ -8,11 +8,12 @@ unless it is told not to, with a verdict behind them (at 20 Mbit/s and 100 ms: 0
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["congestion_control", "received_bytes", "tune_connections"]
+__all__ = ["congestion_control", "received_bytes", "resent_share", "tune_connections"]
 
 _WANTED = "bbr"
 _AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
@@ -28,6 +29,10 @@ _OPTIONS = (
     (socket.IPPROTO_TCP, "TCP_KEEPCNT", 6),
     (socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", 128 << 10),
 )
+_TCP_INFO_BYTES = 144
+_TOTAL_RETRANS = slice(100, 104)
+_SEGS_OUT = slice(136, 140)
+"""Of Linux's struct tcp_info, which only ever grows at its end."""
 
 
 def congestion_control() -> str:
@@ -67,6 +72,19 @@ def received_bytes() -> int | None:
             info = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _BYTES_RECEIVED.size)
             total += _BYTES_RECEIVED.unpack(info)[0]
     return total
+
+
+def resent_share(port: int) -> float | None:
+    """Share of segments that were sent again, on this process's connections to this port; None when there is none."""
+    sent = again = 0
+    for connection in _tcp_sockets():
+        with suppress(OSError):
+            if connection.getpeername()[1] == port:
+                info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+                if len(info) == _TCP_INFO_BYTES:
+                    again += int.from_bytes(info[_TOTAL_RETRANS], sys.byteorder)
+                    sent += int.from_bytes(info[_SEGS_OUT], sys.byteorder)
+    return again / sent if sent else None
 
 
 def _congestion_of(connection: socket.socket) -> str:

@@ -21,6 +21,7 @@ from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.meeting_link import Dialler, MeetingLink
 from lowcomm_node.adapters.p2p_link import p2p_dialler, p2p_handler
+from lowcomm_node.adapters.probe import ProbeService
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
 from lowcomm_node.adapters.state_service import StateService
@@ -235,7 +236,8 @@ class Network:
             caller=doorman.caller,
         )
         if self._settings.inbound != "off":
-            handlers = (meetings_handler(self._link, bells, doorman.caller), states.handler())
+            probe = ProbeService(self._line, caller=doorman.caller)
+            handlers = (meetings_handler(self._link, bells, doorman.caller), states.handler(), probe.handler())
             await self._listen(doorman, handlers)
         self._state_client = GrpcStateClient(
             channels=self._channels,

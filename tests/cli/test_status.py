@@ -15,6 +15,7 @@ from lowcomm_node.cli import app
 from lowcomm_node.cli.commands.status import rows
 from lowcomm_node.daemon.control import ControlServer
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import (
+    LineStatus,
     MeetingStatus,
     Peer,
     Peers,
@@ -146,6 +147,21 @@ def test_a_node_that_has_just_started_shows_only_what_it_knows() -> None:
 
     assert set(table) == {"state", "run", "node"}
     assert table["run"] == "none yet"
+
+
+def test_the_line_says_why_nobody_is_met() -> None:
+    """Caps, what the month has cost, and in words why the line is closed."""
+    line = LineStatus(
+        state="saving",
+        up_mbit_per_second=8.5,
+        month_used_bytes=3 << 30,
+        month_limit_bytes=4 << 30,
+        congestion_control="bbr",
+    )
+
+    row = dict(rows(Status(state="training", line=line)))["line"]
+    assert row == "waiting, this month's bytes have to last, up at most 8.5 Mbit/s, 3 GiB of 4 GiB this month, TCP bbr"
+    assert dict(rows(Status(state="training", line=LineStatus(state="open"))))["line"] == "open, 0 B this month"
 
 
 def test_a_half_meeting_stands_out() -> None:

@@ -3,16 +3,21 @@
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from lowcomm_node.cli.common import add_settings_arguments, make_state_dir, settings_from
 from lowcomm_node.cli.exit_codes import ExitCode
-from lowcomm_node.errors import ConfigError
+from lowcomm_node.errors import ConfigError, DirectoryError, LowcommError, StoreError
 from lowcomm_node.settings.load import read_manifest
+from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.settings.node import NodeSettings
 
 __all__ = ["add_arguments", "run"]
 
 _MIN_RUN_DIGITS = 4
+_BLOCKING: Mapping[str, type[LowcommError]] = {"disk": StoreError, "open-files": ConfigError, "ports": DirectoryError}
+"""Findings of 'doctor' that keep a node from starting, as the errors they are then; what is not here the node says itself."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         )
     manifest = read_manifest(Path(args.manifest)) if args.manifest else None
     state_dir = make_state_dir(settings)
+    _check(settings, state_dir, manifest)
 
     # gRPC's fork handlers would complain about each process we start; we never fork without exec.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -71,3 +77,14 @@ def run(args: argparse.Namespace) -> int:
         JoinOptions(manifest=manifest, peers=peers, run_id=args.run, settings=settings, state_dir=state_dir, say=say)
     )
     return ExitCode.OK
+
+
+def _check(settings: NodeSettings, state_dir: Path, manifest: Manifest | None) -> None:
+    """What 'doctor' says of this machine, where a node would not get far. Raises LowcommError."""
+    from lowcomm_node.core.diagnosis import Facts, Level, diagnose
+    from lowcomm_node.daemon.doctor.machine import look_at_machine
+
+    for finding in diagnose(look_at_machine(Facts(), settings, state_dir, manifest)):
+        error = _BLOCKING.get(finding.code)
+        if error is not None and finding.level is Level.FAIL:
+            raise error(f"{finding.found}; {finding.cure}")

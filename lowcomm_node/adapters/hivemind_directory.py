@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lowcomm_node.adapters.dht_session import DhtSession, IncomingStream, StreamHandler
+from lowcomm_node.adapters.dht_session import DhtSession, DialBackHandler, IncomingStream, StreamHandler
 from lowcomm_node.adapters.hello import MAX_CLOCK_OFFSET_S, no_peer, read_welcome, wrong_clock
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.member_buckets import MemberBuckets
@@ -21,7 +21,7 @@ from lowcomm_node.core.versions import Versions
 from lowcomm_node.errors import DirectoryError, RemoteProtocolError
 from lowcomm_node.ports import ChildLedger, Welcome
 from lowcomm_node.settings.node import NetworkSettings
-from lowcomm_node.units import Reachability, RunId
+from lowcomm_node.units import PeerId, Reachability, RunId
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.records import read_member, sign_member
 
@@ -101,6 +101,7 @@ class HivemindDirectory:
             own=self.peer_id, run_id=lambda: self._own_run, session=lambda: self._live, verify=self.verify
         )
         self._on_stream: StreamHandler | None = None
+        self._on_dial_back: DialBackHandler | None = None
         self._is_changing = False
         """p2pd ends because we have ended it, to start it in another role."""
 
@@ -159,9 +160,9 @@ class HivemindDirectory:
         """The DHT's present life. Raises DirectoryError while it is being started anew."""
         return self._live
 
-    def serve_streams(self, handler: StreamHandler) -> None:
-        """Give meetings that other nodes open over libp2p to ``handler`` from now on."""
-        self._on_stream = handler
+    def serve_peers(self, streams: StreamHandler, dial_back: DialBackHandler) -> None:
+        """From now on, give meetings that others open over libp2p to ``streams``, and answer who asks to be dialled."""
+        self._on_stream, self._on_dial_back = streams, dial_back
 
     def play(self, reachability: Reachability) -> None:
         """How others get to this node, from now on.
@@ -247,7 +248,7 @@ class HivemindDirectory:
 
     async def _start_session(self, others: Sequence[str]) -> DhtSession:
         self._options.relays = tuple(address for address in others if "/p2p-circuit" not in address)
-        return await DhtSession.start(self._options, others, self._answer_hello, self._accept)
+        return await DhtSession.start(self._options, others, self._answer_hello, self._accept, self._dial_back)
 
     def _is_other(self, address: str) -> bool:
         try:
@@ -303,6 +304,13 @@ class HivemindDirectory:
             member=records_pb2.SignedRecord.FromString(self._signed(self.grpc_address, self.reachability)),
             now=time.time(),
         )
+
+    async def _dial_back(
+        self, peer: PeerId, host: str, request: records_pb2.DialBackRequest
+    ) -> records_pb2.DialBackResponse:
+        if self._on_dial_back is None:
+            raise DirectoryError("this node is in no run yet")
+        return await self._on_dial_back(peer, host, request)
 
     async def _accept(self, stream: IncomingStream) -> None:
         if self._on_stream is not None:

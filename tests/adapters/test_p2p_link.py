@@ -19,6 +19,7 @@ from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.errors import DirectoryError, LinkError, RefusalReason, RemoteProtocolError
 from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import LinkKind, MeetingId, PeerId, Reachability
+from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.limits import MAX_FRAME_BYTES
 from lowcomm_node.wire.meeting import MeetingLimits
 from tests.adapters.nodes import RUN, run, some_peer
@@ -110,7 +111,12 @@ class Node:
             diallers={LinkKind.LIBP2P: p2p_dialler(lambda: self.dht.session)},
             on_refused=self.refused.append,
         )
-        self.dht.serve_streams(p2p_handler(self.link))
+        self.dht.serve_peers(p2p_handler(self.link), self.dial_back)
+
+    async def dial_back(
+        self, peer: PeerId, host: str, request: records_pb2.DialBackRequest
+    ) -> records_pb2.DialBackResponse:
+        return records_pb2.DialBackResponse(is_reachable=request.port == 7, host=f"{host}, {peer}")
 
     def message_received(self, message: Message, kind: LinkKind) -> None:
         self.kinds.append(kind)

@@ -155,6 +155,8 @@ def test_two_nodes_that_nobody_dials_meet_over_libp2p(tmp_path: Path, meeting_id
         async with two_behind_routers(tmp_path) as (_, ann, bob):
             assert await ann.dht.session.seek(bob.peer)
             assert await ann.dht.session.is_direct(bob.peer)
+            asked = await ann.dht.session.dial_back(bob.peer, records_pb2.DialBackRequest(port=7))
+            assert (asked.is_reachable, asked.host) == (True, f"127.0.0.1, {ann.peer}")  # who asks, and from where
 
             sent = offer(meeting_id, ann.peer, bob.peer, (b"x" * 3_000_000, b"y"))
             ann.link.open(meeting_id, bob.peer, sent, LinkKind.LIBP2P)

@@ -143,7 +143,7 @@ class HivemindDirectory:
     async def visible_addresses(self) -> tuple[str, ...]:
         """Multiaddresses others can give to --peers, those that work from other machines first."""
         addresses = await self._live.visible_addresses()
-        return tuple(sorted(addresses, key=lambda address: "/127." in address or "/ip6/::1/" in address))
+        return tuple(sorted(addresses, key=lambda a: ("/p2p-circuit" in a, "/127." in a or "/ip6/::1/" in a)))
 
     @property
     def known_addresses(self) -> tuple[str, ...]:

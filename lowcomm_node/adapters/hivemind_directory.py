@@ -33,6 +33,7 @@ _MAX_KNOWN = 32
 _UPKEEP_S = 30.0
 _ALONE_UPKEEP_S = 3.0
 _FIRST_RESTART_S = 0.2
+_CHANGE_S = 10.0
 _LONGEST_RESTART_S = 30.0
 
 
@@ -102,6 +103,7 @@ class HivemindDirectory:
         )
         self._on_stream: StreamHandler | None = None
         self._on_dial_back: DialBackHandler | None = None
+        self._is_up = asyncio.Event()
         self._is_changing = False
         """p2pd ends because we have ended it, to start it in another role."""
 
@@ -128,6 +130,7 @@ class HivemindDirectory:
             raise no_peer(session.outcomes)
         self.has_company = not all(session.outcomes.values())
         self._session = session
+        self._is_up.set()
         self._keepers = [asyncio.create_task(self._watch()), asyncio.create_task(self._keep_up())]
 
     async def stop(self) -> None:
@@ -176,7 +179,14 @@ class HivemindDirectory:
             self._options.is_public = is_public
             if self._session is not None:
                 self._is_changing = True
+                self._is_up.clear()
                 self._session.process.end()
+
+    async def wait_up(self) -> None:
+        """Return when p2pd runs in the role it was given; after a while in any case."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CHANGE_S):
+                await self._is_up.wait()
 
     async def hello(self, run_id: RunId | None) -> Welcome:
         """Ask the peers given at start for their run, one after the other.
@@ -349,6 +359,7 @@ class HivemindDirectory:
                 _log.warning("p2pd_died exit_code=%s restarts=%s", code, self.restarts)
             await session.stop()
             self._session = await self._revive()
+            self._is_up.set()
             if has_died:
                 self._on_restart(self.restarts)
 

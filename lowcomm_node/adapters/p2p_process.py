@@ -238,7 +238,9 @@ def split_address(address: str) -> tuple[Any, Any]:
     from hivemind.utils.multiaddr import Multiaddr  # noqa: PLC0415
 
     try:
-        way, _, name = str(Multiaddr(address)).rpartition("/p2p/")  # the last one: the relay of a relayed address has a name too
+        way, _, name = str(Multiaddr(address)).rpartition(
+            "/p2p/"
+        )  # the last one: the relay of a relayed address has a name too
         if not way.strip("/"):
             raise ValueError("no address before the name")
         return PeerID.from_base58(name), Multiaddr(way)

@@ -27,7 +27,9 @@ __all__ = ["Outreach"]
 _MAX_ASKED = 3
 _FIRST_MEASURE_S = 6.0
 """What a start waits at most for somebody to try."""
-_UNKNOWN_AGAIN_S = 15.0
+_DOUBTFUL_AGAIN_S = 15.0
+"""Nobody could tell, or a few times only that we cannot be dialled: whoever tried may have been overloaded."""
+_DOUBTFUL_TIMES = 3
 _CLOSED_AGAIN_S = 120.0
 _OPEN_AGAIN_S = 900.0
 _CIRCUIT = "/p2p-circuit"
@@ -63,6 +65,8 @@ class Outreach:
         self._request = request
         self._public_members = public_members
         self._is_known = settings.inbound != "auto"
+        self._num_closed = 0
+        """Measurements in a row that have found no way in."""
         self._has_punched = False
         self._bells = OwnBells(channels=channels, link=link, record=lambda: dht.record, on_event=sink.handle)
         self._seeking: set[asyncio.Task[None]] = set()
@@ -85,6 +89,7 @@ class Outreach:
         with suppress(TimeoutError):
             async with asyncio.timeout(_FIRST_MEASURE_S):
                 await self._measure()
+        await self._dht.wait_up()
 
     async def watch(self, on_change: Callable[[], None]) -> None:
         """Tell the core how others get to this node, now and whenever it has changed; ``on_change``: our record has."""
@@ -97,11 +102,13 @@ class Outreach:
                 if known is not None:
                     on_change()
                 known = reachability
-            is_open = reachability is Reachability.PUBLIC
-            await asyncio.sleep(
-                _UNKNOWN_AGAIN_S if not self._is_known else _OPEN_AGAIN_S if is_open else _CLOSED_AGAIN_S
-            )
+            await asyncio.sleep(self._pause_s())
             await self._measure()
+
+    def _pause_s(self) -> float:
+        if not self._is_known or 0 < self._num_closed < _DOUBTFUL_TIMES:
+            return _DOUBTFUL_AGAIN_S
+        return _OPEN_AGAIN_S if self._dht.reachability is Reachability.PUBLIC else _CLOSED_AGAIN_S
 
     async def _measure(self) -> None:
         """Ask a few members to dial us, and see what else leads here. Nobody there to tell changes nothing."""
@@ -116,12 +123,14 @@ class Outreach:
             if answer is None:
                 return
             self._is_known = True
+        self._num_closed = 0 if answer is not None and answer.is_reachable else self._num_closed + 1
         if answer is not None and answer.is_reachable:
             self._dht.grpc_address = self._address(answer.host)
             self._dht.play(Reachability.PUBLIC)
         else:
             self._dht.grpc_address = ""
             self._dht.play(await self._closed_reachability())
+        await self._dht.wait_up()
 
     async def _ask(self, peer: PeerId) -> DialledBack | None:
         try:

@@ -228,13 +228,9 @@ def test_a_change_of_role_starts_p2pd_anew(tmp_path: Path) -> None:
             bob.dht.play(Reachability.HOLEPUNCHED)  # not dialled either: the same role
             assert bob.dht.pid == before
             bob.dht.play(Reachability.PUBLIC)
-            while True:
-                try:
-                    if bob.dht.pid != before and await bob.dht.visible_addresses() == addresses:
-                        break
-                except DirectoryError:
-                    pass
-                await asyncio.sleep(0.05)
+            await bob.dht.wait_up()
+            assert bob.dht.pid != before
+            assert await bob.dht.visible_addresses() == addresses
             assert bob.dht.restarts == 0
             assert await bob.dht.session.seek(ann.peer)
             assert PeerId(hub.peer) == hub.dht.peer_id

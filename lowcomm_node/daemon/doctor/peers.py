@@ -22,6 +22,7 @@ from lowcomm_node.adapters.probe import measure_line
 from lowcomm_node.adapters.tcp import resent_share
 from lowcomm_node.core.diagnosis import Facts, Seed
 from lowcomm_node.core.versions import SPOKEN
+from lowcomm_node.daemon.doctor.inbound import ask_back
 from lowcomm_node.errors import DirectoryError, LinkError, LowcommError, NoPeerError, RefusalReason, RemoteProtocolError
 from lowcomm_node.ports import Welcome
 from lowcomm_node.settings.node import NetworkSettings
@@ -69,18 +70,20 @@ async def ask_peers(
         directory = HivemindDirectory(
             identity=identity,
             settings=settings if identity_path else replace(settings, dht_port=0),
-            initial_peers=(),
+            initial_peers=tuple(wanted.peers),
             socket_dir=folder / "p2p",
             versions=SPOKEN,
         )
         try:
-            await directory.start()
+            await directory.start(may_be_alone=True)
             facts, welcome = await _ask_all(facts, directory, wanted)
         except DirectoryError as error:
             return replace(facts, seeds=tuple(Seed(address=a, outcome=str(error)) for a in wanted.peers)), None
         else:
             if welcome is not None:
                 facts = await _measure(facts, identity, settings, welcome)
+                if identity_path is not None:  # else the node that runs has the ports
+                    facts = await ask_back(facts, directory, identity, settings, welcome)
             return facts, welcome
         finally:
             with suppress(LowcommError):

@@ -132,6 +132,23 @@ def test_wrong_run_is_refused_by_name(workshop: Path, first: RealNode) -> None:
         node.clean_up()
 
 
+def test_the_doctor_sees_the_run_and_the_line(workshop: Path, first: RealNode) -> None:
+    """Peers, protocol, clock, the way in, and the line; a run that is not the one wanted is a failure."""
+    peers = ("--peers", first.status()["join_address"])
+    doctor = (sys.executable, "-m", "lowcomm_node", "doctor", "--json", "--state-dir", str(workshop / "patient"), *peers)
+
+    well = subprocess.run(doctor, capture_output=True, text=True, check=False, timeout=60)
+    ill = subprocess.run([*doctor, "--run", "0123abcd"], capture_output=True, text=True, check=False, timeout=60)
+
+    levels = {finding["code"]: finding["level"] for finding in json.loads(well.stdout)}
+    assert well.returncode == 0, well.stdout
+    asked = {"seeds", "protocol", "run", "clock", "inbound", "nat", "line", "memory"}
+    assert {code: levels.get(code) for code in asked} == dict.fromkeys(asked, "pass")
+    assert {"rtt", "rates", "loss"} <= levels.keys()
+    assert ill.returncode == 1
+    assert [finding["code"] for finding in json.loads(ill.stdout) if finding["level"] == "fail"] == ["run"]
+
+
 def test_taken_ports_and_directories_are_named(workshop: Path, first: RealNode) -> None:
     """A second node in the same directory, or on the same port, is told so."""
     status = first.status()

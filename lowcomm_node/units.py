@@ -3,7 +3,10 @@
 from enum import StrEnum
 from typing import NewType
 
-__all__ = ["Codec", "Dtype", "MeetingId", "Omega", "PeerId", "RunId", "Stream", "StreamKind"]
+__all__ = ["INVITE_PREFIX", "Codec", "Dtype", "MeetingId", "Omega", "PeerId", "RunId", "Stream", "StreamKind"]
+
+INVITE_PREFIX = "lowcomm-invite-"
+"""How an invitation begins when it is written down."""
 
 PeerId = NewType("PeerId", str)
 """libp2p peer id in its base58 form, e.g. ``12D3KooW...``."""

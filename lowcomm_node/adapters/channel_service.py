@@ -12,7 +12,8 @@ import grpc.aio
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.core.sessions import Nonces, Sessions
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
-from lowcomm_node.units import PeerId, RunId
+from lowcomm_node.units import PeerId
+from lowcomm_node.wire.admission import Membership
 from lowcomm_node.wire.channel import CHANNEL_SERVICE, PROVE, TOKEN_BYTES, TOKEN_KEY, Claim, read_proof, write_welcome
 
 __all__ = ["ChannelService"]
@@ -32,10 +33,8 @@ class ChannelService:
 
     Args:
         identity: whom callers must mean.
-        run_id: the run this node is in.
-        protocol_version: what that run speaks.
+        membership: the run this node is in, and whom it lets in.
         certificate_sha256: of what this node's server shows.
-        admit: for how many seconds may this peer, with this admission, stay? Raises RemoteProtocolError.
         on_refused: told why a call was refused, and whose it was, where that is proven.
     """
 
@@ -43,17 +42,13 @@ class ChannelService:
         self,
         *,
         identity: Identity,
-        run_id: RunId,
-        protocol_version: int,
+        membership: Membership,
         certificate_sha256: bytes,
-        admit: Callable[[PeerId, bytes], float],
         on_refused: Callable[[RemoteProtocolError], None],
     ) -> None:
         self._identity = identity
-        self._run_id = run_id
-        self._protocol_version = protocol_version
+        self._membership = membership
         self._certificate_sha256 = certificate_sha256
-        self._admit = admit
         self._on_refused = on_refused
         self._sessions = Sessions()
         self._nonces = Nonces(window_s=_WINDOW_S)
@@ -99,16 +94,16 @@ class ChannelService:
         claim, admission = read_proof(
             data if isinstance(data, bytes) else b"",
             own=self._identity.peer_id,
-            run_id=self._run_id,
-            protocol_version=self._protocol_version,
+            run_id=self._membership.run_id,
+            protocol_version=self._membership.protocol_version,
             certificate_sha256=self._certificate_sha256,
         )
         self._check_age(claim)
-        stay_s = self._admit(claim.sender, admission)
+        stay_s = self._membership.rule.stay_s(claim.sender, admission, time.time())
         token = secrets.token_bytes(TOKEN_BYTES)
         now = self._now()
         self._sessions.open(token, claim.sender, connection, now, until=now + stay_s)
-        return write_welcome(claim, token, self._protocol_version, self._identity.sign)
+        return write_welcome(claim, token, self._membership.protocol_version, self._identity.sign)
 
     def _check_age(self, claim: Claim) -> None:
         age_s = time.time() - claim.issued_at

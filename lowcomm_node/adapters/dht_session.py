@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from lowcomm_node.adapters.dht_validator import member_validator
 from lowcomm_node.adapters.p2p_process import P2pOptions, P2pProcess, split_address
 from lowcomm_node.errors import DirectoryError
+from lowcomm_node.wire.admission import AdmissionRule
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 
 if TYPE_CHECKING:
@@ -41,7 +42,13 @@ class DhtSession:
         self._death = asyncio.create_task(process.wait())
 
     @classmethod
-    async def start(cls, options: P2pOptions, addresses: Sequence[str], hello: HelloHandler) -> "DhtSession":
+    async def start(
+        cls,
+        options: P2pOptions,
+        addresses: Sequence[str],
+        hello: HelloHandler,
+        rule: Callable[[], AdmissionRule | None],
+    ) -> "DhtSession":
         """Start p2pd, dial ``addresses``, and join the DHT of those that answer, or begin one.
 
         Raises:
@@ -51,7 +58,7 @@ class DhtSession:
         try:
             async with asyncio.timeout(options.start_timeout_s):
                 await asyncio.gather(*map(self._dial, addresses))
-                await self._join()
+                await self._join(rule)
                 await self.process.p2p.add_protobuf_handler(
                     _HELLO, lambda request, _context: hello(request), records_pb2.HelloRequest
                 )
@@ -163,7 +170,7 @@ class DhtSession:
         else:
             self.outcomes[address] = ""
 
-    async def _join(self) -> None:
+    async def _join(self, rule: Callable[[], AdmissionRule | None]) -> None:
         """Join the DHT of the peers that were reached, or begin one.
 
         A peer whose DHT is not up yet is no error: the directory's upkeep asks again. hivemind's own checks of the
@@ -174,7 +181,7 @@ class DhtSession:
         self._node = await DHTNode.create(
             p2p=self.process.p2p,
             initial_peers=[address for address, outcome in self.outcomes.items() if not outcome] or None,
-            record_validator=member_validator(),
+            record_validator=member_validator(rule),
             parallel_rpc=32,
             wait_timeout=_RPC_TIMEOUT_S,
             cache_nearest=0,

@@ -32,6 +32,7 @@ from lowcomm_node.errors import DirectoryError, RefusalReason, RemoteProtocolErr
 from lowcomm_node.ports import ChildLedger, Welcome
 from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import RunId
+from lowcomm_node.wire.admission import AdmissionRule, Membership
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.peer_id import peer_id_to_bytes
 from lowcomm_node.wire.records import bucket_key, read_member, sign_member
@@ -89,7 +90,6 @@ class HivemindDirectory:
         self._record_ttl_s = settings.record_ttl_s
         self._initial_peers = tuple(initial_peers)
         self._versions = versions
-        self._protocol_version = 0
         self._certificate = certificate
         self._on_restart = on_restart
         self._options = P2pOptions(
@@ -105,8 +105,7 @@ class HivemindDirectory:
         self._remembered: tuple[str, ...] = ()
         self._session: DhtSession | None = None
         self._keepers: list[asyncio.Task[None]] = []
-        self._run_id: RunId | None = None
-        self._manifest = b""
+        self._membership: Membership | None = None
         self._progress_steps = 0.0
         self._has_state = False
         self._depth = 0
@@ -124,7 +123,7 @@ class HivemindDirectory:
         """
         import_hivemind()
         others = [address for address in self._initial_peers if str(split_address(address)[0]) != self.peer_id]
-        session = await DhtSession.start(self._options, others, self._answer_hello)
+        session = await DhtSession.start(self._options, others, self._answer_hello, self._rule)
         if all(session.outcomes.values()):
             self._remembered = tuple(a for a in remembered if a not in others and self._is_other(a))
             with suppress(DirectoryError):  # a peer that answers p2pd, and then no ping
@@ -184,9 +183,9 @@ class HivemindDirectory:
             outcomes[address] = f"its clock is {offset_s:+.1f} s from ours"
         raise wrong_clock(offset_s) if offset_s else no_peer(outcomes)
 
-    async def serve_hello(self, run_id: RunId, manifest: bytes, protocol_version: int) -> None:
-        """Be in this run, which speaks ``protocol_version``, and answer other nodes' hello from now on."""
-        self._run_id, self._manifest, self._protocol_version = run_id, manifest, protocol_version
+    async def serve_hello(self, membership: Membership) -> None:
+        """Be in this run, and answer other nodes' hello from now on."""
+        self._membership = membership
 
     async def announce(self, *, progress_steps: float, has_state: bool) -> bytes:
         """Store this node's signed record in the bucket it belongs to; returns the record.
@@ -227,9 +226,7 @@ class HivemindDirectory:
 
     def verify(self, signed_record: bytes) -> Member:
         """Check a record that came in an offer. Raises RemoteProtocolError."""
-        return read_member(
-            signed_record, run_id=self._own_run, protocol_version=self._protocol_version, now=time.time()
-        )
+        return self._read_member(signed_record, time.time())
 
     async def withdraw(self) -> None:
         """Say in the directory that this node has left; the DHT knows no deletion."""
@@ -252,10 +249,17 @@ class HivemindDirectory:
         return self._session
 
     @property
-    def _own_run(self) -> RunId:
-        if self._run_id is None:
+    def _member(self) -> Membership:
+        if self._membership is None:
             raise DirectoryError("this node is in no run yet")
-        return self._run_id
+        return self._membership
+
+    def _rule(self) -> AdmissionRule | None:
+        return self._membership.rule if self._membership is not None else None
+
+    def _read_member(self, record: bytes, now: float) -> Member:
+        run = self._member
+        return read_member(record, run_id=run.run_id, protocol_version=run.protocol_version, now=now, rule=run.rule)
 
     def _signed(self, grpc_address: str) -> bytes:
         """A new record. Each one lasts longer than the one before: in the DHT the later expiration wins."""
@@ -269,11 +273,15 @@ class HivemindDirectory:
             certificate=self._certificate,
         )
         return sign_member(
-            member, run_id=self._own_run, protocol_version=self._protocol_version, sign=self._identity.sign
+            member,
+            run_id=self._member.run_id,
+            protocol_version=self._member.protocol_version,
+            sign=self._identity.sign,
+            admission=self._member.admission,
         )
 
     async def _store(self, bucket: Bucket, record: bytes) -> None:
-        key = bucket_key(self._own_run, bucket)
+        key = bucket_key(self._member.run_id, bucket)
         if not await self._live.write(key, peer_id_to_bytes(self.peer_id), record, self._expires_at):
             raise DirectoryError("no node of the DHT took our record")
 
@@ -298,14 +306,12 @@ class HivemindDirectory:
 
     async def _read(self, bucket: Bucket) -> dict[bytes, Member]:
         """The other members in a bucket, by subkey; at most a few hundred are looked at."""
-        values = await self._live.read(bucket_key(self._own_run, bucket))
+        values = await self._live.read(bucket_key(self._member.run_id, bucket))
         members: dict[bytes, Member] = {}
         now = time.time()
         for subkey in sorted(values, key=lambda _: secrets.randbits(32))[:_MAX_READ]:
             try:
-                member = read_member(
-                    values[subkey], run_id=self._own_run, protocol_version=self._protocol_version, now=now
-                )
+                member = self._read_member(values[subkey], now)
                 if peer_id_to_bytes(member.peer) != subkey or own_bucket(member.peer, bucket.depth) != bucket:
                     raise RemoteProtocolError(RefusalReason.MALFORMED, "a record that belongs elsewhere")
             except RemoteProtocolError as error:
@@ -317,18 +323,19 @@ class HivemindDirectory:
         return members
 
     async def _answer_hello(self, request: records_pb2.HelloRequest) -> records_pb2.HelloResponse:
-        if self._run_id is None or not self.grpc_address:
+        run = self._membership
+        if run is None or not self.grpc_address:
             raise DirectoryError("this node is in no run yet; ask again in a moment")
         newest = request.protocol_version
         spoken = Versions(oldest=request.min_protocol_version or newest, newest=newest)
-        if self._protocol_version not in spoken:
-            raise DirectoryError(spoken.advice(self._protocol_version, "yours"))
-        if request.run_id and request.run_id.hex() != self._run_id:
-            raise DirectoryError(f"this node is in run {self._run_id}")
+        if run.protocol_version not in spoken:
+            raise DirectoryError(spoken.advice(run.protocol_version, "yours"))
+        if request.run_id and request.run_id.hex() != run.run_id:
+            raise DirectoryError(f"this node is in run {run.run_id}")
         return records_pb2.HelloResponse(
-            protocol_version=self._protocol_version,
-            run_id=bytes.fromhex(self._run_id),
-            manifest=self._manifest,
+            protocol_version=run.protocol_version,
+            run_id=bytes.fromhex(run.run_id),
+            manifest=run.manifest,
             member=records_pb2.SignedRecord.FromString(self._signed(self.grpc_address)),
             now=time.time(),
         )
@@ -373,7 +380,7 @@ class HivemindDirectory:
             wait_s = min(_LONGEST_RESTART_S, wait_s * 2)
             others = [address for address in self.known_addresses if self._is_other(address)]
             try:
-                return await DhtSession.start(self._options, others, self._answer_hello)
+                return await DhtSession.start(self._options, others, self._answer_hello, self._rule)
             except Exception as error:  # noqa: BLE001 - a supervisor: without it the node would be deaf for good
                 _log.warning("p2pd_restart_failed detail=%s next_try_s=%s", error, wait_s)
 

@@ -59,6 +59,8 @@ class JoinOptions:
     """Hexadecimal run id or its beginning; empty accepts whatever run the peers are in."""
     settings: NodeSettings
     state_dir: Path
+    invite: str
+    """An invitation to the run as it was written down; empty when it asks for none, or has let this node in before."""
     say: Callable[[str], None]
     """Lines for the person at the terminal."""
 
@@ -109,6 +111,7 @@ class Node:
             patience=self._settings.meeting,
             identity=self._identity,
             peers=options.peers,
+            invite=options.invite,
             state_dir=options.state_dir,
             recorder=self._recorder,
             children=self._children,
@@ -212,9 +215,6 @@ class Node:
             on_cure=self._cure,
         )
         await self._network.open(
-            run,
-            found.canonical,
-            manifest,
             ready,
             self._runtime,
             is_meeting=lambda: bool(core.phase()),

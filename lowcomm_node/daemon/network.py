@@ -1,12 +1,12 @@
 """Everything of a node that talks to other nodes: directory, gRPC server, link, state download. One life each."""
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from lowcomm_node.adapters.admission_file import AdmissionFile
 from lowcomm_node.adapters.certificate import Certificate
 from lowcomm_node.adapters.channel_service import ChannelService
 from lowcomm_node.adapters.contacts import Contacts
@@ -21,6 +21,7 @@ from lowcomm_node.adapters.state_service import StateService
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.pacing import Pacer
 from lowcomm_node.core.versions import SPOKEN
+from lowcomm_node.daemon.admitting import own_admission
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.errors import DirectoryError, NoPeerError, RemoteProtocolError
 from lowcomm_node.ports import (
@@ -38,6 +39,7 @@ from lowcomm_node.settings.node import MeetingSettings, NetworkSettings
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.train.messages import Ready
 from lowcomm_node.units import PeerId, RunId
+from lowcomm_node.wire.admission import AdmissionRule, Membership
 from lowcomm_node.wire.channel import NO_CERTIFICATE
 from lowcomm_node.wire.meeting import MeetingLimits
 
@@ -63,10 +65,12 @@ class Network:
         patience: MeetingSettings,
         identity: Identity,
         peers: tuple[str, ...],
+        invite: str,
         state_dir: Path,
         recorder: Recorder,
         children: ChildLedger,
     ) -> None:
+        """``invite``: an invitation to the run as it was written down, or empty."""
         self._settings = settings
         self._patience = patience
         self._recorder = recorder
@@ -84,6 +88,9 @@ class Network:
         )
         self._directory: Directory = self._dht
         self._identity = identity
+        self._invite = invite
+        self._admission_file = AdmissionFile(state_dir)
+        self._membership: Membership | None = None
         self._contacts = Contacts()
         self._introduction = Introduction(identity, SPOKEN)
         self._channels = ChannelCache(
@@ -140,11 +147,22 @@ class Network:
         self._contacts.learn(self._welcome.member)
         return self._welcome
 
+    async def enter(self, run: RunId, canonical: bytes, manifest: Manifest) -> None:
+        """This is the run. Raises ConfigError when it does not let this node in, StoreError."""
+        rule = AdmissionRule.of(manifest.security, run)
+        own = self._identity.peer_id
+        admission = await asyncio.to_thread(own_admission, rule, own, self._invite, self._admission_file)
+        self._membership = membership = Membership(
+            run_id=run,
+            manifest=canonical,
+            protocol_version=manifest.protocol_version,
+            rule=rule,
+            admission=admission,
+        )
+        self._introduction.enter(membership)
+
     async def open(
         self,
-        run: RunId,
-        canonical: bytes,
-        manifest: Manifest,
         ready: Ready,
         sink: MeetingSink,
         *,
@@ -153,14 +171,13 @@ class Network:
         fingerprints: FingerprintSource,
     ) -> None:
         """Open the port for meetings and downloads, and tell whoever asks about the run."""
-        protocol_version = manifest.protocol_version
-        self._introduction.enter(run)
+        if self._membership is None:
+            raise DirectoryError("the node is in no run yet")
+        run, protocol_version = self._membership.run_id, self._membership.protocol_version
         doorman = ChannelService(
             identity=self._identity,
-            run_id=run,
-            protocol_version=protocol_version,
+            membership=self._membership,
             certificate_sha256=self._certificate.sha256 if self._certificate is not None else NO_CERTIFICATE,
-            admit=lambda _peer, _admission: math.inf,
             on_refused=lambda error: self._recorder.rejected(error.reason, error.detail),
         )
         limits = MeetingLimits(
@@ -206,7 +223,8 @@ class Network:
         port = await self._server.start([doorman.handler(), self._link.handler(), states.handler()])
         host = self._settings.announce_host or self._settings.host
         self._dht.grpc_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        await self._directory.serve_hello(run, canonical, protocol_version)
+        await self._directory.serve_hello(self._membership)
+        self._welcome = self._admitted(self._welcome)
 
     @property
     def known_addresses(self) -> tuple[str, ...]:
@@ -257,6 +275,16 @@ class Network:
         self._shelf.close()
         await self._channels.close()
         await self._dht.stop()
+
+    def _admitted(self, welcome: Welcome | None) -> Welcome | None:
+        """Whoever told us of the run was not looked at by its rule before we knew that."""
+        try:
+            if welcome is not None:
+                self.verify(welcome.record)
+        except RemoteProtocolError as error:
+            self._recorder.rejected(error.reason, error.detail)
+            return None
+        return welcome
 
     def _refused_by(self, peer: PeerId, error: RemoteProtocolError) -> None:
         """A peer has shown something wrong, or will have nothing to do with us: whoever looks after this node should know."""

@@ -22,8 +22,10 @@ from lowcomm_node.core.events import Member
 from lowcomm_node.core.membership import Bucket
 from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.errors import DirectoryError, NoPeerError, RefusalReason, RemoteProtocolError
+from lowcomm_node.settings.manifest import SecurityConfig
 from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import RunId
+from lowcomm_node.wire.admission import AdmissionRule, Membership
 from lowcomm_node.wire.peer_id import peer_id_to_bytes
 from lowcomm_node.wire.records import bucket_key, sign_member
 from tests.adapters.nodes import run
@@ -36,6 +38,9 @@ pytestmark = [
 
 MANIFEST = b'{"name": "test"}'
 RUN = RunId(sha256(MANIFEST).hexdigest())
+MEMBERSHIP = Membership(
+    run_id=RUN, manifest=MANIFEST, protocol_version=1, rule=AdmissionRule.of(SecurityConfig(), RUN), admission=b""
+)
 
 
 def directory(folder: Path, peers: list[str], **settings: object) -> HivemindDirectory:
@@ -59,7 +64,7 @@ async def directories(folder: Path, count: int) -> AsyncIterator[list[HivemindDi
             await node.start()
             nodes.append(node)
             node.grpc_address = f"127.0.0.1:{1001 + number}"
-            await node.serve_hello(RUN, MANIFEST, 1)
+            await node.serve_hello(MEMBERSHIP)
         yield nodes
     finally:
         for node in nodes:
@@ -305,7 +310,7 @@ def test_a_node_that_may_be_alone_begins_and_goes_on_looking(tmp_path: Path, mon
                 assert not bob.has_company
                 await late.start()
                 late.grpc_address = "127.0.0.1:1001"
-                await late.serve_hello(RUN, MANIFEST, 1)
+                await late.serve_hello(MEMBERSHIP)
                 while not bob._live.num_neighbours:  # noqa: ASYNC110 - of its upkeep
                     await asyncio.sleep(0.02)
                 assert (await bob.hello(None)).run_id == RUN
@@ -332,7 +337,7 @@ def test_a_slow_dht_does_not_hold_up_the_next_record(tmp_path: Path) -> None:
         node = directory(tmp_path, [])
         node._record_ttl_s = 0.02
         node._session = Slow()  # type: ignore[assignment]
-        await node.serve_hello(RUN, MANIFEST, 1)
+        await node.serve_hello(MEMBERSHIP)
         records = set()
         for _ in range(2):
             with pytest.raises(DirectoryError, match="takes too long"):

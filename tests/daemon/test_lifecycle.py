@@ -104,6 +104,8 @@ class FakeNetwork:
 
     known_addresses: tuple[str, ...] = ()
 
+    async def enter(self, *_: object) -> None: ...
+
     async def open(self, *_: object, **__: object) -> None: ...
 
     def verify(self, record: bytes) -> Member:
@@ -138,6 +140,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
         run_id="",
         settings=NodeSettings(metrics=MetricsSettings(port=0)),
         state_dir=tmp_path,
+        invite="",
         say=lambda _: None,
     )
     return Node(options, Metrics())

@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 
 from lowcomm_node.adapters.identity import Identity
+from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.core.sessions import Nonces, Sessions
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
 from lowcomm_node.units import PeerId
@@ -34,6 +35,7 @@ class ChannelService:
     Args:
         identity: whom callers must mean.
         membership: the run this node is in, and whom it lets in.
+        quarantine: whom it leaves alone.
         certificate_sha256: of what this node's server shows.
         on_refused: told why a call was refused, and whose it was, where that is proven.
     """
@@ -43,11 +45,13 @@ class ChannelService:
         *,
         identity: Identity,
         membership: Membership,
+        quarantine: Quarantine,
         certificate_sha256: bytes,
         on_refused: Callable[[RemoteProtocolError], None],
     ) -> None:
         self._identity = identity
         self._membership = membership
+        self._quarantine = quarantine
         self._certificate_sha256 = certificate_sha256
         self._on_refused = on_refused
         self._sessions = Sessions()
@@ -99,6 +103,10 @@ class ChannelService:
             certificate_sha256=self._certificate_sha256,
         )
         self._check_age(claim)
+        if (left_s := self._quarantine.left_s(claim.sender, self._now())) > 0:
+            raise RemoteProtocolError(
+                RefusalReason.QUARANTINED, f"{claim.sender} is left alone for {left_s:.0f} s more"
+            )
         stay_s = self._membership.rule.stay_s(claim.sender, admission, time.time())
         token = secrets.token_bytes(TOKEN_BYTES)
         now = self._now()

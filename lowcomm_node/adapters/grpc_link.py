@@ -46,7 +46,7 @@ class GrpcLink:
         max_incoming: streams answered at a time; one more is told that this node is busy.
         on_bytes: payload bytes of complete messages.
         on_overhead: direction and all other bytes of frames: headers, and payloads that were cut short.
-        on_refused: reason of a message that a peer sent and that was refused here.
+        on_refused: who has sent a message that was refused here, and why it was.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class GrpcLink:
         max_incoming: int = 16,
         on_bytes: BytesCounted | None = None,
         on_overhead: Callable[[str, int], None] | None = None,
-        on_refused: Callable[[RefusalReason], None] | None = None,
+        on_refused: Callable[[PeerId, RemoteProtocolError], None] | None = None,
     ) -> None:
         self._sink = sink
         self._limits = limits
@@ -142,11 +142,11 @@ class GrpcLink:
         if self._on_overhead is not None:
             self._on_overhead(direction, frame_bytes - payload_bytes)
 
-    def message_refused(self, error: RemoteProtocolError) -> None:
+    def message_refused(self, peer: PeerId, error: RemoteProtocolError) -> None:
         """A peer sent what it should not have sent (``StreamOwner``)."""
-        _log.debug("message_refused reason=%s detail=%s", error.reason.value, error.detail)
+        _log.debug("message_refused peer=%s reason=%s detail=%s", peer, error.reason.value, error.detail)
         if self._on_refused is not None:
-            self._on_refused(error.reason)
+            self._on_refused(peer, error)
 
     def _stream(self, transport: FrameTransport, meeting_id: MeetingId | None, peer: PeerId) -> MeetingStream:
         return MeetingStream(

@@ -7,7 +7,6 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -60,6 +59,7 @@ class HivemindDirectory:
         socket_dir: folder for p2pd's Unix sockets, of this node alone.
         versions: what we speak.
         certificate: ours, for our record; empty when we speak no TLS.
+        on_dropped: told the reason of each record that was read and not believed, unless it had only expired or was a farewell.
         on_restart: called with the number of restarts each time p2pd had to be started anew.
         ledger: is told of each p2pd that is started and ended.
     """
@@ -73,6 +73,7 @@ class HivemindDirectory:
         socket_dir: Path,
         versions: Versions,
         certificate: bytes = b"",
+        on_dropped: Callable[[RefusalReason], None] = lambda _reason: None,
         on_restart: Callable[[int], None] = lambda _count: None,
         ledger: ChildLedger | None = None,
     ) -> None:
@@ -84,13 +85,12 @@ class HivemindDirectory:
         self.has_company = False
         """Somebody answered at the start."""
         self.restarts = 0
-        self.dropped: Counter[RefusalReason] = Counter()
-        """Records that were read and not believed, by reason."""
         self._identity = identity
         self._record_ttl_s = settings.record_ttl_s
         self._initial_peers = tuple(initial_peers)
         self._versions = versions
         self._certificate = certificate
+        self._on_dropped = on_dropped
         self._on_restart = on_restart
         self._options = P2pOptions(
             identity_path=identity.path,
@@ -316,7 +316,7 @@ class HivemindDirectory:
                     raise RemoteProtocolError(RefusalReason.MALFORMED, "a record that belongs elsewhere")
             except RemoteProtocolError as error:
                 if error.reason not in _QUIET:
-                    self.dropped[error.reason] += 1
+                    self._on_dropped(error.reason)
                 continue
             if member.peer != self.peer_id:
                 members[subkey] = member

@@ -213,6 +213,7 @@ class Node:
             recorder=self._recorder,
             send_to_trainer=self._training.send,
             on_cure=self._cure,
+            on_offence=self._network.offended,
         )
         await self._network.open(
             ready,
@@ -245,7 +246,8 @@ class Node:
                 self._runtime.carry_record(self._network.record)
                 self._runtime.handle(Ticked())
                 reachable, suspect = self._core.partners.counts(now)
-                self._metrics.peers_counted(reachable=reachable, suspect=suspect)
+                quarantined = self._network.num_quarantined()
+                self._metrics.peers_counted(reachable=reachable, suspect=suspect, quarantined=quarantined)
                 self._metrics.flight_recorded(*self._black_box.size())
             self._latest_status = self.status()
             if self._diverged is not None:

@@ -20,6 +20,7 @@ from lowcomm_node.adapters.state_client import GrpcStateClient
 from lowcomm_node.adapters.state_service import StateService
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.pacing import Pacer
+from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.daemon.admitting import own_admission
 from lowcomm_node.daemon.recorder import Recorder
@@ -84,6 +85,7 @@ class Network:
             versions=SPOKEN,
             certificate=self._certificate.short if self._certificate is not None else b"",
             on_restart=lambda _count: recorder.metrics.dht_restarted(),
+            on_dropped=lambda reason: recorder.metrics.message_rejected(reason.value),
             ledger=children,
         )
         self._directory: Directory = self._dht
@@ -93,12 +95,15 @@ class Network:
         self._membership: Membership | None = None
         self._contacts = Contacts()
         self._introduction = Introduction(identity, SPOKEN)
+        self._quarantine = Quarantine()
         self._channels = ChannelCache(
             self._contacts,
             self._introduction,
+            self._quarantine,
             allow_plaintext=self._certificate is None,
             on_refused=self._refused_by,
         )
+        self._door: ChannelService | None = None
         self._server: GrpcServer | None = None
         self._link: GrpcLink | None = None
         self._shelf = SnapshotShelf(state_dir / "snapshots")
@@ -174,9 +179,10 @@ class Network:
         if self._membership is None:
             raise DirectoryError("the node is in no run yet")
         run, protocol_version = self._membership.run_id, self._membership.protocol_version
-        doorman = ChannelService(
+        self._door = door = ChannelService(
             identity=self._identity,
             membership=self._membership,
+            quarantine=self._quarantine,
             certificate_sha256=self._certificate.sha256 if self._certificate is not None else NO_CERTIFICATE,
             on_refused=lambda error: self._recorder.rejected(error.reason, error.detail),
         )
@@ -191,16 +197,16 @@ class Network:
             sink=sink,
             limits=limits,
             channels=self._channels,
-            caller=doorman.caller,
+            caller=door.caller,
             stall_timeout_s=_STALL_OVER_DEADLINE * self._patience.deadline_s,
             on_bytes=self._recorder.wire_bytes,
-            on_refused=lambda reason: self._recorder.rejected(reason, "refused on the wire"),
+            on_refused=self.offended,
         )
         self._server = GrpcServer(
             host=self._settings.host,
             port=self._settings.grpc_port,
             certificate=self._certificate,
-            gate=doorman.gate(),
+            gate=door.gate(),
         )
         await self._shelf.take_up()
         states = StateService(
@@ -212,15 +218,16 @@ class Network:
             pacer=Pacer(self._settings.state_rate_bytes_per_s),
             is_meeting=is_meeting,
             on_sent=lambda num_bytes: self._recorder.metrics.state_moved("sent", num_bytes),
-            caller=doorman.caller,
+            caller=door.caller,
         )
         self._state_client = GrpcStateClient(
             channels=self._channels,
             protocol_version=protocol_version,
             shelf=self._shelf,
             on_received=lambda num_bytes: self._recorder.metrics.state_moved("received", num_bytes),
+            on_refused=self.offended,
         )
-        port = await self._server.start([doorman.handler(), self._link.handler(), states.handler()])
+        port = await self._server.start([door.handler(), self._link.handler(), states.handler()])
         host = self._settings.announce_host or self._settings.host
         self._dht.grpc_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         await self._directory.serve_hello(self._membership)
@@ -260,6 +267,10 @@ class Network:
             members.setdefault(self._welcome.member.peer, self._welcome.member)
         return tuple(members.values())
 
+    def num_quarantined(self) -> int:
+        """Peers that this node leaves alone for what they have sent."""
+        return self._quarantine.count(asyncio.get_running_loop().time())
+
     async def withdraw(self) -> None:
         """Say good-bye in the directory, if that can be done quickly."""
         with suppress(DirectoryError, TimeoutError):
@@ -285,6 +296,15 @@ class Network:
             self._recorder.rejected(error.reason, error.detail)
             return None
         return welcome
+
+    def offended(self, peer: PeerId, error: RemoteProtocolError) -> None:
+        """A peer, of whom it is proven that it is the one, has sent something that was refused."""
+        self._recorder.rejected(error.reason, f"{peer}: {error.detail}")
+        length_s = self._quarantine.offended(peer, error.reason, asyncio.get_running_loop().time())
+        if length_s:
+            self._recorder.quarantined(peer, error.reason, length_s)
+            if self._door is not None:
+                self._door.end(peer)
 
     def _refused_by(self, peer: PeerId, error: RemoteProtocolError) -> None:
         """A peer has shown something wrong, or will have nothing to do with us: whoever looks after this node should know."""

@@ -126,6 +126,10 @@ class Recorder:
         self.metrics.message_rejected(reason.value)
         self._log.warning("message_rejected", reason=reason.value, detail=detail)
 
+    def quarantined(self, peer: PeerId, reason: RefusalReason, length_s: float) -> None:
+        """A peer has sent too much that was wrong, at last this, and is left alone for a while."""
+        self._log.warning("peer_quarantined", peer=peer, reason=reason.value, seconds=round(length_s))
+
     def checkpoint_failed(self, detail: str) -> None:
         """One could not be written. Training goes on, and those that are there stay."""
         self.metrics.checkpoint_written(has_succeeded=False)

@@ -20,6 +20,7 @@ from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.messages import Message
+from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.settings.manifest import SecurityConfig
@@ -70,9 +71,11 @@ class Port:
         self.identity = identity
         self.refused: list[RefusalReason] = []
         self.certificate = Certificate.of(identity) if tls else None
+        self.quarantine = Quarantine()
         self.door = ChannelService(
             identity=identity,
             membership=membership(security),
+            quarantine=self.quarantine,
             certificate_sha256=self.certificate.sha256 if self.certificate else NO_CERTIFICATE,
             on_refused=lambda error: self.refused.append(error.reason),
         )
@@ -90,7 +93,7 @@ def channels_of(identity: Identity, contacts: Contacts, admission: bytes = b"", 
     """What a node of ``RUN`` connects to others by."""
     introduction = Introduction(identity, SPOKEN)
     introduction.enter(membership(admission=admission))
-    return ChannelCache(contacts, introduction, connect_timeout_s=3.0, **options)  # type: ignore[arg-type]
+    return ChannelCache(contacts, introduction, Quarantine(), connect_timeout_s=3.0, **options)  # type: ignore[arg-type]
 
 
 def run(scenario: Coroutine[Any, Any, None], *, timeout_s: float = 30.0) -> None:
@@ -143,7 +146,7 @@ class LinkNode:
             caller=self.port.door.caller,
             on_bytes=self._count,
             on_overhead=self._count_overhead,
-            on_refused=self.refused.append,
+            on_refused=lambda _peer, error: self.refused.append(error.reason),
             **options,  # type: ignore[arg-type]
         )
 

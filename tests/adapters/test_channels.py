@@ -376,3 +376,29 @@ def test_only_those_who_are_admitted_get_a_token() -> None:
         assert echo.read == [b"hello"] * 2
 
     run(scenario())
+
+
+def test_a_quarantined_peer_is_left_alone() -> None:
+    """It is not let in, its tokens are worth nothing any more, and it is not called either; others are."""
+
+    async def scenario(port: Port, echo: Echo) -> None:
+        async with calling(ANN, port.member) as lent:
+            now = asyncio.get_running_loop().time()
+            for _ in range(3):
+                port.quarantine.offended(ANN.peer_id, RefusalReason.MALFORMED, now)
+            port.door.end(ANN.peer_id)
+            with pytest.raises(grpc.aio.AioRpcError, match="unproven"):
+                await ask(lent)
+        assert await refusal_of(calling(ANN, port.member)) is RefusalReason.QUARANTINED
+        async with calling(EVE, port.member) as lent:
+            assert await ask(lent) == EVE.peer_id
+
+        channels = channels_of(EVE, Contacts())
+        channels._contacts.learn(port.member)
+        for _ in range(3):
+            channels._quarantine.offended(BOB.peer_id, RefusalReason.MALFORMED, now)
+        with pytest.raises(LinkError, match="left alone for"):
+            async with channels.lend(BOB.peer_id):
+                pass
+
+    with_bob(scenario)

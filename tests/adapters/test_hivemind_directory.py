@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
@@ -18,6 +19,7 @@ import pytest
 
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
 from lowcomm_node.adapters.identity import load_or_create
+from lowcomm_node.adapters.p2p_process import split_address
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.membership import Bucket
 from lowcomm_node.core.versions import SPOKEN
@@ -26,6 +28,7 @@ from lowcomm_node.settings.manifest import SecurityConfig
 from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import RunId
 from lowcomm_node.wire.admission import AdmissionRule, Membership
+from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.peer_id import peer_id_to_bytes
 from lowcomm_node.wire.records import bucket_key, sign_member
 from tests.adapters.nodes import run
@@ -109,14 +112,44 @@ def test_nodes_find_each_other_and_believe_only_what_is_signed(tmp_path: Path) -
                 sign=load_or_create(tmp_path / "2" / "identity.key").sign,
             )
             await eve._session.write(key, peer_id_to_bytes(eve.peer_id), other_run, until)
+            dropped: Counter[RefusalReason] = Counter()
+            ann._on_dropped = lambda reason: dropped.update([reason])
             assert [member.peer for member in await ann.members()] == [bob.peer_id]
-            assert ann.dropped == {RefusalReason.WRONG_RUN: 1}
+            assert dropped == {RefusalReason.WRONG_RUN: 1}
 
             await bob.withdraw()
             assert await ann.members() == ()
 
     run(scenario())
     assert not list(tmp_path.rglob("*.sock"))
+
+
+def test_a_hello_of_any_bytes_and_any_length_is_survived(tmp_path: Path) -> None:
+    """Lengths that lie, megabytes, a version from the future: refused, each with an end, and the next hello is answered."""
+
+    async def scenario() -> None:
+        async with directories(tmp_path, 2) as (ann, eve):
+            p2p, pid = eve._live.process.p2p, ann.pid
+            address = (await ann.visible_addresses())[0]
+            peer, _ = split_address(address)
+            newer = records_pb2.HelloRequest(protocol_version=9, min_protocol_version=8)
+            for data, words in (
+                (b"\x12\xff\xff\xff\xff\x0fx", "pars"),
+                (newer.SerializeToString(), "the run speaks protocol 1, yours speaks 8 to 9: install an older"),
+                (records_pb2.HelloRequest(protocol_version=1, run_id=bytes(3 << 20)).SerializeToString(), "in run"),
+            ):
+                with pytest.raises(Exception, match=words):
+                    async with asyncio.timeout(3):
+                        await p2p._client.call_unary_handler(peer, "lowcomm.v1.Hello", data)
+            fresh = directory(tmp_path / "fresh", [address])
+            try:
+                await fresh.start()
+                assert (await fresh.hello(None)).run_id == RUN
+            finally:
+                await fresh.stop()
+            assert ann.pid == pid
+
+    run(scenario())
 
 
 def test_a_dead_p2pd_is_replaced(tmp_path: Path) -> None:

@@ -104,6 +104,11 @@ class FakeNetwork:
 
     known_addresses: tuple[str, ...] = ()
 
+    def num_quarantined(self) -> int:
+        return 0
+
+    def offended(self, peer: object, error: object) -> None: ...
+
     async def enter(self, *_: object) -> None: ...
 
     async def open(self, *_: object, **__: object) -> None: ...

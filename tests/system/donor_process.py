@@ -12,6 +12,7 @@ from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_service import StateService
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.pacing import Pacer
+from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.settings.manifest import SecurityConfig
 from lowcomm_node.units import RunId
 from lowcomm_node.wire.admission import AdmissionRule, Membership
@@ -39,6 +40,7 @@ async def serve(folder: Path, port: int, rate_bytes_per_s: float) -> None:
     door = ChannelService(
         identity=identity,
         membership=membership,
+        quarantine=Quarantine(),
         certificate_sha256=certificate.sha256,
         on_refused=lambda _: None,
     )

@@ -26,7 +26,7 @@ __all__ = ["GrpcLink"]
 
 _log = logging.getLogger(__name__)
 
-_MAX_REMEMBERED_PLANS = 256
+_MAX_REMEMBERED = 256
 _TURN_AWAY_S = 5.0
 
 BytesCounted = Callable[[str, Stream, Codec, int], None]
@@ -75,6 +75,7 @@ class GrpcLink:
         self._outgoing: dict[MeetingId, MeetingStream] = {}
         self._incoming: dict[MeetingId, MeetingStream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._offered_by: OrderedDict[MeetingId, PeerId] = OrderedDict()
         self._plans: OrderedDict[MeetingId, tuple[StreamPlan, ...]] = OrderedDict()
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -120,6 +121,11 @@ class GrpcLink:
         if not stream.is_initiator and self._incoming.get(message.meeting_id) is not stream:
             if message.meeting_id in self._outgoing:
                 raise RemoteProtocolError(RefusalReason.MALFORMED, "an offer under the id of a meeting of our own")
+            whose = self._offered_by.setdefault(message.meeting_id, stream.peer)
+            if whose != stream.peer:
+                raise RemoteProtocolError(RefusalReason.WRONG_SENDER, f"a message in a meeting of {whose}")
+            if len(self._offered_by) > _MAX_REMEMBERED:
+                self._offered_by.popitem(last=False)
             self._replace(self._incoming, message.meeting_id, stream)
         self._sink.message_received(message)
 
@@ -133,7 +139,7 @@ class GrpcLink:
         if isinstance(message, Offer | Answer | Close):
             if isinstance(message, Offer):
                 self._plans[message.meeting_id] = message.plans
-                if len(self._plans) > _MAX_REMEMBERED_PLANS:
+                if len(self._plans) > _MAX_REMEMBERED:
                     self._plans.popitem(last=False)
             for plan, part in zip(self._plans.get(message.meeting_id, ()), message.parts, strict=False):
                 payload_bytes += len(part)

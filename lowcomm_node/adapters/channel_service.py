@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NoReturn, TypeVar, cast
 
@@ -21,8 +22,10 @@ __all__ = ["ChannelService"]
 
 _WINDOW_S = 60.0
 """How old a proof may be when it arrives; clocks of a swarm agree to a few seconds."""
-_PATIENCE_S = 10.0
-_MAX_PENDING = 32
+_PATIENCE_S = 5.0
+_MAX_PENDING = 128
+_MAX_PENDING_PER_HOST = 64
+"""Callers that have not said yet who they are; a swarm on one computer is one host."""
 
 _Context = grpc.aio.ServicerContext
 _Q = TypeVar("_Q")
@@ -56,7 +59,8 @@ class ChannelService:
         self._on_refused = on_refused
         self._sessions = Sessions()
         self._nonces = Nonces(window_s=_WINDOW_S)
-        self._num_pending = 0
+        self._pending: Counter[str] = Counter()
+        """By host."""
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The service itself, as a stream: so it is ours to say how long a caller may take, and how much is read."""
@@ -79,9 +83,10 @@ class ChannelService:
         self._sessions.end(peer)
 
     async def _prove(self, _: object, context: "_Context[bytes, bytes]") -> None:
-        if self._num_pending >= _MAX_PENDING:
+        host = context.peer().rpartition(":")[0]
+        if self._pending.total() >= _MAX_PENDING or self._pending[host] >= _MAX_PENDING_PER_HOST:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many are at the door; come back in a moment")
-        self._num_pending += 1
+        self._pending[host] += 1
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 await context.write(self._welcome(await context.read(), context.peer()))
@@ -91,7 +96,8 @@ class ChannelService:
             self._on_refused(error)
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         finally:
-            self._num_pending -= 1
+            self._pending[host] -= 1
+            self._pending += Counter()  # forgets the hosts of whom nobody is left
 
     def _welcome(self, data: object, connection: str) -> bytes:
         """Check a proof and open a session. Raises RemoteProtocolError."""

@@ -74,7 +74,7 @@ class GrpcServer:
         port: int,
         certificate: Certificate | None,
         gate: grpc.aio.ServerInterceptor | None = None,
-        max_concurrent_rpcs: int = 64,
+        max_concurrent_rpcs: int = 256,
     ) -> None:
         self._host = host
         self._port = port
@@ -196,6 +196,9 @@ class ChannelCache:
             if older is not None:
                 await self._tidy(peer, older)
             yield Lent(channel=cached.channel, metadata=((TOKEN_KEY, await self._prove(peer, cached)),))
+        except (LinkError, RemoteProtocolError):
+            cached.token = None  # the other end may have forgotten it; a new proof costs one round trip
+            raise
         finally:
             cached.users -= 1
             await self._tidy(peer, cached)

@@ -179,6 +179,8 @@ class GrpcLink:
                     return  # given up while the connection was being made
                 async with transport.call(lent):
                     reason = await stream.run()
+                if reason:
+                    raise LinkError(reason, "the stream has ended")
         except (LinkError, RemoteProtocolError) as error:
             _log.debug("dial_failed peer=%s detail=%s", peer, error.detail)
             reason = str(error.reason)

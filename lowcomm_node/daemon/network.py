@@ -1,8 +1,10 @@
 """Everything of a node that talks to other nodes: directory, gRPC server, link, state download. One life each."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -165,6 +167,11 @@ class Network:
             admission=admission,
         )
         self._introduction.enter(membership)
+        if admission:
+            stay_s = rule.stay_s(own, admission, time.time())
+            self._log.info(
+                "admitted", until=datetime.fromtimestamp(time.time() + stay_s, UTC).isoformat(timespec="minutes")
+            )
 
     async def open(
         self,

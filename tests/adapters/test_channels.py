@@ -14,7 +14,7 @@ import pytest
 
 from lowcomm_node.adapters import channel_service
 from lowcomm_node.adapters.contacts import Contacts
-from lowcomm_node.adapters.grpc_endpoints import Lent
+from lowcomm_node.adapters.grpc_endpoints import ChannelCache, Lent
 from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.versions import SPOKEN, Versions
@@ -287,10 +287,11 @@ def test_whoever_says_nothing_leaves_the_door(monkeypatch: pytest.MonkeyPatch) -
     async def scenario(port: Port, echo: Echo) -> None:
         async with raw_channel(port.member) as channel:
             calls: list[grpc.aio.StreamStreamCall[bytes, bytes]] = [
-                channel.stream_stream(PROVE_PATH)() for _ in range(40)
+                channel.stream_stream(PROVE_PATH)() for _ in range(80)
             ]
             ended = [await call.code() for call in calls]
-        assert set(ended) <= {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert set(ended) == {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert not port.door._pending
 
     with_bob(scenario)
 
@@ -400,5 +401,34 @@ def test_a_quarantined_peer_is_left_alone() -> None:
         with pytest.raises(LinkError, match="left alone for"):
             async with channels.lend(BOB.peer_id):
                 pass
+
+    with_bob(scenario)
+
+
+def test_a_token_that_the_other_end_has_forgotten_is_asked_for_again() -> None:
+    """One call fails, and the next one proves itself anew on the same connection."""
+
+    async def ask_in_vain(channels: ChannelCache) -> None:
+        async with channels.lend(BOB.peer_id) as lent:
+            try:
+                await ask(lent)
+            except grpc.aio.AioRpcError as error:
+                raise LinkError("disconnect", str(error.details())) from error
+
+    async def scenario(port: Port, echo: Echo) -> None:
+        contacts = Contacts()
+        contacts.learn(port.member)
+        channels = channels_of(ANN, contacts)
+        try:
+            async with channels.lend(BOB.peer_id) as lent:
+                await ask(lent)
+            port.door.end(ANN.peer_id)
+            with pytest.raises(LinkError, match="unproven"):
+                await ask_in_vain(channels)
+            async with channels.lend(BOB.peer_id) as lent:
+                assert await ask(lent) == ANN.peer_id
+            assert len(channels) == 1
+        finally:
+            await channels.close()
 
     with_bob(scenario)

@@ -54,6 +54,8 @@ class Introduction:
             answer = await prove(write_proof(claim, self._identity.sign, run.admission), timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise _told(error, timeout_s) from error
+        except grpc.aio.BaseError as error:
+            raise LinkError("unreachable", "the channel was closed") from error
         return read_welcome(answer, claim)
 
 

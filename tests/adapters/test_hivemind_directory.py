@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -148,6 +149,28 @@ def test_a_hello_of_any_bytes_and_any_length_is_survived(tmp_path: Path) -> None
             finally:
                 await fresh.stop()
             assert ann.pid == pid
+
+    run(scenario())
+
+
+def test_who_is_not_admitted_is_in_nobodys_directory(tmp_path: Path) -> None:
+    """Its record is taken by no other node of the DHT, so that it does not even come to be refused; nor is it believed in an offer."""
+
+    async def scenario() -> None:
+        async with directories(tmp_path, 3) as (ann, bob, eve):
+            listed = SecurityConfig(admission="allow-list", members=(ann.peer_id, bob.peer_id))
+            for node in (ann, bob):
+                await node.serve_hello(replace(MEMBERSHIP, rule=AdmissionRule.of(listed, RUN)))
+            dropped: Counter[RefusalReason] = Counter()
+            bob._on_dropped = lambda reason: dropped.update([reason])
+            await ann.announce(progress_steps=1.0, has_state=True)
+            with pytest.raises(DirectoryError, match="no node of the DHT took our record"):
+                await eve.announce(progress_steps=9.0, has_state=True)
+
+            assert [member.peer for member in await bob.members()] == [ann.peer_id]
+            assert not dropped
+            with pytest.raises(RemoteProtocolError, match="not_admitted"):
+                bob.verify(eve.record)
 
     run(scenario())
 

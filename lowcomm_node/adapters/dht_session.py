@@ -16,6 +16,7 @@ from lowcomm_node.adapters.dht_validator import member_validator
 from lowcomm_node.adapters.p2p_process import P2pOptions, P2pProcess, split_address
 from lowcomm_node.errors import DirectoryError
 from lowcomm_node.units import PeerId
+from lowcomm_node.wire.admission import AdmissionRule
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class DhtSession:
         hello: HelloHandler,
         streams: StreamHandler,
         dial_back: DialBackHandler,
+        rule: Callable[[], AdmissionRule | None],
     ) -> "DhtSession":
         """Start p2pd, dial ``addresses``, and join the DHT of those that answer, or begin one.
 
@@ -85,7 +87,7 @@ class DhtSession:
         try:
             async with asyncio.timeout(options.start_timeout_s):
                 await asyncio.gather(*map(self._dial, addresses))
-                await self._join(is_public=options.is_public)
+                await self._join(rule, is_public=options.is_public)
                 await self.process.p2p.add_protobuf_handler(
                     _HELLO, lambda request, _context: hello(request), records_pb2.HelloRequest
                 )
@@ -255,7 +257,7 @@ class DhtSession:
         else:
             self.outcomes[address] = ""
 
-    async def _join(self, *, is_public: bool) -> None:
+    async def _join(self, rule: Callable[[], AdmissionRule | None], *, is_public: bool) -> None:
         """Join the DHT of the peers that were reached, or begin one.
 
         A peer whose DHT is not up yet is no error: the directory's upkeep asks again. hivemind's own checks of the
@@ -267,7 +269,7 @@ class DhtSession:
             p2p=self.process.p2p,
             client_mode=not is_public,  # others would wait for answers that do not come
             initial_peers=[address for address, outcome in self.outcomes.items() if not outcome] or None,
-            record_validator=member_validator(),
+            record_validator=member_validator(rule),
             parallel_rpc=32,
             wait_timeout=_RPC_TIMEOUT_S,
             cache_nearest=0,

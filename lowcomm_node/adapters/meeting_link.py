@@ -22,7 +22,7 @@ __all__ = ["Dialler", "MeetingLink"]
 
 _log = logging.getLogger(__name__)
 
-_MAX_REMEMBERED_PLANS = 256
+_MAX_REMEMBERED = 256
 _TURN_AWAY_S = 5.0
 
 BytesCounted = Callable[[str, Stream, Codec, int], None]
@@ -46,7 +46,7 @@ class MeetingLink:
         max_incoming: streams answered at a time; one more is told that this node is busy.
         on_bytes: payload bytes of complete messages.
         on_overhead: direction and all other bytes of frames: headers, and payloads that were cut short.
-        on_refused: reason of a message that a peer sent and that was refused here.
+        on_refused: who has sent a message that was refused here, and why it was.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class MeetingLink:
         max_incoming: int = 16,
         on_bytes: BytesCounted | None = None,
         on_overhead: Callable[[str, int], None] | None = None,
-        on_refused: Callable[[RefusalReason], None] | None = None,
+        on_refused: Callable[[PeerId, RemoteProtocolError], None] | None = None,
     ) -> None:
         self._sink = sink
         self._limits = limits
@@ -75,6 +75,7 @@ class MeetingLink:
         self._outgoing: dict[MeetingId, MeetingStream] = {}
         self._incoming: dict[MeetingId, MeetingStream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._offered_by: OrderedDict[MeetingId, PeerId] = OrderedDict()
         self._plans: OrderedDict[MeetingId, tuple[StreamPlan, ...]] = OrderedDict()
 
     def open(self, meeting_id: MeetingId, peer: PeerId, message: Message, kind: LinkKind = LinkKind.GRPC) -> None:
@@ -114,6 +115,11 @@ class MeetingLink:
         if not stream.is_initiator and self._incoming.get(message.meeting_id) is not stream:
             if message.meeting_id in self._outgoing:
                 raise RemoteProtocolError(RefusalReason.MALFORMED, "an offer under the id of a meeting of our own")
+            whose = self._offered_by.setdefault(message.meeting_id, stream.peer)
+            if whose != stream.peer:
+                raise RemoteProtocolError(RefusalReason.WRONG_SENDER, f"a message in a meeting of {whose}")
+            if len(self._offered_by) > _MAX_REMEMBERED:
+                self._offered_by.popitem(last=False)
             self._replace(self._incoming, message.meeting_id, stream)
         self._sink.message_received(message, stream.kind)
 
@@ -127,7 +133,7 @@ class MeetingLink:
         if isinstance(message, Offer | Answer | Close):
             if isinstance(message, Offer):
                 self._plans[message.meeting_id] = message.plans
-                if len(self._plans) > _MAX_REMEMBERED_PLANS:
+                if len(self._plans) > _MAX_REMEMBERED:
                     self._plans.popitem(last=False)
             for plan, part in zip(self._plans.get(message.meeting_id, ()), message.parts, strict=False):
                 payload_bytes += len(part)
@@ -136,11 +142,11 @@ class MeetingLink:
         if self._on_overhead is not None:
             self._on_overhead(direction, frame_bytes - payload_bytes)
 
-    def message_refused(self, error: RemoteProtocolError) -> None:
+    def message_refused(self, peer: PeerId, error: RemoteProtocolError) -> None:
         """A peer sent what it should not have sent (``StreamOwner``)."""
-        _log.debug("message_refused reason=%s detail=%s", error.reason.value, error.detail)
+        _log.debug("message_refused peer=%s reason=%s detail=%s", peer, error.reason.value, error.detail)
         if self._on_refused is not None:
-            self._on_refused(error.reason)
+            self._on_refused(peer, error)
 
     def _stream(self, meeting_id: MeetingId | None, kind: LinkKind, peer: PeerId) -> MeetingStream:
         return MeetingStream(
@@ -165,6 +171,8 @@ class MeetingLink:
                 if stream.is_closing:
                     return  # given up while the connection was being made
                 reason = await stream.run(transport)
+                if reason:
+                    raise LinkError(reason, "the stream has ended")
         except (LinkError, RemoteProtocolError) as error:
             _log.debug("dial_failed peer=%s link=%s detail=%s", peer, stream.kind.value, error.detail)
             reason = str(error.reason)

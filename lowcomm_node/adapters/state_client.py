@@ -1,8 +1,8 @@
 """The joiner's side of the State service: asks members for descriptions, chunks and fingerprints, and checks what they say."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import grpc
@@ -43,6 +43,7 @@ class GrpcStateClient:
         shelf: where ``keep`` puts what others may want.
         line: what chunks wait for where it is capped.
         on_received: told the bytes of each verified chunk.
+        on_refused: told who has said something that cannot be used, and why.
         stall_timeout_s: seconds without a chunk after which a holder is given up.
         describe_timeout_s: seconds a donor may take to write and hash a snapshot.
         fingerprint_timeout_s: seconds a member may take to look at its state.
@@ -56,6 +57,7 @@ class GrpcStateClient:
         shelf: SnapshotShelf,
         on_received: Callable[[int], None],
         line: Line | None = None,
+        on_refused: Callable[[PeerId, RemoteProtocolError], None] = lambda _peer, _error: None,
         stall_timeout_s: float = 30.0,
         describe_timeout_s: float = 180.0,
         fingerprint_timeout_s: float = 15.0,
@@ -65,6 +67,7 @@ class GrpcStateClient:
         self._shelf = shelf
         self._line = line or Line()
         self._on_received = on_received
+        self._on_refused = on_refused
         self._stall_timeout_s = stall_timeout_s
         self._describe_timeout_s = describe_timeout_s
         self._fingerprint_timeout_s = fingerprint_timeout_s
@@ -100,7 +103,8 @@ class GrpcStateClient:
         """Ask a member what its live state looks like. Raises LinkError, RemoteProtocolError."""
         request = state_pb2.FingerprintRequest(run_id=bytes.fromhex(run_id), protocol_version=self._protocol_version)
         data = await self._ask(peer, FINGERPRINT, request.SerializeToString(), self._fingerprint_timeout_s)
-        return decode_fingerprint(data, run_id)
+        with self._blaming(peer):
+            return decode_fingerprint(data, run_id)
 
     async def keep(self, path: Path, progress_steps: float) -> None:
         """Put a downloaded state on the shelf. Raises StoreError when it cannot be read."""
@@ -116,7 +120,8 @@ class GrpcStateClient:
     async def _describe(self, peer: PeerId, run_id: RunId, max_bytes: int) -> Snapshot:
         request = state_pb2.DescribeRequest(run_id=bytes.fromhex(run_id), protocol_version=self._protocol_version)
         data = await self._ask(peer, DESCRIBE, request.SerializeToString(), self._describe_timeout_s)
-        return Snapshot.decode(data, run_id=run_id, max_bytes=max_bytes)
+        with self._blaming(peer):
+            return Snapshot.decode(data, run_id=run_id, max_bytes=max_bytes)
 
     async def _fetch_all(
         self,
@@ -169,11 +174,21 @@ class GrpcStateClient:
                     if not isinstance(data, bytes):
                         raise LinkError("disconnect", f"the donor ended {len(wanted)} chunks early")
                     await self._line.received(len(data))
-                    index, content = snapshot.check_chunk(data, wanted)
+                    with self._blaming(peer):
+                        index, content = snapshot.check_chunk(data, wanted)
                     wanted.discard(index)
                     yield index, content
             finally:
                 call.cancel()
+
+    @contextmanager
+    def _blaming(self, peer: PeerId) -> Iterator[None]:
+        """What is refused here is what the peer has said, and not what it says of us."""
+        try:
+            yield
+        except RemoteProtocolError as error:
+            self._on_refused(peer, error)
+            raise
 
 
 @asynccontextmanager

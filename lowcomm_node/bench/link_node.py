@@ -23,17 +23,28 @@ from lowcomm_node.adapters.tcp import tune_connections
 from lowcomm_node.bench.link_load import LinkLoad, Whereabouts
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, StreamPlan, Verdict
+from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.core.versions import SPOKEN
-from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError
+from lowcomm_node.errors import DirectoryError, LinkError, RefusalReason, RemoteProtocolError
+from lowcomm_node.settings.manifest import SecurityConfig
 from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import Codec, Dtype, LinkKind, MeetingId, PeerId, RunId, Stream
+from lowcomm_node.wire.admission import AdmissionRule, Membership
 from lowcomm_node.wire.channel import NO_CERTIFICATE
+from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.meeting import MeetingLimits
 
 __all__ = ["LinkNode"]
 
 _BYTES_PER_MBIT = 125_000.0
 _RUN = RunId("00" * 32)
+_MEMBERSHIP = Membership(
+    run_id=_RUN,
+    manifest=b"",
+    protocol_version=PROTOCOL_VERSION,
+    rule=AdmissionRule.of(SecurityConfig(), _RUN),
+    admission=b"",
+)
 _PLAN = StreamPlan(stream=Stream.PARAMS, codec=Codec.DENSE, dtype=Dtype.FP32, ranks=(-1,))
 
 
@@ -50,10 +61,9 @@ class LinkNode:
         self._channels = _channels(load, identity, line, is_plain=self._certificate is None)
         self._doorman = ChannelService(
             identity=identity,
-            run_id=_RUN,
-            protocol_version=PROTOCOL_VERSION,
+            membership=_MEMBERSHIP,
+            quarantine=Quarantine(),
             certificate_sha256=self._certificate.sha256 if self._certificate is not None else NO_CERTIFICATE,
-            admit=lambda _peer, _admission: math.inf,
             on_refused=_told,
         )
         self._server = GrpcServer(
@@ -89,7 +99,7 @@ class LinkNode:
     async def start(self) -> Whereabouts:
         """Open the port; over libp2p, know the other end. Raises LowcommError."""
         if self._directory is not None:
-            self._directory.serve_streams(p2p_handler(self._link))
+            self._directory.serve_peers(p2p_handler(self._link), _no_dialling)
             await self._directory.start()
             address = (await self._directory.visible_addresses())[0]
             return Whereabouts(address=address, peer_id=self._identity.peer_id)
@@ -181,7 +191,7 @@ class LinkNode:
 
 def _channels(load: LinkLoad, identity: Identity, line: Line, *, is_plain: bool) -> ChannelCache:
     introduction = Introduction(identity, SPOKEN)
-    introduction.enter(_RUN)
+    introduction.enter(_MEMBERSHIP)
     contacts = Contacts()
     if load.peer is not None:
         member = Member(
@@ -193,11 +203,17 @@ def _channels(load: LinkLoad, identity: Identity, line: Line, *, is_plain: bool)
             certificate=bytes.fromhex(load.peer.certificate),
         )
         contacts.learn(member)
-    return ChannelCache(contacts, introduction, allow_plaintext=is_plain, window_bytes=line.window_bytes)
+    return ChannelCache(contacts, introduction, Quarantine(), allow_plaintext=is_plain, window_bytes=line.window_bytes)
 
 
 def _no_record(_record: bytes) -> Member:
     raise RemoteProtocolError(RefusalReason.NOT_READY, "nobody hangs bells here")
+
+
+async def _no_dialling(
+    _peer: PeerId, _host: str, _request: records_pb2.DialBackRequest
+) -> records_pb2.DialBackResponse:
+    raise DirectoryError("nobody is dialled here")
 
 
 def _told(error: RemoteProtocolError) -> None:

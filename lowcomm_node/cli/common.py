@@ -5,13 +5,16 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from lowcomm_node.errors import StoreError
+from lowcomm_node.errors import ConfigError, StoreError
 from lowcomm_node.settings.load import read_toml
 from lowcomm_node.settings.merge import Override, TomlDocument, merge, parse_set
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.settings.paths import find_config, resolve_state_dir
+from lowcomm_node.units import INVITE_PREFIX
 
-__all__ = ["add_settings_arguments", "make_state_dir", "settings_from", "state_dir_of"]
+__all__ = ["add_settings_arguments", "invitation", "make_state_dir", "settings_from", "state_dir_of"]
+
+_MAX_INVITATION_BYTES = 4096
 
 
 def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,3 +66,21 @@ def make_state_dir(settings: NodeSettings) -> Path:
         reason = (error.strerror or str(error)).lower()
         raise StoreError(f"{path}: cannot be made a directory: {reason}; choose another with --state-dir") from error
     return path
+
+
+def invitation(given: str | None) -> str:
+    """The invitation that was given or stands in LOWCOMM_INVITE; where a file is named, what is in it. Raises ConfigError.
+
+    On a command line others may see it.
+    """
+    text = given or os.environ.get("LOWCOMM_INVITE", "")
+    if not text or text.startswith(INVITE_PREFIX):
+        return text
+    try:
+        with Path(text).open(encoding="utf-8") as file:
+            return file.read(_MAX_INVITATION_BYTES)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"--invite {text}: neither an invitation, which begins with {INVITE_PREFIX}, nor a file with one: "
+            f"{getattr(error, 'strerror', None) or 'it is no text'}"
+        ) from error

@@ -20,5 +20,7 @@ class JoinOptions:
     """Hexadecimal run id or its beginning; empty accepts whatever run the peers are in."""
     settings: NodeSettings
     state_dir: Path
+    invite: str
+    """An invitation to the run as it was written down; empty when it asks for none, or has let this node in before."""
     say: Callable[[str], None]
     """Lines for the person at the terminal."""

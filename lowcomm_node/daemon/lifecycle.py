@@ -95,6 +95,7 @@ class Node:
             line=self._line_watch.line,
             identity=self._identity,
             peers=options.peers,
+            invite=options.invite,
             state_dir=options.state_dir,
             recorder=self._recorder,
             children=self._children,
@@ -199,11 +200,9 @@ class Node:
             recorder=self._recorder,
             send_to_trainer=self._training.send,
             on_cure=self._cure,
+            on_offence=self._network.offended,
         )
         await self._network.open(
-            run,
-            found.canonical,
-            manifest,
             ready,
             self._runtime,
             is_meeting=lambda: bool(core.phase()),
@@ -233,7 +232,7 @@ class Node:
                 # By the tick, not when the directory has taken it: partners believe a record, however slow the DHT is.
                 self._runtime.carry_record(self._network.record)
                 self._runtime.handle(Ticked())
-                self._recorder.reached(self._core, now)
+                self._recorder.reached(self._core, now, num_quarantined=self._network.num_quarantined())
                 self._metrics.flight_recorded(*self._black_box.size())
             self._latest_status = self.status()
             if self._diverged is not None:

@@ -109,7 +109,7 @@ class Node:
             sink=self,
             limits=limits,
             diallers={LinkKind.LIBP2P: p2p_dialler(lambda: self.dht.session)},
-            on_refused=self.refused.append,
+            on_refused=lambda _peer, error: self.refused.append(error.reason),
         )
         self.dht.serve_peers(p2p_handler(self.link), self.dial_back)
 

@@ -3,6 +3,8 @@
 import json
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,7 +137,16 @@ def test_wrong_run_is_refused_by_name(workshop: Path, first: RealNode) -> None:
 def test_the_doctor_sees_the_run_and_the_line(workshop: Path, first: RealNode) -> None:
     """Peers, protocol, clock, the way in, and the line; a run that is not the one wanted is a failure."""
     peers = ("--peers", first.status()["join_address"])
-    doctor = (sys.executable, "-m", "lowcomm_node", "doctor", "--json", "--state-dir", str(workshop / "patient"), *peers)
+    doctor = (
+        sys.executable,
+        "-m",
+        "lowcomm_node",
+        "doctor",
+        "--json",
+        "--state-dir",
+        str(workshop / "patient"),
+        *peers,
+    )
 
     well = subprocess.run(doctor, capture_output=True, text=True, check=False, timeout=60)
     ill = subprocess.run([*doctor, "--run", "0123abcd"], capture_output=True, text=True, check=False, timeout=60)

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lowcomm_node.cli.common import add_settings_arguments, settings_from, state_dir_of
+from lowcomm_node.cli.common import add_settings_arguments, invitation, settings_from, state_dir_of
 from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.cli.words import printable
 from lowcomm_node.errors import ConfigError, StoreError
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the nodes that will be joined (or LOWCOMM_PEERS); without any, those of this node's last run",
     )
     parser.add_argument("--run", metavar="ID", default="", help="the run that will be joined; its beginning is enough")
+    parser.add_argument("--invite", metavar="TEXT", help="as for 'join'")
     parser.add_argument("--json", action="store_true", help="the findings, for scripts")
     add_settings_arguments(parser)
 
@@ -66,6 +67,10 @@ async def _facts(args: argparse.Namespace) -> "Facts":
     except ConfigError as error:
         return Facts(settings_error=str(error))
     facts = Facts(settings_error="")
+    try:
+        invite = invitation(args.invite)
+    except ConfigError as error:
+        return replace(facts, run_error=str(error))
     manifest: Manifest | None = None
     if args.manifest:
         try:
@@ -85,8 +90,9 @@ async def _facts(args: argparse.Namespace) -> "Facts":
     facts = look_at_machine(facts, settings, state_dir, manifest)
     if peers:
         is_ours = facts.running_pid is None and not facts.identity_error and not facts.state_dir_error
-        identity_path = state_dir / "identity.key" if is_ours else None
-        facts, welcome = await ask_peers(facts, settings.network, identity_path, Wanted(peers, args.run))
+        facts, welcome = await ask_peers(
+            facts, settings.network, state_dir if is_ours else None, Wanted(peers=peers, run=args.run, invite=invite)
+        )
         if welcome is not None and manifest is None:
             manifest = manifest_from_canonical(welcome.manifest, MAX_MANIFEST_BYTES, "manifest from the swarm")
             facts = look_at_machine(facts, settings, state_dir, manifest)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from lowcomm_node.cli.common import add_settings_arguments, make_state_dir, settings_from
+from lowcomm_node.cli.common import add_settings_arguments, invitation, make_state_dir, settings_from
 from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.errors import ConfigError, DirectoryError, LowcommError, StoreError
 from lowcomm_node.settings.load import read_manifest
@@ -30,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="addresses of nodes that are in the run, as their 'join' prints them (or LOWCOMM_PEERS)",
     )
     parser.add_argument("--run", metavar="ID", default="", help="refuse any run but this one; its beginning is enough")
+    parser.add_argument(
+        "--invite",
+        metavar="INVITATION",
+        help="what the organiser has given you, or the file it is in, where the run asks for one (or LOWCOMM_INVITE); "
+        "needed once",
+    )
     parser.add_argument("--host", help="address to listen on, e.g. 0.0.0.0 (setting network.host)")
     parser.add_argument("--announce", metavar="HOST", help="address others dial (setting network.announce_host)")
     parser.add_argument("--dht-port", type=int, metavar="PORT", help="setting network.dht_port")
@@ -58,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
             "nothing to join: give --peers ADDRESS of a node that is in the run, or start a run with --manifest FILE "
             "('lowcomm-node init my-run.toml' writes one)"
         )
+    invite = invitation(args.invite)
     manifest = read_manifest(Path(args.manifest)) if args.manifest else None
     state_dir = make_state_dir(settings)
     _check(settings, state_dir, manifest)
@@ -74,7 +81,15 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.flush()
 
     run_node(
-        JoinOptions(manifest=manifest, peers=peers, run_id=args.run, settings=settings, state_dir=state_dir, say=say)
+        JoinOptions(
+            manifest=manifest,
+            peers=peers,
+            run_id=args.run,
+            settings=settings,
+            state_dir=state_dir,
+            invite=invite,
+            say=say,
+        )
     )
     return ExitCode.OK
 

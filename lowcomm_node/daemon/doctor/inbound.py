@@ -1,7 +1,6 @@
 """Can peers get to this node? One of them is asked to dial the port that the node would open, and, if it cannot, to be a relay."""
 
 import asyncio
-import math
 from dataclasses import replace
 
 from lowcomm_node.adapters.certificate import Certificate
@@ -11,14 +10,13 @@ from lowcomm_node.adapters.grpc_endpoints import GrpcServer
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.core.diagnosis import Facts
+from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.errors import DirectoryError, LinkError
-from lowcomm_node.ports import Welcome
-from lowcomm_node.settings.canonical import manifest_from_canonical
 from lowcomm_node.settings.node import NetworkSettings
-from lowcomm_node.units import Reachability
+from lowcomm_node.units import PeerId, Reachability
+from lowcomm_node.wire.admission import Membership
 from lowcomm_node.wire.channel import NO_CERTIFICATE
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
-from lowcomm_node.wire.limits import MAX_MANIFEST_BYTES
 
 __all__ = ["ask_back"]
 
@@ -32,7 +30,8 @@ async def ask_back(
     directory: HivemindDirectory,
     identity: Identity,
     settings: NetworkSettings,
-    welcome: Welcome,
+    asked: PeerId,
+    membership: Membership,
 ) -> Facts:
     """Facts about ways to this node; none where it wants no visitors, or nobody would try."""
     if settings.inbound == "off":
@@ -40,12 +39,9 @@ async def ask_back(
     certificate = Certificate.of(identity) if settings.tls == "on" else None
     door = ChannelService(
         identity=identity,
-        run_id=welcome.run_id,
-        protocol_version=manifest_from_canonical(
-            welcome.manifest, MAX_MANIFEST_BYTES, "manifest from the swarm"
-        ).protocol_version,
+        membership=membership,
+        quarantine=Quarantine(),
         certificate_sha256=certificate.sha256 if certificate is not None else NO_CERTIFICATE,
-        admit=lambda _peer, _admission: math.inf,
         on_refused=lambda _error: None,
     )
     server = GrpcServer(host=settings.host, port=settings.grpc_port, certificate=certificate, gate=door.gate())
@@ -55,11 +51,11 @@ async def ask_back(
         return facts  # the check of the ports says so
     try:
         request = records_pb2.DialBackRequest(
-            run_id=bytes.fromhex(welcome.run_id),
+            run_id=bytes.fromhex(membership.run_id),
             port=port,
             certificate=certificate.short if certificate is not None else b"",
         )
-        told = await ask_to_dial(directory.session, welcome.member.peer, request)
+        told = await ask_to_dial(directory.session, asked, request)
     finally:
         await server.stop(0.0)
     if told is None:

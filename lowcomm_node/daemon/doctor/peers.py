@@ -5,14 +5,15 @@ import ipaddress
 import shutil
 import socket
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import psutil
 
+from lowcomm_node.adapters.admission_file import AdmissionFile
 from lowcomm_node.adapters.contacts import Contacts
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
@@ -21,11 +22,25 @@ from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.adapters.probe import measure_line
 from lowcomm_node.adapters.tcp import resent_share
 from lowcomm_node.core.diagnosis import Facts, Seed
+from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.core.versions import SPOKEN
+from lowcomm_node.daemon.admitting import own_admission
 from lowcomm_node.daemon.doctor.inbound import ask_back
-from lowcomm_node.errors import DirectoryError, LinkError, LowcommError, NoPeerError, RefusalReason, RemoteProtocolError
+from lowcomm_node.errors import (
+    ConfigError,
+    DirectoryError,
+    LinkError,
+    LowcommError,
+    NoPeerError,
+    RefusalReason,
+    RemoteProtocolError,
+)
 from lowcomm_node.ports import Welcome
+from lowcomm_node.settings.canonical import manifest_from_canonical
 from lowcomm_node.settings.node import NetworkSettings
+from lowcomm_node.units import PeerId
+from lowcomm_node.wire.admission import AdmissionRule, Membership
+from lowcomm_node.wire.limits import MAX_MANIFEST_BYTES
 
 __all__ = ["Wanted", "ask_peers", "look_up_names", "nat_of"]
 
@@ -34,12 +49,15 @@ _CARRIER_GRADE = ipaddress.ip_network("100.64.0.0/10")
 _NAMED = ("dns", "dns4", "dns6", "dnsaddr")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What was asked for: addresses and, possibly, the beginning of a run id."""
+    """What will be joined."""
 
-    def __init__(self, peers: Sequence[str], run: str = "") -> None:
-        self.peers = tuple(peers)
-        self.run = run
+    peers: tuple[str, ...]
+    run: str = ""
+    """The beginning of a run id."""
+    invite: str = ""
+    """An invitation as it was written down."""
 
 
 def look_up_names(facts: Facts, settings: NetworkSettings, peers: Iterable[str]) -> Facts:
@@ -58,38 +76,57 @@ def look_up_names(facts: Facts, settings: NetworkSettings, peers: Iterable[str])
 
 
 async def ask_peers(
-    facts: Facts, settings: NetworkSettings, identity_path: Path | None, wanted: Wanted
+    facts: Facts, settings: NetworkSettings, state_dir: Path | None, wanted: Wanted
 ) -> tuple[Facts, Welcome | None]:
     """Dial each address and ask for its run; the first usable answer comes along.
 
-    ``identity_path``: None when a node is running with the real one, which must not be on the DHT twice.
+    ``state_dir``: None when a node is running with the identity there, which must not be on the DHT twice.
     """
     folder = Path(tempfile.mkdtemp(prefix="lowcomm-doctor-"))
+    home = state_dir or folder
     try:
-        identity = load_or_create(identity_path or folder / "identity.key")
+        identity = load_or_create(home / "identity.key")
         directory = HivemindDirectory(
             identity=identity,
-            settings=settings if identity_path else replace(settings, dht_port=0),
-            initial_peers=tuple(wanted.peers),
+            settings=settings if state_dir else replace(settings, dht_port=0),
+            initial_peers=wanted.peers,
             socket_dir=folder / "p2p",
             versions=SPOKEN,
         )
         try:
             await directory.start(may_be_alone=True)
             facts, welcome = await _ask_all(facts, directory, wanted)
+            if welcome is None:
+                return facts, None
+            try:
+                membership = _membership(welcome, identity.peer_id, wanted.invite, AdmissionFile(home))
+            except ConfigError as error:
+                return replace(facts, run_error=str(error)), welcome
+            facts = await _measure(facts, identity, settings, welcome, membership)
+            if state_dir is not None:  # else the node that runs has the ports
+                facts = await ask_back(facts, directory, identity, settings, welcome.member.peer, membership)
         except DirectoryError as error:
             return replace(facts, seeds=tuple(Seed(address=a, outcome=str(error)) for a in wanted.peers)), None
         else:
-            if welcome is not None:
-                facts = await _measure(facts, identity, settings, welcome)
-                if identity_path is not None:  # else the node that runs has the ports
-                    facts = await ask_back(facts, directory, identity, settings, welcome)
             return facts, welcome
         finally:
             with suppress(LowcommError):
                 await directory.stop()
     finally:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _membership(welcome: Welcome, own: PeerId, invite: str, file: AdmissionFile) -> Membership:
+    """Raises ConfigError where the run does not let this node in."""
+    manifest = manifest_from_canonical(welcome.manifest, MAX_MANIFEST_BYTES, "manifest from the swarm")
+    rule = AdmissionRule.of(manifest.security, welcome.run_id)
+    return Membership(
+        run_id=welcome.run_id,
+        manifest=welcome.manifest,
+        protocol_version=manifest.protocol_version,
+        rule=rule,
+        admission=own_admission(rule, own, invite, file),
+    )
 
 
 async def _ask_all(facts: Facts, directory: HivemindDirectory, wanted: Wanted) -> tuple[Facts, Welcome | None]:
@@ -127,13 +164,15 @@ async def _ask_all(facts: Facts, directory: HivemindDirectory, wanted: Wanted) -
     return facts, usable
 
 
-async def _measure(facts: Facts, identity: Identity, settings: NetworkSettings, welcome: Welcome) -> Facts:
+async def _measure(
+    facts: Facts, identity: Identity, settings: NetworkSettings, welcome: Welcome, membership: Membership
+) -> Facts:
     """The line to the peer that told of the run. What it does not let us measure is left open."""
     contacts = Contacts()
     contacts.learn(welcome.member)
     introduction = Introduction(identity, SPOKEN)
-    introduction.enter(welcome.run_id)
-    channels = ChannelCache(contacts, introduction, allow_plaintext=settings.tls != "on")
+    introduction.enter(membership)
+    channels = ChannelCache(contacts, introduction, Quarantine(), allow_plaintext=settings.tls != "on")
     try:
         measured = await measure_line(channels, welcome.member.peer)
         loss = resent_share(int(welcome.member.grpc_address.rpartition(":")[2] or 0))

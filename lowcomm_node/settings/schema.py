@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from lowcomm_node.settings.rules import Between, Length, OneOf
@@ -59,6 +60,7 @@ class Section:
         return f"[{self.dotted}]" if self.dotted else "the top level"
 
 
+@cache  # a schema is the same for the life of the process, and every check of a value asks for it
 def section_of(cls: type[Any], dotted: str = "") -> Section:
     """Read the schema of a settings dataclass. Raises TypeError for a field type the loader does not know."""
     hints = get_type_hints(cls, include_extras=True)

@@ -47,6 +47,7 @@ _LONGEST_S = 5000.0
 _MOST_STEPS = 3000
 _KEEP = 2
 _METRICS = Metrics()
+_MANIFEST_BYTES = canonical_bytes(MANIFEST)
 
 
 class _Life:
@@ -159,7 +160,7 @@ class _Life:
         if not self.world.reachable():
             raise NoPeerError("they are gone")
         member = self.world.reachable()[0].member()
-        return Welcome(run_id=RUN, manifest=canonical_bytes(MANIFEST), member=member, clock_offset_s=0.0)
+        return Welcome(run_id=RUN, manifest=_MANIFEST_BYTES, member=member, clock_offset_s=0.0)
 
 
 class _LeftError(Exception):

@@ -203,6 +203,25 @@ def test_a_spoilt_checkpoint_is_never_trained_on(build: Build) -> None:
         assert len(_times(world, "loads its own")) == 1
 
 
+def test_what_is_given_to_others_is_never_written_to(build: Build) -> None:
+    """A node dies with a download that is whole and shared already, and nobody has that snapshot any more: another takes its name."""
+    world = build()
+    operations: list[str] = []
+
+    def strike(name: str, _number: int) -> None:
+        operations.append(name)
+        if operations.count("link") == 1 and name == "unlink" and not _times(world, "crashed"):
+            for _ in range(3):
+                world.kill_donor(None)
+            world.crash()
+
+    world.on_operation = strike
+    world.run()
+
+    assert _times(world, "crashed")
+    assert len(list((world.folder / "snapshots").iterdir())) == 2
+
+
 def _strike_operation(world: JoinWorld, number: int, act: Callable[[JoinWorld], None]) -> None:
     def strike(_name: str, current: int) -> None:
         if current == number:

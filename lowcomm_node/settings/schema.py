@@ -3,7 +3,6 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from lowcomm_node.settings.rules import Between, Length, OneOf
@@ -60,9 +59,18 @@ class Section:
         return f"[{self.dotted}]" if self.dotted else "the top level"
 
 
-@cache  # a schema is the same for the life of the process, and every check of a value asks for it
+_READ: dict[tuple[type[Any], str], Section] = {}
+"""A class and its place in the document; neither changes while the process lives."""
+
+
 def section_of(cls: type[Any], dotted: str = "") -> Section:
-    """Read the schema of a settings dataclass. Raises TypeError for a field type the loader does not know."""
+    """The schema of a settings dataclass, read once. Raises TypeError for a field type the loader does not know."""
+    if (cls, dotted) not in _READ:
+        _READ[cls, dotted] = _read(cls, dotted)
+    return _READ[cls, dotted]
+
+
+def _read(cls: type[Any], dotted: str) -> Section:
     hints = get_type_hints(cls, include_extras=True)
     entries: dict[str, Key | Section] = {}
     for field in fields(cls):

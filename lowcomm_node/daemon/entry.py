@@ -1,6 +1,7 @@
 """The daemon process: logging, one uvloop, one node."""
 
 import asyncio
+import gc
 import os
 from collections import deque
 
@@ -29,5 +30,7 @@ def run_node(options: JoinOptions) -> None:
     async def live() -> None:
         await Node(options, metrics, service, recent).run()
 
+    # What imports have made lives as long as the process: no collection, the one at its end least, need look through it.
+    gc.freeze()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(live())

@@ -59,8 +59,18 @@ class Section:
         return f"[{self.dotted}]" if self.dotted else "the top level"
 
 
+_READ: dict[tuple[type[Any], str], Section] = {}
+"""A class and its place in the document; neither changes while the process lives."""
+
+
 def section_of(cls: type[Any], dotted: str = "") -> Section:
-    """Read the schema of a settings dataclass. Raises TypeError for a field type the loader does not know."""
+    """The schema of a settings dataclass, read once. Raises TypeError for a field type the loader does not know."""
+    if (cls, dotted) not in _READ:
+        _READ[cls, dotted] = _read(cls, dotted)
+    return _READ[cls, dotted]
+
+
+def _read(cls: type[Any], dotted: str) -> Section:
     hints = get_type_hints(cls, include_extras=True)
     entries: dict[str, Key | Section] = {}
     for field in fields(cls):

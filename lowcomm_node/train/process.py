@@ -6,6 +6,7 @@ signal, which fires when the thread that started the process ends.
 """
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -61,6 +62,7 @@ def _train(mailbox: PipeMailbox) -> None:
     from lowcomm_node.train.session import build_session, choose_devices  # noqa: PLC0415
     from lowcomm_node.train.state_file import state_bytes_bound  # noqa: PLC0415
 
+    gc.freeze()  # as in daemon/entry.py
     request = mailbox.wait()
     if not isinstance(request, Configure):
         raise TrainerError(f"the first message must be Configure, not {type(request).__name__}")

@@ -47,6 +47,7 @@ _LONGEST_S = 5000.0
 _MOST_STEPS = 3000
 _KEEP = 2
 _METRICS = Metrics()
+_MANIFEST_BYTES = canonical_bytes(MANIFEST)
 
 
 class _Life:
@@ -162,7 +163,7 @@ class _Life:
         if not self.world.reachable():
             raise NoPeerError("they are gone")
         member = self.world.reachable()[0].member()
-        return Welcome(run_id=RUN, manifest=canonical_bytes(MANIFEST), member=member, record=b"", clock_offset_s=0.0)
+        return Welcome(run_id=RUN, manifest=_MANIFEST_BYTES, member=member, record=b"", clock_offset_s=0.0)
 
 
 class _LeftError(Exception):
@@ -489,7 +490,9 @@ class JoinWorld:
         names = {path.name for path in self.folder.iterdir()}
         left = {name for name in names if "unfinished" in name or name.startswith("snapshot-")}
         assert not left, left
-        assert len(list((self.folder / "snapshots").glob("*"))) <= 2 if (self.folder / "snapshots").is_dir() else True
+        held = sorted((self.folder / "snapshots").glob("*"))
+        assert len(held) <= 2, held
+        assert [path.stem for path in held] == [_id_of(path.read_bytes()) for path in held], "a snapshot was written to"
         assert self.fetched_again <= self.num_deaths, (
             f"{self.fetched_again} chunks fetched again, {self.num_deaths} deaths"
         )
@@ -499,6 +502,14 @@ async def _outcome(task: "asyncio.Task[Any]") -> BaseException | None:
     await asyncio.wait({task})
     error = None if task.cancelled() else task.exception()
     return None if isinstance(error, KilledError) else error
+
+
+def _id_of(data: bytes) -> str:
+    """By which a snapshot of this content is known."""
+    pieces = (data[offset : offset + CHUNK_BYTES] for offset in range(0, len(data), CHUNK_BYTES))
+    digests = tuple(sha256(piece).digest() for piece in pieces)
+    snapshot = Snapshot(total_bytes=len(data), chunk_bytes=CHUNK_BYTES, digests=digests, progress_steps=0.0)
+    return snapshot.snapshot_id.hex()
 
 
 def _flip(path: Path, chance: Random) -> None:

@@ -1,9 +1,11 @@
 """Joining, downloading and checkpoints in virtual time: each step hit by each fault, and many seeds of everything at once."""
 
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -62,9 +64,20 @@ _STEPS = (
 Build = Callable[..., JoinWorld]
 
 
+_IN_MEMORY = Path("/dev/shm")
+"""Linux has a file system without a disk there."""
+
+
 @pytest.fixture
-def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
-    """Makes worlds, one after the other, each in a folder of its own."""
+def place() -> Iterator[Path]:
+    """For files of thousands of worlds: in memory, if possible, and gone afterwards. A seed makes them again."""
+    with TemporaryDirectory(prefix="joins-", dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None) as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def build(place: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
+    """Makes worlds, one after the other, each in a folder of its own; the one before is removed."""
     worlds: list[JoinWorld] = []
     real_time = time.time
     disk_of_processes(monkeypatch)
@@ -74,7 +87,9 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
     monkeypatch.setattr(time, "time", lambda: real_time() + (worlds[-1].wall_offset_s if PROCESS.get() else 0.0))
 
     def make(*, seed: int = 0, is_shared: bool = False, pace: float = 1.0) -> JoinWorld:
-        folder = tmp_path / str(len(worlds))
+        if worlds:
+            shutil.rmtree(worlds[-1].folder.parent)
+        folder = place / str(len(worlds))
         folder.mkdir()
         worlds.append(JoinWorld(folder, seed=seed, is_shared=is_shared, pace=pace))
         return worlds[-1]
@@ -188,6 +203,25 @@ def test_a_spoilt_checkpoint_is_never_trained_on(build: Build) -> None:
         assert len(_times(world, "loads its own")) == 1
 
 
+def test_what_is_given_to_others_is_never_written_to(build: Build) -> None:
+    """A node dies with a download that is whole and shared already, and nobody has that snapshot any more: another takes its name."""
+    world = build()
+    operations: list[str] = []
+
+    def strike(name: str, _number: int) -> None:
+        operations.append(name)
+        if operations.count("link") == 1 and name == "unlink" and not _times(world, "crashed"):
+            for _ in range(3):
+                world.kill_donor(None)
+            world.crash()
+
+    world.on_operation = strike
+    world.run()
+
+    assert _times(world, "crashed")
+    assert len(list((world.folder / "snapshots").iterdir())) == 2
+
+
 def _strike_operation(world: JoinWorld, number: int, act: Callable[[JoinWorld], None]) -> None:
     def strike(_name: str, current: int) -> None:
         if current == number:
@@ -234,10 +268,10 @@ def _troubled(world: JoinWorld, seed: int) -> JoinWorld:
     return world
 
 
-@pytest.mark.parametrize("block", range(15))
-def test_hundreds_of_seeds_of_everything(build: Build, block: int) -> None:
+@pytest.mark.parametrize("block", range(20))
+def test_a_thousand_seeds_of_everything(build: Build, block: int) -> None:
     """Whatever comes together: the node ends up training an honest state, and keeps its newest checkpoint."""
-    for seed in range(20 * block, 20 * (block + 1)):
+    for seed in range(50 * block, 50 * (block + 1)):
         world = _troubled(build(seed=seed, is_shared=seed % 2 == 0, pace=0.1 if seed % 3 else 1.0), seed)
         try:
             world.run()
@@ -247,7 +281,7 @@ def test_hundreds_of_seeds_of_everything(build: Build, block: int) -> None:
 
 def test_a_seed_replays_bit_for_bit(build: Build) -> None:
     """Every step at the same time: a failure can be looked at as often as it takes."""
-    for seed in (2, 17, 101, 256):
+    for seed in (2, 17, 101, 256, 999):
         histories = []
         for _ in range(2):
             world = _troubled(build(seed=seed, is_shared=seed % 2 == 0, pace=0.1 if seed % 3 else 1.0), seed)

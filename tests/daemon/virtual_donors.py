@@ -64,6 +64,13 @@ class _Status(NamedTuple):
     details: str
 
 
+class _Details(NamedTuple):
+    """Which method is called, as gRPC tells its handlers."""
+
+    method: str
+    invocation_metadata: tuple[()] = ()
+
+
 class _AbortError(Exception):
     """What ``context.abort`` raises, as in gRPC."""
 
@@ -134,11 +141,7 @@ class Donor:
             self.shelf.close()
 
     def handler(self, method: str) -> Any:
-        class Details(NamedTuple):
-            method: str
-            invocation_metadata: tuple[()] = ()
-
-        return self._handlers.service(Details(method))
+        return self._handlers.service(_Details(method))
 
     @property
     def progress_steps(self) -> float:

@@ -64,6 +64,7 @@ def test_a_joiner_needs_nothing_but_an_address(workshop: Path, first: RealNode) 
         assert status["training"]["blocked_seconds"]["meeting"] < NO_WAIT_S
         assert {(row["stream"], row["codec"]) for row in status["meetings"]["bytes"]} >= {("params", "sparse")}
         assert before["peer_id"] in joiner.cli("peers", "--json").stdout
+        assert json.loads(joiner.cli("status", "--json").stdout)["peer_id"] == status["peer_id"]
 
         assert joiner.end() == 0
         assert joiner.survivors() == []
@@ -169,14 +170,18 @@ def test_taken_ports_and_directories_are_named(workshop: Path, first: RealNode) 
         "same-dht": (["--dht-port", dht_port], "network.dht_port"),
         "same-grpc": (["--grpc-port", grpc_port], "network.grpc_port"),
     }
-    for name, (arguments, words) in cases.items():
-        node = start(workshop, name, "--peers", status["join_address"], *arguments)
-        try:
+    nodes = {
+        words: start(workshop, name, "--peers", status["join_address"], *arguments)
+        for name, (arguments, words) in cases.items()
+    }
+    try:
+        for words, node in nodes.items():
             assert node.process.wait(40) not in (0, 1), node.tail()
             assert "error: " in node.tail()
             assert words in node.tail()
             assert node.survivors() == []
-        finally:
+    finally:
+        for node in nodes.values():
             node.clean_up()
     again = first.cli("join", "--peers", status["join_address"])
     assert again.returncode == 73

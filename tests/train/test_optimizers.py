@@ -1,6 +1,8 @@
 """Every inner optimizer through the one interface: equal to its equations, kept as declared, resumed to the bit."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -115,6 +117,65 @@ def test_twenty_steps_equal_the_equations(config: OptimizerConfig) -> None:
         for place, (ours, theirs) in enumerate(zip(homes[position], states[position], strict=True)):
             tolerance = _BF16 * way if position in rough and place == 0 else _FP32 * max(1.0, float(theirs.norm()))
             assert float((ours.double() - theirs).norm()) < tolerance, (named[position][0], place)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "muon"])
+def test_torchs_own_are_equal_to_its_objects_to_the_bit(kind: str) -> None:
+    """They are called as functions: what torch's optimizer objects do beside them must never move a weight."""
+    model, optimizer = _make(CONFIGS[kind])
+    ours = list(model.parameters())
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    config, hidden = CONFIGS[kind], set(hidden_matrices(model)) if kind == "muon" else set[int]()
+    of_hidden, rest = (
+        [p for i, p in enumerate(theirs) if i in hidden],
+        [p for i, p in enumerate(theirs) if i not in hidden],
+    )
+    matrices, vectors = [p for p in rest if p.ndim >= 2], [p for p in rest if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    betas = (config.beta1, config.beta2)
+    objects: list[torch.optim.Optimizer] = [
+        torch.optim.SGD(rest, lr=1.0, momentum=config.momentum, fused=True)
+        if kind == "sgd"
+        else torch.optim.AdamW(groups, lr=1.0, betas=betas, eps=config.eps, fused=True)
+    ]
+    if hidden:
+        muon = torch.optim.Muon(
+            of_hidden, weight_decay=config.weight_decay, momentum=config.momentum, adjust_lr_fn="match_rms_adamw"
+        )
+        objects.append(muon)
+
+    if kind == "sgd":  # made at once, as ours are
+        objects[0].state.update({p: {"momentum_buffer": torch.zeros_like(p)} for p in rest})
+
+    for t in range(1, 8):
+        lr = 0.01 * t
+        _give_gradients(model, t)
+        ours[t % 3].grad = None
+        for mine, other in zip(ours, theirs, strict=True):
+            other.grad = None if mine.grad is None else mine.grad.clone()
+        if kind == "sgd":  # its decay is our own
+            torch._foreach_mul_([p.data for p in matrices if p.grad is not None], 1 - lr * config.weight_decay)
+        for each in objects:
+            for group in each.param_groups:
+                group["lr"] = lr if hidden == set() or each is objects[1] else lr * config.scalar_lr_ratio
+            each.step()
+        optimizer.step(lr)
+
+    assert all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
+
+
+def test_a_trainer_does_without_torchs_compiler() -> None:
+    """Nothing is compiled, and to import the compiler takes a trainer as long as the rest of its start."""
+    script = """
+import sys
+import tests.train.test_optimizers as here
+for config in here.CONFIGS.values():
+    model, optimizer = here._make(config)
+    here._give_gradients(model, 1)
+    optimizer.step(0.01)
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=60)
 
 
 def test_streams_are_those_declared(config: OptimizerConfig) -> None:

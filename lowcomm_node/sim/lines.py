@@ -1,4 +1,4 @@
-"""The modelled network and machines: what a message takes from one node to another, and a machine for its work."""
+"""The modelled network: what a message takes from one node to another; and the machines at its ends."""
 
 import math
 from collections.abc import Callable
@@ -8,36 +8,31 @@ from typing import TypeVar
 
 from lowcomm_node.core.commands import Command
 from lowcomm_node.sim.conditions import Passage
+from lowcomm_node.sim.machines import AssumedMachines, Machines, RecordedMachines
 from lowcomm_node.sim.profiles import PROFILES, LineProfile, Nat
-from lowcomm_node.sim.scenario import Scenario, Speeds
+from lowcomm_node.sim.scenario import Scenario
 from lowcomm_node.units import PeerId
 
 __all__ = ["Line", "Lines"]
 
 _PACKET_BYTES = 1460
-_HANDSHAKE_ROUND_TRIPS = 2.0
-"""TCP, then TLS 1.3."""
 _DIAL_TIMEOUT_S = 5.0
 """Until a dial that nobody answers is given up."""
 _MATHIS = 1.22
 """Rate of a TCP connection under loss p: at most 1.22 packets / (round trip * sqrt(p)) (Mathis et al. 1997)."""
-_SLOWEST = 1 / 8
-_SPEED_SIGMA = 0.5
-_STEP_JITTER = 0.1
 
 _T = TypeVar("_T")
 
 
 @dataclass(slots=True)
 class Line:
-    """One node's connection and machine, as drawn."""
+    """One node's connection, as drawn."""
 
     profile: LineProfile
     up_bytes_per_s: float
     down_bytes_per_s: float
     latency_s: float
     nat: Nat
-    step_s: float
     up_free_at: float = 0.0
     """One uplink, one message after the other."""
 
@@ -52,7 +47,10 @@ class Lines:
         self._scenario = scenario
         self._chance = chance
         self._are_apart = are_apart
-        self._stride = stride
+        machine = scenario.machine
+        self._machines: Machines = (
+            AssumedMachines(scenario, chance, stride) if machine is None else RecordedMachines(machine, chance)
+        )
         self._lines: dict[PeerId, Line] = {}
 
     def __getitem__(self, node: PeerId) -> Line:
@@ -68,23 +66,19 @@ class Lines:
         )
         latency_s = profile.latency_s * math.exp(profile.latency_sigma * chance.gauss(0, 1))
         nat = _pick(chance, tuple((share, nat) for nat, share in profile.nat.items()))
-        slowness = 1.0
-        if scenario.speeds is Speeds.LOGNORMAL:
-            slowness = math.exp(_SPEED_SIGMA * chance.gauss(0, 1))
-        elif scenario.speeds is Speeds.UNEQUAL:
-            slowness = _SLOWEST ** -chance.random()
+        self._machines.add(node)
         self._lines[node] = Line(
             profile=profile,
             up_bytes_per_s=up if scenario.bytes_per_s is None else scenario.bytes_per_s,
             down_bytes_per_s=down if scenario.bytes_per_s is None else scenario.bytes_per_s,
             latency_s=latency_s if scenario.latency_s is None else scenario.latency_s / 2,
             nat=nat,
-            step_s=scenario.step_s * slowness,
         )
 
     def remove(self, node: PeerId) -> None:
         """The node is gone."""
         del self._lines[node]
+        self._machines.remove(node)
 
     def latency_s(self, one: PeerId, other: PeerId) -> float:
         """One way between two nodes."""
@@ -124,7 +118,7 @@ class Lines:
         chance, up = self._chance, self._lines[sender]
         profile = max(up.profile, self._lines[receiver].profile, key=lambda profile: profile.break_ratio)
         latency_s = self.latency_s(sender, receiver)
-        ready_at = now + (2 * latency_s * _HANDSHAKE_ROUND_TRIPS if is_first else 0.0)
+        ready_at = now + (2 * latency_s * profile.handshake_round_trips if is_first else 0.0)
         up.up_free_at = max(ready_at, up.up_free_at) + num_bytes / self.rate(sender, receiver)
         delay_s = up.up_free_at - now + latency_s
         if profile.loss_ratio:
@@ -140,12 +134,13 @@ class Lines:
         return Passage(((delay_s, frames),))
 
     def step_s(self, node: PeerId, now: float) -> float:
-        jitter = 1 + _STEP_JITTER * (2 * self._chance.random() - 1)
-        return self._lines[node].step_s * self._stride * jitter
+        return self._machines.step_s(node, now)
 
-    def serve_s(self, node: PeerId, command: Command) -> float:
-        """A trainer answers between two steps: it finishes the one it is at first."""
-        return self._lines[node].step_s * self._chance.random() + self._scenario.serve_s
+    def put_off_s(self, node: PeerId, now: float) -> float:
+        return self._machines.put_off_s(node, now)
+
+    def serve_s(self, node: PeerId, command: Command, now: float) -> float:
+        return self._machines.serve_s(node, command, now)
 
 
 def _pick(chance: Random, shares: tuple[tuple[float, _T], ...]) -> _T:

@@ -1,8 +1,9 @@
 """The modelled network: what a message takes from one node to another; and the machines at its ends."""
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
@@ -16,6 +17,9 @@ from lowcomm_node.units import PeerId
 __all__ = ["Line", "Lines"]
 
 _PACKET_BYTES = 1460
+_KEPT_S = 60.0
+"""A connection that nothing has gone over for so long is gone, as with ``adapters.grpc_endpoints``."""
+_MOST_KEPT = 64
 _DIAL_TIMEOUT_S = 5.0
 """Until a dial that nobody answers is given up."""
 _MATHIS = 1.22
@@ -35,6 +39,8 @@ class Line:
     nat: Nat
     up_free_at: float = 0.0
     """One uplink, one message after the other."""
+    connected: OrderedDict[PeerId, float] = field(default_factory=OrderedDict)
+    """Those it has dialled, and when last, the longest ago first."""
 
 
 class Lines:
@@ -112,13 +118,14 @@ class Lines:
     def ship(
         self, sender: PeerId, receiver: PeerId, frames: list[bytes], num_bytes: int, now: float, *, is_first: bool
     ) -> Passage:
-        """The fate of a message that is ``num_bytes`` long on the wire; ``is_first`` pays for the connection too."""
+        """The fate of a message that is ``num_bytes`` long on the wire; ``is_first`` needs a connection, if there is none yet."""
         if receiver not in self._lines or self._are_apart(sender, receiver):
             return Passage()  # nothing comes back either: only deadlines tell
         chance, up = self._chance, self._lines[sender]
         profile = max(up.profile, self._lines[receiver].profile, key=lambda profile: profile.break_ratio)
         latency_s = self.latency_s(sender, receiver)
-        ready_at = now + (2 * latency_s * profile.handshake_round_trips if is_first else 0.0)
+        is_new = is_first and self._connect(up, receiver, now)
+        ready_at = now + (2 * latency_s * profile.handshake_round_trips if is_new else 0.0)
         up.up_free_at = max(ready_at, up.up_free_at) + num_bytes / self.rate(sender, receiver)
         delay_s = up.up_free_at - now + latency_s
         if profile.loss_ratio:
@@ -130,8 +137,18 @@ class Lines:
             delay_s += 2 * latency_s * hits * num_windows / min(num_windows, 32)
         if profile.break_ratio and chance.random() < profile.break_ratio:
             arrivals = ((delay_s, frames),) if chance.random() < 0.5 else ()
+            for one, other in ((up, receiver), (self._lines[receiver], sender)):
+                one.connected.pop(other, None)
             return Passage(arrivals, delay_s * 1.001)
         return Passage(((delay_s, frames),))
+
+    def _connect(self, dialler: Line, answerer: PeerId, now: float) -> bool:
+        """Use the connection to ``answerer``; does it have to be made?"""
+        is_new = dialler.connected.pop(answerer, -math.inf) < now - _KEPT_S
+        dialler.connected[answerer] = now
+        if len(dialler.connected) > _MOST_KEPT:
+            dialler.connected.popitem(last=False)
+        return is_new
 
     def step_s(self, node: PeerId, now: float) -> float:
         return self._machines.step_s(node, now)

@@ -34,6 +34,17 @@ def test_a_message_takes_its_bytes_over_the_rate_and_the_way() -> None:
     assert arrival_s(lines, 1000, now=10.0, is_first=True) == pytest.approx(2 * 2 * 0.1 + 1.0 + 0.1)
 
 
+def test_a_connection_is_kept_for_a_minute() -> None:
+    """Only who dials for the first time, or after a long time, or the other way round waits for the hand-shake."""
+    lines = lines_of("datacentre", latency_s=0.1, bytes_per_s=1000.0)
+
+    dials = {now: arrival_s(lines, 1000, now=now, is_first=True) for now in (0.0, 50.0, 100.0, 161.0)}
+    ((back_s, _),) = lines.ship(_B, _A, [], 1000, 170.0, is_first=True).arrivals
+
+    assert dials == pytest.approx({0.0: 1.5, 50.0: 1.1, 100.0: 1.1, 161.0: 1.5})
+    assert back_s == pytest.approx(1.5)
+
+
 def test_on_loopback_the_kernel_does_half_of_the_hand_shake() -> None:
     """Where latency is that of processes, TCP's round trip costs none of it."""
     lines = lines_of("loopback", latency_s=0.1, bytes_per_s=1000.0)

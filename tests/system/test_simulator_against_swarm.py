@@ -35,7 +35,7 @@ def test_a_simulated_meeting_weighs_what_a_real_one_does(place: Path) -> None:
         swarm.kill()
         swarm.wait()
     assert swarm.returncode == 0, output
-    words = ["--against", str(recordings), "--data", str(place / "text"), "--json", str(out)]
+    words = ["--against", str(recordings), "--data", str(place / "text"), "--minutes", "0.25", "--json", str(out)]
     simulated = subprocess.run(
         [sys.executable, "-m", "lowcomm_node", "simulate", *words],
         cwd=REPOSITORY,

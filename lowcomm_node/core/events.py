@@ -76,6 +76,8 @@ class OfferEncoded:
     progress_steps: float
     weight: float = 1.0
     """As in Offer."""
+    work_s: float | None = None
+    """Seconds this took the trainer from when it turned to it; what it did before is not in them. None: it does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,8 @@ class AnswerEncoded:
     """As in Answer."""
     weight: float = 1.0
     """As in Answer."""
+    work_s: float | None = None
+    """As in OfferEncoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +103,8 @@ class CloseEncoded:
     parts: tuple[bytes, ...]
     scales: tuple[float, ...] = ()
     """As in Close."""
+    work_s: float | None = None
+    """As in OfferEncoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +116,8 @@ class CorrectionApplied:
     """Frobenius norm |C| of the estimated difference, per stream, before clipping."""
     scales: tuple[tuple[Stream, float], ...] = ()
     """s per stream: s * C was applied. Below 1 it was clipped."""
+    work_s: float | None = None
+    """As in OfferEncoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +127,8 @@ class EncodingRefused:
     meeting_id: MeetingId
     reason: RefusalReason
     detail: str
+    work_s: float | None = None
+    """As in OfferEncoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

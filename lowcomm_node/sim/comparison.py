@@ -7,13 +7,17 @@ from statistics import fmean, median
 from typing import Any
 
 from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.sim.machine import Machine, machine_json
 from lowcomm_node.sim.observed import MeetingSeen, Observation, Stage
 from lowcomm_node.sim.perform import simulate
-from lowcomm_node.sim.recorded import Machine, RecordedSwarm
+from lowcomm_node.sim.recorded import RecordedSwarm
 from lowcomm_node.sim.report import Report, strict
 from lowcomm_node.sim.scenario import Level, Scenario, Speeds
 
-__all__ = ["Comparison", "KindFigures", "Side", "compare", "comparison_json", "scenario_like"]
+__all__ = ["MIN_JUDGED", "Comparison", "KindFigures", "Side", "compare", "comparison_json", "scenario_like"]
+
+MIN_JUDGED = 10
+"""Real meetings of a kind from which on it is said how well its duration is met; the mean of fewer is chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,21 @@ class KindFigures:
         """The same sizes occur on both sides."""
         return self.real.payload_bytes == self.simulated.payload_bytes
 
+    @property
+    def is_judged(self) -> bool:
+        """There are enough meetings to compare durations."""
+        return self.real.meetings >= MIN_JUDGED and self.simulated.meetings > 0
+
+    @property
+    def mean_ratio(self) -> float:
+        """Mean duration, simulated over real."""
+        return self.simulated.mean_s / self.real.mean_s
+
+    @property
+    def median_ratio(self) -> float:
+        """As ``mean_ratio``."""
+        return self.simulated.median_s / self.real.median_s
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
@@ -77,8 +96,9 @@ def scenario_like(recorded: RecordedSwarm, manifest: Manifest, scenario: Scenari
         network="loopback",
         speeds=Speeds.EQUAL,
         latency_s=recorded.machine.latency_s,
-        serve_s=recorded.machine.serve_s,
+        serve_s=recorded.machine.work_s,
         step_s=recorded.machine.step_s,
+        machine=recorded.machine,
     )
 
 
@@ -98,7 +118,15 @@ def compare(recorded: RecordedSwarm, scenario: Scenario) -> tuple[Report, Compar
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
     """As plain JSON values; what is not known becomes null."""
-    return {**strict(asdict(comparison)), "has_equal_bytes": comparison.has_equal_bytes}
+    total, judged = comparison.total, [kind for kind in comparison.kinds if kind.is_judged]
+    return {
+        "machine": machine_json(comparison.machine),
+        "total": strict(asdict(total)),
+        "kinds": [strict(asdict(kind)) for kind in comparison.kinds],
+        "has_equal_bytes": comparison.has_equal_bytes,
+        "duration_ratios": strict({"mean": total.mean_ratio, "median": total.median_ratio}),
+        "duration_ratios_by_kind": strict({kind.kind: kind.mean_ratio for kind in judged}),
+    }
 
 
 def _figures(kind: str, both: Iterable[Sequence[MeetingSeen]]) -> KindFigures:

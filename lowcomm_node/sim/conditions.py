@@ -37,11 +37,15 @@ class Conditions(Protocol):
         ...
 
     def step_s(self, node: PeerId, now: float) -> float:
-        """Seconds until the node's next own step ends."""
+        """Seconds until the node's next own step ends, if nothing puts it off."""
         ...
 
-    def serve_s(self, node: PeerId, command: Command) -> float:
-        """Seconds its trainer takes for a meeting's command, the wait for the end of a step included."""
+    def put_off_s(self, node: PeerId, now: float) -> float:
+        """Seconds for which meetings have put off the end of the step that would be now; 0 when it ends."""
+        ...
+
+    def serve_s(self, node: PeerId, command: Command, now: float) -> float:
+        """Seconds until its trainer has done a meeting's command, the wait for the end of a step included."""
         ...
 
 
@@ -81,5 +85,8 @@ class Trouble:
     def step_s(self, node: PeerId, now: float) -> float:
         return self._step_s * (0.5 + self._chance.random())
 
-    def serve_s(self, node: PeerId, command: Command) -> float:
+    def put_off_s(self, node: PeerId, now: float) -> float:
+        return 0.0
+
+    def serve_s(self, node: PeerId, command: Command, now: float) -> float:
         return self._chance.random() * 0.2

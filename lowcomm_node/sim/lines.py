@@ -1,45 +1,46 @@
-"""The modelled network and machines: what a message takes from one node to another, and a machine for its work."""
+"""The modelled network: what a message takes from one node to another; and the machines at its ends."""
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
 from lowcomm_node.core.commands import Command
 from lowcomm_node.sim.conditions import Passage
+from lowcomm_node.sim.machines import AssumedMachines, Machines, RecordedMachines
 from lowcomm_node.sim.profiles import PROFILES, LineProfile, Nat
-from lowcomm_node.sim.scenario import Scenario, Speeds
+from lowcomm_node.sim.scenario import Scenario
 from lowcomm_node.units import PeerId, Reachability
 
 __all__ = ["Line", "Lines"]
 
 _PACKET_BYTES = 1460
-_HANDSHAKE_ROUND_TRIPS = 2.0
-"""TCP, then TLS 1.3."""
+_KEPT_S = 60.0
+"""A connection that nothing has gone over for so long is gone, as with ``adapters.grpc_endpoints``."""
+_MOST_KEPT = 64
 _DIAL_TIMEOUT_S = 5.0
 """Until a dial that nobody answers is given up."""
 _MATHIS = 1.22
 """Rate of a TCP connection under loss p: at most 1.22 packets / (round trip * sqrt(p)) (Mathis et al. 1997)."""
-_SLOWEST = 1 / 8
-_SPEED_SIGMA = 0.5
-_STEP_JITTER = 0.1
 
 _T = TypeVar("_T")
 
 
 @dataclass(slots=True)
 class Line:
-    """One node's connection and machine, as drawn."""
+    """One node's connection, as drawn."""
 
     profile: LineProfile
     up_bytes_per_s: float
     down_bytes_per_s: float
     latency_s: float
     nat: Nat
-    step_s: float
     up_free_at: float = 0.0
     """One uplink, one message after the other."""
+    connected: OrderedDict[PeerId, float] = field(default_factory=OrderedDict)
+    """Those it has dialled, and when last, the longest ago first."""
 
 
 class Lines:
@@ -52,7 +53,10 @@ class Lines:
         self._scenario = scenario
         self._chance = chance
         self._are_apart = are_apart
-        self._stride = stride
+        machine = scenario.machine
+        self._machines: Machines = (
+            AssumedMachines(scenario, chance, stride) if machine is None else RecordedMachines(machine, chance)
+        )
         self._lines: dict[PeerId, Line] = {}
 
     def __getitem__(self, node: PeerId) -> Line:
@@ -68,23 +72,19 @@ class Lines:
         )
         latency_s = profile.latency_s * math.exp(profile.latency_sigma * chance.gauss(0, 1))
         nat = _pick(chance, tuple((share, nat) for nat, share in profile.nat.items()))
-        slowness = 1.0
-        if scenario.speeds is Speeds.LOGNORMAL:
-            slowness = math.exp(_SPEED_SIGMA * chance.gauss(0, 1))
-        elif scenario.speeds is Speeds.UNEQUAL:
-            slowness = _SLOWEST ** -chance.random()
+        self._machines.add(node)
         self._lines[node] = Line(
             profile=profile,
             up_bytes_per_s=up if scenario.bytes_per_s is None else scenario.bytes_per_s,
             down_bytes_per_s=down if scenario.bytes_per_s is None else scenario.bytes_per_s,
             latency_s=latency_s if scenario.latency_s is None else scenario.latency_s / 2,
             nat=nat,
-            step_s=scenario.step_s * slowness,
         )
 
     def remove(self, node: PeerId) -> None:
         """The node is gone."""
         del self._lines[node]
+        self._machines.remove(node)
 
     def latency_s(self, one: PeerId, other: PeerId) -> float:
         """One way between two nodes."""
@@ -124,13 +124,14 @@ class Lines:
     def ship(
         self, sender: PeerId, receiver: PeerId, frames: list[bytes], num_bytes: int, now: float, *, is_first: bool
     ) -> Passage:
-        """The fate of a message that is ``num_bytes`` long on the wire; ``is_first`` pays for the connection too."""
+        """The fate of a message that is ``num_bytes`` long on the wire; ``is_first`` needs a connection, if there is none yet."""
         if receiver not in self._lines or self._are_apart(sender, receiver):
             return Passage()  # nothing comes back either: only deadlines tell
         chance, up = self._chance, self._lines[sender]
         profile = max(up.profile, self._lines[receiver].profile, key=lambda profile: profile.break_ratio)
         latency_s = self.latency_s(sender, receiver)
-        ready_at = now + (2 * latency_s * _HANDSHAKE_ROUND_TRIPS if is_first else 0.0)
+        is_new = is_first and self._connect(up, receiver, now)
+        ready_at = now + (2 * latency_s * profile.handshake_round_trips if is_new else 0.0)
         up.up_free_at = max(ready_at, up.up_free_at) + num_bytes / self.rate(sender, receiver)
         delay_s = up.up_free_at - now + latency_s
         if profile.loss_ratio:
@@ -142,16 +143,27 @@ class Lines:
             delay_s += 2 * latency_s * hits * num_windows / min(num_windows, 32)
         if profile.break_ratio and chance.random() < profile.break_ratio:
             arrivals = ((delay_s, frames),) if chance.random() < 0.5 else ()
+            for one, other in ((up, receiver), (self._lines[receiver], sender)):
+                one.connected.pop(other, None)
             return Passage(arrivals, delay_s * 1.001)
         return Passage(((delay_s, frames),))
 
-    def step_s(self, node: PeerId, now: float) -> float:
-        jitter = 1 + _STEP_JITTER * (2 * self._chance.random() - 1)
-        return self._lines[node].step_s * self._stride * jitter
+    def _connect(self, dialler: Line, answerer: PeerId, now: float) -> bool:
+        """Use the connection to ``answerer``; does it have to be made?"""
+        is_new = dialler.connected.pop(answerer, -math.inf) < now - _KEPT_S
+        dialler.connected[answerer] = now
+        if len(dialler.connected) > _MOST_KEPT:
+            dialler.connected.popitem(last=False)
+        return is_new
 
-    def serve_s(self, node: PeerId, command: Command) -> float:
-        """A trainer answers between two steps: it finishes the one it is at first."""
-        return self._lines[node].step_s * self._chance.random() + self._scenario.serve_s
+    def step_s(self, node: PeerId, now: float) -> float:
+        return self._machines.step_s(node, now)
+
+    def put_off_s(self, node: PeerId, now: float) -> float:
+        return self._machines.put_off_s(node, now)
+
+    def serve_s(self, node: PeerId, command: Command, now: float) -> float:
+        return self._machines.serve_s(node, command, now)
 
 
 def _pick(chance: Random, shares: tuple[tuple[float, _T], ...]) -> _T:

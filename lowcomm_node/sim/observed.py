@@ -19,6 +19,7 @@ from lowcomm_node.core.events import (
     OfferEncoded,
 )
 from lowcomm_node.core.messages import Answer, Close, Offer, StreamPlan, Verdict
+from lowcomm_node.sim.requests import meeting_kind
 from lowcomm_node.telemetry.flight.values import payload_length
 from lowcomm_node.units import MeetingId
 
@@ -49,7 +50,7 @@ class MeetingSeen:
     """One completed meeting of which both ends are known."""
 
     kind: str
-    """Stream, codec and format of all it exchanged, e.g. ``params/sparse/int4 + exp_avg_sq/rank1/fp32``."""
+    """As ``meeting_kind`` says it."""
     payload_bytes: tuple[int, ...]
     """Per stream; offer, answer and close together, each counted once."""
     began_s: float
@@ -135,7 +136,7 @@ def _seen(track: _Track) -> MeetingSeen:
     began_s = track.began_s if track.began_s is not None else track.ends[Stage.OFFER_ENCODED]
     times = [began_s, *(track.ends[stage] for stage in Stage)]
     return MeetingSeen(
-        kind=" + ".join(f"{plan.stream}/{plan.codec}/{plan.dtype}" for plan in track.plans),
+        kind=meeting_kind(track.plans),
         payload_bytes=tuple(map(sum, zip(*track.sizes.values(), strict=True))),
         began_s=began_s,
         stages=tuple(later - earlier for earlier, later in itertools.pairwise(times)),

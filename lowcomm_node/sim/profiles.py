@@ -37,6 +37,8 @@ class LineProfile:
     """Of messages: the connection ends on the way, with or without the message having arrived."""
     nat: Mapping[Nat, float]
     """Share of each class."""
+    handshake_round_trips: float = 2.0
+    """Before a new connection carries anything: TCP, then TLS 1.3."""
 
 
 _DATACENTRE = LineProfile(
@@ -68,6 +70,7 @@ _LOOPBACK = LineProfile(
     loss_ratio=0.0,
     break_ratio=0.0,
     nat={Nat.OPEN: 1.0},
+    handshake_round_trips=1.0,  # latency is that of processes; to TCP the kernel answers at once
 )
 
 PROFILES: Mapping[str, tuple[tuple[float, LineProfile], ...]] = {

@@ -3,7 +3,8 @@
 Times of different nodes are compared, so all of them have to have run on one computer.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -13,31 +14,31 @@ from lowcomm_node.core.events import (
     CloseEncoded,
     CorrectionApplied,
     EncodingRefused,
+    Event,
     OfferEncoded,
     StepsTaken,
+    TrainerLost,
 )
 from lowcomm_node.errors import StoreError
+from lowcomm_node.sim.machine import Machine
 from lowcomm_node.sim.observed import MeetingSeen, Observation, Stage
-from lowcomm_node.telemetry.flight.dump import Dump, read_dump
+from lowcomm_node.sim.requests import Request, RequestKey, Requests
+from lowcomm_node.telemetry.flight.dump import read_dump
 from lowcomm_node.telemetry.flight.recorder import Entry
+from lowcomm_node.units import MeetingId
 
-__all__ = ["Machine", "RecordedSwarm", "read_recorded"]
+__all__ = ["RecordedSwarm", "read_recorded"]
 
 _SERVED = (OfferEncoded, AnswerEncoded, CloseEncoded, CorrectionApplied, EncodingRefused)
+_ANSWERS: Mapping[Request, type[Event]] = {
+    Request.OFFER: OfferEncoded,
+    Request.ANSWER: AnswerEncoded,
+    Request.CLOSE: CloseEncoded,
+    Request.APPLY: CorrectionApplied,
+    Request.SETTLE: CorrectionApplied,
+}
 _LATENCY = (Stage.ANSWER_TRAVELS, Stage.CLOSE_TRAVELS, Stage.VERDICT_TRAVELS)
 """Not the offer: its connection has to be made first, which the model counts in round trips."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """What the simulator has to be told of a computer; means over all nodes that shared it."""
-
-    step_s: float
-    """An own step, where no meeting asked anything of the trainer."""
-    serve_s: float
-    """A trainer's own work for one request of a meeting, besides the wait for the end of its step."""
-    latency_s: float
-    """A message, from the core that sends it to the core that gets it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,52 +55,71 @@ class RecordedSwarm:
 def read_recorded(folder: Path) -> RecordedSwarm:
     """Read the dumps that ``swarm --recordings`` has left. Raises StoreError, OSError."""
     dumps = {path.stem: read_dump(path) for path in sorted(folder.glob("n*.json"))}
-    observation = Observation()
-    for dump in dumps.values():
-        for entry in _entries(dump):
+    lives = {name: dump.recording.entries for name, dump in dumps.items() if dump.recording and dump.recording.entries}
+    observation, requests = Observation(), Requests()
+    for entries in lives.values():
+        for entry in entries:
             observation.saw(entry.now, entry.event, entry.commands)
+            for command in entry.commands:
+                requests.saw(command)
     meetings = observation.meetings()
-    lives = [_life(folder / name, dump) for name, dump in dumps.items() if _entries(dump)]
     if len(lives) < 2 or not meetings:
         raise StoreError(
             f"{folder}: no recordings of two or more nodes that have met; make some with "
             f"'lowcomm-node swarm --nodes 8 --recordings {folder}'"
         )
+    works_s: defaultdict[RequestKey, list[float]] = defaultdict(list)
+    steps_s: list[float] = []
+    for name, entries in lives.items():
+        if entries[0].number != 1:
+            raise StoreError(f"{folder / name}.json: the beginning is not in it; let the swarm run for fewer minutes")
+        for key, work_s in _works(entries, requests):
+            works_s[key].append(work_s)
+        steps_s += _steps(entries)
+    if not steps_s or {request for request, _ in works_s} != set(Request):
+        raise StoreError(
+            f"{folder}: these nodes have not trained and met long enough to tell how fast their machine is, "
+            "or are of a version that did not write down how long a trainer works for a request"
+        )
     machine = Machine(
-        step_s=fmean(step_s for step_s, _ in lives),
-        serve_s=fmean(serve_s for _, serve_s in lives),
+        steps_s=tuple(steps_s),
+        works_s={key: tuple(each) for key, each in works_s.items()},
         latency_s=fmean(meeting.seconds_of(stage) for meeting in meetings for stage in _LATENCY),
     )
     seconds = meetings[-1].began_s + meetings[-1].duration_s - meetings[0].began_s
     return RecordedSwarm(nodes=len(lives), seconds=seconds, meetings=tuple(meetings), machine=machine)
 
 
-def _entries(dump: Dump) -> Sequence[Entry]:
-    return dump.recording.entries if dump.recording is not None else ()
+def _works(entries: Sequence[Entry], requests: Requests) -> Iterable[tuple[RequestKey, float]]:
+    """What was asked of one node's trainer, and its own work for it. Of requests that were refused nothing is told."""
+    asked: dict[tuple[MeetingId, type[Event]], RequestKey] = {}
+    for entry in entries:
+        event = entry.event
+        if isinstance(event, _SERVED) and event.work_s is not None:
+            key = asked.pop((event.meeting_id, type(event)), None)
+            if key is not None:
+                yield key, event.work_s
+        for command in entry.commands:
+            named = requests.named(command)
+            if named is not None:
+                meeting_id, key = named
+                asked[meeting_id, _ANSWERS[key[0]]] = key
 
 
-def _life(path: Path, dump: Dump) -> tuple[float, float]:
-    """Seconds of a quiet own step, and of a request's work."""
-    entries = _entries(dump)
-    if entries[0].number != 1:
-        raise StoreError(f"{path}.json: the beginning is not in it; let the swarm run for fewer minutes")
+def _steps(entries: Sequence[Entry]) -> Iterable[float]:
+    """Seconds of one node's own steps. Those that were reported together count as equally long."""
     last: tuple[float, int] | None = None
-    num_served = quiet_steps = 0
-    quiet_s = 0.0
-    is_quiet = False
+    worked_s = 0.0
     for entry in entries:
         match entry.event:
             case StepsTaken(steps=steps):
-                if last is not None and is_quiet:
-                    quiet_s, quiet_steps = quiet_s + entry.now - last[0], quiet_steps + steps - last[1]
-                last, is_quiet = (entry.now, steps), True
+                if last is not None and steps > last[1]:
+                    num_steps = steps - last[1]
+                    yield from [max(0.0, entry.now - last[0] - worked_s) / num_steps] * num_steps
+                last, worked_s = (entry.now, steps), 0.0
+            case TrainerLost():
+                last = None
             case event if isinstance(event, _SERVED):
-                num_served, is_quiet = num_served + 1, False
+                worked_s += event.work_s or 0.0
             case _:
                 pass
-    status = dump.header.get("status")
-    training = status.get("training") if isinstance(status, dict) else None
-    exchange_s = training.get("exchange_seconds") if isinstance(training, dict) else None
-    if not isinstance(exchange_s, int | float) or not num_served or quiet_steps <= 0:
-        raise StoreError(f"{path}.json: this node has not trained and met long enough to tell how fast its machine is")
-    return quiet_s / quiet_steps, exchange_s / num_served

@@ -6,6 +6,7 @@ from typing import Any
 
 from lowcomm_node import __version__
 from lowcomm_node.settings.canonical import run_id
+from lowcomm_node.sim.machine import machine_json
 from lowcomm_node.sim.scenario import Scenario
 from lowcomm_node.sim.tally import AttackFigures, MeetingFigures, TrafficFigures
 
@@ -97,6 +98,8 @@ def report_json(report: Report) -> dict[str, Any]:
     scenario = plain["scenario"]
     # The manifest is named, and of the settings only what the simulator looks at is told.
     scenario["manifest"] = run_id(report.scenario.manifest)
+    if report.scenario.machine is not None:
+        scenario["machine"] = machine_json(report.scenario.machine)
     scenario["settings"] = {name: scenario["settings"][name] for name in ("network", "meeting")}
     return {"format": _FORMAT, "version": __version__, "title": report.scenario.describe(), **strict(plain)}
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
+from lowcomm_node.sim.machine import Machine
 from lowcomm_node.sim.profiles import PROFILES
 
 __all__ = ["Attack", "Change", "Level", "Partition", "Scenario", "Speeds", "parse_partition", "parse_trace"]
@@ -94,6 +95,8 @@ class Scenario:
     step_s: float = 1.0
     """An own step of the median machine."""
     speeds: Speeds = Speeds.LOGNORMAL
+    machine: Machine | None = None
+    """Level training: every node has this one, as it was recorded, in place of ``serve_s``, ``step_s`` and ``speeds``."""
     churn_per_minute: float = 0.0
     """Share of the nodes that is replaced each minute: half leave in order, half are killed, as many newcomers join."""
     trace: tuple[Change, ...] = ()

@@ -251,6 +251,10 @@ class VirtualSwarm(VirtualClock, Generic[T]):
     def _step(self, node: Node[T]) -> None:
         if not self.is_stepping or node.is_gone:
             return
+        put_off_s = self.conditions.put_off_s(node.name, self.now)
+        if put_off_s > 0:
+            self.at(put_off_s, partial(self._step, node))
+            return
         taken = node.trainer.step(self.random) if node.has_trainer else None
         if taken is not None:
             self.feed(node, taken)
@@ -298,7 +302,7 @@ class VirtualSwarm(VirtualClock, Generic[T]):
             case _:
                 assert node.has_trainer, f"{type(command).__name__} for a trainer that is not there"
                 # in the order they were given, as through a pipe
-                serve_s = self.conditions.serve_s(node.name, command)
+                serve_s = self.conditions.serve_s(node.name, command, self.now)
                 node.served_until = max(node.served_until, self.now + serve_s)
                 self.at(node.served_until - self.now, partial(self._train, node, node.life, command))
 

@@ -4,6 +4,7 @@ import resource
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from lowcomm_node.algo.consensus import count_sketch
@@ -165,12 +166,13 @@ class Trainer:
         event = self._desk.handle(command)
         if isinstance(event, CorrectionApplied):
             self._replica.share(with_optimizer=any(stream is not Stream.PARAMS for stream, _ in event.norms))
-        self._meter.exchange_seconds += self._clock() - started
+        work_s = self._clock() - started
+        self._meter.exchange_seconds += work_s
         if isinstance(event, CorrectionApplied):
             self._is_validation_stale = True
             self._has_reported_end = False
         if event is not None:
-            self._mailbox.post(event)
+            self._mailbox.post(replace(event, work_s=work_s))
 
     def _report_end(self) -> None:
         """Tell once that the run is over, and again after each meeting that still moves the weights."""

@@ -28,11 +28,29 @@ def arrival_s(lines: Lines, num_bytes: int, now: float = 0.0, *, is_first: bool 
 
 def test_a_message_takes_its_bytes_over_the_rate_and_the_way() -> None:
     """Latency once, the hand-shake of a new connection, and a second message waits for the uplink."""
-    lines = lines_of(latency_s=0.1, bytes_per_s=1000.0)
+    lines = lines_of("datacentre", latency_s=0.1, bytes_per_s=1000.0)
 
     assert arrival_s(lines, 500) == pytest.approx(0.5 + 0.1)
     assert arrival_s(lines, 500) == pytest.approx(0.5 + 0.5 + 0.1)
     assert arrival_s(lines, 1000, now=10.0, is_first=True) == pytest.approx(2 * 2 * 0.1 + 1.0 + 0.1)
+
+
+def test_a_connection_is_kept_for_a_minute() -> None:
+    """Only who dials for the first time, or after a long time, or the other way round waits for the hand-shake."""
+    lines = lines_of("datacentre", latency_s=0.1, bytes_per_s=1000.0)
+
+    dials = {now: arrival_s(lines, 1000, now=now, is_first=True) for now in (0.0, 50.0, 100.0, 161.0)}
+    ((back_s, _),) = lines.ship(_B, _A, [], 1000, 170.0, is_first=True).arrivals
+
+    assert dials == pytest.approx({0.0: 1.5, 50.0: 1.1, 100.0: 1.1, 161.0: 1.5})
+    assert back_s == pytest.approx(1.5)
+
+
+def test_on_loopback_the_kernel_does_half_of_the_hand_shake() -> None:
+    """Where latency is that of processes, TCP's round trip costs none of it."""
+    lines = lines_of("loopback", latency_s=0.1, bytes_per_s=1000.0)
+
+    assert arrival_s(lines, 1000, is_first=True) == pytest.approx(2 * 0.1 + 1.0 + 0.1)
 
 
 def test_routers_decide_who_dials_whom_and_where_holes_are_punched() -> None:

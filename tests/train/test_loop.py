@@ -10,7 +10,7 @@ import pytest
 
 from lowcomm_node.algo.consensus import count_sketch
 from lowcomm_node.core.commands import ApplyClose, EncodeAnswer, EncodeClose, EncodeOffer, SettleMeeting
-from lowcomm_node.core.events import AnswerEncoded, CorrectionApplied, OfferEncoded
+from lowcomm_node.core.events import AnswerEncoded, CloseEncoded, CorrectionApplied, OfferEncoded
 from lowcomm_node.core.messages import Answer, Offer
 from lowcomm_node.errors import StoreError
 from lowcomm_node.settings.manifest import Manifest
@@ -191,6 +191,9 @@ def test_meeting_with_a_node_behind_resumes_training() -> None:
     assert any(isinstance(message, CorrectionApplied) for message in mailbox.posted)
     assert (trainer._replica.steps, trainer._replica.progress_steps) == (15, 12.0)
     assert mailbox.reports()[-1].exchange_seconds > 0
+    works = [m.work_s for m in mailbox.posted if isinstance(m, OfferEncoded | CloseEncoded | CorrectionApplied)]
+    assert mailbox.reports()[-1].exchange_seconds == pytest.approx(sum(work_s or 0.0 for work_s in works))
+    assert all(work_s is not None and work_s > 0 for work_s in works)
 
 
 def test_state_round_trip_through_files(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import fmean
 
 from rich.console import Console
 from rich.table import Table
@@ -10,10 +11,12 @@ from rich.table import Table
 from lowcomm_node.bench.store import write_json
 from lowcomm_node.cli.words import count, size
 from lowcomm_node.settings.load import read_manifest
-from lowcomm_node.sim.comparison import Comparison, KindFigures, compare, comparison_json, scenario_like
+from lowcomm_node.sim.comparison import MIN_JUDGED, Comparison, KindFigures, compare, comparison_json, scenario_like
+from lowcomm_node.sim.machine import Machine
 from lowcomm_node.sim.observed import Stage
 from lowcomm_node.sim.recorded import RecordedSwarm, read_recorded
 from lowcomm_node.sim.report import report_json
+from lowcomm_node.sim.requests import Request
 from lowcomm_node.sim.scenario import Scenario
 
 __all__ = ["show_against"]
@@ -29,6 +32,7 @@ def show_against(folder: Path, scenario: Scenario, json_file: Path | None, conso
     recorded = read_recorded(folder)
     scenario = scenario_like(recorded, read_manifest(folder / _MANIFEST), scenario)
     console.print(_introduction(recorded), highlight=False, soft_wrap=True)
+    console.print(_works_table(recorded.machine))
     report, comparison = compare(recorded, scenario)
     console.print(_kinds_table(comparison))
     console.print(_stages_table(comparison.total))
@@ -43,10 +47,21 @@ def _introduction(recorded: RecordedSwarm) -> str:
     machine = recorded.machine
     return (
         f"{count(recorded.nodes, 'real node')}, {count(len(recorded.meetings), 'completed meeting')} in "
-        f"{recorded.seconds:.0f} s. What the simulator is told of their machine: an own step takes "
-        f"{machine.step_s * 1e3:.1f} ms, a request of a meeting {machine.serve_s * 1e3:.1f} ms of a trainer, a message "
-        f"{machine.latency_s * 1e3:.1f} ms."
+        f"{recorded.seconds:.0f} s. What the simulator is told of their machine: how long each of "
+        f"{count(len(machine.steps_s), 'own step')} took ({machine.step_s * 1e3:.1f} ms in the mean) and a trainer's own work for "
+        f"each request (below), and that a message takes {machine.latency_s * 1e3:.1f} ms."
     )
+
+
+def _works_table(machine: Machine) -> Table:
+    table = Table(title="a trainer's own work for a request (mean)", title_justify="left", title_style="bold")
+    table.add_column("kind")
+    for request in Request:
+        table.add_column(request.value, justify="right")
+    for kind in dict.fromkeys(kind for _, kind in machine.works_s):
+        works = (machine.works_s.get((request, kind)) for request in Request)
+        table.add_row(kind, *(f"{1e3 * fmean(each):.1f} ms ({len(each)})" if each else "-" for each in works))
+    return table
 
 
 def _kinds_table(comparison: Comparison) -> Table:
@@ -84,10 +99,16 @@ def _verdict(comparison: Comparison) -> str:
     if not total.simulated.meetings:
         return "No simulated meeting was completed: give it more --minutes."
     alone = f"; on one side only: {', '.join(others)}" if others else ""
+    judged = [kind.mean_ratio for kind in comparison.kinds if kind.is_judged]
+    kinds = (
+        f" By kind, of those with {MIN_JUDGED} real meetings or more: {min(judged):.2f} to {max(judged):.2f} times."
+        if judged
+        else f" No kind has {MIN_JUDGED} real meetings, which it takes to judge kinds one by one."
+    )
     return (
         f"Bytes of {count(len(common), 'kind')} of meeting: {what}{alone}. "
-        f"A simulated meeting takes {total.simulated.mean_s / total.real.mean_s:.2f} times as long as a real one in the mean, "
-        f"{total.simulated.median_s / total.real.median_s:.2f} times in the median."
+        f"A simulated meeting takes {total.mean_ratio:.2f} times as long as a real one in the mean, "
+        f"{total.median_ratio:.2f} times in the median.{kinds}"
     )
 
 

@@ -67,8 +67,19 @@ def differences(recorded: State, replayed: State) -> list[tuple[str, Tree, Tree]
         (f"{path}.{name}".lstrip("."), value, replayed.get(path, {}).get(name))
         for path, attributes in recorded.items()
         for name, value in attributes.items()
-        if repr(replayed.get(path, {}).get(name)) != repr(value)  # NaN is equal to itself here, 1 is not 1.0
+        if not _holds(value, replayed.get(path, {}).get(name))
     ]
+
+
+def _holds(recorded: Tree, replayed: Tree) -> bool:
+    """Are they equal, fields apart that classes did not have when it was recorded?"""
+    if isinstance(recorded, dict) and isinstance(replayed, dict):
+        is_object = "$" in recorded
+        has_all = recorded.keys() <= replayed.keys() if is_object else recorded.keys() == replayed.keys()
+        return has_all and all(_holds(value, replayed[key]) for key, value in recorded.items())
+    if isinstance(recorded, list) and isinstance(replayed, list):
+        return len(recorded) == len(replayed) and all(map(_holds, recorded, replayed))
+    return repr(recorded) == repr(replayed)  # NaN is equal to itself here, 1 is not 1.0
 
 
 def _parts(core: NodeCore) -> Iterator[tuple[str, object]]:

@@ -1,6 +1,8 @@
 """The recorder and the replay of what it holds: the same core, the same commands, however the ring has turned."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -19,10 +21,11 @@ from lowcomm_node.core.events import (
 from lowcomm_node.core.messages import Close, Offer
 from lowcomm_node.core.node import NodeCore
 from lowcomm_node.sim.swarm import rules
+from lowcomm_node.telemetry.flight.dump import dump_text, read_dump
 from lowcomm_node.telemetry.flight.recorder import Entry, FlightRecorder, Recording
 from lowcomm_node.telemetry.flight.replay import CommandsDiffer, StateDiffers, replay
 from lowcomm_node.telemetry.flight.state import core_of, state_of
-from lowcomm_node.telemetry.flight.values import DumpError
+from lowcomm_node.telemetry.flight.values import DumpError, Tree
 from lowcomm_node.units import MeetingId, PeerId
 from tests.core.exact_trainer import PLAN
 from tests.telemetry.flight.recorded_swarm import troubled_swarm
@@ -158,6 +161,27 @@ def test_a_silent_change_of_memory_is_found(recording: Recording) -> None:
     assert isinstance(difference, StateDiffers)
     assert difference.before == recording.states[-1][0]
     assert "_schedule._steps" in {path for path, _, _ in difference.attributes}
+
+
+def _older(tree: Tree) -> Tree:
+    """As it was written before events had a ``work_s``."""
+    if isinstance(tree, dict):
+        return {key: _older(value) for key, value in tree.items() if key != "work_s"}
+    return [_older(item) for item in tree] if isinstance(tree, list) else tree
+
+
+def test_a_field_that_is_newer_than_the_recording_is_no_difference(recording: Recording, tmp_path: Path) -> None:
+    """The core keeps some events in its memory: what it did not know of them then is not compared, all else is."""
+    text = dump_text({}, recording)
+    older = json.dumps(_older(json.loads(text)))
+    assert "work_s" in text.partition('"entries"')[0]
+    path = tmp_path / "older.json"
+    path.write_text(older)
+
+    held = read_dump(path).recording
+
+    assert held is not None
+    assert replay(held).difference is None
 
 
 class _Broken(NodeCore):

@@ -188,7 +188,7 @@ class MeetingLink:
     async def _turn_away(self, transport: FrameTransport, peer: PeerId) -> None:
         """Say Busy in a frame; the header that names the meeting is all that is read."""
         reader = MeetingReader(self._limits, peer)
-        with suppress(LinkError, TimeoutError):
+        with suppress(LinkError, RemoteProtocolError, TimeoutError):
             async with asyncio.timeout(_TURN_AWAY_S):
                 data = await transport.read()
                 with suppress(RemoteProtocolError):

@@ -18,6 +18,8 @@ __all__ = ["P2pTransport", "p2p_dialler", "p2p_handler"]
 
 _LENGTH_BYTES = 4
 _END = bytes(_LENGTH_BYTES)
+_MAX_STREAMS = 64
+"""As over gRPC: those that are answered, and those that are told that this node is busy."""
 _BROKEN = (OSError, asyncio.IncompleteReadError)
 
 
@@ -78,10 +80,17 @@ def p2p_dialler(session: Callable[[], DhtSession]) -> Dialler:
 
 
 def p2p_handler(link: MeetingLink) -> StreamHandler:
-    """Answers the meetings that others open; what comes by a relay is not listened to."""
+    """Answers the meetings that others open; what comes by a relay, or on top of too many, is not listened to."""
+    num_open = 0
 
     async def take(stream: IncomingStream) -> None:
-        if stream.is_direct:
+        nonlocal num_open
+        if not stream.is_direct or num_open >= _MAX_STREAMS:
+            return
+        num_open += 1
+        try:
             await link.serve(P2pTransport(stream.reader, stream.writer), LinkKind.LIBP2P, stream.peer)
+        finally:
+            num_open -= 1
 
     return take

@@ -13,6 +13,7 @@ from lowcomm_node.core.events import Event, Member
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.messages import Message
 from lowcomm_node.units import LinkKind, MeetingId, PeerId, RunId
+from lowcomm_node.wire.admission import Membership
 
 __all__ = [
     "Checkpoints",
@@ -86,8 +87,8 @@ class Directory(Protocol):
         """Ask the peers given at start for their run. Raises NoPeerError naming each address and what happened."""
         ...
 
-    async def serve_hello(self, run_id: RunId, manifest: bytes, protocol_version: int) -> None:
-        """Be in this run, which speaks ``protocol_version``, and answer other nodes' hello from now on."""
+    async def serve_hello(self, membership: Membership) -> None:
+        """Be in this run, and answer other nodes' hello from now on."""
         ...
 
     async def announce(self, *, progress_steps: float, has_state: bool) -> bytes:

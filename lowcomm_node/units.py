@@ -4,8 +4,12 @@ from enum import StrEnum
 from typing import NewType
 
 __all__ = [
-    "Codec", "Dtype", "LinkKind", "MeetingId", "Omega", "PeerId", "Reachability", "RunId", "Stream", "StreamKind",
+    "INVITE_PREFIX", "Codec", "Dtype", "LinkKind", "MeetingId", "Omega", "PeerId", "Reachability", "RunId", "Stream",
+    "StreamKind",
 ]  # fmt: skip
+
+INVITE_PREFIX = "lowcomm-invite-"
+"""How an invitation begins when it is written down."""
 
 PeerId = NewType("PeerId", str)
 """libp2p peer id in its base58 form, e.g. ``12D3KooW...``."""

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NoReturn, TypeVar, cast
 
@@ -10,17 +11,21 @@ import grpc
 import grpc.aio
 
 from lowcomm_node.adapters.identity import Identity
+from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.core.sessions import Nonces, Sessions
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
-from lowcomm_node.units import PeerId, RunId
+from lowcomm_node.units import PeerId
+from lowcomm_node.wire.admission import Membership
 from lowcomm_node.wire.channel import CHANNEL_SERVICE, PROVE, TOKEN_BYTES, TOKEN_KEY, Claim, read_proof, write_welcome
 
 __all__ = ["ChannelService"]
 
 _WINDOW_S = 60.0
 """How old a proof may be when it arrives; clocks of a swarm agree to a few seconds."""
-_PATIENCE_S = 10.0
-_MAX_PENDING = 32
+_PATIENCE_S = 5.0
+_MAX_PENDING = 128
+_MAX_PENDING_PER_HOST = 64
+"""Callers that have not said yet who they are; a swarm on one computer is one host."""
 
 _Context = grpc.aio.ServicerContext
 _Q = TypeVar("_Q")
@@ -32,10 +37,9 @@ class ChannelService:
 
     Args:
         identity: whom callers must mean.
-        run_id: the run this node is in.
-        protocol_version: what that run speaks.
+        membership: the run this node is in, and whom it lets in.
+        quarantine: whom it leaves alone.
         certificate_sha256: of what this node's server shows.
-        admit: for how many seconds may this peer, with this admission, stay? Raises RemoteProtocolError.
         on_refused: told why a call was refused, and whose it was, where that is proven.
     """
 
@@ -43,21 +47,20 @@ class ChannelService:
         self,
         *,
         identity: Identity,
-        run_id: RunId,
-        protocol_version: int,
+        membership: Membership,
+        quarantine: Quarantine,
         certificate_sha256: bytes,
-        admit: Callable[[PeerId, bytes], float],
         on_refused: Callable[[RemoteProtocolError], None],
     ) -> None:
         self._identity = identity
-        self._run_id = run_id
-        self._protocol_version = protocol_version
+        self._membership = membership
+        self._quarantine = quarantine
         self._certificate_sha256 = certificate_sha256
-        self._admit = admit
         self._on_refused = on_refused
         self._sessions = Sessions()
         self._nonces = Nonces(window_s=_WINDOW_S)
-        self._num_pending = 0
+        self._pending: Counter[str] = Counter()
+        """By host."""
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The service itself, as a stream: so it is ours to say how long a caller may take, and how much is read."""
@@ -80,9 +83,10 @@ class ChannelService:
         self._sessions.end(peer)
 
     async def _prove(self, _: object, context: "_Context[bytes, bytes]") -> None:
-        if self._num_pending >= _MAX_PENDING:
+        host = context.peer().rpartition(":")[0]
+        if self._pending.total() >= _MAX_PENDING or self._pending[host] >= _MAX_PENDING_PER_HOST:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many are at the door; come back in a moment")
-        self._num_pending += 1
+        self._pending[host] += 1
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 await context.write(self._welcome(await context.read(), context.peer()))
@@ -92,23 +96,28 @@ class ChannelService:
             self._on_refused(error)
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         finally:
-            self._num_pending -= 1
+            self._pending[host] -= 1
+            self._pending += Counter()  # forgets the hosts of whom nobody is left
 
     def _welcome(self, data: object, connection: str) -> bytes:
         """Check a proof and open a session. Raises RemoteProtocolError."""
         claim, admission = read_proof(
             data if isinstance(data, bytes) else b"",
             own=self._identity.peer_id,
-            run_id=self._run_id,
-            protocol_version=self._protocol_version,
+            run_id=self._membership.run_id,
+            protocol_version=self._membership.protocol_version,
             certificate_sha256=self._certificate_sha256,
         )
         self._check_age(claim)
-        stay_s = self._admit(claim.sender, admission)
+        if (left_s := self._quarantine.left_s(claim.sender, self._now())) > 0:
+            raise RemoteProtocolError(
+                RefusalReason.QUARANTINED, f"{claim.sender} is left alone for {left_s:.0f} s more"
+            )
+        stay_s = self._membership.rule.stay_s(claim.sender, admission, time.time())
         token = secrets.token_bytes(TOKEN_BYTES)
         now = self._now()
         self._sessions.open(token, claim.sender, connection, now, until=now + stay_s)
-        return write_welcome(claim, token, self._protocol_version, self._identity.sign)
+        return write_welcome(claim, token, self._membership.protocol_version, self._identity.sign)
 
     def _check_age(self, claim: Claim) -> None:
         age_s = time.time() - claim.issued_at

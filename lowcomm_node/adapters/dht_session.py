@@ -16,6 +16,7 @@ from lowcomm_node.adapters.dht_validator import member_validator
 from lowcomm_node.adapters.p2p_process import P2pOptions, P2pProcess, split_address
 from lowcomm_node.errors import DirectoryError
 from lowcomm_node.units import PeerId
+from lowcomm_node.wire.admission import AdmissionRule
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from hivemind.p2p import P2PContext
     from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 
-__all__ = ["DhtSession", "HelloHandler"]
+__all__ = ["DhtSession", "DialBackHandler", "IncomingStream", "PeerHandlers", "StreamHandler"]
 
 _CALL_TIMEOUT_S = 15.0
 _CONNECT_TIMEOUT_S = 10.0
@@ -57,6 +58,15 @@ DialBackHandler = Callable[[PeerId, str, records_pb2.DialBackRequest], Awaitable
 HelloHandler = Callable[[records_pb2.HelloRequest], Awaitable[records_pb2.HelloResponse]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerHandlers:
+    """What answers other nodes over libp2p."""
+
+    hello: HelloHandler
+    streams: StreamHandler
+    dial_back: DialBackHandler
+
+
 class DhtSession:
     """A p2pd with a DHT node. Nothing in it survives ``stop``."""
 
@@ -72,9 +82,8 @@ class DhtSession:
         cls,
         options: P2pOptions,
         addresses: Sequence[str],
-        hello: HelloHandler,
-        streams: StreamHandler,
-        dial_back: DialBackHandler,
+        peers: PeerHandlers,
+        rule: Callable[[], AdmissionRule | None],
     ) -> "DhtSession":
         """Start p2pd, dial ``addresses``, and join the DHT of those that answer, or begin one.
 
@@ -85,14 +94,14 @@ class DhtSession:
         try:
             async with asyncio.timeout(options.start_timeout_s):
                 await asyncio.gather(*map(self._dial, addresses))
-                await self._join(is_public=options.is_public)
+                await self._join(rule, is_public=options.is_public)
                 await self.process.p2p.add_protobuf_handler(
-                    _HELLO, lambda request, _context: hello(request), records_pb2.HelloRequest
+                    _HELLO, lambda request, _context: peers.hello(request), records_pb2.HelloRequest
                 )
                 await self.process.p2p.add_protobuf_handler(
-                    _DIAL_BACK, partial(self._answer_dial_back, dial_back), records_pb2.DialBackRequest
+                    _DIAL_BACK, partial(self._answer_dial_back, peers.dial_back), records_pb2.DialBackRequest
                 )
-                await self.process.p2p.add_binary_stream_handler(_MEET, partial(_take_stream, streams))
+                await self.process.p2p.add_binary_stream_handler(_MEET, partial(_take_stream, peers.streams))
         except TimeoutError:
             await self.stop()
             raise DirectoryError(f"the DHT does not start within {options.start_timeout_s:g} s") from None
@@ -255,7 +264,7 @@ class DhtSession:
         else:
             self.outcomes[address] = ""
 
-    async def _join(self, *, is_public: bool) -> None:
+    async def _join(self, rule: Callable[[], AdmissionRule | None], *, is_public: bool) -> None:
         """Join the DHT of the peers that were reached, or begin one.
 
         A peer whose DHT is not up yet is no error: the directory's upkeep asks again. hivemind's own checks of the
@@ -267,7 +276,7 @@ class DhtSession:
             p2p=self.process.p2p,
             client_mode=not is_public,  # others would wait for answers that do not come
             initial_peers=[address for address, outcome in self.outcomes.items() if not outcome] or None,
-            record_validator=member_validator(),
+            record_validator=member_validator(rule),
             parallel_rpc=32,
             wait_timeout=_RPC_TIMEOUT_S,
             cache_nearest=0,

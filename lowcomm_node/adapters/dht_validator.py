@@ -1,7 +1,10 @@
 """What this node lets others put into its part of the DHT: signed member records, and nothing else."""
 
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lowcomm_node.wire.admission import AdmissionRule
 from lowcomm_node.wire.records import is_storable
 
 if TYPE_CHECKING:
@@ -10,8 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["member_validator"]
 
 
-def member_validator() -> "RecordValidatorBase":
-    """A validator for hivemind's DHT.
+def member_validator(rule: Callable[[], AdmissionRule | None]) -> "RecordValidatorBase":
+    """A validator for hivemind's DHT; ``rule`` is of the run that this node is in, once it is in one.
 
     It applies to what others store here and to what others answer, so a value that nobody has signed neither spreads
     nor replaces a bucket of good ones.
@@ -28,7 +31,7 @@ def member_validator() -> "RecordValidatorBase":
             return (
                 isinstance(subkey, bytes)
                 and isinstance(value, bytes)
-                and is_storable(value, subkey=subkey, expires_at=record.expiration_time)
+                and is_storable(value, subkey=subkey, expires_at=record.expiration_time, rule=rule(), now=time.time())
             )
 
     return MemberValidator()

@@ -20,6 +20,7 @@ from lowcomm_node.adapters.certificate import Certificate
 from lowcomm_node.adapters.contacts import Contacts
 from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.errors import LinkError, RemoteProtocolError
 from lowcomm_node.settings.hosts import is_loopback
 from lowcomm_node.units import PeerId
@@ -73,7 +74,7 @@ class GrpcServer:
         port: int,
         certificate: Certificate | None,
         gate: grpc.aio.ServerInterceptor | None = None,
-        max_concurrent_rpcs: int = 64,
+        max_concurrent_rpcs: int = 256,
     ) -> None:
         self._host = host
         self._port = port
@@ -146,6 +147,7 @@ class ChannelCache:
     Args:
         contacts: where peers are, and the certificates that they must show.
         introduction: what this node says of itself.
+        quarantine: whom it leaves alone.
         connect_timeout_s: seconds for a connection and both proofs.
         allow_plaintext: also speak without TLS to peers on this computer that have no certificate.
         on_refused: told of a peer that has shown something wrong, or that has refused this node.
@@ -155,6 +157,7 @@ class ChannelCache:
         self,
         contacts: Contacts,
         introduction: Introduction,
+        quarantine: Quarantine,
         *,
         connect_timeout_s: float = 8.0,
         max_channels: int = 64,
@@ -163,6 +166,7 @@ class ChannelCache:
     ) -> None:
         self._contacts = contacts
         self._introduction = introduction
+        self._quarantine = quarantine
         self._connect_timeout_s = connect_timeout_s
         self._max_channels = max_channels
         self._allow_plaintext = allow_plaintext
@@ -177,10 +181,12 @@ class ChannelCache:
         """A connected channel to ``peer``, at the address of its newest record.
 
         Raises:
-            LinkError: ``unreachable`` when the peer is not known or no connection comes about in time.
+            LinkError: ``unreachable`` when the peer is not known, is in quarantine, or no connection comes about in time.
             RemoteProtocolError: another one than the peer answers there, or it refuses this node.
         """
         member = self._contacts.find(peer)
+        if (left_s := self._quarantine.left_s(peer, asyncio.get_running_loop().time())) > 0:
+            raise LinkError("unreachable", f"{peer} is left alone for {left_s:.0f} s more")
         older = cached = self._cached.get(peer)
         if cached is None or (cached.address, cached.certificate) != (member.grpc_address, member.certificate):
             cached = self._cached[peer] = self._dial(member)
@@ -190,6 +196,9 @@ class ChannelCache:
             if older is not None:
                 await self._tidy(peer, older)
             yield Lent(channel=cached.channel, metadata=((TOKEN_KEY, await self._prove(peer, cached)),))
+        except (LinkError, RemoteProtocolError):
+            cached.token = None  # the other end may have forgotten it; a new proof costs one round trip
+            raise
         finally:
             cached.users -= 1
             await self._tidy(peer, cached)

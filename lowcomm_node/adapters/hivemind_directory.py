@@ -10,18 +10,19 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lowcomm_node.adapters.dht_session import DhtSession, DialBackHandler, IncomingStream, StreamHandler
-from lowcomm_node.adapters.hello import MAX_CLOCK_OFFSET_S, no_peer, read_welcome, wrong_clock
+from lowcomm_node.adapters.dht_session import DhtSession, DialBackHandler, IncomingStream, PeerHandlers, StreamHandler
+from lowcomm_node.adapters.hello import MAX_CLOCK_OFFSET_S, answer_hello, no_peer, read_welcome, wrong_clock
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.member_buckets import MemberBuckets
 from lowcomm_node.adapters.p2p_process import P2pOptions, import_hivemind, split_address
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.membership import Bucket
 from lowcomm_node.core.versions import Versions
-from lowcomm_node.errors import DirectoryError, RemoteProtocolError
+from lowcomm_node.errors import DirectoryError, RefusalReason, RemoteProtocolError
 from lowcomm_node.ports import ChildLedger, Welcome
 from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import PeerId, Reachability, RunId
+from lowcomm_node.wire.admission import AdmissionRule, Membership
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.records import read_member, sign_member
 
@@ -47,6 +48,7 @@ class HivemindDirectory:
         socket_dir: folder for p2pd's Unix sockets, of this node alone.
         versions: what we speak.
         certificate: ours, for our record; empty when we speak no TLS.
+        on_dropped: told the reason of each record that was read and not believed, unless it had only expired or was a farewell.
         on_restart: called with the number of restarts each time p2pd had to be started anew.
         ledger: is told of each p2pd that is started and ended.
     """
@@ -60,6 +62,7 @@ class HivemindDirectory:
         socket_dir: Path,
         versions: Versions,
         certificate: bytes = b"",
+        on_dropped: Callable[[RefusalReason], None] = lambda _reason: None,
         on_restart: Callable[[int], None] = lambda _count: None,
         ledger: ChildLedger | None = None,
     ) -> None:
@@ -77,7 +80,6 @@ class HivemindDirectory:
         self._record_ttl_s = settings.record_ttl_s
         self._initial_peers = tuple(initial_peers)
         self._versions = versions
-        self._protocol_version = 0
         self._certificate = certificate
         self._on_restart = on_restart
         self._options = P2pOptions(
@@ -93,13 +95,16 @@ class HivemindDirectory:
         self._remembered: tuple[str, ...] = ()
         self._session: DhtSession | None = None
         self._keepers: list[asyncio.Task[None]] = []
-        self._run_id: RunId | None = None
-        self._manifest = b""
+        self._membership: Membership | None = None
         self._progress_steps = 0.0
         self._has_state = False
         self._expires_at = 0.0
         self._buckets = MemberBuckets(
-            own=self.peer_id, run_id=lambda: self._own_run, session=lambda: self._live, verify=self.verify
+            own=self.peer_id,
+            run_id=lambda: self._member.run_id,
+            session=lambda: self._live,
+            verify=self.verify,
+            on_dropped=on_dropped,
         )
         self._on_stream: StreamHandler | None = None
         self._on_dial_back: DialBackHandler | None = None
@@ -209,9 +214,9 @@ class HivemindDirectory:
             outcomes[address] = f"its clock is {offset_s:+.1f} s from ours"
         raise wrong_clock(offset_s) if offset_s else no_peer(outcomes)
 
-    async def serve_hello(self, run_id: RunId, manifest: bytes, protocol_version: int) -> None:
-        """Be in this run, which speaks ``protocol_version``, and answer other nodes' hello from now on."""
-        self._run_id, self._manifest, self._protocol_version = run_id, manifest, protocol_version
+    async def serve_hello(self, membership: Membership) -> None:
+        """Be in this run, and answer other nodes' hello from now on."""
+        self._membership = membership
 
     async def announce(self, *, progress_steps: float, has_state: bool) -> bytes:
         """Store this node's signed record in the bucket it belongs to; returns the record.
@@ -244,9 +249,7 @@ class HivemindDirectory:
 
     def verify(self, signed_record: bytes) -> Member:
         """Check a record that came in an offer. Raises RemoteProtocolError."""
-        return read_member(
-            signed_record, run_id=self._own_run, protocol_version=self._protocol_version, now=time.time()
-        )
+        return self._read_member(signed_record, time.time())
 
     async def withdraw(self) -> None:
         """Say in the directory that this node has left; the DHT knows no deletion."""
@@ -258,7 +261,8 @@ class HivemindDirectory:
 
     async def _start_session(self, others: Sequence[str]) -> DhtSession:
         self._options.relays = tuple(address for address in others if "/p2p-circuit" not in address)
-        return await DhtSession.start(self._options, others, self._answer_hello, self._accept, self._dial_back)
+        handlers = PeerHandlers(hello=self._answer_hello, streams=self._accept, dial_back=self._dial_back)
+        return await DhtSession.start(self._options, others, handlers, self._rule)
 
     def _is_other(self, address: str) -> bool:
         try:
@@ -273,10 +277,17 @@ class HivemindDirectory:
         return self._session
 
     @property
-    def _own_run(self) -> RunId:
-        if self._run_id is None:
+    def _member(self) -> Membership:
+        if self._membership is None:
             raise DirectoryError("this node is in no run yet")
-        return self._run_id
+        return self._membership
+
+    def _rule(self) -> AdmissionRule | None:
+        return self._membership.rule if self._membership is not None else None
+
+    def _read_member(self, record: bytes, now: float) -> Member:
+        run = self._member
+        return read_member(record, run_id=run.run_id, protocol_version=run.protocol_version, now=now, rule=run.rule)
 
     def _signed(self, grpc_address: str, reachability: Reachability) -> bytes:
         """A new record. Each one lasts longer than the one before: in the DHT the later expiration wins."""
@@ -291,7 +302,11 @@ class HivemindDirectory:
             certificate=self._certificate,
         )
         return sign_member(
-            member, run_id=self._own_run, protocol_version=self._protocol_version, sign=self._identity.sign
+            member,
+            run_id=self._member.run_id,
+            protocol_version=self._member.protocol_version,
+            sign=self._identity.sign,
+            admission=self._member.admission,
         )
 
     async def _store_farewell(self, bucket: Bucket) -> None:
@@ -299,21 +314,9 @@ class HivemindDirectory:
             await self._buckets.store(bucket, self._signed("", Reachability.PUBLIC), self._expires_at)
 
     async def _answer_hello(self, request: records_pb2.HelloRequest) -> records_pb2.HelloResponse:
-        if self._run_id is None:
+        if self._membership is None:
             raise DirectoryError("this node is in no run yet; ask again in a moment")
-        newest = request.protocol_version
-        spoken = Versions(oldest=request.min_protocol_version or newest, newest=newest)
-        if self._protocol_version not in spoken:
-            raise DirectoryError(spoken.advice(self._protocol_version, "yours"))
-        if request.run_id and request.run_id.hex() != self._run_id:
-            raise DirectoryError(f"this node is in run {self._run_id}")
-        return records_pb2.HelloResponse(
-            protocol_version=self._protocol_version,
-            run_id=bytes.fromhex(self._run_id),
-            manifest=self._manifest,
-            member=records_pb2.SignedRecord.FromString(self._signed(self.grpc_address, self.reachability)),
-            now=time.time(),
-        )
+        return answer_hello(request, self._membership, lambda: self._signed(self.grpc_address, self.reachability))
 
     async def _dial_back(
         self, peer: PeerId, host: str, request: records_pb2.DialBackRequest

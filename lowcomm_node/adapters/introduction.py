@@ -9,7 +9,8 @@ import grpc.aio
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.core.versions import Versions
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError
-from lowcomm_node.units import PeerId, RunId
+from lowcomm_node.units import PeerId
+from lowcomm_node.wire.admission import Membership
 from lowcomm_node.wire.channel import CHANNEL_SERVICE, NONCE_BYTES, PROVE, Claim, read_welcome, write_proof
 
 __all__ = ["Introduction"]
@@ -21,12 +22,11 @@ class Introduction:
     def __init__(self, identity: Identity, versions: Versions) -> None:
         self._identity = identity
         self._versions = versions
-        self._run_id: RunId | None = None
-        self._admission = b""
+        self._membership: Membership | None = None
 
-    def enter(self, run_id: RunId, admission: bytes = b"") -> None:
-        """This node is in a run now, admitted by this (serialised Admission), where the run asks for one."""
-        self._run_id, self._admission = run_id, admission
+    def enter(self, membership: Membership) -> None:
+        """This node is in a run now."""
+        self._membership = membership
 
     async def make(
         self, channel: grpc.aio.Channel, receiver: PeerId, certificate_sha256: bytes, timeout_s: float
@@ -37,11 +37,12 @@ class Introduction:
             LinkError: ``unreachable``, or ``timeout``.
             RemoteProtocolError: WRONG_CERTIFICATE, CHECKSUM when another answers than was meant, or why it has refused us.
         """
-        if self._run_id is None:
+        run = self._membership
+        if run is None:
             raise LinkError("unreachable", "this node is in no run yet")
         claim = Claim(
             versions=self._versions,
-            run_id=self._run_id,
+            run_id=run.run_id,
             sender=self._identity.peer_id,
             receiver=receiver,
             certificate_sha256=certificate_sha256,
@@ -50,9 +51,11 @@ class Introduction:
         )
         prove: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{CHANNEL_SERVICE}/{PROVE}")
         try:
-            answer = await prove(write_proof(claim, self._identity.sign, self._admission), timeout=timeout_s)
+            answer = await prove(write_proof(claim, self._identity.sign, run.admission), timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise _told(error, timeout_s) from error
+        except grpc.aio.BaseError as error:
+            raise LinkError("unreachable", "the channel was closed") from error
         return read_welcome(answer, claim)
 
 

@@ -17,11 +17,11 @@ from lowcomm_node.units import Codec, LinkKind, MeetingId, PeerId, Stream
 from lowcomm_node.wire.frames import decode_frame, to_frames
 from lowcomm_node.wire.meeting import MeetingLimits, MeetingReader
 
-__all__ = ["Dialler", "MeetingLink"]
+__all__ = ["BytesCounted", "Dialler", "MeetingLink"]
 
 _log = logging.getLogger(__name__)
 
-_MAX_REMEMBERED_PLANS = 256
+_MAX_REMEMBERED = 256
 _TURN_AWAY_S = 5.0
 
 BytesCounted = Callable[[str, Stream, Codec, int], None]
@@ -44,7 +44,7 @@ class MeetingLink:
         max_incoming: streams answered at a time; one more is told that this node is busy.
         on_bytes: payload bytes of complete messages.
         on_overhead: direction and all other bytes of frames: headers, and payloads that were cut short.
-        on_refused: reason of a message that a peer sent and that was refused here.
+        on_refused: who has sent a message that was refused here, and why it was.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class MeetingLink:
         max_incoming: int = 16,
         on_bytes: BytesCounted | None = None,
         on_overhead: Callable[[str, int], None] | None = None,
-        on_refused: Callable[[RefusalReason], None] | None = None,
+        on_refused: Callable[[PeerId, RemoteProtocolError], None] | None = None,
     ) -> None:
         self._sink = sink
         self._limits = limits
@@ -71,6 +71,7 @@ class MeetingLink:
         self._outgoing: dict[MeetingId, MeetingStream] = {}
         self._incoming: dict[MeetingId, MeetingStream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._offered_by: OrderedDict[MeetingId, PeerId] = OrderedDict()
         self._plans: OrderedDict[MeetingId, tuple[StreamPlan, ...]] = OrderedDict()
 
     def open(self, meeting_id: MeetingId, peer: PeerId, message: Message, kind: LinkKind = LinkKind.GRPC) -> None:
@@ -110,6 +111,11 @@ class MeetingLink:
         if not stream.is_initiator and self._incoming.get(message.meeting_id) is not stream:
             if message.meeting_id in self._outgoing:
                 raise RemoteProtocolError(RefusalReason.MALFORMED, "an offer under the id of a meeting of our own")
+            whose = self._offered_by.setdefault(message.meeting_id, stream.peer)
+            if whose != stream.peer:
+                raise RemoteProtocolError(RefusalReason.WRONG_SENDER, f"a message in a meeting of {whose}")
+            if len(self._offered_by) > _MAX_REMEMBERED:
+                self._offered_by.popitem(last=False)
             self._replace(self._incoming, message.meeting_id, stream)
         self._sink.message_received(message, stream.kind)
 
@@ -123,7 +129,7 @@ class MeetingLink:
         if isinstance(message, Offer | Answer | Close):
             if isinstance(message, Offer):
                 self._plans[message.meeting_id] = message.plans
-                if len(self._plans) > _MAX_REMEMBERED_PLANS:
+                if len(self._plans) > _MAX_REMEMBERED:
                     self._plans.popitem(last=False)
             for plan, part in zip(self._plans.get(message.meeting_id, ()), message.parts, strict=False):
                 payload_bytes += len(part)
@@ -132,11 +138,11 @@ class MeetingLink:
         if self._on_overhead is not None:
             self._on_overhead(direction, frame_bytes - payload_bytes)
 
-    def message_refused(self, error: RemoteProtocolError) -> None:
+    def message_refused(self, peer: PeerId, error: RemoteProtocolError) -> None:
         """A peer sent what it should not have sent (``StreamOwner``)."""
-        _log.debug("message_refused reason=%s detail=%s", error.reason.value, error.detail)
+        _log.debug("message_refused peer=%s reason=%s detail=%s", peer, error.reason.value, error.detail)
         if self._on_refused is not None:
-            self._on_refused(error.reason)
+            self._on_refused(peer, error)
 
     def _stream(self, meeting_id: MeetingId | None, kind: LinkKind, peer: PeerId) -> MeetingStream:
         return MeetingStream(
@@ -160,6 +166,8 @@ class MeetingLink:
                 if stream.is_closing:
                     return  # given up while the connection was being made
                 reason = await stream.run(transport)
+                if reason:
+                    raise LinkError(reason, "the stream has ended")
         except (LinkError, RemoteProtocolError) as error:
             _log.debug("dial_failed peer=%s link=%s detail=%s", peer, stream.kind.value, error.detail)
             reason = str(error.reason)
@@ -170,11 +178,15 @@ class MeetingLink:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("meeting_stream_fault", exc_info=error)
 
-    async def serve(self, transport: FrameTransport, kind: LinkKind, peer: PeerId) -> None:
-        """Answer a meeting that ``peer``, who has proven to be at the other end of ``transport``, starts."""
+    async def serve(self, transport: FrameTransport, kind: LinkKind, peer: PeerId) -> str:
+        """Answer a meeting that ``peer``, who has proven to be at the other end of ``transport``, starts.
+
+        Returns:
+            As ``MeetingStream.run``.
+        """
         if self._num_incoming >= self._max_incoming:
             await self._turn_away(transport, peer)
-            return
+            return ""
         self._num_incoming += 1
         stream = self._stream(None, kind, peer)
         reason = "disconnect"
@@ -184,6 +196,7 @@ class MeetingLink:
             self._num_incoming -= 1
             if stream.meeting_id is not None:
                 self._over(self._incoming, stream.meeting_id, stream, reason)
+        return reason
 
     async def _turn_away(self, transport: FrameTransport, peer: PeerId) -> None:
         """Say Busy in a frame; the header that names the meeting is all that is read."""

@@ -58,7 +58,7 @@ class StreamOwner(Protocol):
         """``frame_bytes`` crossed the wire, ``direction`` sent or received; no message when it was cut short."""
         ...
 
-    def message_refused(self, error: RemoteProtocolError) -> None: ...
+    def message_refused(self, peer: PeerId, error: RemoteProtocolError) -> None: ...
 
 
 class MeetingStream:
@@ -176,7 +176,7 @@ class MeetingStream:
             is_cut_short = bool(frame_bytes)
             self._end("" if self._is_closing or (is_final and not is_cut_short) else "disconnect")
         except RemoteProtocolError as error:
-            self._owner.message_refused(error)
+            self._owner.message_refused(self.peer, error)
             await self._refuse(error, reader.meeting_id)
         except LinkError as error:
             self._end("" if self._is_closing or is_final else error.reason)

@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from collections import Counter
 from collections.abc import Callable
 
 from lowcomm_node.adapters.dht_session import DhtSession
@@ -36,6 +35,7 @@ class MemberBuckets:
         run_id: the run; raises DirectoryError before it is known.
         session: the DHT; raises DirectoryError while there is none.
         verify: checks a record; raises RemoteProtocolError.
+        on_dropped: told why a record that was read is not believed.
     """
 
     def __init__(
@@ -45,15 +45,15 @@ class MemberBuckets:
         run_id: Callable[[], RunId],
         session: Callable[[], DhtSession],
         verify: Callable[[bytes], Member],
+        on_dropped: Callable[[RefusalReason], None],
     ) -> None:
         self._own = own
         self._run_id = run_id
         self._session = session
         self._verify = verify
+        self._on_dropped = on_dropped
         self._depth = 0
         self._bucket: Bucket | None = None
-        self.dropped: Counter[RefusalReason] = Counter()
-        """Records that were read and not believed, by reason."""
 
     async def put(self, record: bytes, expires_at: float) -> Bucket | None:
         """Store our record where it belongs by now; returns the bucket that it has left, if any. Raises DirectoryError."""
@@ -108,7 +108,7 @@ class MemberBuckets:
                     raise RemoteProtocolError(RefusalReason.MALFORMED, "a record that belongs elsewhere")
             except RemoteProtocolError as error:
                 if error.reason not in _QUIET:
-                    self.dropped[error.reason] += 1
+                    self._on_dropped(error.reason)
                 continue
             if member.peer != self._own:
                 members[subkey] = member

@@ -79,13 +79,13 @@ def p2p_dialler(session: Callable[[], DhtSession]) -> Dialler:
     return dial
 
 
-def p2p_handler(link: MeetingLink) -> StreamHandler:
-    """Answers the meetings that others open; what comes by a relay, or on top of too many, is not listened to."""
+def p2p_handler(link: MeetingLink, is_welcome: Callable[[PeerId], bool]) -> StreamHandler:
+    """Answers the meetings that others open; what comes by a relay, on top of too many, or from whom we will not have is not read."""
     num_open = 0
 
     async def take(stream: IncomingStream) -> None:
         nonlocal num_open
-        if not stream.is_direct or num_open >= _MAX_STREAMS:
+        if not stream.is_direct or num_open >= _MAX_STREAMS or not is_welcome(stream.peer):
             return
         num_open += 1
         try:

@@ -1,8 +1,8 @@
 """The joiner's side of the State service: asks members for descriptions, chunks and fingerprints, and checks what they say."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import grpc
@@ -41,6 +41,7 @@ class GrpcStateClient:
         protocol_version: what we speak.
         shelf: where ``keep`` puts what others may want.
         on_received: told the bytes of each verified chunk.
+        on_refused: told who has said something that cannot be used, and why.
         stall_timeout_s: seconds without a chunk after which a holder is given up.
         describe_timeout_s: seconds a donor may take to write and hash a snapshot.
         fingerprint_timeout_s: seconds a member may take to look at its state.
@@ -53,6 +54,7 @@ class GrpcStateClient:
         protocol_version: int,
         shelf: SnapshotShelf,
         on_received: Callable[[int], None],
+        on_refused: Callable[[PeerId, RemoteProtocolError], None] = lambda _peer, _error: None,
         stall_timeout_s: float = 30.0,
         describe_timeout_s: float = 180.0,
         fingerprint_timeout_s: float = 15.0,
@@ -61,6 +63,7 @@ class GrpcStateClient:
         self._protocol_version = protocol_version
         self._shelf = shelf
         self._on_received = on_received
+        self._on_refused = on_refused
         self._stall_timeout_s = stall_timeout_s
         self._describe_timeout_s = describe_timeout_s
         self._fingerprint_timeout_s = fingerprint_timeout_s
@@ -96,7 +99,8 @@ class GrpcStateClient:
         """Ask a member what its live state looks like. Raises LinkError, RemoteProtocolError."""
         request = state_pb2.FingerprintRequest(run_id=bytes.fromhex(run_id), protocol_version=self._protocol_version)
         data = await self._ask(peer, FINGERPRINT, request.SerializeToString(), self._fingerprint_timeout_s)
-        return decode_fingerprint(data, run_id)
+        with self._blaming(peer):
+            return decode_fingerprint(data, run_id)
 
     async def keep(self, path: Path, progress_steps: float) -> None:
         """Put a downloaded state on the shelf. Raises StoreError when it cannot be read."""
@@ -112,7 +116,8 @@ class GrpcStateClient:
     async def _describe(self, peer: PeerId, run_id: RunId, max_bytes: int) -> Snapshot:
         request = state_pb2.DescribeRequest(run_id=bytes.fromhex(run_id), protocol_version=self._protocol_version)
         data = await self._ask(peer, DESCRIBE, request.SerializeToString(), self._describe_timeout_s)
-        return Snapshot.decode(data, run_id=run_id, max_bytes=max_bytes)
+        with self._blaming(peer):
+            return Snapshot.decode(data, run_id=run_id, max_bytes=max_bytes)
 
     async def _fetch_all(
         self,
@@ -164,11 +169,21 @@ class GrpcStateClient:
                         data: object = await call.read()
                     if not isinstance(data, bytes):
                         raise LinkError("disconnect", f"the donor ended {len(wanted)} chunks early")
-                    index, content = snapshot.check_chunk(data, wanted)
+                    with self._blaming(peer):
+                        index, content = snapshot.check_chunk(data, wanted)
                     wanted.discard(index)
                     yield index, content
             finally:
                 call.cancel()
+
+    @contextmanager
+    def _blaming(self, peer: PeerId) -> Iterator[None]:
+        """What is refused here is what the peer has said, and not what it says of us."""
+        try:
+            yield
+        except RemoteProtocolError as error:
+            self._on_refused(peer, error)
+            raise
 
 
 @asynccontextmanager

@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, Command] = {
     "join": Command(
         "Start or join a run", "take part in a run, or start one", "--peers /ip4/203.0.113.5/tcp/7000/p2p/12D3..."
     ),
+    "invite": Command("Start or join a run", "let somebody into a run of yours", "create --valid 30d"),
     "status": Command("Look after a node", "what the node on this machine is doing", "--json"),
     "peers": Command("Look after a node", "the members this node knows", "--json"),
     "leave": Command("Look after a node", "ask the node to finish its meeting, save and stop", ""),

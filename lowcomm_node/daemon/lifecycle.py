@@ -59,6 +59,8 @@ class JoinOptions:
     """Hexadecimal run id or its beginning; empty accepts whatever run the peers are in."""
     settings: NodeSettings
     state_dir: Path
+    invite: str
+    """An invitation to the run as it was written down; empty when it asks for none, or has let this node in before."""
     say: Callable[[str], None]
     """Lines for the person at the terminal."""
 
@@ -109,6 +111,7 @@ class Node:
             patience=self._settings.meeting,
             identity=self._identity,
             peers=options.peers,
+            invite=options.invite,
             state_dir=options.state_dir,
             recorder=self._recorder,
             children=self._children,
@@ -211,11 +214,9 @@ class Node:
             recorder=self._recorder,
             send_to_trainer=self._training.send,
             on_cure=self._cure,
+            on_offence=self._network.offended,
         )
         await self._network.open(
-            run,
-            found.canonical,
-            manifest,
             ready,
             self._runtime,
             is_meeting=lambda: bool(core.phase()),
@@ -245,7 +246,7 @@ class Node:
                 # By the tick, not when the directory has taken it: partners believe a record, however slow the DHT is.
                 self._runtime.carry_record(self._network.record)
                 self._runtime.handle(Ticked())
-                self._recorder.reached(self._core, now)
+                self._recorder.reached(self._core, self._network.num_quarantined(), now)
                 self._metrics.flight_recorded(*self._black_box.size())
             self._latest_status = self.status()
             if self._diverged is not None:

@@ -1,32 +1,36 @@
 """Everything of a node that talks to other nodes: directory, gRPC server, link, state download. One life each."""
 
 import asyncio
-import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 import grpc
 
-from lowcomm_node.adapters.bells import HeldBells
+from lowcomm_node.adapters.admission_file import AdmissionFile
 from lowcomm_node.adapters.certificate import Certificate
 from lowcomm_node.adapters.channel_service import ChannelService
 from lowcomm_node.adapters.contacts import Contacts
 from lowcomm_node.adapters.dial_back import DialBack
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
-from lowcomm_node.adapters.grpc_meetings import grpc_dialler, meetings_handler
+from lowcomm_node.adapters.grpc_meetings import meetings_handler
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.introduction import Introduction
-from lowcomm_node.adapters.meeting_link import Dialler, MeetingLink
-from lowcomm_node.adapters.p2p_link import p2p_dialler, p2p_handler
+from lowcomm_node.adapters.meeting_link import MeetingLink
+from lowcomm_node.adapters.p2p_link import p2p_handler
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
 from lowcomm_node.adapters.state_service import StateService
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.pacing import Pacer
+from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.core.versions import SPOKEN
+from lowcomm_node.daemon.admitting import own_admission
+from lowcomm_node.daemon.links import make_link
 from lowcomm_node.daemon.outreach import Outreach
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.errors import DirectoryError, NoPeerError, RemoteProtocolError
@@ -44,19 +48,16 @@ from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import MeetingSettings, NetworkSettings
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.train.messages import Ready
-from lowcomm_node.units import LinkKind, PeerId, Reachability, RunId
+from lowcomm_node.units import PeerId, Reachability, RunId
+from lowcomm_node.wire.admission import AdmissionRule, Membership
 from lowcomm_node.wire.channel import NO_CERTIFICATE
 from lowcomm_node.wire.gen.lowcomm.v1.records_pb2 import DialBackRequest
-from lowcomm_node.wire.meeting import MeetingLimits
 
 __all__ = ["Network"]
 
 _FIRST_RETRY_S = 0.5
 _LONGEST_RETRY_S = 5.0
-_STALL_OVER_DEADLINE = 1.5
-"""A stream is given up a little after the core has lost its patience with the meeting."""
 _WITHDRAW_S = 3.0
-_STREAMS_PER_MEETING = 3
 _MAX_RPCS = 64
 """Streams and calls that are served at a time, bells apart."""
 
@@ -73,10 +74,12 @@ class Network:
         patience: MeetingSettings,
         identity: Identity,
         peers: tuple[str, ...],
+        invite: str,
         state_dir: Path,
         recorder: Recorder,
         children: ChildLedger,
     ) -> None:
+        """``invite``: an invitation to the run as it was written down, or empty."""
         self._settings = settings
         self._patience = patience
         self._recorder = recorder
@@ -90,20 +93,27 @@ class Network:
             versions=SPOKEN,
             certificate=self._certificate.short if self._certificate is not None else b"",
             on_restart=lambda _count: recorder.metrics.dht_restarted(),
+            on_dropped=lambda reason: recorder.metrics.message_rejected(reason.value),
             ledger=children,
         )
         self._directory: Directory = self._dht
         if settings.inbound == "off":
             self._dht.play(Reachability.OUTBOUND_ONLY)
         self._identity = identity
+        self._invite = invite
+        self._admission_file = AdmissionFile(state_dir)
+        self._membership: Membership | None = None
         self._contacts = Contacts()
         self._introduction = Introduction(identity, SPOKEN)
+        self._quarantine = Quarantine()
         self._channels = ChannelCache(
             self._contacts,
             self._introduction,
+            self._quarantine,
             allow_plaintext=self._certificate is None,
             on_refused=self._refused_by,
         )
+        self._door: ChannelService | None = None
         self._server: GrpcServer | None = None
         self._link: MeetingLink | None = None
         self._outreach: Outreach | None = None
@@ -166,11 +176,27 @@ class Network:
         self._contacts.learn(self._welcome.member)
         return self._welcome
 
+    async def enter(self, run: RunId, canonical: bytes, manifest: Manifest) -> None:
+        """This is the run. Raises ConfigError when it does not let this node in, StoreError."""
+        rule = AdmissionRule.of(manifest.security, run)
+        own = self._identity.peer_id
+        admission = await asyncio.to_thread(own_admission, rule, own, self._invite, self._admission_file)
+        self._membership = membership = Membership(
+            run_id=run,
+            manifest=canonical,
+            protocol_version=manifest.protocol_version,
+            rule=rule,
+            admission=admission,
+        )
+        self._introduction.enter(membership)
+        if admission:
+            stay_s = rule.stay_s(own, admission, time.time())
+            self._log.info(
+                "admitted", until=datetime.fromtimestamp(time.time() + stay_s, UTC).isoformat(timespec="minutes")
+            )
+
     async def open(
         self,
-        run: RunId,
-        canonical: bytes,
-        manifest: Manifest,
         ready: Ready,
         sink: NodeSink,
         *,
@@ -179,45 +205,31 @@ class Network:
         fingerprints: FingerprintSource,
     ) -> None:
         """Open the port for meetings and downloads, unless others are not to dial, and tell whoever asks about the run."""
-        protocol_version = manifest.protocol_version
-        self._introduction.enter(run)
-        doorman = ChannelService(
+        if self._membership is None:
+            raise DirectoryError("the node is in no run yet")
+        run, protocol_version = self._membership.run_id, self._membership.protocol_version
+        self._door = door = ChannelService(
             identity=self._identity,
-            run_id=run,
-            protocol_version=protocol_version,
+            membership=self._membership,
+            quarantine=self._quarantine,
             certificate_sha256=self._certificate.sha256 if self._certificate is not None else NO_CERTIFICATE,
-            admit=lambda _peer, _admission: math.inf,
             on_refused=lambda error: self._recorder.rejected(error.reason, error.detail),
         )
-        limits = MeetingLimits(
-            run_id=run,
-            peer_id=self._identity.peer_id,
-            protocol_version=protocol_version,
-            max_payload_bytes=_largest_payload_bytes(ready),
-            max_tensors=len(ready.shapes),
-        )
-        bells = HeldBells(
-            caller=doorman.caller,
-            verify=self.verify,
-            on_member=lambda member: sink.members_seen((member,)),
-            on_event=sink.handle,
-            on_refused=lambda reason: self._recorder.rejected(reason, "refused at a bell"),
-            max_bells=self._settings.max_bells,
-        )
-        diallers: dict[LinkKind, Dialler] = {
-            LinkKind.GRPC: grpc_dialler(self._channels),
-            LinkKind.GRPC_REVERSED: bells.ring,
-            LinkKind.LIBP2P: p2p_dialler(lambda: self._dht.session),
-        }
-        self._link = MeetingLink(
+        self._link, bells = make_link(
             sink=sink,
-            limits=limits,
-            diallers=diallers,
-            stall_timeout_s=_STALL_OVER_DEADLINE * self._patience.deadline_s,
+            own=self._identity.peer_id,
+            membership=self._membership,
+            ready=ready,
+            channels=self._channels,
+            dht=self._dht,
+            caller=door.caller,
+            verify=self.verify,
             on_bytes=self._recorder.wire_bytes,
-            on_refused=lambda reason: self._recorder.rejected(reason, "refused on the wire"),
+            on_refused=self.offended,
+            max_bells=self._settings.max_bells,
+            deadline_s=self._patience.deadline_s,
         )
-        self._dht.serve_peers(p2p_handler(self._link), DialBack(run, self._channels).serve)
+        self._dht.serve_peers(p2p_handler(self._link, self._is_welcome), DialBack(run, self._channels).serve)
         await self._shelf.take_up()
         states = StateService(
             run_id=run,
@@ -228,11 +240,11 @@ class Network:
             pacer=Pacer(self._settings.state_rate_bytes_per_s),
             is_meeting=is_meeting,
             on_sent=lambda num_bytes: self._recorder.metrics.state_moved("sent", num_bytes),
-            caller=doorman.caller,
+            caller=door.caller,
         )
         port = 0
         if self._settings.inbound != "off":
-            port = await self._listen(doorman, (meetings_handler(self._link, bells, doorman.caller), states.handler()))
+            port = await self._listen(door, (meetings_handler(self._link, bells, door.caller), states.handler()))
         own_certificate = self._certificate.short if self._certificate is not None else b""
         self._outreach = Outreach(
             settings=self._settings,
@@ -249,8 +261,10 @@ class Network:
             protocol_version=protocol_version,
             shelf=self._shelf,
             on_received=lambda num_bytes: self._recorder.metrics.state_moved("received", num_bytes),
+            on_refused=self.offended,
         )
-        await self._directory.serve_hello(run, canonical, protocol_version)
+        await self._directory.serve_hello(self._membership)
+        self._welcome = self._admitted(self._welcome)
 
     @property
     def known_addresses(self) -> tuple[str, ...]:
@@ -286,6 +300,10 @@ class Network:
             members.setdefault(self._welcome.member.peer, self._welcome.member)
         return tuple(members.values())
 
+    def num_quarantined(self) -> int:
+        """Peers that this node leaves alone for what they have sent."""
+        return self._quarantine.count(asyncio.get_running_loop().time())
+
     async def withdraw(self) -> None:
         """Say good-bye in the directory, if that can be done quickly."""
         with suppress(DirectoryError, TimeoutError):
@@ -309,19 +327,46 @@ class Network:
         told = [self._welcome.member] if self._welcome is not None else []
         return list({member.peer for member in (*told, *self._seen) if member.grpc_address})
 
-    async def _listen(self, doorman: ChannelService, handlers: Sequence[grpc.GenericRpcHandler]) -> int:
+    def _is_welcome(self, peer: PeerId) -> bool:
+        """May this peer, who has proven itself to libp2p, start a meeting? As at the door of our port."""
+        if self._quarantine.left_s(peer, asyncio.get_running_loop().time()) > 0:
+            return False
+        # Its record has been looked at by the run's rule when we learnt it; where everybody may come, none is needed.
+        is_open = self._membership is not None and self._membership.rule.kind == "open"
+        return is_open or self._contacts.knows(peer, time.time())
+
+    async def _listen(self, door: ChannelService, handlers: Sequence[grpc.GenericRpcHandler]) -> int:
         settings = self._settings
         self._server = GrpcServer(
             host=settings.host,
             port=settings.grpc_port,
             certificate=self._certificate,
-            gate=doorman.gate(),
+            gate=door.gate(),
             max_concurrent_rpcs=_MAX_RPCS + settings.max_bells,
         )
-        port = await self._server.start([doorman.handler(), *handlers])
+        port = await self._server.start([door.handler(), *handlers])
         host = settings.announce_host or settings.host
         self._dht.grpc_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return port
+
+    def _admitted(self, welcome: Welcome | None) -> Welcome | None:
+        """Whoever told us of the run was not looked at by its rule before we knew that."""
+        try:
+            if welcome is not None:
+                self.verify(welcome.record)
+        except RemoteProtocolError as error:
+            self._recorder.rejected(error.reason, error.detail)
+            return None
+        return welcome
+
+    def offended(self, peer: PeerId, error: RemoteProtocolError) -> None:
+        """A peer, of whom it is proven that it is the one, has sent something that was refused."""
+        self._recorder.rejected(error.reason, f"{peer}: {error.detail}")
+        length_s = self._quarantine.offended(peer, error.reason, asyncio.get_running_loop().time())
+        if length_s:
+            self._recorder.quarantined(peer, error.reason, length_s)
+            if self._door is not None:
+                self._door.end(peer)
 
     def _refused_by(self, peer: PeerId, error: RemoteProtocolError) -> None:
         """A peer has shown something wrong, or will have nothing to do with us: whoever looks after this node should know."""
@@ -351,8 +396,3 @@ class Network:
                 self._log.warning("no_peer_yet", detail=str(error), next_try_s=wait_s)
             await asyncio.sleep(wait_s)
             wait_s = min(_LONGEST_RETRY_S, 2 * wait_s)
-
-
-def _largest_payload_bytes(ready: Ready) -> int:
-    """Most bytes one message can have: every stream whole, in fp32. The trainer checks the plan's exact sizes."""
-    return _STREAMS_PER_MEETING * 4 * ready.parameters

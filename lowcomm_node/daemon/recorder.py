@@ -110,10 +110,10 @@ class Recorder:
             self.tally.failed[report.reason] += 1
             self._log.debug("meeting_failed", reason=report.reason, **fields)
 
-    def reached(self, core: NodeCore, now: float) -> None:
+    def reached(self, core: NodeCore, quarantined: int, now: float) -> None:
         """Whom this node knows, and how others get to it."""
         reachable, suspect = core.partners.counts(now)
-        self.metrics.peers_counted(reachable=reachable, suspect=suspect)
+        self.metrics.peers_counted(reachable=reachable, suspect=suspect, quarantined=quarantined)
         self.metrics.reached(core.reach.own, *core.num_bells())
 
     def unwell(self, cure: Heal | GiveUp) -> None:
@@ -136,6 +136,10 @@ class Recorder:
         """Something a peer sent was refused."""
         self.metrics.message_rejected(reason.value)
         self._log.warning("message_rejected", reason=reason.value, detail=detail)
+
+    def quarantined(self, peer: PeerId, reason: RefusalReason, length_s: float) -> None:
+        """A peer has sent too much that was wrong, at last this, and is left alone for a while."""
+        self._log.warning("peer_quarantined", peer=peer, reason=reason.value, seconds=round(length_s))
 
     def checkpoint_failed(self, detail: str) -> None:
         """One could not be written. Training goes on, and those that are there stay."""

@@ -52,12 +52,13 @@ class RunFinder:
         """Start the network and find the run.
 
         Where none of the peers given answers, those remembered are asked; where they do not either, the node goes on alone if
-        ``has_checkpoint`` of that run. Raises ConfigError when manifest, peers and run id do not go together or the run speaks
-        another protocol, NoPeerError, DirectoryError.
+        ``has_checkpoint`` of that run. Raises ConfigError when manifest, peers and run id do not go together, the run speaks
+        another protocol or does not let this node in, NoPeerError, DirectoryError.
         """
         found = await self._find(has_checkpoint, say)
         if found.manifest.protocol_version not in SPOKEN:
             raise ConfigError(SPOKEN.advice(found.manifest.protocol_version))
+        await self._network.enter(found.run_id, found.canonical, found.manifest)
         return found
 
     async def _find(self, has_checkpoint: Callable[[RunId], bool], say: Callable[[str], None]) -> FoundRun:

@@ -44,13 +44,16 @@ from lowcomm_node.ports import Clock, Link
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.telemetry.flight.recorder import FlightRecorder
 from lowcomm_node.train.messages import FromTrainer, Report, ToTrainer
-from lowcomm_node.units import LinkKind, MeetingId
+from lowcomm_node.units import LinkKind, MeetingId, PeerId
 
 __all__ = ["Runtime"]
 
 
 class Runtime:
-    """Feeds one NodeCore, by way of its flight recorder. ``recorder`` gets each event's consequences for logs and metrics."""
+    """Feeds one NodeCore, by way of its flight recorder. ``recorder`` gets each event's consequences for logs and metrics.
+
+    ``on_offence`` hears of an offer whose sender, proven by its channel, has put in a record that is refused.
+    """
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class Runtime:
         recorder: Recorder,
         send_to_trainer: Callable[[ToTrainer], None],
         on_cure: Callable[[Heal | GiveUp], None],
+        on_offence: Callable[[PeerId, RemoteProtocolError], None],
     ) -> None:
         self._core = core
         self._manifest = manifest
@@ -70,6 +74,7 @@ class Runtime:
         self._recorder = recorder
         self._send_to_trainer = send_to_trainer
         self._on_cure = on_cure
+        self._on_offence = on_offence
         self._link: Link | None = None
         self._reach_out: Callable[[HangBell | TakeBell | SeekPath], None] = lambda _command: None
         self._record = b""
@@ -123,7 +128,7 @@ class Runtime:
                 if member.peer != message.sender:
                     raise RemoteProtocolError(RefusalReason.MALFORMED, "the offer carries somebody else's record")
             except RemoteProtocolError as error:
-                self._recorder.rejected(error.reason, error.detail)
+                self._on_offence(message.sender, error)
                 refusal = Refusal(meeting_id=message.meeting_id, reason=error.reason)
                 self._execute(Send(meeting_id=message.meeting_id, message=refusal))
                 self._execute(CloseLink(meeting_id=message.meeting_id))

@@ -5,6 +5,7 @@ section only refuses values, it never changes them; derived numbers are properti
 The docstring under a field is its documentation in ``lowcomm-node init`` and in the error texts.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -20,6 +21,9 @@ __all__ = [
     "SecurityConfig",
     "TrainingConfig",
 ]
+
+_PEER_ID = re.compile(r"12D3KooW[1-9A-HJ-NP-Za-km-z]{44}")
+"""Of an Ed25519 key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,8 +206,27 @@ class MeetingConfig:
 class SecurityConfig:
     """Who may take part."""
 
-    admission: Annotated[str, OneOf("open")] = "open"
-    """open: anybody who knows an address."""
+    admission: Annotated[str, OneOf("open", "invite", "allow-list")] = "open"
+    """open: anybody who knows an address; invite: those to whom the organiser has given an invitation (see 'invite create'), for
+    as long as it lasts; allow-list: the members named here, and nobody later."""
+    organiser: str = ""
+    """Peer id of who signs invitations (see 'identity show'), and who may always take part; needed for invite."""
+    members: tuple[str, ...] = ()
+    """Peer ids that may take part, for allow-list."""
+
+    def check(self) -> None:
+        for key, peers in (("organiser", (self.organiser,) if self.organiser else ()), ("members", self.members)):
+            for peer in peers:
+                if not _PEER_ID.fullmatch(peer):
+                    fail(f"security.{key}", peer, "peer ids as 'lowcomm-node identity show' prints them")
+        if self.admission == "invite" and not self.organiser:
+            fail(
+                "security.organiser",
+                "",
+                "the peer id of who invites ('lowcomm-node identity show'), with admission = \"invite\"",
+            )
+        if self.admission == "allow-list" and not self.members:
+            fail("security.members", [], 'the peer ids that may take part, with admission = "allow-list"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ ENV_PREFIX = "LOWCOMM_"
 
 OTHER_VARIABLES: Mapping[str, str] = {
     "LOWCOMM_DEBUG": "1: errors come with their traceback, like --debug",
+    "LOWCOMM_INVITE": "an invitation for join, or the file it is in, like --invite",
     "LOWCOMM_PEERS": "addresses for join, separated by spaces or commas, like --peers",
 }
 """Variables with the prefix that are not settings, and what they do."""

@@ -252,7 +252,7 @@ CATALOGUE: tuple[Metric, ...] = (
         name="peers",
         kind="gauge",
         help="Other members this node knows, by what it thinks of them.",
-        labels={"state": ("reachable", "suspect")},
+        labels={"state": ("reachable", "suspect", "quarantined")},
         used_by="Is the node isolated?",
     ),
     Metric(

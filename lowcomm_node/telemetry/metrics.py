@@ -178,10 +178,11 @@ class Metrics:
         """Something a peer sent or stored was refused: a RefusalReason, or ``bad_signature``."""
         self._instruments.counter("messages_rejected_total", reason).inc()
 
-    def peers_counted(self, *, reachable: int, suspect: int) -> None:
-        """How many other members are known."""
+    def peers_counted(self, *, reachable: int, suspect: int, quarantined: int) -> None:
+        """How many other members are known, and how many peers are left alone for what they have sent."""
         self._instruments.gauge("peers", "reachable").set(reachable)
         self._instruments.gauge("peers", "suspect").set(suspect)
+        self._instruments.gauge("peers", "quarantined").set(quarantined)
 
     def reached(self, reachability: Reachability, bells_own: int, bells_held: int) -> None:
         """How others get to this node, and how many bells there are at others and here."""

@@ -11,6 +11,7 @@ from lowcomm_node.core.events import Member
 from lowcomm_node.core.membership import Bucket
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
 from lowcomm_node.units import Reachability, RunId
+from lowcomm_node.wire.admission import AdmissionRule
 from lowcomm_node.wire.certificate import CERTIFICATE_BYTES
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.limits import MAX_RECORD_BYTES
@@ -34,8 +35,13 @@ _PUBLIC = (records_pb2.REACHABILITY_UNSPECIFIED, records_pb2.REACHABILITY_PUBLIC
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})):([0-9]{1,5})")
 
 
-def sign_member(member: Member, *, run_id: RunId, protocol_version: int, sign: Callable[[bytes], bytes]) -> bytes:
-    """A member's signed record, serialised. A public member without an address is one that has left."""
+def sign_member(
+    member: Member, *, run_id: RunId, protocol_version: int, sign: Callable[[bytes], bytes], admission: bytes = b""
+) -> bytes:
+    """A member's signed record, serialised. A public member without an address is one that has left.
+
+    ``admission``: a serialised Admission, where the run asks for one.
+    """
     record = records_pb2.MemberRecord(
         run_id=bytes.fromhex(run_id),
         peer_id=peer_id_to_bytes(member.peer),
@@ -46,11 +52,14 @@ def sign_member(member: Member, *, run_id: RunId, protocol_version: int, sign: C
         expires_at=member.expires_at,
         reachability=_TO_WIRE.get(member.reachability),
         certificate=member.certificate,
+        admission=records_pb2.Admission.FromString(admission) if admission else None,
     ).SerializeToString()
     return records_pb2.SignedRecord(record=record, signature=sign(_SIGNED_PREFIX + record)).SerializeToString()
 
 
-def read_member(data: bytes, *, run_id: RunId, protocol_version: int, now: float) -> Member:
+def read_member(
+    data: bytes, *, run_id: RunId, protocol_version: int, now: float, rule: AdmissionRule | None = None
+) -> Member:
     """Check a signed record and take it apart.
 
     Args:
@@ -58,10 +67,11 @@ def read_member(data: bytes, *, run_id: RunId, protocol_version: int, now: float
         run_id: the run it must be of.
         protocol_version: the version it must speak.
         now: DHT time, Unix seconds.
+        rule: whom the run lets in; None where that is not known yet.
 
     Raises:
         RemoteProtocolError: OVERSIZED, MALFORMED, CHECKSUM (not signed by whom it names), WRONG_RUN, WRONG_PROTOCOL,
-            EXPIRED, or LEAVING for a member that has withdrawn.
+            EXPIRED, NOT_ADMITTED, or LEAVING for a member that has withdrawn.
     """
     record = _open(data)
     if record.run_id.hex() != run_id:
@@ -83,8 +93,11 @@ def read_member(data: bytes, *, run_id: RunId, protocol_version: int, now: float
         raise RemoteProtocolError(RefusalReason.MALFORMED, f"progress of {record.progress_steps} steps")
     if len(record.certificate) not in (0, CERTIFICATE_BYTES):
         raise RemoteProtocolError(RefusalReason.MALFORMED, f"a certificate of {len(record.certificate)} bytes")
+    peer = peer_id_from_bytes(record.peer_id)
+    if rule is not None:
+        rule.stay_s(peer, _admission(record), now)
     return Member(
-        peer=peer_id_from_bytes(record.peer_id),
+        peer=peer,
         grpc_address=record.grpc_address,
         progress_steps=record.progress_steps,
         has_state=record.has_state,
@@ -98,14 +111,20 @@ def read_member(data: bytes, *, run_id: RunId, protocol_version: int, now: float
     )
 
 
-def is_storable(data: bytes, *, subkey: bytes, expires_at: float) -> bool:
+def is_storable(
+    data: bytes, *, subkey: bytes, expires_at: float, rule: AdmissionRule | None = None, now: float = 0.0
+) -> bool:
     """May this value stand under this subkey of the DHT until then, whatever run it is of?
+
+    Where it is of the run of ``rule``, only if that lets its member in ``now``, Unix seconds.
 
     The DHT lets the later expiration win. Because it must be the one that was signed, nobody can put an old record
     of somebody else over a newer one.
     """
     try:
         record = _open(data)
+        if rule is not None and record.run_id.hex() == rule.run_id:
+            rule.stay_s(peer_id_from_bytes(record.peer_id), _admission(record), now)
     except RemoteProtocolError:
         return False
     return record.peer_id == subkey and record.expires_at == expires_at
@@ -133,6 +152,10 @@ def _open(data: bytes) -> records_pb2.MemberRecord:
     if not _is_signed(record.peer_id, signed.signature, signed.record):
         raise RemoteProtocolError(RefusalReason.CHECKSUM, "a record that its peer has not signed")
     return record
+
+
+def _admission(record: records_pb2.MemberRecord) -> bytes:
+    return record.admission.SerializeToString() if record.HasField("admission") else b""
 
 
 @lru_cache(maxsize=4096)

@@ -1,7 +1,6 @@
 """Nodes on loopback for the adapters' tests."""
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -24,9 +23,12 @@ from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.adapters.meeting_link import Dialler, MeetingLink
 from lowcomm_node.core.events import Event, Member
 from lowcomm_node.core.messages import Message
+from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.errors import RefusalReason
+from lowcomm_node.settings.manifest import SecurityConfig
 from lowcomm_node.units import Codec, LinkKind, MeetingId, PeerId, Reachability, RunId, Stream
+from lowcomm_node.wire.admission import AdmissionRule, Membership
 from lowcomm_node.wire.channel import NO_CERTIFICATE
 from lowcomm_node.wire.meeting import MeetingLimits
 from lowcomm_node.wire.peer_id import peer_id_of_key
@@ -58,26 +60,31 @@ def at(identity: Identity, address: str, *, tls: bool = True) -> Member:
     )
 
 
+def membership(security: SecurityConfig | None = None, admission: bytes = b"") -> Membership:
+    """Of ``RUN``; open unless told otherwise."""
+    rule = AdmissionRule.of(security or SecurityConfig(), RUN)
+    return Membership(run_id=RUN, manifest=b"", protocol_version=1, rule=rule, admission=admission)
+
+
 class Port:
     """A node's port on loopback with what guards it; services are added by the test."""
 
-    def __init__(self, identity: Identity, *, port: int = 0, tls: bool = True) -> None:
+    def __init__(
+        self, identity: Identity, *, port: int = 0, tls: bool = True, security: SecurityConfig | None = None
+    ) -> None:
         self.identity = identity
         self.refused: list[RefusalReason] = []
         self.certificate = Certificate.of(identity) if tls else None
+        self.quarantine = Quarantine()
         self.door = ChannelService(
             identity=identity,
-            run_id=RUN,
-            protocol_version=1,
+            membership=membership(security),
+            quarantine=self.quarantine,
             certificate_sha256=self.certificate.sha256 if self.certificate else NO_CERTIFICATE,
-            admit=self.admit,
             on_refused=lambda error: self.refused.append(error.reason),
         )
         self.server = GrpcServer(host="127.0.0.1", port=port, certificate=self.certificate, gate=self.door.gate())
         self.member = at(identity, "", tls=tls)
-
-    def admit(self, peer: PeerId, admission: bytes) -> float:
-        return math.inf
 
     async def start(self, *handlers: grpc.GenericRpcHandler) -> Member:
         """Serve; returns the record to find it by."""
@@ -86,11 +93,11 @@ class Port:
         return self.member
 
 
-def channels_of(identity: Identity, contacts: Contacts, **options: object) -> ChannelCache:
+def channels_of(identity: Identity, contacts: Contacts, admission: bytes = b"", **options: object) -> ChannelCache:
     """What a node of ``RUN`` connects to others by."""
     introduction = Introduction(identity, SPOKEN)
-    introduction.enter(RUN)
-    return ChannelCache(contacts, introduction, connect_timeout_s=3.0, **options)  # type: ignore[arg-type]
+    introduction.enter(membership(admission=admission))
+    return ChannelCache(contacts, introduction, Quarantine(), connect_timeout_s=3.0, **options)  # type: ignore[arg-type]
 
 
 def signed_record(identity: Identity, *, expires_at: float = 1000.0) -> bytes:
@@ -122,11 +129,11 @@ def run(scenario: Coroutine[Any, Any, None], *, timeout_s: float = 30.0) -> None
 
 
 @asynccontextmanager
-async def calling(identity: Identity, member: Member) -> AsyncIterator[Lent]:
+async def calling(identity: Identity, member: Member, admission: bytes = b"") -> AsyncIterator[Lent]:
     """A connection of this identity to that member, for calls that need not follow the protocol."""
     contacts = Contacts()
     contacts.learn(member)
-    channels = channels_of(identity, contacts, allow_plaintext=True)
+    channels = channels_of(identity, contacts, admission, allow_plaintext=True)
     try:
         async with channels.lend(member.peer) as lent:
             yield lent
@@ -162,7 +169,7 @@ class LinkNode:
             verify=verify,
             on_member=self.members.put_nowait,
             on_event=self.events.put_nowait,
-            on_refused=self.refused.append,
+            on_refused=lambda _peer, error: self.refused.append(error.reason),
             max_bells=max_bells,
         )
         diallers: dict[LinkKind, Dialler] = {
@@ -175,7 +182,7 @@ class LinkNode:
             diallers=diallers,
             on_bytes=self._count,
             on_overhead=self._count_overhead,
-            on_refused=self.refused.append,
+            on_refused=lambda _peer, error: self.refused.append(error.reason),
             **options,  # type: ignore[arg-type]
         )
         self.bells = OwnBells(

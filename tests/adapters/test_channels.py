@@ -14,16 +14,18 @@ import pytest
 
 from lowcomm_node.adapters import channel_service
 from lowcomm_node.adapters.contacts import Contacts
-from lowcomm_node.adapters.grpc_endpoints import Lent
+from lowcomm_node.adapters.grpc_endpoints import ChannelCache, Lent
 from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.versions import SPOKEN, Versions
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError
+from lowcomm_node.settings.manifest import SecurityConfig
 from lowcomm_node.units import PeerId, RunId
+from lowcomm_node.wire.admission import Invitation
 from lowcomm_node.wire.certificate import TARGET_NAME, certificate_der, certificate_pem
 from lowcomm_node.wire.channel import CHANNEL_SERVICE, NONCE_BYTES, PROVE, TOKEN_KEY, Claim, write_proof
 from lowcomm_node.wire.limits import MAX_REQUEST_BYTES
-from tests.adapters.nodes import RUN, Port, calling, channels_of, run, somebody
+from tests.adapters.nodes import RUN, Port, calling, channels_of, membership, run, somebody
 
 ANN, BOB, EVE = somebody(1), somebody(2), somebody(3)
 ASK = "/test.Echo/Ask"
@@ -251,7 +253,7 @@ def test_a_newer_node_is_told_what_to_do() -> None:
     async def scenario(port: Port, echo: Echo) -> None:
         async with raw_channel(port.member) as channel:
             introduction = Introduction(ANN, Versions(oldest=7, newest=9))
-            introduction.enter(RUN)
+            introduction.enter(membership())
             assert port.certificate is not None
             with pytest.raises(
                 RemoteProtocolError, match="speaks protocol 1, the other end speaks 7 to 9: install an older"
@@ -285,10 +287,11 @@ def test_whoever_says_nothing_leaves_the_door(monkeypatch: pytest.MonkeyPatch) -
     async def scenario(port: Port, echo: Echo) -> None:
         async with raw_channel(port.member) as channel:
             calls: list[grpc.aio.StreamStreamCall[bytes, bytes]] = [
-                channel.stream_stream(PROVE_PATH)() for _ in range(40)
+                channel.stream_stream(PROVE_PATH)() for _ in range(80)
             ]
             ended = [await call.code() for call in calls]
-        assert set(ended) <= {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert set(ended) == {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert not port.door._pending
 
     with_bob(scenario)
 
@@ -341,3 +344,91 @@ def test_without_tls_only_on_this_computer_and_only_when_told_so() -> None:
             await lax.close()
 
     with_bob(scenario, tls=False)
+
+
+def test_only_those_who_are_admitted_get_a_token() -> None:
+    """No invitation, one that has ended, one that another peer was given: not a word beyond the proof is read."""
+    organiser = somebody(8)
+    security = SecurityConfig(admission="invite", organiser=organiser.peer_id)
+    now = int(time.time())
+
+    def invited(peer: PeerId, until: int, sign: Any = organiser.sign) -> bytes:
+        return Invitation.make(RUN, until, sign, peer=None, secret=bytes(32)).admission_of(peer)
+
+    async def scenario() -> None:
+        port = Port(BOB, security=security)
+        echo = Echo(port)
+        try:
+            await port.start(echo.handler())
+            for admission in (
+                b"",
+                invited(ANN.peer_id, now - 1),
+                invited(EVE.peer_id, now + 60),
+                invited(ANN.peer_id, now + 60, EVE.sign),
+            ):
+                assert await refusal_of(calling(ANN, port.member, admission)) is RefusalReason.NOT_ADMITTED
+            async with calling(ANN, port.member, invited(ANN.peer_id, now + 60)) as lent:
+                assert await ask(lent) == ANN.peer_id
+            async with calling(organiser, port.member) as lent:
+                assert await ask(lent) == organiser.peer_id
+        finally:
+            await port.server.stop(0)
+        assert port.refused == [RefusalReason.NOT_ADMITTED] * 4
+        assert echo.read == [b"hello"] * 2
+
+    run(scenario())
+
+
+def test_a_quarantined_peer_is_left_alone() -> None:
+    """It is not let in, its tokens are worth nothing any more, and it is not called either; others are."""
+
+    async def scenario(port: Port, echo: Echo) -> None:
+        async with calling(ANN, port.member) as lent:
+            now = asyncio.get_running_loop().time()
+            for _ in range(3):
+                port.quarantine.offended(ANN.peer_id, RefusalReason.MALFORMED, now)
+            port.door.end(ANN.peer_id)
+            with pytest.raises(grpc.aio.AioRpcError, match="unproven"):
+                await ask(lent)
+        assert await refusal_of(calling(ANN, port.member)) is RefusalReason.QUARANTINED
+        async with calling(EVE, port.member) as lent:
+            assert await ask(lent) == EVE.peer_id
+
+        channels = channels_of(EVE, Contacts())
+        channels._contacts.learn(port.member)
+        for _ in range(3):
+            channels._quarantine.offended(BOB.peer_id, RefusalReason.MALFORMED, now)
+        with pytest.raises(LinkError, match="left alone for"):
+            async with channels.lend(BOB.peer_id):
+                pass
+
+    with_bob(scenario)
+
+
+def test_a_token_that_the_other_end_has_forgotten_is_asked_for_again() -> None:
+    """One call fails, and the next one proves itself anew on the same connection."""
+
+    async def ask_in_vain(channels: ChannelCache) -> None:
+        async with channels.lend(BOB.peer_id) as lent:
+            try:
+                await ask(lent)
+            except grpc.aio.AioRpcError as error:
+                raise LinkError("disconnect", str(error.details())) from error
+
+    async def scenario(port: Port, echo: Echo) -> None:
+        contacts = Contacts()
+        contacts.learn(port.member)
+        channels = channels_of(ANN, contacts)
+        try:
+            async with channels.lend(BOB.peer_id) as lent:
+                await ask(lent)
+            port.door.end(ANN.peer_id)
+            with pytest.raises(LinkError, match="unproven"):
+                await ask_in_vain(channels)
+            async with channels.lend(BOB.peer_id) as lent:
+                assert await ask(lent) == ANN.peer_id
+            assert len(channels) == 1
+        finally:
+            await channels.close()
+
+    with_bob(scenario)

@@ -365,3 +365,28 @@ def test_a_partner_that_has_moved_is_found_again(meeting_id: MeetingId) -> None:
             assert len(ann.channels) == 1
 
     run(scenario())
+
+
+def test_nobody_speaks_in_a_meeting_of_others(meeting_id: MeetingId) -> None:
+    """Whoever has got hold of a meeting's id can neither end it nor hear its verdict."""
+
+    async def scenario() -> None:
+        async with link_nodes(3) as (ann, bob, eve):
+            ann.link.open(meeting_id, bob.peer, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
+            await bob.messages.get()
+            messages: tuple[Message, ...] = (
+                Close(meeting_id=meeting_id, parts=(b"", b"")),
+                offer(meeting_id, eve.peer, bob.peer, (b"2", b"")),
+                Confirm(meeting_id=meeting_id),
+            )
+            for number, message in enumerate(messages, 1):
+                eve.link.open(meeting_id, bob.peer, message)
+                refusal = Refusal(meeting_id=meeting_id, reason=RefusalReason.WRONG_SENDER)
+                assert await eve.messages.get() == refusal
+                assert bob.refused == [RefusalReason.WRONG_SENDER] * number
+            assert bob.messages.empty()
+            answer = Answer(meeting_id=meeting_id, parts=(b"a", b"b"), progress_steps=8.0)
+            bob.link.send(meeting_id, answer)
+            assert await ann.messages.get() == answer
+
+    run(scenario())

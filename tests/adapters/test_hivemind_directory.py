@@ -8,8 +8,10 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,8 +25,11 @@ from lowcomm_node.core.events import Member
 from lowcomm_node.core.membership import Bucket
 from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.errors import DirectoryError, NoPeerError, RefusalReason, RemoteProtocolError
+from lowcomm_node.settings.manifest import SecurityConfig
 from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import RunId
+from lowcomm_node.wire.admission import AdmissionRule, Membership
+from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.peer_id import peer_id_to_bytes
 from lowcomm_node.wire.records import bucket_key, sign_member
 from tests.adapters.nodes import run, some_peer
@@ -37,6 +42,9 @@ pytestmark = [
 
 MANIFEST = b'{"name": "test"}'
 RUN = RunId(sha256(MANIFEST).hexdigest())
+MEMBERSHIP = Membership(
+    run_id=RUN, manifest=MANIFEST, protocol_version=1, rule=AdmissionRule.of(SecurityConfig(), RUN), admission=b""
+)
 
 
 def directory(folder: Path, peers: list[str], **settings: object) -> HivemindDirectory:
@@ -60,7 +68,7 @@ async def directories(folder: Path, count: int) -> AsyncIterator[list[HivemindDi
             await node.start()
             nodes.append(node)
             node.grpc_address = f"127.0.0.1:{1001 + number}"
-            await node.serve_hello(RUN, MANIFEST, 1)
+            await node.serve_hello(MEMBERSHIP)
         yield nodes
     finally:
         for node in nodes:
@@ -105,14 +113,66 @@ def test_nodes_find_each_other_and_believe_only_what_is_signed(tmp_path: Path) -
                 sign=load_or_create(tmp_path / "2" / "identity.key").sign,
             )
             await eve._session.write(key, peer_id_to_bytes(eve.peer_id), other_run, until)
+            dropped: Counter[RefusalReason] = Counter()
+            ann._buckets._on_dropped = lambda reason: dropped.update([reason])
             assert [member.peer for member in await ann.members()] == [bob.peer_id]
-            assert ann._buckets.dropped == {RefusalReason.WRONG_RUN: 1}
+            assert dropped == {RefusalReason.WRONG_RUN: 1}
 
             await bob.withdraw()
             assert await ann.members() == ()
 
     run(scenario())
     assert not list(tmp_path.rglob("*.sock"))
+
+
+def test_a_hello_of_any_bytes_and_any_length_is_survived(tmp_path: Path) -> None:
+    """Lengths that lie, megabytes, a version from the future: refused, each with an end, and the next hello is answered."""
+
+    async def scenario() -> None:
+        async with directories(tmp_path, 2) as (ann, eve):
+            p2p, pid = eve._live.process.p2p, ann.pid
+            address = (await ann.visible_addresses())[0]
+            peer, _ = split_address(address)
+            newer = records_pb2.HelloRequest(protocol_version=9, min_protocol_version=8)
+            for data, words in (
+                (b"\x12\xff\xff\xff\xff\x0fx", "pars"),
+                (newer.SerializeToString(), "the run speaks protocol 1, yours speaks 8 to 9: install an older"),
+                (records_pb2.HelloRequest(protocol_version=1, run_id=bytes(3 << 20)).SerializeToString(), "in run"),
+            ):
+                with pytest.raises(Exception, match=words):
+                    async with asyncio.timeout(3):
+                        await p2p._client.call_unary_handler(peer, "lowcomm.v1.Hello", data)
+            fresh = directory(tmp_path / "fresh", [address])
+            try:
+                await fresh.start()
+                assert (await fresh.hello(None)).run_id == RUN
+            finally:
+                await fresh.stop()
+            assert ann.pid == pid
+
+    run(scenario())
+
+
+def test_who_is_not_admitted_is_in_nobodys_directory(tmp_path: Path) -> None:
+    """Its record is taken by no other node of the DHT, so that it does not even come to be refused; nor is it believed in an offer."""
+
+    async def scenario() -> None:
+        async with directories(tmp_path, 3) as (ann, bob, eve):
+            listed = SecurityConfig(admission="allow-list", members=(ann.peer_id, bob.peer_id))
+            for node in (ann, bob):
+                await node.serve_hello(replace(MEMBERSHIP, rule=AdmissionRule.of(listed, RUN)))
+            dropped: Counter[RefusalReason] = Counter()
+            bob._buckets._on_dropped = lambda reason: dropped.update([reason])
+            await ann.announce(progress_steps=1.0, has_state=True)
+            with pytest.raises(DirectoryError, match="no node of the DHT took our record"):
+                await eve.announce(progress_steps=9.0, has_state=True)
+
+            assert [member.peer for member in await bob.members()] == [ann.peer_id]
+            assert not dropped
+            with pytest.raises(RemoteProtocolError, match="not_admitted"):
+                bob.verify(eve.record)
+
+    run(scenario())
 
 
 def test_a_dead_p2pd_is_replaced(tmp_path: Path) -> None:
@@ -315,7 +375,7 @@ def test_a_node_that_may_be_alone_begins_and_goes_on_looking(tmp_path: Path, mon
                 assert not bob.has_company
                 await late.start()
                 late.grpc_address = "127.0.0.1:1001"
-                await late.serve_hello(RUN, MANIFEST, 1)
+                await late.serve_hello(MEMBERSHIP)
                 while not bob._live.num_neighbours:  # noqa: ASYNC110 - of its upkeep
                     await asyncio.sleep(0.02)
                 assert (await bob.hello(None)).run_id == RUN
@@ -342,7 +402,7 @@ def test_a_slow_dht_does_not_hold_up_the_next_record(tmp_path: Path) -> None:
         node = directory(tmp_path, [])
         node._record_ttl_s = 0.02
         node._session = Slow()  # type: ignore[assignment]
-        await node.serve_hello(RUN, MANIFEST, 1)
+        await node.serve_hello(MEMBERSHIP)
         records = set()
         for _ in range(2):
             with pytest.raises(DirectoryError, match="takes too long"):

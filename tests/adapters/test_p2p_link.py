@@ -125,6 +125,7 @@ class Node:
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
         self.failures: asyncio.Queue[tuple[MeetingId, str]] = asyncio.Queue()
         self.kinds: list[LinkKind] = []
+        self.unwelcome: set[PeerId] = set()
         self.refused: list[RefusalReason] = []
         self.dht = HivemindDirectory(
             identity=identity,
@@ -140,9 +141,9 @@ class Node:
             sink=self,
             limits=limits,
             diallers={LinkKind.LIBP2P: p2p_dialler(lambda: self.dht.session)},
-            on_refused=self.refused.append,
+            on_refused=lambda _peer, error: self.refused.append(error.reason),
         )
-        self.dht.serve_peers(p2p_handler(self.link), self.dial_back)
+        self.dht.serve_peers(p2p_handler(self.link, lambda peer: peer not in self.unwelcome), self.dial_back)
 
     async def dial_back(
         self, peer: PeerId, host: str, request: records_pb2.DialBackRequest
@@ -218,6 +219,12 @@ def test_two_nodes_that_nobody_dials_meet_over_libp2p(tmp_path: Path, meeting_id
             assert bob.messages.empty()
             ann.link.close(forged)
             assert ann.failures.empty()
+
+            early = MeetingId("ee" * 16)
+            bob.unwelcome.add(ann.peer)
+            ann.link.open(early, bob.peer, offer(early, ann.peer, bob.peer, (b"1", b"")), LinkKind.LIBP2P)
+            assert await ann.failures.get() == (early, "disconnect")
+            bob.unwelcome.clear()
 
             last = MeetingId("dd" * 16)
             ann.link.open(last, bob.peer, offer(last, ann.peer, bob.peer, (b"1", b"")), LinkKind.LIBP2P)

@@ -153,6 +153,9 @@ class _Life:
             raise NoPeerError(f"nobody at {[*self.given, *remembered]}")
         return False
 
+    async def enter(self, run: object, canonical: bytes, manifest: object) -> None:
+        """As ``daemon.network.Network``."""
+
     async def hello(self) -> Welcome:
         self.world.step("hello")
         await asyncio.sleep(LATENCY_S)

@@ -113,6 +113,13 @@ class FakeNetwork:
 
     known_addresses: tuple[str, ...] = ()
 
+    def num_quarantined(self) -> int:
+        return 0
+
+    def offended(self, peer: object, error: object) -> None: ...
+
+    async def enter(self, *_: object) -> None: ...
+
     async def open(self, *_: object, **__: object) -> None: ...
 
     def verify(self, record: bytes) -> Member:
@@ -147,6 +154,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
         run_id="",
         settings=NodeSettings(metrics=MetricsSettings(port=0)),
         state_dir=tmp_path,
+        invite="",
         say=lambda _: None,
     )
     return Node(options, Metrics())

@@ -36,6 +36,8 @@ class Swarm:
             raise NoPeerError("nobody answers")
         return bool(self.reached)
 
+    async def enter(self, run: object, canonical: bytes, manifest: Manifest) -> None: ...
+
     async def hello(self) -> Welcome:
         manifest = self.answers[self.reached[0]]
         return Welcome(

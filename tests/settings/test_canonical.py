@@ -24,7 +24,7 @@ GOLDEN = (
     b'"vocab_size":256},"name":"my-run","optimizer":{"beta1":0.9,"beta2":0.99,"eps":1e-08,"kind":"muon",'
     b'"lr":0.012,"momentum":0.95,"momentum_share":0.9,"rank_fraction":0.25,"rank_multiple":1,"scalar":"adamw",'
     b'"scalar_lr_ratio":1.0,"state_dtype":"fp32","weight_decay":0.1},"outer":{"every_steps":0,"lr":0.7,'
-    b'"mixing":"direct","mixing_gain":1.0,"momentum":0.5},"protocol_version":1,"security":{"admission":"open"},'
+    b'"mixing":"direct","mixing_gain":1.0,"momentum":0.5},"protocol_version":1,"security":{"admission":"open","members":[],"organiser":""},'
     b'"seed":0,"training":{"batch_size":8,"grad_clip":1.0,"min_lr_ratio":0.1,"total_steps":2000,'
     b'"warmup_steps":50}}'
 )
@@ -41,7 +41,7 @@ def test_golden_vector() -> None:
     """The canonical form of the defaults, byte for byte, and its hash."""
     assert canonical_bytes(Manifest()) == GOLDEN
     assert run_id(Manifest()) == hashlib.sha256(GOLDEN).hexdigest()
-    assert run_id_of_bytes(GOLDEN) == "06e3f906b9b0d0c06a909005d9b92e312ad2b873c18c52e29d93b0b287a8843a"
+    assert run_id_of_bytes(GOLDEN) == "882b87806956b39de64f73b5691945ba7538134c6882a10ef1c019502685dd09"
 
 
 def test_a_written_default_is_the_same_run() -> None:

@@ -97,3 +97,41 @@ def test_no_budget_is_a_bit_for_each_parameter(config: ModelConfig, expected: in
 
     assert expected <= manifest.budget_bytes <= 1.1 * expected
     assert replace(manifest, meeting=MeetingConfig(budget_bytes=5000)).budget_bytes == 5000
+
+
+@pytest.mark.parametrize(
+    ("network", "allowed"),
+    [
+        ({"tls": "off"}, True),
+        ({"tls": "off", "host": "::1", "announce_host": "localhost"}, True),
+        ({"tls": "off", "host": "0.0.0.0"}, False),
+        ({"tls": "off", "host": "127.0.0.1", "announce_host": "node.example"}, False),
+        ({"tls": "on", "host": "0.0.0.0"}, True),
+    ],
+)
+def test_without_tls_a_node_stays_on_loopback(network: dict[str, object], allowed: bool) -> None:
+    """Plain text is for looking at what nodes say to each other, on one computer."""
+    if allowed:
+        build(NodeSettings, {"network": network}, "config.toml")
+        return
+    with pytest.raises(
+        ConfigError, match=r'network\.tls = .off. is not allowed; allowed: "on" where others can connect'
+    ):
+        build(NodeSettings, {"network": network}, "config.toml")
+
+
+@pytest.mark.parametrize(
+    ("security", "words"),
+    [
+        ({"admission": "invite"}, "security.organiser"),
+        ({"admission": "allow-list"}, "security.members"),
+        ({"organiser": "me"}, "security.organiser = 'me'"),
+        ({"admission": "allow-list", "members": ["12D3KooW"]}, "security.members = '12D3KooW'"),
+    ],
+)
+def test_a_run_that_nobody_could_join_is_refused(security: dict[str, object], words: str) -> None:
+    """And the error says what is missing."""
+    with pytest.raises(ConfigError) as caught:
+        build(Manifest, {"security": security}, "run.toml")
+
+    assert words in str(caught.value)

@@ -1,7 +1,6 @@
 """A donor in a process of its own: ``python donor_process.py FOLDER PORT RATE`` serves FOLDER/snapshot, paced, until it is killed."""
 
 import asyncio
-import math
 import sys
 from pathlib import Path
 
@@ -13,7 +12,10 @@ from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_service import StateService
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.pacing import Pacer
+from lowcomm_node.core.quarantine import Quarantine
+from lowcomm_node.settings.manifest import SecurityConfig
 from lowcomm_node.units import RunId
+from lowcomm_node.wire.admission import AdmissionRule, Membership
 
 RUN = RunId("ab" * 32)
 
@@ -33,12 +35,13 @@ async def serve(folder: Path, port: int, rate_bytes_per_s: float) -> None:
         await shelf.put(folder / "snapshot", 1.0)
     identity = load_or_create(folder / "identity.key")
     certificate = Certificate.of(identity)
+    rule = AdmissionRule.of(SecurityConfig(), RUN)
+    membership = Membership(run_id=RUN, manifest=b"", protocol_version=1, rule=rule, admission=b"")
     door = ChannelService(
         identity=identity,
-        run_id=RUN,
-        protocol_version=1,
+        membership=membership,
+        quarantine=Quarantine(),
         certificate_sha256=certificate.sha256,
-        admit=lambda _peer, _admission: math.inf,
         on_refused=lambda _: None,
     )
     service = StateService(

@@ -239,7 +239,7 @@ def test_outcomes_of_the_rest(metrics: Metrics) -> None:
     metrics.state_moved("sent", 1000)
     metrics.dht_requested("put", "timeout")
     metrics.dht_restarted()
-    metrics.peers_counted(reachable=5, suspect=1)
+    metrics.peers_counted(reachable=5, suspect=1, quarantined=4)
     metrics.loop_lagged(-0.001)
     metrics.message_logged("error")
     metrics.message_rejected("bad_signature")

@@ -9,13 +9,19 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, derive_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, Refusal, StreamPlan, Verdict
+from lowcomm_node.core.versions import Versions
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import Codec, Dtype, MeetingId, Omega, RunId, Stream
+from lowcomm_node.wire.admission import Invitation
+from lowcomm_node.wire.certificate import certificate_der, contents, signature_of
+from lowcomm_node.wire.channel import Claim, write_proof, write_welcome
 from lowcomm_node.wire.frames import to_frames
 from lowcomm_node.wire.meeting import MeetingLimits
 from lowcomm_node.wire.peer_id import peer_id_of_key
@@ -28,10 +34,34 @@ RUN = RunId("00112233445566778899aabbccddeeff" * 2)
 MEETING = MeetingId("0f1e2d3c4b5a69788796a5b4c3d2e1f0")
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 OWN = peer_id_of_key(KEY.public_key().public_bytes_raw())
-OTHER = peer_id_of_key(Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33))).public_key().public_bytes_raw())
+_OTHER_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
+OTHER = peer_id_of_key(_OTHER_KEY.public_key().public_bytes_raw())
 
 MEMBER = Member(peer=OWN, grpc_address="203.0.113.5:31337", progress_steps=123.25, has_state=True, expires_at=2000.5)
 RECORD = sign_member(MEMBER, run_id=RUN, protocol_version=1, sign=KEY.sign)
+_TLS_KEY = derive_private_key(int.from_bytes(bytes(range(32))), SECP256R1())
+CERTIFICATE = signature_of(
+    _TLS_KEY.public_key(), _TLS_KEY.sign(contents(_TLS_KEY.public_key()), ECDSA(SHA256(), deterministic_signing=True))
+)
+_ORGANISER_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(2, 34)))
+ORGANISER = peer_id_of_key(_ORGANISER_KEY.public_key().public_bytes_raw())
+INVITATION = Invitation.make(RUN, 3000, _ORGANISER_KEY.sign, peer=None, secret=bytes(range(3, 35)))
+ADMISSION = INVITATION.admission_of(OWN)
+INVITED_RECORD = sign_member(
+    replace(MEMBER, certificate=CERTIFICATE), run_id=RUN, protocol_version=1, sign=KEY.sign, admission=ADMISSION
+)
+CLAIM = Claim(
+    versions=Versions(oldest=1, newest=3),
+    run_id=RUN,
+    sender=OWN,
+    receiver=OTHER,
+    certificate_sha256=sha256(certificate_der(CERTIFICATE)).digest(),
+    nonce=bytes(range(32)),
+    issued_at=1999.5,
+)
+TOKEN = bytes(range(4, 36))
+PROOF = write_proof(CLAIM, KEY.sign, ADMISSION)
+WELCOME = write_welcome(CLAIM, TOKEN, 1, _OTHER_KEY.sign)
 SNAPSHOT = Snapshot(
     total_bytes=1500,
     chunk_bytes=1024,
@@ -89,6 +119,9 @@ def vectors() -> dict[str, list[str]]:
     }
     return frames | {
         "member_record": [RECORD.hex()],
+        "member_record_of_the_invited": [INVITED_RECORD.hex()],
+        "channel_proof": [PROOF.hex()],
+        "channel_welcome": [WELCOME.hex()],
         "snapshot": [SNAPSHOT.encode(RUN).hex()],
         "fingerprint": [encode_fingerprint(FINGERPRINT, RUN).hex()],
     }

@@ -1,15 +1,34 @@
 """Golden vectors: what nodes of this protocol version say today, they must say and understand tomorrow."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from lowcomm_node.core.messages import Message
+from lowcomm_node.settings.manifest import SecurityConfig
+from lowcomm_node.wire.admission import AdmissionRule
+from lowcomm_node.wire.channel import read_proof, read_welcome
 from lowcomm_node.wire.frames import decode_frame
 from lowcomm_node.wire.meeting import MeetingReader
 from lowcomm_node.wire.records import read_member
 from lowcomm_node.wire.state import Snapshot, decode_fingerprint
-from tests.wire.samples import FINGERPRINT, LIMITS, MEMBER, MESSAGES, OWN, RUN, SNAPSHOT, VECTORS, vectors
+from tests.wire.samples import (
+    CERTIFICATE,
+    CLAIM,
+    FINGERPRINT,
+    LIMITS,
+    MEMBER,
+    MESSAGES,
+    ORGANISER,
+    OTHER,
+    OWN,
+    RUN,
+    SNAPSHOT,
+    TOKEN,
+    VECTORS,
+    vectors,
+)
 
 GOLDEN: dict[str, list[str]] = json.loads(VECTORS.read_text())
 
@@ -37,3 +56,21 @@ def test_the_committed_record_snapshot_and_fingerprint_are_understood() -> None:
     assert read_member(bytes.fromhex(record), run_id=RUN, protocol_version=1, now=1999.0) == MEMBER
     assert Snapshot.decode(bytes.fromhex(snapshot), run_id=RUN, max_bytes=1500) == SNAPSHOT
     assert decode_fingerprint(bytes.fromhex(fingerprint), RUN) == FINGERPRINT
+
+
+def test_the_committed_proof_welcome_and_admission_are_understood() -> None:
+    """Who proves itself to a node of the next version is the same to it, and an invitation given today lets in tomorrow."""
+    (invited,), (proof,), (welcome,) = (
+        GOLDEN[name] for name in ("member_record_of_the_invited", "channel_proof", "channel_welcome")
+    )
+    rule = AdmissionRule.of(SecurityConfig(admission="invite", organiser=ORGANISER), RUN)
+
+    claim, admission = read_proof(
+        bytes.fromhex(proof), own=OTHER, run_id=RUN, protocol_version=1, certificate_sha256=CLAIM.certificate_sha256
+    )
+
+    assert claim == CLAIM
+    assert rule.stay_s(claim.sender, admission, 1999.0) == 3000 - 1999.0
+    assert read_welcome(bytes.fromhex(welcome), claim) == TOKEN
+    member = read_member(bytes.fromhex(invited), run_id=RUN, protocol_version=1, now=1999.0, rule=rule)
+    assert member == replace(MEMBER, certificate=CERTIFICATE)

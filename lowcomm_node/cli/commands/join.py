@@ -9,10 +9,12 @@ from lowcomm_node.cli.common import add_settings_arguments, make_state_dir, sett
 from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.load import read_manifest
+from lowcomm_node.units import INVITE_PREFIX
 
 __all__ = ["add_arguments", "run"]
 
 _MIN_RUN_DIGITS = 4
+_MAX_INVITATION_BYTES = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="addresses of nodes that are in the run, as their 'join' prints them (or LOWCOMM_PEERS)",
     )
     parser.add_argument("--run", metavar="ID", default="", help="refuse any run but this one; its beginning is enough")
+    parser.add_argument(
+        "--invite",
+        metavar="INVITATION",
+        help="what the organiser has given you, or the file it is in, where the run asks for one (or LOWCOMM_INVITE); "
+        "needed once",
+    )
     parser.add_argument("--host", help="address to listen on, e.g. 0.0.0.0 (setting network.host)")
     parser.add_argument("--announce", metavar="HOST", help="address others dial (setting network.announce_host)")
     parser.add_argument("--dht-port", type=int, metavar="PORT", help="setting network.dht_port")
@@ -53,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
             "nothing to join: give --peers ADDRESS of a node that is in the run, or start a run with --manifest FILE "
             "('lowcomm-node init my-run.toml' writes one)"
         )
+    invite = _invitation(args.invite or os.environ.get("LOWCOMM_INVITE", ""))
     manifest = read_manifest(Path(args.manifest)) if args.manifest else None
     state_dir = make_state_dir(settings)
 
@@ -68,6 +77,28 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.flush()
 
     run_node(
-        JoinOptions(manifest=manifest, peers=peers, run_id=args.run, settings=settings, state_dir=state_dir, say=say)
+        JoinOptions(
+            manifest=manifest,
+            peers=peers,
+            run_id=args.run,
+            settings=settings,
+            state_dir=state_dir,
+            invite=invite,
+            say=say,
+        )
     )
     return ExitCode.OK
+
+
+def _invitation(text: str) -> str:
+    """The invitation itself, from a file where a file is named: on a command line others may see it."""
+    if not text or text.startswith(INVITE_PREFIX):
+        return text
+    try:
+        with Path(text).open(encoding="utf-8") as file:
+            return file.read(_MAX_INVITATION_BYTES)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"--invite {text}: neither an invitation, which begins with {INVITE_PREFIX}, nor a file with one: "
+            f"{getattr(error, 'strerror', None) or 'it is no text'}"
+        ) from error

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 
-from lowcomm_node.telemetry.flight.values import Tree
+from lowcomm_node.telemetry.flight.values import Tree, encode
 
 __all__ = ["redacted"]
 
@@ -22,6 +22,8 @@ _IP = re.compile(rf"(?<![\w.:])(?:{_V4}|(?:[0-9a-fA-F]{{0,4}}:){{2,7}}(?:{_V4}|[
 _DNS = re.compile(r"(/dns(?:4|6|addr)?/)[^/\s]+")
 """The host in a multiaddress; the header may quote those the node was given."""
 _ADDRESS_KEY = "grpc_address"
+_CERTIFICATE_KEY = "certificate"
+"""Public, and whoever has it knows whose it is. A core makes nothing of it."""
 
 
 def redacted(document: dict[str, Tree], run_id: str, names: Mapping[str, str]) -> dict[str, Tree]:
@@ -110,10 +112,13 @@ def _replaced(tree: Tree, addresses: Mapping[str, str], replace: Callable[[str],
     if isinstance(tree, list):
         return [_replaced(item, addresses, replace) for item in tree]
     if isinstance(tree, dict):
-        return {
-            key: addresses[value]
-            if key == _ADDRESS_KEY and isinstance(value, str) and value in addresses
-            else _replaced(value, addresses, replace)
-            for key, value in tree.items()
-        }
+        return {key: _of_key(key, value, addresses, replace) for key, value in tree.items()}
     return tree
+
+
+def _of_key(key: str, value: Tree, addresses: Mapping[str, str], replace: Callable[[str], str]) -> Tree:
+    if key == _ADDRESS_KEY and isinstance(value, str) and value in addresses:
+        return addresses[value]
+    if key == _CERTIFICATE_KEY:
+        return encode(b"")
+    return _replaced(value, addresses, replace)

@@ -15,7 +15,7 @@ from lowcomm_node.telemetry.flight.dump import Dump, dump_text, read_dump
 from lowcomm_node.telemetry.flight.recorder import Recording
 from lowcomm_node.telemetry.flight.redaction import redacted
 from lowcomm_node.telemetry.flight.replay import Outcome, replay
-from lowcomm_node.telemetry.flight.values import DumpError, Tree
+from lowcomm_node.telemetry.flight.values import DumpError, Tree, encode
 from tests.telemetry.flight.recorded_swarm import troubled_swarm
 
 HEADER: dict[str, Tree] = {
@@ -75,7 +75,8 @@ def test_pseudonyms_keep_order_and_equality() -> None:
     """The smaller id of two has the smaller pseudonym, also beyond nine; equal addresses stay equal."""
     peers = sorted(virtual_peer(index) for index in range(12))
     members: list[Tree] = [
-        {"peer": peer, "grpc_address": f"node{index // 2}.example:70"} for index, peer in enumerate(peers)
+        {"peer": peer, "grpc_address": f"node{index // 2}.example:70", "certificate": encode(peer.encode())}
+        for index, peer in enumerate(peers)
     ]
 
     clean = redacted(
@@ -91,6 +92,7 @@ def test_pseudonyms_keep_order_and_equality() -> None:
     assert [member["peer"] for member in listed] == sorted({member["peer"] for member in listed})
     assert len({member["grpc_address"] for member in listed}) == 6
     assert listed[0]["grpc_address"] == listed[1]["grpc_address"]
+    assert {str(member["certificate"]) for member in listed} == {str(encode(b""))}
     assert clean["header"] == {"note": "host-4 and peer-05 at [ip-1]:1, /dns4/(host)/tcp/1"}
 
 

@@ -74,7 +74,7 @@ class HeldBells:
         verify: checks a signed record; raises RemoteProtocolError.
         on_member: told each record that comes over a bell, so that its owner stays known.
         on_event: told who can be rung, whenever that changes.
-        on_refused: reason of a record that was refused.
+        on_refused: whose record was refused, and why.
         max_bells: held at a time; one more is turned away.
     """
 
@@ -85,7 +85,7 @@ class HeldBells:
         verify: Callable[[bytes], Member],
         on_member: Callable[[Member], None],
         on_event: Callable[[Event], None],
-        on_refused: Callable[[RefusalReason], None],
+        on_refused: Callable[[PeerId, RemoteProtocolError], None],
         max_bells: int,
     ) -> None:
         self._caller = caller
@@ -199,9 +199,9 @@ class HeldBells:
                     RefusalReason.WRONG_SENDER, f"a record of {member.peer} at the bell of {peer}"
                 )
         except DecodeError:
-            self._on_refused(RefusalReason.MALFORMED)
+            self._on_refused(peer, RemoteProtocolError(RefusalReason.MALFORMED, "a bell that cannot be read"))
         except RemoteProtocolError as error:
-            self._on_refused(error.reason)
+            self._on_refused(peer, error)
         else:
             return member
         return None
@@ -307,7 +307,9 @@ class OwnBells:
         with suppress(LinkError, RemoteProtocolError):
             async with self._channels.lend(peer) as lent, ClientTransport.call(lent, ANSWER_RING) as transport:
                 await transport.write(frame.SerializeToString())
-                await self._link.serve(transport, LinkKind.GRPC_REVERSED, peer)
+                reason = await self._link.serve(transport, LinkKind.GRPC_REVERSED, peer)
+                if reason:
+                    raise LinkError(reason, "the stream has ended")  # so that the channel proves itself anew
 
 
 def _request(record: bytes) -> bytes:

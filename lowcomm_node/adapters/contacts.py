@@ -35,6 +35,11 @@ class Contacts:
         if len(self._known) > self._max_contacts:
             self._known.popitem(last=False)
 
+    def knows(self, peer: PeerId, now: float) -> bool:
+        """Is there a record of this peer that has not expired by ``now`` (Unix seconds)?"""
+        known = self._known.get(peer)
+        return known is not None and known.expires_at > now
+
     def find(self, peer: PeerId) -> Member:
         """The newest record of a peer, expired or not.
 

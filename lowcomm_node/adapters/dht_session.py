@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hivemind.p2p import P2PContext
     from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 
-__all__ = ["DhtSession", "HelloHandler"]
+__all__ = ["DhtSession", "DialBackHandler", "IncomingStream", "PeerHandlers", "StreamHandler"]
 
 _CALL_TIMEOUT_S = 15.0
 _CONNECT_TIMEOUT_S = 10.0
@@ -58,6 +58,15 @@ DialBackHandler = Callable[[PeerId, str, records_pb2.DialBackRequest], Awaitable
 HelloHandler = Callable[[records_pb2.HelloRequest], Awaitable[records_pb2.HelloResponse]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerHandlers:
+    """What answers other nodes over libp2p."""
+
+    hello: HelloHandler
+    streams: StreamHandler
+    dial_back: DialBackHandler
+
+
 class DhtSession:
     """A p2pd with a DHT node. Nothing in it survives ``stop``."""
 
@@ -73,9 +82,7 @@ class DhtSession:
         cls,
         options: P2pOptions,
         addresses: Sequence[str],
-        hello: HelloHandler,
-        streams: StreamHandler,
-        dial_back: DialBackHandler,
+        peers: PeerHandlers,
         rule: Callable[[], AdmissionRule | None],
     ) -> "DhtSession":
         """Start p2pd, dial ``addresses``, and join the DHT of those that answer, or begin one.
@@ -89,12 +96,12 @@ class DhtSession:
                 await asyncio.gather(*map(self._dial, addresses))
                 await self._join(rule, is_public=options.is_public)
                 await self.process.p2p.add_protobuf_handler(
-                    _HELLO, lambda request, _context: hello(request), records_pb2.HelloRequest
+                    _HELLO, lambda request, _context: peers.hello(request), records_pb2.HelloRequest
                 )
                 await self.process.p2p.add_protobuf_handler(
-                    _DIAL_BACK, partial(self._answer_dial_back, dial_back), records_pb2.DialBackRequest
+                    _DIAL_BACK, partial(self._answer_dial_back, peers.dial_back), records_pb2.DialBackRequest
                 )
-                await self.process.p2p.add_binary_stream_handler(_MEET, partial(_take_stream, streams))
+                await self.process.p2p.add_binary_stream_handler(_MEET, partial(_take_stream, peers.streams))
         except TimeoutError:
             await self.stop()
             raise DirectoryError(f"the DHT does not start within {options.start_timeout_s:g} s") from None

@@ -1,6 +1,7 @@
-"""What a joiner believes of the answer to its hello."""
+"""What a joiner is told when it says hello, and what it believes of it."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from math import isfinite
 
@@ -8,14 +9,34 @@ from lowcomm_node.core.versions import Versions
 from lowcomm_node.errors import DirectoryError, NoPeerError, RefusalReason, RemoteProtocolError
 from lowcomm_node.ports import Welcome
 from lowcomm_node.units import RunId
+from lowcomm_node.wire.admission import Membership
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.limits import MAX_MANIFEST_BYTES
 from lowcomm_node.wire.records import read_member
 
-__all__ = ["MAX_CLOCK_OFFSET_S", "no_peer", "read_welcome", "wrong_clock"]
+__all__ = ["MAX_CLOCK_OFFSET_S", "answer_hello", "no_peer", "read_welcome", "wrong_clock"]
 
 MAX_CLOCK_OFFSET_S = 2.5
 """A node further off has records that are void for others, or that outlive it; hivemind's own bound is 3 s."""
+
+
+def answer_hello(
+    request: records_pb2.HelloRequest, run: Membership, record: Callable[[], bytes]
+) -> records_pb2.HelloResponse:
+    """What a node of ``run`` says; ``record`` makes it a new one of its own. Raises DirectoryError in words for the joiner."""
+    newest = request.protocol_version
+    spoken = Versions(oldest=request.min_protocol_version or newest, newest=newest)
+    if run.protocol_version not in spoken:
+        raise DirectoryError(spoken.advice(run.protocol_version, "yours"))
+    if request.run_id and request.run_id.hex() != run.run_id:
+        raise DirectoryError(f"this node is in run {run.run_id}")
+    return records_pb2.HelloResponse(
+        protocol_version=run.protocol_version,
+        run_id=bytes.fromhex(run.run_id),
+        manifest=run.manifest,
+        member=records_pb2.SignedRecord.FromString(record()),
+        now=time.time(),
+    )
 
 
 def read_welcome(

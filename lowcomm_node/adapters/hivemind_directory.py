@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lowcomm_node.adapters.dht_session import DhtSession, DialBackHandler, IncomingStream, StreamHandler
-from lowcomm_node.adapters.hello import MAX_CLOCK_OFFSET_S, no_peer, read_welcome, wrong_clock
+from lowcomm_node.adapters.dht_session import DhtSession, DialBackHandler, IncomingStream, PeerHandlers, StreamHandler
+from lowcomm_node.adapters.hello import MAX_CLOCK_OFFSET_S, answer_hello, no_peer, read_welcome, wrong_clock
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.member_buckets import MemberBuckets
 from lowcomm_node.adapters.p2p_process import P2pOptions, import_hivemind, split_address
@@ -286,9 +286,8 @@ class HivemindDirectory:
 
     async def _start_session(self, others: Sequence[str]) -> DhtSession:
         self._options.relays = tuple(address for address in others if "/p2p-circuit" not in address)
-        return await DhtSession.start(
-            self._options, others, self._answer_hello, self._accept, self._dial_back, self._rule
-        )
+        handlers = PeerHandlers(hello=self._answer_hello, streams=self._accept, dial_back=self._dial_back)
+        return await DhtSession.start(self._options, others, handlers, self._rule)
 
     def _is_other(self, address: str) -> bool:
         try:
@@ -336,22 +335,9 @@ class HivemindDirectory:
             await self._buckets.store(bucket, self._signed("", Reachability.PUBLIC), self._expires_at)
 
     async def _answer_hello(self, request: records_pb2.HelloRequest) -> records_pb2.HelloResponse:
-        run = self._membership
-        if run is None:
+        if self._membership is None:
             raise DirectoryError("this node is in no run yet; ask again in a moment")
-        newest = request.protocol_version
-        spoken = Versions(oldest=request.min_protocol_version or newest, newest=newest)
-        if run.protocol_version not in spoken:
-            raise DirectoryError(spoken.advice(run.protocol_version, "yours"))
-        if request.run_id and request.run_id.hex() != run.run_id:
-            raise DirectoryError(f"this node is in run {run.run_id}")
-        return records_pb2.HelloResponse(
-            protocol_version=run.protocol_version,
-            run_id=bytes.fromhex(run.run_id),
-            manifest=run.manifest,
-            member=records_pb2.SignedRecord.FromString(self._signed(self.grpc_address, self.reachability)),
-            now=time.time(),
-        )
+        return answer_hello(request, self._membership, lambda: self._signed(self.grpc_address, self.reachability))
 
     async def _dial_back(
         self, peer: PeerId, host: str, request: records_pb2.DialBackRequest

@@ -18,7 +18,7 @@ from lowcomm_node.units import Codec, LinkKind, MeetingId, PeerId, Stream
 from lowcomm_node.wire.frames import decode_frame, to_frames
 from lowcomm_node.wire.meeting import MeetingLimits, MeetingReader
 
-__all__ = ["Dialler", "MeetingLink"]
+__all__ = ["BytesCounted", "Dialler", "MeetingLink"]
 
 _log = logging.getLogger(__name__)
 
@@ -183,11 +183,15 @@ class MeetingLink:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("meeting_stream_fault", exc_info=error)
 
-    async def serve(self, transport: FrameTransport, kind: LinkKind, peer: PeerId) -> None:
-        """Answer a meeting that ``peer``, who has proven to be at the other end of ``transport``, starts."""
+    async def serve(self, transport: FrameTransport, kind: LinkKind, peer: PeerId) -> str:
+        """Answer a meeting that ``peer``, who has proven to be at the other end of ``transport``, starts.
+
+        Returns:
+            As ``MeetingStream.run``.
+        """
         if self._num_incoming >= self._max_incoming:
             await self._turn_away(transport, peer)
-            return
+            return ""
         self._num_incoming += 1
         stream = self._stream(None, kind, peer)
         reason = "disconnect"
@@ -197,11 +201,12 @@ class MeetingLink:
             self._num_incoming -= 1
             if stream.meeting_id is not None:
                 self._over(self._incoming, stream.meeting_id, stream, reason)
+        return reason
 
     async def _turn_away(self, transport: FrameTransport, peer: PeerId) -> None:
         """Say Busy in a frame; the header that names the meeting is all that is read."""
         reader = MeetingReader(self._limits, peer)
-        with suppress(LinkError, TimeoutError):
+        with suppress(LinkError, RemoteProtocolError, TimeoutError):
             async with asyncio.timeout(_TURN_AWAY_S):
                 data = await transport.read()
                 with suppress(RemoteProtocolError):

@@ -35,7 +35,7 @@ class MemberBuckets:
         run_id: the run; raises DirectoryError before it is known.
         session: the DHT; raises DirectoryError while there is none.
         verify: checks a record; raises RemoteProtocolError.
-        on_dropped: told why a record that was read was not believed.
+        on_dropped: told why a record that was read is not believed.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class MemberBuckets:
         self._run_id = run_id
         self._session = session
         self._verify = verify
+        self._on_dropped = on_dropped
         self._depth = 0
         self._bucket: Bucket | None = None
-        self._on_dropped = on_dropped
 
     async def put(self, record: bytes, expires_at: float) -> Bucket | None:
         """Store our record where it belongs by now; returns the bucket that it has left, if any. Raises DirectoryError."""

@@ -18,6 +18,8 @@ __all__ = ["P2pTransport", "p2p_dialler", "p2p_handler"]
 
 _LENGTH_BYTES = 4
 _END = bytes(_LENGTH_BYTES)
+_MAX_STREAMS = 64
+"""As over gRPC: those that are answered, and those that are told that this node is busy."""
 _BROKEN = (OSError, asyncio.IncompleteReadError)
 
 
@@ -77,11 +79,18 @@ def p2p_dialler(session: Callable[[], DhtSession]) -> Dialler:
     return dial
 
 
-def p2p_handler(link: MeetingLink) -> StreamHandler:
-    """Answers the meetings that others open; what comes by a relay is not listened to."""
+def p2p_handler(link: MeetingLink, is_welcome: Callable[[PeerId], bool]) -> StreamHandler:
+    """Answers the meetings that others open; what comes by a relay, on top of too many, or from whom we will not have is not read."""
+    num_open = 0
 
     async def take(stream: IncomingStream) -> None:
-        if stream.is_direct:
+        nonlocal num_open
+        if not stream.is_direct or num_open >= _MAX_STREAMS or not is_welcome(stream.peer):
+            return
+        num_open += 1
+        try:
             await link.serve(P2pTransport(stream.reader, stream.writer), LinkKind.LIBP2P, stream.peer)
+        finally:
+            num_open -= 1
 
     return take

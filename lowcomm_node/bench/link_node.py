@@ -99,7 +99,7 @@ class LinkNode:
     async def start(self) -> Whereabouts:
         """Open the port; over libp2p, know the other end. Raises LowcommError."""
         if self._directory is not None:
-            self._directory.serve_peers(p2p_handler(self._link), _no_dialling)
+            self._directory.serve_peers(p2p_handler(self._link, lambda _peer: True), _no_dialling)
             await self._directory.start()
             address = (await self._directory.visible_addresses())[0]
             return Whereabouts(address=address, peer_id=self._identity.peer_id)
@@ -108,7 +108,7 @@ class LinkNode:
             verify=_no_record,
             on_member=lambda _member: None,
             on_event=lambda _event: None,
-            on_refused=lambda _reason: None,
+            on_refused=lambda _peer, _error: None,
             max_bells=0,
         )
         handlers = [self._doorman.handler(), meetings_handler(self._link, bells, self._doorman.caller)]

@@ -109,7 +109,7 @@ class NodeCore:
                 return self._steps_taken(event, now)
             case MembersSeen():
                 self.partners.see_all(event.members, now)
-                return [] if self._is_draining else self.reach.looked_around(now)
+                return self.reach.looked_around(now)
             case ReachabilityMeasured() | BellHung() | BellLost() | BellsHeld() | PathSought():
                 return self._connected(event, now)
             case MessageProgressed():

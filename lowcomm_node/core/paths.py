@@ -51,9 +51,9 @@ class Paths:
     def failed(self, kind: LinkKind, now: float) -> None:
         """No connection came about."""
         self.failures[kind] = self.failures.get(kind, 0) + 1
-        if kind is LinkKind.LIBP2P:
-            self.is_direct = False
-            self._seek_later(now)
+        if kind is LinkKind.LIBP2P and self.is_direct:
+            # It was there a moment ago, and a correction may be held until it is there again: look for it at once.
+            self.is_direct, self.seek_at = False, now
 
     def wants_seeking(self, member: Member, now: float, *, is_ringable: bool) -> bool:
         """Is there no way to the member, or none that can be relied on, and is it time to look for one?"""

@@ -232,7 +232,7 @@ class Node:
                 # By the tick, not when the directory has taken it: partners believe a record, however slow the DHT is.
                 self._runtime.carry_record(self._network.record)
                 self._runtime.handle(Ticked())
-                self._recorder.reached(self._core, now, num_quarantined=self._network.num_quarantined())
+                self._recorder.reached(self._core, self._network.num_quarantined(), now)
                 self._metrics.flight_recorded(*self._black_box.size())
             self._latest_status = self.status()
             if self._diverged is not None:

@@ -11,19 +11,18 @@ from typing import TypeVar
 import grpc
 
 from lowcomm_node.adapters.admission_file import AdmissionFile
-from lowcomm_node.adapters.bells import HeldBells
 from lowcomm_node.adapters.certificate import Certificate
 from lowcomm_node.adapters.channel_service import ChannelService
 from lowcomm_node.adapters.contacts import Contacts
 from lowcomm_node.adapters.dial_back import DialBack
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
-from lowcomm_node.adapters.grpc_meetings import grpc_dialler, meetings_handler
+from lowcomm_node.adapters.grpc_meetings import meetings_handler
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.adapters.line import Line
-from lowcomm_node.adapters.meeting_link import Dialler, MeetingLink
-from lowcomm_node.adapters.p2p_link import p2p_dialler, p2p_handler
+from lowcomm_node.adapters.meeting_link import MeetingLink
+from lowcomm_node.adapters.p2p_link import p2p_handler
 from lowcomm_node.adapters.probe import ProbeService
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
@@ -33,7 +32,9 @@ from lowcomm_node.core.pacing import Pacer
 from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.daemon.admitting import own_admission
+from lowcomm_node.daemon.links import make_link
 from lowcomm_node.daemon.outreach import Outreach
+from lowcomm_node.daemon.patience import patiently
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.errors import DirectoryError, NoPeerError, RemoteProtocolError
 from lowcomm_node.ports import (
@@ -50,20 +51,14 @@ from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import MeetingSettings, NetworkSettings
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.train.messages import Ready
-from lowcomm_node.units import LinkKind, PeerId, Reachability, RunId
+from lowcomm_node.units import PeerId, Reachability, RunId
 from lowcomm_node.wire.admission import AdmissionRule, Membership
 from lowcomm_node.wire.channel import NO_CERTIFICATE
 from lowcomm_node.wire.gen.lowcomm.v1.records_pb2 import DialBackRequest
-from lowcomm_node.wire.meeting import MeetingLimits
 
 __all__ = ["Network"]
 
-_FIRST_RETRY_S = 0.5
-_LONGEST_RETRY_S = 5.0
-_STALL_OVER_DEADLINE = 1.5
-"""A stream is given up a little after the core has lost its patience with the meeting."""
 _WITHDRAW_S = 3.0
-_STREAMS_PER_MEETING = 3
 _MAX_RPCS = 64
 """Streams and calls that are served at a time, bells apart."""
 
@@ -170,7 +165,7 @@ class Network:
         Raises DirectoryError, and, unless the node may be alone, NoPeerError when none of all these peers is found in time.
         """
         try:
-            await self._patiently(lambda: self._dht.start(remembered))
+            await patiently(lambda: self._dht.start(remembered), self._settings.start_timeout_s)
         except NoPeerError as error:
             if not may_be_alone:
                 raise
@@ -181,7 +176,7 @@ class Network:
 
     async def hello(self) -> Welcome:
         """Ask the given peers for their run. Raises NoPeerError, DirectoryError."""
-        self._welcome = await self._patiently(lambda: self._directory.hello(None))
+        self._welcome = await patiently(lambda: self._directory.hello(None), self._settings.start_timeout_s)
         self._contacts.learn(self._welcome.member)
         return self._welcome
 
@@ -224,36 +219,22 @@ class Network:
             certificate_sha256=self._certificate.sha256 if self._certificate is not None else NO_CERTIFICATE,
             on_refused=lambda error: self._recorder.rejected(error.reason, error.detail),
         )
-        limits = MeetingLimits(
-            run_id=run,
-            peer_id=self._identity.peer_id,
-            protocol_version=protocol_version,
-            max_payload_bytes=_largest_payload_bytes(ready),
-            max_tensors=len(ready.shapes),
-        )
-        bells = HeldBells(
+        self._link, bells = make_link(
+            sink=sink,
+            own=self._identity.peer_id,
+            membership=self._membership,
+            ready=ready,
+            channels=self._channels,
+            dht=self._dht,
             caller=door.caller,
             verify=self.verify,
-            on_member=lambda member: sink.members_seen((member,)),
-            on_event=sink.handle,
-            on_refused=lambda reason: self._recorder.rejected(reason, "refused at a bell"),
-            max_bells=self._settings.max_bells,
-        )
-        diallers: dict[LinkKind, Dialler] = {
-            LinkKind.GRPC: grpc_dialler(self._channels),
-            LinkKind.GRPC_REVERSED: bells.ring,
-            LinkKind.LIBP2P: p2p_dialler(lambda: self._dht.session),
-        }
-        self._link = MeetingLink(
-            sink=sink,
-            limits=limits,
-            diallers=diallers,
             line=self._line,
-            stall_timeout_s=_STALL_OVER_DEADLINE * self._patience.deadline_s,
             on_bytes=self._recorder.wire_bytes,
             on_refused=self.offended,
+            max_bells=self._settings.max_bells,
+            deadline_s=self._patience.deadline_s,
         )
-        self._dht.serve_peers(p2p_handler(self._link), DialBack(run, self._channels).serve)
+        self._dht.serve_peers(p2p_handler(self._link, self._is_welcome), DialBack(run, self._channels).serve)
         await self._shelf.take_up()
         states = StateService(
             run_id=run,
@@ -355,6 +336,14 @@ class Network:
         told = [self._welcome.member] if self._welcome is not None else []
         return list({member.peer for member in (*told, *self._seen) if member.grpc_address})
 
+    def _is_welcome(self, peer: PeerId) -> bool:
+        """May this peer, who has proven itself to libp2p, start a meeting? As at the door of our port."""
+        if self._quarantine.left_s(peer, asyncio.get_running_loop().time()) > 0:
+            return False
+        # Its record has been looked at by the run's rule when we learnt it; where everybody may come, none is needed.
+        is_open = self._membership is not None and self._membership.rule.kind == "open"
+        return is_open or self._contacts.knows(peer, time.time())
+
     async def _listen(self, door: ChannelService, handlers: Sequence[grpc.GenericRpcHandler]) -> int:
         settings = self._settings
         self._server = GrpcServer(
@@ -402,23 +391,3 @@ class Network:
             return None
         self._recorder.metrics.dht_requested(operation, "ok")
         return result
-
-    async def _patiently(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
-        """Try again while no peer answers: a whole swarm may be starting at once."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._settings.start_timeout_s
-        wait_s = _FIRST_RETRY_S
-        while True:
-            try:
-                return await attempt()
-            except NoPeerError as error:
-                if loop.time() + wait_s > deadline:
-                    raise
-                self._log.warning("no_peer_yet", detail=str(error), next_try_s=wait_s)
-            await asyncio.sleep(wait_s)
-            wait_s = min(_LONGEST_RETRY_S, 2 * wait_s)
-
-
-def _largest_payload_bytes(ready: Ready) -> int:
-    """Most bytes one message can have: every stream whole, in fp32. The trainer checks the plan's exact sizes."""
-    return _STREAMS_PER_MEETING * 4 * ready.parameters

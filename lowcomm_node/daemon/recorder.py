@@ -110,10 +110,10 @@ class Recorder:
             self.tally.failed[report.reason] += 1
             self._log.debug("meeting_failed", reason=report.reason, **fields)
 
-    def reached(self, core: NodeCore, now: float, *, num_quarantined: int) -> None:
+    def reached(self, core: NodeCore, quarantined: int, now: float) -> None:
         """Whom this node knows, and how others get to it."""
         reachable, suspect = core.partners.counts(now)
-        self.metrics.peers_counted(reachable=reachable, suspect=suspect, quarantined=num_quarantined)
+        self.metrics.peers_counted(reachable=reachable, suspect=suspect, quarantined=quarantined)
         self.metrics.reached(core.reach.own, *core.num_bells())
 
     def unwell(self, cure: Heal | GiveUp) -> None:

@@ -169,7 +169,7 @@ class LinkNode:
             verify=verify,
             on_member=self.members.put_nowait,
             on_event=self.events.put_nowait,
-            on_refused=self.refused.append,
+            on_refused=lambda _peer, error: self.refused.append(error.reason),
             max_bells=max_bells,
         )
         diallers: dict[LinkKind, Dialler] = {

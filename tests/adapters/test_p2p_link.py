@@ -19,6 +19,7 @@ from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.errors import DirectoryError, LinkError, RefusalReason, RemoteProtocolError
 from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import LinkKind, MeetingId, PeerId, Reachability
+from lowcomm_node.wire.frames import to_frames
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.limits import MAX_FRAME_BYTES
 from lowcomm_node.wire.meeting import MeetingLimits
@@ -85,6 +86,36 @@ def test_a_frame_that_is_too_long_is_refused_before_it_is_read() -> None:
     run(scenario())
 
 
+def test_a_full_house_says_busy_to_an_offer_and_bears_anything_else(meeting_id: MeetingId) -> None:
+    """Whatever a peer says, the handler ends in order; what it hears is a busy and the end, the end, or nothing."""
+
+    async def scenario() -> None:
+        limits = MeetingLimits(
+            run_id=RUN, peer_id=some_peer(1), protocol_version=1, max_payload_bytes=1 << 20, max_tensors=4
+        )
+        link = MeetingLink(sink=None, limits=limits, diallers={}, max_incoming=0)  # type: ignore[arg-type]
+        header = next(to_frames(offer(meeting_id, some_peer(2), some_peer(1), (b"12", b"3")))).SerializeToString()
+        busy = next(to_frames(Busy(meeting_id=meeting_id))).SerializeToString()
+        for said, expected in (
+            (b"", b""),
+            ((MAX_FRAME_BYTES + 1).to_bytes(4), b""),
+            (b"\0\0\0\2\xff\xff", b"\0\0\0\0"),
+            (len(header).to_bytes(4) + header, len(busy).to_bytes(4) + busy + b"\0\0\0\0"),
+        ):
+            one, other = socket.socketpair()
+            reader, writer = await asyncio.open_connection(sock=one)
+            far_reader, far_writer = await asyncio.open_connection(sock=other)
+            far_writer.write(said)
+            far_writer.write_eof()
+            await link.serve(P2pTransport(reader, writer), LinkKind.LIBP2P, some_peer(2))
+            writer.close()
+            heard = await far_reader.read()
+            far_writer.close()
+            assert heard == expected
+
+    run(scenario())
+
+
 class Node:
     """A directory that nobody can dial, with a link over libp2p alone."""
 
@@ -94,6 +125,7 @@ class Node:
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
         self.failures: asyncio.Queue[tuple[MeetingId, str]] = asyncio.Queue()
         self.kinds: list[LinkKind] = []
+        self.unwelcome: set[PeerId] = set()
         self.refused: list[RefusalReason] = []
         self.dht = HivemindDirectory(
             identity=identity,
@@ -111,7 +143,7 @@ class Node:
             diallers={LinkKind.LIBP2P: p2p_dialler(lambda: self.dht.session)},
             on_refused=lambda _peer, error: self.refused.append(error.reason),
         )
-        self.dht.serve_peers(p2p_handler(self.link), self.dial_back)
+        self.dht.serve_peers(p2p_handler(self.link, lambda peer: peer not in self.unwelcome), self.dial_back)
 
     async def dial_back(
         self, peer: PeerId, host: str, request: records_pb2.DialBackRequest
@@ -187,6 +219,12 @@ def test_two_nodes_that_nobody_dials_meet_over_libp2p(tmp_path: Path, meeting_id
             assert bob.messages.empty()
             ann.link.close(forged)
             assert ann.failures.empty()
+
+            early = MeetingId("ee" * 16)
+            bob.unwelcome.add(ann.peer)
+            ann.link.open(early, bob.peer, offer(early, ann.peer, bob.peer, (b"1", b"")), LinkKind.LIBP2P)
+            assert await ann.failures.get() == (early, "disconnect")
+            bob.unwelcome.clear()
 
             last = MeetingId("dd" * 16)
             ann.link.open(last, bob.peer, offer(last, ann.peer, bob.peer, (b"1", b"")), LinkKind.LIBP2P)

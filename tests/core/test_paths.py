@@ -72,12 +72,16 @@ def test_no_path_is_sought_where_there_is_a_way_that_works() -> None:
     assert paths.wants_seeking(member("h:1"), 0.0, is_ringable=False)
 
 
-def test_a_direct_path_that_breaks_is_sought_again_later() -> None:
-    """libp2p's connection is gone: no meeting is tried over it until it is found again."""
+def test_a_direct_path_that_breaks_is_sought_again_at_once() -> None:
+    """No meeting begins over it until it is found again; one that waits for its verdict tries in vain, and that delays nothing."""
     paths = Paths()
     paths.sought(0.0, is_direct=True)
     assert paths.link_to(member(), is_ringable=False) is LinkKind.LIBP2P
     paths.failed(LinkKind.LIBP2P, 0.0)
     assert paths.link_to(member(), is_ringable=False) is None
-    assert not paths.wants_seeking(member(), 59.0, is_ringable=False)
-    assert paths.wants_seeking(member(), 61.0, is_ringable=False)
+    assert paths.wants_seeking(member(), 0.0, is_ringable=False)
+    paths.failed(LinkKind.LIBP2P, 0.0)
+    assert paths.wants_seeking(member(), 0.1, is_ringable=False)
+    paths.sought(0.1, is_direct=False)
+    paths.failed(LinkKind.LIBP2P, 1.0)
+    assert paths.seek_at == 60.1

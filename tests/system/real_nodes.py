@@ -8,7 +8,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 
@@ -90,9 +90,8 @@ class RealNode:
 
     def peers(self) -> list[dict[str, Any]]:
         """The members that the node knows."""
-        done = self.cli("peers", "--json")
-        peers: list[dict[str, Any]] = json.loads(done.stdout)["peers"]
-        return peers
+        with ControlClient(self.state_dir) as client:
+            return cast("list[dict[str, Any]]", as_plain(client.peers())["peers"])
 
     def wait_for(self, condition: Callable[[dict[str, Any]], bool], timeout_s: float, what: str) -> dict[str, Any]:
         """Wait for a status; says what the log says when the node has died."""

@@ -44,7 +44,7 @@ def test_nodes_that_nobody_can_dial_are_members_like_others(nodes: list[RealNode
 
     for node in closed_nodes:
         status = node.wait_for(lambda status: met(status) == every_way, PATIENCE_S, "met in every way")
-        assert status["reachability"] == "outbound_only"
+        assert status["reachability"] in {"outbound_only", "holepunched"}  # it is looked at anew every other minute
         assert status["grpc_address"] == ""
         assert status["bells_own"] == 2
     for node in open_nodes:
@@ -54,8 +54,8 @@ def test_nodes_that_nobody_can_dial_are_members_like_others(nodes: list[RealNode
         assert status["meetings"]["half"] == 0
     for node in closed_nodes:
         assert node.status()["meetings"]["half"] == 0
-        listed = {peer["reachability"]: peer["link"] for peer in node.peers()}
-        assert listed == {"public": "grpc", "outbound_only": "libp2p"}
+        ways = {(peer["reachability"] == "public", peer["link"]) for peer in node.peers()}
+        assert ways == {(True, "grpc"), (False, "libp2p")}
     for node in nodes:
         assert node.end() == 0, node.tail()
         assert node.survivors() == []

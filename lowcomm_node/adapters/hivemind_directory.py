@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lowcomm_node.adapters.dht_session import DhtSession
-from lowcomm_node.adapters.hello import MAX_CLOCK_OFFSET_S, no_peer, read_welcome, wrong_clock
+from lowcomm_node.adapters.hello import MAX_CLOCK_OFFSET_S, no_peer, no_welcome, read_welcome
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.p2p_process import P2pOptions, import_hivemind, split_address
 from lowcomm_node.core.events import Member
@@ -27,7 +27,7 @@ from lowcomm_node.core.membership import (
     parent_of,
 )
 from lowcomm_node.core.versions import Versions
-from lowcomm_node.errors import DirectoryError, RefusalReason, RemoteProtocolError
+from lowcomm_node.errors import DirectoryError, LowcommError, RefusalReason, RemoteProtocolError
 from lowcomm_node.ports import ChildLedger, Welcome
 from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import RunId
@@ -167,21 +167,22 @@ class HivemindDirectory:
 
         Raises:
             NoPeerError: none answers with a run we can join; names each address and what happened.
+            ConfigError: they answer, and their run speaks a protocol that this node does not.
             DirectoryError: they answer, but the clocks are too far apart.
         """
-        outcomes: dict[str, str] = {}
+        outcomes: dict[str, str | LowcommError] = {}
         offset_s = 0.0
         for address in self._initial_peers:
             try:
                 welcome = await self._ask(address, run_id)
             except (DirectoryError, RemoteProtocolError) as error:
-                outcomes[address] = str(error)
+                outcomes[address] = error
                 continue
             if abs(welcome.clock_offset_s) <= MAX_CLOCK_OFFSET_S:
                 return welcome
             offset_s = welcome.clock_offset_s
             outcomes[address] = f"its clock is {offset_s:+.1f} s from ours"
-        raise wrong_clock(offset_s) if offset_s else no_peer(outcomes)
+        raise no_welcome(outcomes, offset_s)
 
     async def serve_hello(self, membership: Membership) -> None:
         """Be in this run, and answer other nodes' hello from now on."""
@@ -326,10 +327,6 @@ class HivemindDirectory:
         run = self._membership
         if run is None or not self.grpc_address:
             raise DirectoryError("this node is in no run yet; ask again in a moment")
-        newest = request.protocol_version
-        spoken = Versions(oldest=request.min_protocol_version or newest, newest=newest)
-        if run.protocol_version not in spoken:
-            raise DirectoryError(spoken.advice(run.protocol_version, "yours"))
         if request.run_id and request.run_id.hex() != run.run_id:
             raise DirectoryError(f"this node is in run {run.run_id}")
         return records_pb2.HelloResponse(
@@ -346,7 +343,6 @@ class HivemindDirectory:
         request = records_pb2.HelloRequest(
             protocol_version=self._versions.newest,
             run_id=bytes.fromhex(run_id) if run_id else b"",
-            min_protocol_version=self._versions.oldest,
         )
         session = self._live
         asked_at = time.time()

@@ -377,14 +377,12 @@ def test_nobody_speaks_in_a_meeting_of_others(meeting_id: MeetingId) -> None:
         async with link_nodes(3) as (ann, bob, eve):
             ann.link.open(meeting_id, bob.peer, offer(meeting_id, ann.peer, bob.peer, (b"1", b"")))
             await bob.messages.get()
-            for number, message in enumerate(
-                (
-                    Close(meeting_id=meeting_id, parts=(b"", b"")),
-                    offer(meeting_id, eve.peer, bob.peer, (b"2", b"")),
-                    Confirm(meeting_id=meeting_id),
-                ),
-                1,
-            ):
+            tries: tuple[Message, ...] = (
+                Close(meeting_id=meeting_id, parts=(b"", b"")),
+                offer(meeting_id, eve.peer, bob.peer, (b"2", b"")),
+                Confirm(meeting_id=meeting_id),
+            )
+            for number, message in enumerate(tries, 1):
                 eve.link.open(meeting_id, bob.peer, message)
                 refusal = Refusal(meeting_id=meeting_id, reason=RefusalReason.WRONG_SENDER)
                 assert await eve.messages.get() == refusal

@@ -327,6 +327,9 @@ class HivemindDirectory:
         run = self._membership
         if run is None or not self.grpc_address:
             raise DirectoryError("this node is in no run yet; ask again in a moment")
+        newest = request.protocol_version
+        if run.protocol_version not in Versions(oldest=request.min_protocol_version or newest, newest=newest):
+            return records_pb2.HelloResponse(protocol_version=run.protocol_version, run_id=bytes.fromhex(run.run_id))
         if request.run_id and request.run_id.hex() != run.run_id:
             raise DirectoryError(f"this node is in run {run.run_id}")
         return records_pb2.HelloResponse(
@@ -343,6 +346,7 @@ class HivemindDirectory:
         request = records_pb2.HelloRequest(
             protocol_version=self._versions.newest,
             run_id=bytes.fromhex(run_id) if run_id else b"",
+            min_protocol_version=self._versions.oldest,
         )
         session = self._live
         asked_at = time.time()

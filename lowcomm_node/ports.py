@@ -84,7 +84,10 @@ class Directory(Protocol):
     peer_id: PeerId
 
     async def hello(self, run_id: RunId | None) -> Welcome:
-        """Ask the peers given at start for their run. Raises NoPeerError naming each address and what happened."""
+        """Ask the peers given at start for their run.
+
+        Raises NoPeerError naming each address and what happened, ConfigError where they speak another protocol.
+        """
         ...
 
     async def serve_hello(self, membership: Membership) -> None:

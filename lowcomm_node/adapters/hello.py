@@ -4,9 +4,17 @@ import time
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from math import isfinite
+from typing import TypeGuard
 
 from lowcomm_node.core.versions import Versions
-from lowcomm_node.errors import DirectoryError, NoPeerError, RefusalReason, RemoteProtocolError
+from lowcomm_node.errors import (
+    ConfigError,
+    DirectoryError,
+    LowcommError,
+    NoPeerError,
+    RefusalReason,
+    RemoteProtocolError,
+)
 from lowcomm_node.ports import Welcome
 from lowcomm_node.units import RunId
 from lowcomm_node.wire.admission import Membership
@@ -14,7 +22,7 @@ from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.limits import MAX_MANIFEST_BYTES
 from lowcomm_node.wire.records import read_member
 
-__all__ = ["MAX_CLOCK_OFFSET_S", "answer_hello", "no_peer", "read_welcome", "wrong_clock"]
+__all__ = ["MAX_CLOCK_OFFSET_S", "answer_hello", "no_peer", "no_welcome", "read_welcome", "wrong_clock"]
 
 MAX_CLOCK_OFFSET_S = 2.5
 """A node further off has records that are void for others, or that outlive it; hivemind's own bound is 3 s."""
@@ -25,9 +33,9 @@ def answer_hello(
 ) -> records_pb2.HelloResponse:
     """What a node of ``run`` says; ``record`` makes it a new one of its own. Raises DirectoryError in words for the joiner."""
     newest = request.protocol_version
-    spoken = Versions(oldest=request.min_protocol_version or newest, newest=newest)
-    if run.protocol_version not in spoken:
-        raise DirectoryError(spoken.advice(run.protocol_version, "yours"))
+    if run.protocol_version not in Versions(oldest=request.min_protocol_version or newest, newest=newest):
+        # Its own program says best what to do about it.
+        return records_pb2.HelloResponse(protocol_version=run.protocol_version, run_id=bytes.fromhex(run.run_id))
     if request.run_id and request.run_id.hex() != run.run_id:
         raise DirectoryError(f"this node is in run {run.run_id}")
     return records_pb2.HelloResponse(
@@ -77,6 +85,23 @@ def read_welcome(
         record=record,
         clock_offset_s=response.now - sum(between) / 2,
     )
+
+
+def no_welcome(outcomes: Mapping[str, str | LowcommError], offset_s: float) -> LowcommError:
+    """The error where somebody was asked, and nobody can be joined; ``offset_s`` as in ``wrong_clock``, 0 where clocks agree.
+
+    Asking again helps only where it is neither the clock nor, at every address, the version.
+    """
+    if offset_s:
+        return wrong_clock(offset_s)
+    misfits = [error.detail for error in outcomes.values() if _is_misfit(error)]
+    if misfits and len(misfits) == len(outcomes):
+        return ConfigError(misfits[0])
+    return no_peer({address: str(told) for address, told in outcomes.items()})
+
+
+def _is_misfit(outcome: str | LowcommError) -> TypeGuard[RemoteProtocolError]:
+    return isinstance(outcome, RemoteProtocolError) and outcome.reason is RefusalReason.WRONG_PROTOCOL
 
 
 def no_peer(outcomes: Mapping[str, str]) -> NoPeerError:

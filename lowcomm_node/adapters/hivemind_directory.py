@@ -11,14 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from lowcomm_node.adapters.dht_session import DhtSession, DialBackHandler, IncomingStream, PeerHandlers, StreamHandler
-from lowcomm_node.adapters.hello import MAX_CLOCK_OFFSET_S, answer_hello, no_peer, read_welcome, wrong_clock
+from lowcomm_node.adapters.hello import MAX_CLOCK_OFFSET_S, answer_hello, no_peer, no_welcome, read_welcome
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.member_buckets import MemberBuckets
 from lowcomm_node.adapters.p2p_process import P2pOptions, import_hivemind, split_address
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.membership import Bucket
 from lowcomm_node.core.versions import Versions
-from lowcomm_node.errors import DirectoryError, RefusalReason, RemoteProtocolError
+from lowcomm_node.errors import DirectoryError, LowcommError, RefusalReason, RemoteProtocolError
 from lowcomm_node.ports import ChildLedger, Welcome
 from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import PeerId, Reachability, RunId
@@ -198,21 +198,22 @@ class HivemindDirectory:
 
         Raises:
             NoPeerError: none answers with a run we can join; names each address and what happened.
+            ConfigError: they answer, and their run speaks a protocol that this node does not.
             DirectoryError: they answer, but the clocks are too far apart.
         """
-        outcomes: dict[str, str] = {}
+        outcomes: dict[str, str | LowcommError] = {}
         offset_s = 0.0
         for address in self._initial_peers:
             try:
                 welcome = await self.ask(address, run_id)
             except (DirectoryError, RemoteProtocolError) as error:
-                outcomes[address] = str(error)
+                outcomes[address] = error
                 continue
             if abs(welcome.clock_offset_s) <= MAX_CLOCK_OFFSET_S:
                 return welcome
             offset_s = welcome.clock_offset_s
             outcomes[address] = f"its clock is {offset_s:+.1f} s from ours"
-        raise wrong_clock(offset_s) if offset_s else no_peer(outcomes)
+        raise no_welcome(outcomes, offset_s)
 
     async def ask(self, address: str, run_id: RunId | None) -> Welcome:
         """Ask the peer at one address, whatever its clock says. Raises DirectoryError, RemoteProtocolError."""

@@ -175,7 +175,7 @@ class Network:
         return self._dht.has_company
 
     async def hello(self) -> Welcome:
-        """Ask the given peers for their run. Raises NoPeerError, DirectoryError."""
+        """Ask the given peers for their run. Raises NoPeerError, DirectoryError, ConfigError where they speak another protocol."""
         self._welcome = await patiently(lambda: self._directory.hello(None), self._settings.start_timeout_s)
         self._contacts.learn(self._welcome.member)
         return self._welcome

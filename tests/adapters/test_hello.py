@@ -4,9 +4,9 @@ from hashlib import sha256
 
 import pytest
 
-from lowcomm_node.adapters.hello import no_peer, read_welcome, wrong_clock
+from lowcomm_node.adapters.hello import no_peer, no_welcome, read_welcome, wrong_clock
 from lowcomm_node.core.versions import Versions
-from lowcomm_node.errors import RefusalReason, RemoteProtocolError
+from lowcomm_node.errors import ConfigError, DirectoryError, NoPeerError, RefusalReason, RemoteProtocolError
 from lowcomm_node.units import RunId
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.limits import MAX_MANIFEST_BYTES
@@ -68,3 +68,16 @@ def test_errors_say_what_happened_and_what_to_do() -> None:
     assert "/ip4/10.0.0.2: no answer in 10 s" in told
     assert "4.0 s behind" in str(wrong_clock(4.0))
     assert "3.0 s ahead of" in str(wrong_clock(-3.0))
+
+
+def test_who_speaks_another_version_need_not_ask_again() -> None:
+    """It hears what to do; but where one of the addresses might still be of use, all are named."""
+    newer = RemoteProtocolError(RefusalReason.WRONG_PROTOCOL, "the run speaks protocol 2: update lowcomm-node")
+    away = DirectoryError("no answer")
+
+    misfit = no_welcome({"a": newer, "b": newer}, 0.0)
+    assert isinstance(misfit, ConfigError)
+    assert str(misfit) == newer.detail
+    assert isinstance(no_welcome({"a": newer, "b": away}, 0.0), NoPeerError)
+    assert isinstance(no_welcome({}, 0.0), NoPeerError)
+    assert "clock is 3.0 s behind" in str(no_welcome({"a": newer, "b": "its clock"}, 3.0))

@@ -23,8 +23,8 @@ from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.adapters.p2p_process import split_address
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.membership import Bucket
-from lowcomm_node.core.versions import SPOKEN
-from lowcomm_node.errors import DirectoryError, NoPeerError, RefusalReason, RemoteProtocolError
+from lowcomm_node.core.versions import SPOKEN, Versions
+from lowcomm_node.errors import ConfigError, DirectoryError, NoPeerError, RefusalReason, RemoteProtocolError
 from lowcomm_node.settings.manifest import SecurityConfig
 from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import RunId
@@ -126,17 +126,15 @@ def test_nodes_find_each_other_and_believe_only_what_is_signed(tmp_path: Path) -
 
 
 def test_a_hello_of_any_bytes_and_any_length_is_survived(tmp_path: Path) -> None:
-    """Lengths that lie, megabytes, a version from the future: refused, each with an end, and the next hello is answered."""
+    """Lengths that lie, megabytes: refused, each with an end, and the next hello is answered; whoever speaks another version hears what to do."""
 
     async def scenario() -> None:
         async with directories(tmp_path, 2) as (ann, eve):
             p2p, pid = eve._live.process.p2p, ann.pid
             address = (await ann.visible_addresses())[0]
             peer, _ = split_address(address)
-            newer = records_pb2.HelloRequest(protocol_version=9, min_protocol_version=8)
             for data, words in (
                 (b"\x12\xff\xff\xff\xff\x0fx", "pars"),
-                (newer.SerializeToString(), "the run speaks protocol 1, yours speaks 8 to 9: install an older"),
                 (records_pb2.HelloRequest(protocol_version=1, run_id=bytes(3 << 20)).SerializeToString(), "in run"),
             ):
                 with pytest.raises(Exception, match=words):
@@ -146,6 +144,11 @@ def test_a_hello_of_any_bytes_and_any_length_is_survived(tmp_path: Path) -> None
             try:
                 await fresh.start()
                 assert (await fresh.hello(None)).run_id == RUN
+                fresh._versions = Versions(oldest=8, newest=9)
+                with pytest.raises(
+                    ConfigError, match="the run speaks protocol 1, this lowcomm-node speaks 8 to 9: install an"
+                ):
+                    await fresh.hello(None)
             finally:
                 await fresh.stop()
             assert ann.pid == pid

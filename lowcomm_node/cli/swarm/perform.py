@@ -159,7 +159,7 @@ class _Performance:
         if conductor.havoc is not None:
             report = replace(report, chaos=self._chaos_report(conductor.havoc, conductor.ending))
         if self._shaping is not None:
-            report = replace(report, line=report_lines(self._options, places, self._shaping, report))
+            report = replace(report, line=report_lines(self._options, places, self._shaping, report, observer.ledger))
         if quiet_hours:
             report = replace(report, throughput=self._throughput(observer, began_at, quiet_minute))
         live = [place for place in places if place.name in conductor.ending.live]

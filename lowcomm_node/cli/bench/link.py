@@ -31,6 +31,8 @@ _PATIENCE_S = 600.0
 _END_PATIENCE_S = 5.0
 _PROBE_EVERY_S = 0.1
 _IDLE_PROBES = 10
+_LEAST_PAYLOAD_S = 2.0
+"""For a rate to be seen in it."""
 _MEGABYTE = 1_000_000
 
 
@@ -58,6 +60,10 @@ class LinkRequest:
             raise ConfigError("--meetings must be at least 2, the first one connects, and --rounds at least 1")
         if self.cap_mbit and self.cap_mbit < 0.5:
             raise ConfigError(f"--cap-mbit {self.cap_mbit:g} is not allowed; allowed: at least 0.5")
+        for rate_mbit in (self.cap_mbit, min(self.line.up_mbit, self.line.down_mbit) if self.line is not None else 0.0):
+            if self.megabytes * 8 < _LEAST_PAYLOAD_S * rate_mbit:
+                least = f"at least {_LEAST_PAYLOAD_S * rate_mbit / 8:g}, {_LEAST_PAYLOAD_S:g} s of {rate_mbit:g} Mbit/s"
+                raise ConfigError(f"--mb {self.megabytes:g} is not allowed; allowed: {least}")
         if unknown := [carrier for carrier in self.carriers if carrier not in CARRIERS]:
             raise ConfigError(f"--carriers {unknown[0]} is not allowed; allowed: {', '.join(CARRIERS)}")
 

@@ -119,12 +119,18 @@ def _places(request: LinkRequest) -> Iterator[_Place]:
 
 def _measure_meetings(request: LinkRequest, place: _Place, console: Console) -> list[MeetingFigures]:
     num_bytes = int(request.megabytes * _MEGABYTE)
-    halves = {"offer_bytes": num_bytes // 2, "answer_bytes": num_bytes, "close_bytes": num_bytes // 2}
     results: dict[str, list[EndResult]] = {carrier: [] for carrier in place.carriers(request.carriers)}
-    payload_bytes = sum(halves.values())
     for round_ in range(request.rounds):
         for carrier, so_far in results.items():
-            load = LinkLoad(carrier=carrier, host=place.host(0), is_answerer=False, meetings=request.meetings, **halves)
+            load = LinkLoad(
+                carrier=carrier,
+                host=place.host(0),
+                is_answerer=False,
+                offer_bytes=num_bytes // 2,
+                answer_bytes=num_bytes,
+                close_bytes=num_bytes // 2,
+                meetings=request.meetings,
+            )
             dialler, _ = _run(place, load, replace(load, host=place.host(1), is_answerer=True))
             so_far.append(dialler)
             seconds = ", ".join(f"{second:.3g}" for second in dialler.meetings_s)
@@ -138,7 +144,7 @@ def _measure_meetings(request: LinkRequest, place: _Place, console: Console) -> 
         tcp_later_s = figures[0].later_s if figures and figures[0].carrier == "tcp" else None
         figures.append(
             meeting_figures(
-                place.words, carrier, payload_bytes, of_carrier, rate_mbit=place.rate_mbit, tcp_later_s=tcp_later_s
+                place.words, carrier, 2 * num_bytes, of_carrier, rate_mbit=place.rate_mbit, tcp_later_s=tcp_later_s
             )
         )
     return figures

@@ -20,6 +20,7 @@ from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 
 if TYPE_CHECKING:
     from hivemind.dht.node import DHTNode
+    from hivemind.p2p import P2PContext
     from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 
 __all__ = ["DhtSession", "HelloHandler"]
@@ -28,6 +29,7 @@ _CALL_TIMEOUT_S = 15.0
 _CONNECT_TIMEOUT_S = 10.0
 _RPC_TIMEOUT_S = 3.0
 _HELLO = "lowcomm.v1.Hello"
+_DIAL_BACK = "lowcomm.v1.DialBack"
 _MEET = "lowcomm/v1/meet"
 _RELAYED = "/p2p-circuit"
 _PUNCH_LOOKS = 12
@@ -50,6 +52,8 @@ class IncomingStream:
 
 
 StreamHandler = Callable[[IncomingStream], Awaitable[None]]
+DialBackHandler = Callable[[PeerId, str, records_pb2.DialBackRequest], Awaitable[records_pb2.DialBackResponse]]
+"""Who asks, the host its connection comes from, and what it asks."""
 HelloHandler = Callable[[records_pb2.HelloRequest], Awaitable[records_pb2.HelloResponse]]
 
 
@@ -65,7 +69,12 @@ class DhtSession:
 
     @classmethod
     async def start(
-        cls, options: P2pOptions, addresses: Sequence[str], hello: HelloHandler, streams: StreamHandler
+        cls,
+        options: P2pOptions,
+        addresses: Sequence[str],
+        hello: HelloHandler,
+        streams: StreamHandler,
+        dial_back: DialBackHandler,
     ) -> "DhtSession":
         """Start p2pd, dial ``addresses``, and join the DHT of those that answer, or begin one.
 
@@ -79,6 +88,9 @@ class DhtSession:
                 await self._join(is_public=options.is_public)
                 await self.process.p2p.add_protobuf_handler(
                     _HELLO, lambda request, _context: hello(request), records_pb2.HelloRequest
+                )
+                await self.process.p2p.add_protobuf_handler(
+                    _DIAL_BACK, partial(self._answer_dial_back, dial_back), records_pb2.DialBackRequest
                 )
                 await self.process.p2p.add_binary_stream_handler(_MEET, partial(_take_stream, streams))
         except TimeoutError:
@@ -163,6 +175,29 @@ class DhtSession:
         if not isinstance(response, records_pb2.HelloResponse):
             raise DirectoryError("an answer of the wrong kind")
         return response
+
+    async def dial_back(self, peer: PeerId, request: records_pb2.DialBackRequest) -> records_pb2.DialBackResponse:
+        """Have ``peer`` try to dial this node. Raises DirectoryError."""
+        from hivemind.p2p import PeerID  # noqa: PLC0415 - hivemind is imported late
+
+        response = await self._bounded(
+            self.process.p2p.call_protobuf_handler(
+                PeerID.from_base58(peer), _DIAL_BACK, request, records_pb2.DialBackResponse
+            )
+        )
+        if not isinstance(response, records_pb2.DialBackResponse):
+            raise DirectoryError("an answer of the wrong kind")
+        return response
+
+    async def _answer_dial_back(
+        self, handler: DialBackHandler, request: records_pb2.DialBackRequest, context: "P2PContext"
+    ) -> records_pb2.DialBackResponse:
+        peer = PeerId(context.remote_id.to_base58())
+        for address in await self.connected_addresses():
+            kind, host = address.split("/")[1:3]
+            if address.endswith(f"/p2p/{peer}") and kind in ("ip4", "ip6"):
+                return await handler(peer, host, request)
+        raise DirectoryError("you are not directly connected")
 
     async def read(self, key: str) -> dict[bytes, bytes]:
         """All values under ``key``, by subkey."""

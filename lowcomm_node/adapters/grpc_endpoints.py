@@ -200,6 +200,20 @@ class ChannelCache:
             cached.users -= 1
             await self._tidy(peer, cached)
 
+    async def probe(self, member: Member) -> None:
+        """Connect to a member where this record says it is, both proofs included, and hang up.
+
+        Raises:
+            LinkError, RemoteProtocolError: as ``lend``.
+        """
+        cached = self._dial(member)
+        try:
+            await self._introduction.make(
+                cached.channel, member.peer, cached.certificate_sha256, self._connect_timeout_s
+            )
+        finally:
+            await cached.channel.close()
+
     async def close(self) -> None:
         """Close all channels, those in use too."""
         while self._cached:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lowcomm_node.adapters.dht_session import DhtSession, IncomingStream, StreamHandler
+from lowcomm_node.adapters.dht_session import DhtSession, DialBackHandler, IncomingStream, StreamHandler
 from lowcomm_node.adapters.hello import MAX_CLOCK_OFFSET_S, no_peer, read_welcome, wrong_clock
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.member_buckets import MemberBuckets
@@ -21,7 +21,7 @@ from lowcomm_node.core.versions import Versions
 from lowcomm_node.errors import DirectoryError, RemoteProtocolError
 from lowcomm_node.ports import ChildLedger, Welcome
 from lowcomm_node.settings.node import NetworkSettings
-from lowcomm_node.units import Reachability, RunId
+from lowcomm_node.units import PeerId, Reachability, RunId
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.records import read_member, sign_member
 
@@ -33,6 +33,7 @@ _MAX_KNOWN = 32
 _UPKEEP_S = 30.0
 _ALONE_UPKEEP_S = 3.0
 _FIRST_RESTART_S = 0.2
+_CHANGE_S = 10.0
 _LONGEST_RESTART_S = 30.0
 
 
@@ -101,6 +102,8 @@ class HivemindDirectory:
             own=self.peer_id, run_id=lambda: self._own_run, session=lambda: self._live, verify=self.verify
         )
         self._on_stream: StreamHandler | None = None
+        self._on_dial_back: DialBackHandler | None = None
+        self._is_up = asyncio.Event()
         self._is_changing = False
         """p2pd ends because we have ended it, to start it in another role."""
 
@@ -127,6 +130,7 @@ class HivemindDirectory:
             raise no_peer(session.outcomes)
         self.has_company = not all(session.outcomes.values())
         self._session = session
+        self._is_up.set()
         self._keepers = [asyncio.create_task(self._watch()), asyncio.create_task(self._keep_up())]
 
     async def stop(self) -> None:
@@ -142,7 +146,7 @@ class HivemindDirectory:
     async def visible_addresses(self) -> tuple[str, ...]:
         """Multiaddresses others can give to --peers, those that work from other machines first."""
         addresses = await self._live.visible_addresses()
-        return tuple(sorted(addresses, key=lambda address: "/127." in address or "/ip6/::1/" in address))
+        return tuple(sorted(addresses, key=lambda a: ("/p2p-circuit" in a, "/127." in a or "/ip6/::1/" in a)))
 
     @property
     def known_addresses(self) -> tuple[str, ...]:
@@ -159,9 +163,9 @@ class HivemindDirectory:
         """The DHT's present life. Raises DirectoryError while it is being started anew."""
         return self._live
 
-    def serve_streams(self, handler: StreamHandler) -> None:
-        """Give meetings that other nodes open over libp2p to ``handler`` from now on."""
-        self._on_stream = handler
+    def serve_peers(self, streams: StreamHandler, dial_back: DialBackHandler) -> None:
+        """From now on, give meetings that others open over libp2p to ``streams``, and answer who asks to be dialled."""
+        self._on_stream, self._on_dial_back = streams, dial_back
 
     def play(self, reachability: Reachability) -> None:
         """How others get to this node, from now on.
@@ -175,7 +179,14 @@ class HivemindDirectory:
             self._options.is_public = is_public
             if self._session is not None:
                 self._is_changing = True
+                self._is_up.clear()
                 self._session.process.end()
+
+    async def wait_up(self) -> None:
+        """Return when p2pd runs in the role it was given; after a while in any case."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CHANGE_S):
+                await self._is_up.wait()
 
     async def hello(self, run_id: RunId | None) -> Welcome:
         """Ask the peers given at start for their run, one after the other.
@@ -247,7 +258,7 @@ class HivemindDirectory:
 
     async def _start_session(self, others: Sequence[str]) -> DhtSession:
         self._options.relays = tuple(address for address in others if "/p2p-circuit" not in address)
-        return await DhtSession.start(self._options, others, self._answer_hello, self._accept)
+        return await DhtSession.start(self._options, others, self._answer_hello, self._accept, self._dial_back)
 
     def _is_other(self, address: str) -> bool:
         try:
@@ -304,6 +315,13 @@ class HivemindDirectory:
             now=time.time(),
         )
 
+    async def _dial_back(
+        self, peer: PeerId, host: str, request: records_pb2.DialBackRequest
+    ) -> records_pb2.DialBackResponse:
+        if self._on_dial_back is None:
+            raise DirectoryError("this node is in no run yet")
+        return await self._on_dial_back(peer, host, request)
+
     async def _accept(self, stream: IncomingStream) -> None:
         if self._on_stream is not None:
             await self._on_stream(stream)
@@ -341,6 +359,7 @@ class HivemindDirectory:
                 _log.warning("p2pd_died exit_code=%s restarts=%s", code, self.restarts)
             await session.stop()
             self._session = await self._revive()
+            self._is_up.set()
             if has_died:
                 self._on_restart(self.restarts)
 

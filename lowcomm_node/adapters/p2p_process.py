@@ -238,9 +238,12 @@ def split_address(address: str) -> tuple[Any, Any]:
     from hivemind.utils.multiaddr import Multiaddr  # noqa: PLC0415
 
     try:
-        whole = Multiaddr(address)
-        name = str(whole["p2p"])
-        return PeerID.from_base58(name), whole.decapsulate(Multiaddr(f"/p2p/{name}"))
+        way, _, name = str(Multiaddr(address)).rpartition(
+            "/p2p/"
+        )  # the last one: the relay of a relayed address has a name too
+        if not way.strip("/"):
+            raise ValueError("no address before the name")
+        return PeerID.from_base58(name), Multiaddr(way)
     except (ValueError, KeyError, LookupError, TypeError) as error:
         raise DirectoryError(
             f"{address!r} is not a peer's address; one looks like /ip4/203.0.113.5/tcp/31337/p2p/12D3KooW..."

@@ -5,16 +5,44 @@ once. To members with neither port nor bell a direct libp2p connection is sought
 that the choice of a partner never waits for one.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from lowcomm_node.core.chance import Chance
 from lowcomm_node.core.commands import Command, HangBell, SeekPath, TakeBell
 from lowcomm_node.core.partners import Partners
 from lowcomm_node.units import PeerId, Reachability
 
-__all__ = ["Reach"]
+__all__ = ["DialledBack", "Reach", "judge"]
 
 _BELL_AGAIN_S = 30.0
 _MAX_SEEKING = 2
 _SEEK_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DialledBack:
+    """What a member says that has tried to dial this node."""
+
+    host: str
+    """Where it tried: this node's address as that member sees it."""
+    is_global: bool
+    """It is an address of the whole internet, not of a network at home."""
+    is_reachable: bool
+
+
+def judge(answers: Sequence[DialledBack]) -> DialledBack | None:
+    """Can this node be dialled? The answer to go by, None when nobody could tell.
+
+    Who sees us from outside of our own network knows better than who sits in it. One that has reached our port is enough: it
+    says so of its own accord, and if it lies, others dial in vain and look for another way. Who says no may lie too, so several
+    are asked.
+    """
+    outside = [answer for answer in answers if answer.is_global] or list(answers)
+    reached = [answer for answer in outside if answer.is_reachable]
+    if reached:
+        return reached[0]
+    return outside[0] if outside else None
 
 
 class Reach:

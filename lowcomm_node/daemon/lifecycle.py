@@ -165,7 +165,7 @@ class Node:
                 self._announcing = group.create_task(self._announce())
                 checkpoints = self._training.keep_checkpoints(self._due)
                 line = self._line_watch.run(self._line_changed)
-                reach = self._network.outreach.watch()
+                reach = self._network.outreach.watch(self._announce_now.set)
                 for work in (training, checkpoints, self._look_around(), self._training.tell(), line, reach):
                     group.create_task(work)
         except ExceptionGroup as failures:

@@ -13,6 +13,7 @@ from lowcomm_node.adapters.bells import HeldBells
 from lowcomm_node.adapters.certificate import Certificate
 from lowcomm_node.adapters.channel_service import ChannelService
 from lowcomm_node.adapters.contacts import Contacts
+from lowcomm_node.adapters.dial_back import DialBack
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
 from lowcomm_node.adapters.grpc_meetings import grpc_dialler, meetings_handler
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
@@ -46,6 +47,7 @@ from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.train.messages import Ready
 from lowcomm_node.units import LinkKind, PeerId, Reachability, RunId
 from lowcomm_node.wire.channel import NO_CERTIFICATE
+from lowcomm_node.wire.gen.lowcomm.v1.records_pb2 import DialBackRequest
 from lowcomm_node.wire.meeting import MeetingLimits
 
 __all__ = ["Network"]
@@ -111,6 +113,7 @@ class Network:
         self._outreach: Outreach | None = None
         self._shelf = SnapshotShelf(state_dir / "snapshots")
         self._welcome: Welcome | None = None
+        self._seen: tuple[Member, ...] = ()
         self._state_client: StateClient | None = None
         self.join_address = ""
         """What others pass to --peers; empty before the directory is up."""
@@ -219,8 +222,7 @@ class Network:
             on_bytes=self._recorder.wire_bytes,
             on_refused=lambda reason: self._recorder.rejected(reason, "refused on the wire"),
         )
-        self._outreach = Outreach(dht=self._dht, channels=self._channels, link=self._link, sink=sink)
-        self._dht.serve_streams(p2p_handler(self._link))
+        self._dht.serve_peers(p2p_handler(self._link), DialBack(run, self._channels).serve)
         await self._shelf.take_up()
         states = StateService(
             run_id=run,
@@ -234,9 +236,20 @@ class Network:
             on_sent=lambda num_bytes: self._recorder.metrics.state_moved("sent", num_bytes),
             caller=doorman.caller,
         )
+        port = 0
         if self._settings.inbound != "off":
-            handlers = (meetings_handler(self._link, bells, doorman.caller), states.handler())
-            await self._listen(doorman, handlers)
+            port = await self._listen(doorman, (meetings_handler(self._link, bells, doorman.caller), states.handler()))
+        own_certificate = self._certificate.short if self._certificate is not None else b""
+        self._outreach = Outreach(
+            settings=self._settings,
+            dht=self._dht,
+            channels=self._channels,
+            link=self._link,
+            sink=sink,
+            request=DialBackRequest(run_id=bytes.fromhex(run), port=port, certificate=own_certificate),
+            public_members=self._public_members,
+        )
+        await self._outreach.begin()
         self._state_client = GrpcStateClient(
             channels=self._channels,
             protocol_version=protocol_version,
@@ -268,7 +281,7 @@ class Network:
 
     async def members(self) -> tuple[Member, ...]:
         """A sample of live members; none when the DHT does not answer this time."""
-        members = await self._counted("get", self._directory.members) or ()
+        members = self._seen = await self._counted("get", self._directory.members) or ()
         for member in members:
             self._contacts.learn(member)
         return members
@@ -298,7 +311,12 @@ class Network:
         await self._channels.close()
         await self._dht.stop()
 
-    async def _listen(self, doorman: ChannelService, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+    def _public_members(self) -> list[PeerId]:
+        """Members that others can dial, as far as we have heard."""
+        told = [self._welcome.member] if self._welcome is not None else []
+        return list({member.peer for member in (*told, *self._seen) if member.grpc_address})
+
+    async def _listen(self, doorman: ChannelService, handlers: Sequence[grpc.GenericRpcHandler]) -> int:
         settings = self._settings
         self._server = GrpcServer(
             host=settings.host,
@@ -311,6 +329,7 @@ class Network:
         port = await self._server.start([doorman.handler(), *handlers])
         host = settings.announce_host or settings.host
         self._dht.grpc_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return port
 
     def _refused_by(self, peer: PeerId, error: RemoteProtocolError) -> None:
         """A peer has shown something wrong, or will have nothing to do with us: whoever looks after this node should know."""

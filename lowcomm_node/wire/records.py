@@ -24,10 +24,11 @@ MAX_LIFETIME_S = 7200.0
 _SIGNED_PREFIX = b"lowcomm/v1/member"
 _MAX_PROGRESS_STEPS = 1e12
 _TO_WIRE: dict[Reachability, records_pb2.Reachability] = {
-    reach: records_pb2.Reachability.Value(f"REACHABILITY_{reach.name}")
-    for reach in Reachability
-    if reach is not Reachability.PUBLIC  # what a record with an address means anyway
+    Reachability.HOLEPUNCHED: records_pb2.REACHABILITY_HOLEPUNCHED,
+    Reachability.RELAYED: records_pb2.REACHABILITY_RELAYED,
+    Reachability.OUTBOUND_ONLY: records_pb2.REACHABILITY_OUTBOUND_ONLY,
 }
+"""A public one is not written: it is what a record with an address means anyway."""
 _FROM_WIRE = {number: reach for reach, number in _TO_WIRE.items()}
 _PUBLIC = (records_pb2.REACHABILITY_UNSPECIFIED, records_pb2.REACHABILITY_PUBLIC)
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})):([0-9]{1,5})")

@@ -18,6 +18,7 @@ import pytest
 
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
 from lowcomm_node.adapters.identity import load_or_create
+from lowcomm_node.adapters.p2p_process import split_address
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.membership import Bucket
 from lowcomm_node.core.versions import SPOKEN
@@ -26,7 +27,7 @@ from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import RunId
 from lowcomm_node.wire.peer_id import peer_id_to_bytes
 from lowcomm_node.wire.records import bucket_key, sign_member
-from tests.adapters.nodes import run
+from tests.adapters.nodes import run, some_peer
 
 pytestmark = [
     pytest.mark.timeout(60),
@@ -209,6 +210,15 @@ def test_an_address_that_is_none_is_refused(tmp_path: Path, address: str) -> Non
             await directory(tmp_path, [address]).start()
 
     run(scenario())
+
+
+def test_a_relayed_address_names_the_peer_behind_the_relay() -> None:
+    """It has two names in it, and the first one is the relay's."""
+    relay, peer = (some_peer(number) for number in (1, 2))
+    found, way = split_address(f"/ip4/203.0.113.5/tcp/1/p2p/{relay}/p2p-circuit/p2p/{peer}")
+
+    assert str(found) == peer
+    assert str(way) == f"/ip4/203.0.113.5/tcp/1/p2p/{relay}/p2p-circuit"
 
 
 def test_a_port_in_use_names_the_setting(tmp_path: Path) -> None:

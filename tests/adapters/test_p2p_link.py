@@ -19,6 +19,7 @@ from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.errors import DirectoryError, LinkError, RefusalReason, RemoteProtocolError
 from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import LinkKind, MeetingId, PeerId, Reachability
+from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.limits import MAX_FRAME_BYTES
 from lowcomm_node.wire.meeting import MeetingLimits
 from tests.adapters.nodes import RUN, run, some_peer
@@ -110,7 +111,12 @@ class Node:
             diallers={LinkKind.LIBP2P: p2p_dialler(lambda: self.dht.session)},
             on_refused=self.refused.append,
         )
-        self.dht.serve_streams(p2p_handler(self.link))
+        self.dht.serve_peers(p2p_handler(self.link), self.dial_back)
+
+    async def dial_back(
+        self, peer: PeerId, host: str, request: records_pb2.DialBackRequest
+    ) -> records_pb2.DialBackResponse:
+        return records_pb2.DialBackResponse(is_reachable=request.port == 7, host=f"{host}, {peer}")
 
     def message_received(self, message: Message, kind: LinkKind) -> None:
         self.kinds.append(kind)
@@ -149,6 +155,8 @@ def test_two_nodes_that_nobody_dials_meet_over_libp2p(tmp_path: Path, meeting_id
         async with two_behind_routers(tmp_path) as (_, ann, bob):
             assert await ann.dht.session.seek(bob.peer)
             assert await ann.dht.session.is_direct(bob.peer)
+            asked = await ann.dht.session.dial_back(bob.peer, records_pb2.DialBackRequest(port=7))
+            assert (asked.is_reachable, asked.host) == (True, f"127.0.0.1, {ann.peer}")  # who asks, and from where
 
             sent = offer(meeting_id, ann.peer, bob.peer, (b"x" * 3_000_000, b"y"))
             ann.link.open(meeting_id, bob.peer, sent, LinkKind.LIBP2P)
@@ -220,13 +228,9 @@ def test_a_change_of_role_starts_p2pd_anew(tmp_path: Path) -> None:
             bob.dht.play(Reachability.HOLEPUNCHED)  # not dialled either: the same role
             assert bob.dht.pid == before
             bob.dht.play(Reachability.PUBLIC)
-            while True:
-                try:
-                    if bob.dht.pid != before and await bob.dht.visible_addresses() == addresses:
-                        break
-                except DirectoryError:
-                    pass
-                await asyncio.sleep(0.05)
+            await bob.dht.wait_up()
+            assert bob.dht.pid != before
+            assert await bob.dht.visible_addresses() == addresses
             assert bob.dht.restarts == 0
             assert await bob.dht.session.seek(ann.peer)
             assert PeerId(hub.peer) == hub.dht.peer_id

@@ -190,7 +190,7 @@ def test_peers_lists_the_most_met_first(tmp_path: Path, capsys: pytest.CaptureFi
         assert app.main(["peers", "--json", "--state-dir", str(tmp_path)]) == 0
         read = json.loads(capsys.readouterr().out)
 
-    assert lines[1].split() == ["…OFTEN222", "198.51.100.2:7001", "reachable", "libp2p", "900", "12", "4.0", "s", "ago"]
+    assert lines[1].split() == ["…OFTEN222", "198.51.100.2:7001", "reachable", "p2p", "900", "12", "4.0", "s", "ago"]
     assert lines[2].split()[:4] == ["…SELDOM11", "198.51.100.1:7001", "no", "way"]
     assert [peer["meetings"] for peer in read["peers"]] == [1, 12]
 

@@ -6,7 +6,7 @@ from lowcomm_node.core.chance import Chance
 from lowcomm_node.core.commands import Command, HangBell, SeekPath, TakeBell
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.partners import Partners
-from lowcomm_node.core.reach import Reach
+from lowcomm_node.core.reach import DialledBack, Reach, judge
 from lowcomm_node.units import LinkKind, PeerId, Reachability
 
 NOBODY: frozenset[PeerId] = frozenset()
@@ -104,3 +104,19 @@ def test_who_has_a_bell_here_can_be_met_and_stays_in_the_sample() -> None:
     assert partners.link_to(PeerId("x")) is LinkKind.GRPC_REVERSED
     partners.bells_held(())
     assert partners.link_to(PeerId("x")) is None
+
+
+def answer(*, is_reachable: bool, is_global: bool = True) -> DialledBack:
+    return DialledBack(host="h", is_global=is_global, is_reachable=is_reachable)
+
+
+def test_one_that_gets_through_is_enough_and_those_outside_count_first() -> None:
+    """A neighbour in the same home reaches us; what counts is whether the internet does, where somebody there has tried."""
+    yes, no = answer(is_reachable=True), answer(is_reachable=False)
+    near = answer(is_reachable=True, is_global=False)
+
+    assert judge([]) is None
+    assert judge([no, yes]) is yes
+    assert judge([no, near]) is no
+    assert judge([near]) is near
+    assert judge([no, no]) is no

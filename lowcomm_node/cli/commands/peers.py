@@ -9,6 +9,9 @@ from lowcomm_node.cli.words import ago, printable
 
 __all__ = ["add_arguments", "run"]
 
+_OVER = {"grpc": "grpc", "grpc_reversed": "bell", "libp2p": "p2p"}
+"""What the last meeting travelled over, in a few letters."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -39,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     table.add_column("peer", no_wrap=True)
     table.add_column("address", overflow="fold")
     table.add_column("state", no_wrap=True)
-    table.add_column("met over", no_wrap=True)
+    table.add_column("over", no_wrap=True)
     table.add_column("progress", justify="right", no_wrap=True)
     table.add_column("meetings", justify="right", no_wrap=True)
     table.add_column("seen", no_wrap=True)
@@ -48,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             f"…{printable(peer.peer_id)[-8:]}",
             printable(peer.grpc_address) or peer.reachability,
             peer.state if peer.link else "no way",
-            peer.last_link,
+            _OVER.get(peer.last_link, ""),
             f"{peer.progress_steps:,.0f}",
             f"{peer.meetings:,}",
             ago(peer.seen_ago_seconds),

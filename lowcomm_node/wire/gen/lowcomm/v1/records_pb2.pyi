@@ -87,6 +87,24 @@ class HelloRequest(_message.Message):
     min_protocol_version: int
     def __init__(self, protocol_version: _Optional[int] = ..., run_id: _Optional[bytes] = ..., min_protocol_version: _Optional[int] = ...) -> None: ...
 
+class DialBackRequest(_message.Message):
+    __slots__ = ("run_id", "port", "certificate")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    run_id: bytes
+    port: int
+    certificate: bytes
+    def __init__(self, run_id: _Optional[bytes] = ..., port: _Optional[int] = ..., certificate: _Optional[bytes] = ...) -> None: ...
+
+class DialBackResponse(_message.Message):
+    __slots__ = ("is_reachable", "host")
+    IS_REACHABLE_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    is_reachable: bool
+    host: str
+    def __init__(self, is_reachable: _Optional[bool] = ..., host: _Optional[str] = ...) -> None: ...
+
 class HelloResponse(_message.Message):
     __slots__ = ("protocol_version", "run_id", "manifest", "member", "now")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]

@@ -1,6 +1,7 @@
 """``bench link``: two processes with the link of meetings between them, on loopback and over an emulated line."""
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -213,9 +214,10 @@ def _run(place: _Place, dialler: LinkLoad, answerer: LinkLoad) -> tuple[EndResul
 
 @contextlib.contextmanager
 def _started(place: _Place, end: int, load: LinkLoad) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-m", "lowcomm_node.bench.link_end", load.to_json()]
     with place.entered(end):
         process = subprocess.Popen(
-            [sys.executable, "-m", "lowcomm_node.bench.link_end", load.to_json()],
+            [sys.executable, "-m", "lowcomm_node.cli.swarm.tether", str(os.getpid()), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -27,9 +27,9 @@ def place() -> Iterator[Path]:
 
 
 def test_a_swarm_meets_across_lines_and_routers(place: Path) -> None:
-    """Everybody trains and meets, those behind routers too; no meeting is half; packets were lost, and nothing else was."""
+    """One node that can be dialled, two that cannot: all train and meet; no meeting is half; packets were lost, and nothing else was."""
     swarm = start_swarm(
-        place, ["--nodes", "4", "--line", "20mbit,100ms,1%", "--behind-nat", "2", "--seed", "1", "--minutes", "0.4"]
+        place, ["--nodes", "3", "--line", "20mbit,100ms,1%", "--behind-nat", "2", "--seed", "1", "--minutes", "0.4"]
     )
     try:
         output, _ = swarm.communicate(timeout=PATIENCE_S)
@@ -39,14 +39,13 @@ def test_a_swarm_meets_across_lines_and_routers(place: Path) -> None:
 
     assert swarm.returncode == 0, output
     report = json.loads((place / "report.json").read_text())
-    assert report["nodes_live"] == 4, output
+    assert report["nodes_live"] == 3, output
     assert report["died"] == 0, output
     assert report["leftovers"] == [], output
     assert report["meetings_half"] == 0, output
     lines = report["line"]
-    assert lines["behind_nat"] == ["n2", "n3"], output
+    assert lines["behind_nat"] == ["n1", "n2"], output
     assert lines["meetings"] > 0, output
-    assert lines["with_nat"] > 0, output
+    assert lines["with_nat"] == lines["meetings"], output
     assert lines["packets_lost"] > 0, output
-    assert {lines["reachability"][name] for name in ("n0", "n1")} == {"public"}, output
-    assert not {lines["reachability"][name] for name in ("n2", "n3")} & {"public"}, output
+    assert lines["reachability"]["n0"] == "public", output

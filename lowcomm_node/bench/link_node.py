@@ -11,6 +11,7 @@ from lowcomm_node.adapters.bells import HeldBells
 from lowcomm_node.adapters.certificate import Certificate
 from lowcomm_node.adapters.channel_service import ChannelService
 from lowcomm_node.adapters.contacts import Contacts
+from lowcomm_node.adapters.dial_back import DialBack
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
 from lowcomm_node.adapters.grpc_meetings import grpc_dialler, meetings_handler
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
@@ -89,7 +90,7 @@ class LinkNode:
     async def start(self) -> Whereabouts:
         """Open the port; over libp2p, know the other end. Raises LowcommError."""
         if self._directory is not None:
-            self._directory.serve_streams(p2p_handler(self._link))
+            self._directory.serve_peers(p2p_handler(self._link), DialBack(_RUN, self._channels).serve)
             await self._directory.start()
             address = (await self._directory.visible_addresses())[0]
             return Whereabouts(address=address, peer_id=self._identity.peer_id)

@@ -11,6 +11,7 @@ from lowcomm_node.adapters.bells import HeldBells
 from lowcomm_node.adapters.certificate import Certificate
 from lowcomm_node.adapters.channel_service import ChannelService
 from lowcomm_node.adapters.contacts import Contacts
+from lowcomm_node.adapters.dial_back import DialBack
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
 from lowcomm_node.adapters.grpc_meetings import grpc_dialler, meetings_handler
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
@@ -25,13 +26,12 @@ from lowcomm_node.core.events import Member
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, StreamPlan, Verdict
 from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.core.versions import SPOKEN
-from lowcomm_node.errors import DirectoryError, LinkError, RefusalReason, RemoteProtocolError
+from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError
 from lowcomm_node.settings.manifest import SecurityConfig
 from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import Codec, Dtype, LinkKind, MeetingId, PeerId, RunId, Stream
 from lowcomm_node.wire.admission import AdmissionRule, Membership
 from lowcomm_node.wire.channel import NO_CERTIFICATE
-from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.meeting import MeetingLimits
 
 __all__ = ["LinkNode"]
@@ -99,7 +99,8 @@ class LinkNode:
     async def start(self) -> Whereabouts:
         """Open the port; over libp2p, know the other end. Raises LowcommError."""
         if self._directory is not None:
-            self._directory.serve_peers(p2p_handler(self._link, lambda _peer: True), _no_dialling)
+            handler = p2p_handler(self._link, lambda _peer: True)
+            self._directory.serve_peers(handler, DialBack(_RUN, self._channels).serve)
             await self._directory.start()
             address = (await self._directory.visible_addresses())[0]
             return Whereabouts(address=address, peer_id=self._identity.peer_id)
@@ -208,12 +209,6 @@ def _channels(load: LinkLoad, identity: Identity, line: Line, *, is_plain: bool)
 
 def _no_record(_record: bytes) -> Member:
     raise RemoteProtocolError(RefusalReason.NOT_READY, "nobody hangs bells here")
-
-
-async def _no_dialling(
-    _peer: PeerId, _host: str, _request: records_pb2.DialBackRequest
-) -> records_pb2.DialBackResponse:
-    raise DirectoryError("nobody is dialled here")
 
 
 def _told(error: RemoteProtocolError) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from lowcomm_node.cli.app import main
 from lowcomm_node.cli.exit_codes import ExitCode
+from lowcomm_node.cli.swarm.lines import parse_line
 from lowcomm_node.cli.swarm.options import SwarmOptions
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.manifest import Manifest
@@ -23,6 +24,11 @@ from lowcomm_node.settings.presets import OPTIMIZERS
         (SwarmOptions(steps=0), "--steps"),
         (SwarmOptions(kill_every_s=1.0), "--kill-every"),
         (SwarmOptions(nodes=1, kill_every_s=10.0), "never killed"),
+        (SwarmOptions(behind_nat=1), "--line"),
+        (SwarmOptions(line=parse_line("20mbit"), behind_nat=4), "less than --nodes 4"),
+        (SwarmOptions(line=parse_line("20mbit"), behind_nat=-1), "--behind-nat"),
+        (SwarmOptions(compare_no_meetings=True, minutes=3.9), "--minutes 4"),
+        (SwarmOptions(compare_no_meetings=True, steps=1000), "--minutes"),
         (SwarmOptions(join_late=-1), "--join-late"),
         (SwarmOptions(seed=-1), "--seed"),
         (SwarmOptions(nodes=4, port_base=80), "1024 to 65524"),
@@ -80,6 +86,7 @@ def test_possible_options_pass(tmp_path: Path) -> None:
     SwarmOptions().check()
     SwarmOptions(optimizer="dion").check()
     SwarmOptions(nodes=64, join_late=64, port_base=65536 - 3 * 128, kill_every_s=3.0, seed=2**63 - 1).check()
+    SwarmOptions(line=parse_line("20mbit"), behind_nat=3, compare_no_meetings=True, minutes=4.0).check()
 
 
 def test_a_directory_that_holds_something_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """``bench link``: two processes with the link of meetings between them, on loopback and over an emulated line."""
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ _PATIENCE_S = 600.0
 _END_PATIENCE_S = 5.0
 _PROBE_EVERY_S = 0.1
 _IDLE_PROBES = 10
+_LEAST_PAYLOAD_S = 2.0
+"""For a rate to be seen in it."""
 _MEGABYTE = 1_000_000
 
 
@@ -58,6 +61,10 @@ class LinkRequest:
             raise ConfigError("--meetings must be at least 2, the first one connects, and --rounds at least 1")
         if self.cap_mbit and self.cap_mbit < 0.5:
             raise ConfigError(f"--cap-mbit {self.cap_mbit:g} is not allowed; allowed: at least 0.5")
+        for rate_mbit in (self.cap_mbit, min(self.line.up_mbit, self.line.down_mbit) if self.line is not None else 0.0):
+            if self.megabytes * 8 < _LEAST_PAYLOAD_S * rate_mbit:
+                least = f"at least {_LEAST_PAYLOAD_S * rate_mbit / 8:g}, {_LEAST_PAYLOAD_S:g} s of {rate_mbit:g} Mbit/s"
+                raise ConfigError(f"--mb {self.megabytes:g} is not allowed; allowed: {least}")
         if unknown := [carrier for carrier in self.carriers if carrier not in CARRIERS]:
             raise ConfigError(f"--carriers {unknown[0]} is not allowed; allowed: {', '.join(CARRIERS)}")
 
@@ -113,12 +120,18 @@ def _places(request: LinkRequest) -> Iterator[_Place]:
 
 def _measure_meetings(request: LinkRequest, place: _Place, console: Console) -> list[MeetingFigures]:
     num_bytes = int(request.megabytes * _MEGABYTE)
-    halves = {"offer_bytes": num_bytes // 2, "answer_bytes": num_bytes, "close_bytes": num_bytes // 2}
     results: dict[str, list[EndResult]] = {carrier: [] for carrier in place.carriers(request.carriers)}
-    payload_bytes = sum(halves.values())
     for round_ in range(request.rounds):
         for carrier, so_far in results.items():
-            load = LinkLoad(carrier=carrier, host=place.host(0), is_answerer=False, meetings=request.meetings, **halves)
+            load = LinkLoad(
+                carrier=carrier,
+                host=place.host(0),
+                is_answerer=False,
+                offer_bytes=num_bytes // 2,
+                answer_bytes=num_bytes,
+                close_bytes=num_bytes // 2,
+                meetings=request.meetings,
+            )
             dialler, _ = _run(place, load, replace(load, host=place.host(1), is_answerer=True))
             so_far.append(dialler)
             seconds = ", ".join(f"{second:.3g}" for second in dialler.meetings_s)
@@ -132,7 +145,7 @@ def _measure_meetings(request: LinkRequest, place: _Place, console: Console) -> 
         tcp_later_s = figures[0].later_s if figures and figures[0].carrier == "tcp" else None
         figures.append(
             meeting_figures(
-                place.words, carrier, payload_bytes, of_carrier, rate_mbit=place.rate_mbit, tcp_later_s=tcp_later_s
+                place.words, carrier, 2 * num_bytes, of_carrier, rate_mbit=place.rate_mbit, tcp_later_s=tcp_later_s
             )
         )
     return figures
@@ -201,9 +214,10 @@ def _run(place: _Place, dialler: LinkLoad, answerer: LinkLoad) -> tuple[EndResul
 
 @contextlib.contextmanager
 def _started(place: _Place, end: int, load: LinkLoad) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-m", "lowcomm_node.bench.link_end", load.to_json()]
     with place.entered(end):
         process = subprocess.Popen(
-            [sys.executable, "-m", "lowcomm_node.bench.link_end", load.to_json()],
+            [sys.executable, "-m", "lowcomm_node.cli.swarm.tether", str(os.getpid()), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rich import box
@@ -21,7 +21,11 @@ class LineReport:
 
     line: str
     behind_nat: list[str]
-    """Nodes that nobody can dial."""
+    """Nodes whose routers let nobody in."""
+    reachability: dict[str, str]
+    """What each node has found out about itself, by name."""
+    links: dict[str, int]
+    """Completed meetings by what they travelled over, counted by each of their ends."""
     meetings: int
     """Completed ones whose dialling end has written so."""
     duration_median_s: float | None
@@ -59,7 +63,7 @@ def read_durations(lines: Iterable[str]) -> list[tuple[str, float]]:
 
 
 def make_line_report(
-    shape: LineShape, words: str, *, durations_s: Sequence[float], with_nat: int, behind_nat: Sequence[str],
+    shape: LineShape, words: str, *, durations_s: Sequence[float], with_nat: int, behind_nat: Sequence[str], reachability: Mapping[str, str], links: Mapping[str, int],
     payload_bytes: int, meetings: int, traffic: Sequence[Traffic], emulator_cpu_s: float,
 ) -> LineReport:  # fmt: skip
     """``payload_bytes``: sent by all nodes in all ``meetings``."""
@@ -69,6 +73,8 @@ def make_line_report(
     return LineReport(
         line=words,
         behind_nat=list(behind_nat),
+        reachability=dict(reachability),
+        links=dict(links),
         meetings=len(ordered),
         duration_median_s=statistics.median(ordered) if ordered else None,
         duration_p90_s=ordered[int(0.9 * (len(ordered) - 1))] if ordered else None,
@@ -91,7 +97,9 @@ def line_table(report: LineReport) -> Table:
     table.add_column(justify="right")
     table.add_column(style="dim")
     table.add_row("line of each node", report.line, "rate, round trip, loss")
-    table.add_row("behind NAT", str(len(report.behind_nat)), ", ".join(report.behind_nat) or "none")
+    found = ", ".join(f"{name} {word}" for name, word in report.reachability.items())
+    table.add_row("behind NAT", str(len(report.behind_nat)), found)
+    table.add_row("meetings by link", "", ", ".join(f"{link} {count}" for link, count in report.links.items()))
     table.add_row(
         "meeting, median", _seconds(report.duration_median_s),
         f"{_seconds(report.duration_p90_s)} of nine tenths, {_seconds(report.duration_max_s)} at most, {report.with_nat} with a node behind NAT",

@@ -149,6 +149,21 @@ class Ledger:
         return sum(life.last.meetings.half for life in self.lives if life.last is not None)
 
     @property
+    def meetings_by_link(self) -> dict[str, int]:
+        """Completed meetings by what they travelled over, as both ends counted them."""
+        counts: Counter[str] = Counter()
+        for life in self.lives:
+            if life.last is not None:
+                counts.update(dict(life.last.meetings.links))
+        return {link: count for link, count in sorted(counts.items()) if count}
+
+    @property
+    def reachability(self) -> dict[str, str]:
+        """What each node has last said of how others get to it."""
+        said = {node: life.last.reachability for node, life in self._current.items() if life.last is not None}
+        return {node: word for node, word in said.items() if word}
+
+    @property
     def meetings_failed(self) -> dict[str, int]:
         """Failed meetings by reason, counted by each end that noticed."""
         counts: Counter[str] = Counter()

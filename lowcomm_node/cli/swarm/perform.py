@@ -47,8 +47,10 @@ from lowcomm_node.units import PeerId
 
 __all__ = ["perform"]
 
-_MINUTES_TO_START = 2
+_MINUTES_TO_START = 1
 """Before the first minute without meetings: all nodes shall be there."""
+_SPARE_SCHEDULE = 4
+"""When throughput is compared, the schedule is so many times as long as what should fit: it must not end before the minutes do."""
 _FAULTS_PER_ABSENCE = 3
 """So many of the kinds of faults keep a node from training for a while."""
 _MEMORY_OVER_VERDICT = 2.0
@@ -159,7 +161,7 @@ class _Performance:
         if conductor.havoc is not None:
             report = replace(report, chaos=self._chaos_report(conductor.havoc, conductor.ending))
         if self._shaping is not None:
-            report = replace(report, line=report_lines(self._options, places, self._shaping, report))
+            report = replace(report, line=report_lines(self._options, places, self._shaping, report, observer.ledger))
         if quiet_hours:
             report = replace(report, throughput=self._throughput(observer, began_at, quiet_minute))
         live = [place for place in places if place.name in conductor.ending.live]
@@ -245,6 +247,8 @@ class _Performance:
             cores=cores,
             starts=options.join_late + int(options.limit_s / away_every_s if away_every_s else 0),
         )
+        if options.compare_no_meetings:
+            total_steps *= _SPARE_SCHEDULE
         self._view.say(
             f"one trainer alone takes {pace.steps_per_second:.1f} steps a second with {pace.threads} threads; "
             f"{options.nodes} nodes on {cores} cores: a schedule of {total_steps} steps for {options.limit_s:.0f} s"

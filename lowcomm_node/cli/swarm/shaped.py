@@ -6,6 +6,7 @@ from datetime import datetime
 
 from lowcomm_node.cli.swarm.launch import NodePlace, RoomOf
 from lowcomm_node.cli.swarm.line_report import LineReport, make_line_report, read_durations
+from lowcomm_node.cli.swarm.lives import Ledger
 from lowcomm_node.cli.swarm.options import SwarmOptions
 from lowcomm_node.cli.swarm.report import SwarmReport
 from lowcomm_node.cli.swarm.sandbox import Sandbox
@@ -38,7 +39,7 @@ def room_maker(options: SwarmOptions, sandbox: Sandbox | None, shaping: Shaping 
 
 
 def report_lines(
-    options: SwarmOptions, places: Sequence[NodePlace], shaping: Shaping, report: SwarmReport
+    options: SwarmOptions, places: Sequence[NodePlace], shaping: Shaping, report: SwarmReport, ledger: Ledger
 ) -> LineReport | None:
     """To be made while the shaping still runs."""
     if options.line is None:
@@ -60,6 +61,8 @@ def report_lines(
         durations_s=durations,
         with_nat=with_nat,
         behind_nat=behind,
+        reachability=ledger.reachability,
+        links=ledger.meetings_by_link,
         payload_bytes=report.bytes_sent_total,
         meetings=report.meetings_completed,
         traffic=shaping.traffic(),

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lowcomm/v1/control.proto\x12\nlowcomm.v1\"\x0f\n\rStatusRequest\"\x9f\x02\n\x06Status\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x10\n\x08run_name\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x06 \x01(\x01\x12\x14\n\x0cjoin_address\x18\x07 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x08 \x01(\t\x12,\n\x08training\x18\t \x01(\x0b\x32\x1a.lowcomm.v1.TrainingStatus\x12+\n\x08meetings\x18\n \x01(\x0b\x32\x19.lowcomm.v1.MeetingStatus\x12\x13\n\x0bpeers_known\x18\x0b \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x0c \x01(\t\"\xc8\x03\n\x0eTrainingStatus\x12\r\n\x05steps\x18\x01 \x01(\x04\x12\x0e\n\x06tokens\x18\x02 \x01(\x04\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x17\n\x0fvalidation_loss\x18\x04 \x01(\x01\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x15\n\rgradient_norm\x18\x06 \x01(\x01\x12\x16\n\x0eprogress_steps\x18\x07 \x01(\x01\x12\x13\n\x0btotal_steps\x18\x08 \x01(\x04\x12\x19\n\x11tokens_per_second\x18\t \x01(\x01\x12\x14\n\x0cstep_seconds\x18\n \x01(\x01\x12G\n\x0f\x62locked_seconds\x18\x0b \x03(\x0b\x32..lowcomm.v1.TrainingStatus.BlockedSecondsEntry\x12\x18\n\x10\x65xchange_seconds\x18\x0c \x01(\x01\x12\x12\n\nparameters\x18\r \x01(\x04\x12\x0e\n\x06sketch\x18\x0e \x03(\x02\x12\x14\n\x0cstarted_loss\x18\x0f \x01(\x01\x12\x10\n\x08restarts\x18\x10 \x01(\x04\x1a\x35\n\x13\x42lockedSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xa4\x02\n\rMeetingStatus\x12\x11\n\tcompleted\x18\x01 \x01(\x04\x12\x0c\n\x04half\x18\x02 \x01(\x04\x12\x35\n\x06\x66\x61iled\x18\x03 \x03(\x0b\x32%.lowcomm.v1.MeetingStatus.FailedEntry\x12\x14\n\x0clast_partner\x18\x04 \x01(\t\x12 \n\x18last_meeting_ago_seconds\x18\x05 \x01(\x01\x12$\n\x05\x62ytes\x18\x06 \x03(\x0b\x32\x15.lowcomm.v1.WireBytes\x12\x0f\n\x07\x63urrent\x18\x07 \x01(\t\x12\x1d\n\x15mean_duration_seconds\x18\x08 \x01(\x01\x1a-\n\x0b\x46\x61iledEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"L\n\tWireBytes\x12\x11\n\tdirection\x18\x01 \x01(\t\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\r\n\x05\x63odec\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\"\x0e\n\x0cPeersRequest\"(\n\x05Peers\x12\x1f\n\x05peers\x18\x01 \x03(\x0b\x32\x10.lowcomm.v1.Peer\"\x80\x01\n\x04Peer\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x02 \x01(\t\x12\x16\n\x0eprogress_steps\x18\x03 \x01(\x01\x12\r\n\x05state\x18\x04 \x01(\t\x12\x18\n\x10seen_ago_seconds\x18\x05 \x01(\x01\x12\x10\n\x08meetings\x18\x06 \x01(\x04\"\x0e\n\x0cLeaveRequest\"\x0f\n\rLeaveResponse\"\x1b\n\x0b\x44umpRequest\x12\x0c\n\x04\x66ull\x18\x01 \x01(\x08\"\x1c\n\x0c\x44umpResponse\x12\x0c\n\x04path\x18\x01 \x01(\t2\xf8\x01\n\x07\x43ontrol\x12:\n\tGetStatus\x12\x19.lowcomm.v1.StatusRequest\x1a\x12.lowcomm.v1.Status\x12\x38\n\tListPeers\x12\x18.lowcomm.v1.PeersRequest\x1a\x11.lowcomm.v1.Peers\x12<\n\x05Leave\x12\x18.lowcomm.v1.LeaveRequest\x1a\x19.lowcomm.v1.LeaveResponse\x12\x39\n\x04\x44ump\x12\x17.lowcomm.v1.DumpRequest\x1a\x18.lowcomm.v1.DumpResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lowcomm/v1/control.proto\x12\nlowcomm.v1\"\x0f\n\rStatusRequest\"\x9f\x02\n\x06Status\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x10\n\x08run_name\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x06 \x01(\x01\x12\x14\n\x0cjoin_address\x18\x07 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x08 \x01(\t\x12,\n\x08training\x18\t \x01(\x0b\x32\x1a.lowcomm.v1.TrainingStatus\x12+\n\x08meetings\x18\n \x01(\x0b\x32\x19.lowcomm.v1.MeetingStatus\x12\x13\n\x0bpeers_known\x18\x0b \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x0c \x01(\t\"\xdf\x03\n\x0eTrainingStatus\x12\r\n\x05steps\x18\x01 \x01(\x04\x12\x0e\n\x06tokens\x18\x02 \x01(\x04\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x17\n\x0fvalidation_loss\x18\x04 \x01(\x01\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x15\n\rgradient_norm\x18\x06 \x01(\x01\x12\x16\n\x0eprogress_steps\x18\x07 \x01(\x01\x12\x13\n\x0btotal_steps\x18\x08 \x01(\x04\x12\x19\n\x11tokens_per_second\x18\t \x01(\x01\x12\x14\n\x0cstep_seconds\x18\n \x01(\x01\x12G\n\x0f\x62locked_seconds\x18\x0b \x03(\x0b\x32..lowcomm.v1.TrainingStatus.BlockedSecondsEntry\x12\x18\n\x10\x65xchange_seconds\x18\x0c \x01(\x01\x12\x12\n\nparameters\x18\r \x01(\x04\x12\x0e\n\x06sketch\x18\x0e \x03(\x02\x12\x14\n\x0cstarted_loss\x18\x0f \x01(\x01\x12\x10\n\x08restarts\x18\x10 \x01(\x04\x12\x15\n\rmicro_batches\x18\x11 \x01(\x04\x1a\x35\n\x13\x42lockedSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xa4\x02\n\rMeetingStatus\x12\x11\n\tcompleted\x18\x01 \x01(\x04\x12\x0c\n\x04half\x18\x02 \x01(\x04\x12\x35\n\x06\x66\x61iled\x18\x03 \x03(\x0b\x32%.lowcomm.v1.MeetingStatus.FailedEntry\x12\x14\n\x0clast_partner\x18\x04 \x01(\t\x12 \n\x18last_meeting_ago_seconds\x18\x05 \x01(\x01\x12$\n\x05\x62ytes\x18\x06 \x03(\x0b\x32\x15.lowcomm.v1.WireBytes\x12\x0f\n\x07\x63urrent\x18\x07 \x01(\t\x12\x1d\n\x15mean_duration_seconds\x18\x08 \x01(\x01\x1a-\n\x0b\x46\x61iledEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"L\n\tWireBytes\x12\x11\n\tdirection\x18\x01 \x01(\t\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\r\n\x05\x63odec\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\"\x0e\n\x0cPeersRequest\"(\n\x05Peers\x12\x1f\n\x05peers\x18\x01 \x03(\x0b\x32\x10.lowcomm.v1.Peer\"\x80\x01\n\x04Peer\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x02 \x01(\t\x12\x16\n\x0eprogress_steps\x18\x03 \x01(\x01\x12\r\n\x05state\x18\x04 \x01(\t\x12\x18\n\x10seen_ago_seconds\x18\x05 \x01(\x01\x12\x10\n\x08meetings\x18\x06 \x01(\x04\"\x0e\n\x0cLeaveRequest\"\x0f\n\rLeaveResponse\"\x1b\n\x0b\x44umpRequest\x12\x0c\n\x04\x66ull\x18\x01 \x01(\x08\"\x1c\n\x0c\x44umpResponse\x12\x0c\n\x04path\x18\x01 \x01(\t2\xf8\x01\n\x07\x43ontrol\x12:\n\tGetStatus\x12\x19.lowcomm.v1.StatusRequest\x1a\x12.lowcomm.v1.Status\x12\x38\n\tListPeers\x12\x18.lowcomm.v1.PeersRequest\x1a\x11.lowcomm.v1.Peers\x12<\n\x05Leave\x12\x18.lowcomm.v1.LeaveRequest\x1a\x19.lowcomm.v1.LeaveResponse\x12\x39\n\x04\x44ump\x12\x17.lowcomm.v1.DumpRequest\x1a\x18.lowcomm.v1.DumpResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,29 +40,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUS']._serialized_start=58
   _globals['_STATUS']._serialized_end=345
   _globals['_TRAININGSTATUS']._serialized_start=348
-  _globals['_TRAININGSTATUS']._serialized_end=804
-  _globals['_TRAININGSTATUS_BLOCKEDSECONDSENTRY']._serialized_start=751
-  _globals['_TRAININGSTATUS_BLOCKEDSECONDSENTRY']._serialized_end=804
-  _globals['_MEETINGSTATUS']._serialized_start=807
-  _globals['_MEETINGSTATUS']._serialized_end=1099
-  _globals['_MEETINGSTATUS_FAILEDENTRY']._serialized_start=1054
-  _globals['_MEETINGSTATUS_FAILEDENTRY']._serialized_end=1099
-  _globals['_WIREBYTES']._serialized_start=1101
-  _globals['_WIREBYTES']._serialized_end=1177
-  _globals['_PEERSREQUEST']._serialized_start=1179
-  _globals['_PEERSREQUEST']._serialized_end=1193
-  _globals['_PEERS']._serialized_start=1195
-  _globals['_PEERS']._serialized_end=1235
-  _globals['_PEER']._serialized_start=1238
-  _globals['_PEER']._serialized_end=1366
-  _globals['_LEAVEREQUEST']._serialized_start=1368
-  _globals['_LEAVEREQUEST']._serialized_end=1382
-  _globals['_LEAVERESPONSE']._serialized_start=1384
-  _globals['_LEAVERESPONSE']._serialized_end=1399
-  _globals['_DUMPREQUEST']._serialized_start=1401
-  _globals['_DUMPREQUEST']._serialized_end=1428
-  _globals['_DUMPRESPONSE']._serialized_start=1430
-  _globals['_DUMPRESPONSE']._serialized_end=1458
-  _globals['_CONTROL']._serialized_start=1461
-  _globals['_CONTROL']._serialized_end=1709
+  _globals['_TRAININGSTATUS']._serialized_end=827
+  _globals['_TRAININGSTATUS_BLOCKEDSECONDSENTRY']._serialized_start=774
+  _globals['_TRAININGSTATUS_BLOCKEDSECONDSENTRY']._serialized_end=827
+  _globals['_MEETINGSTATUS']._serialized_start=830
+  _globals['_MEETINGSTATUS']._serialized_end=1122
+  _globals['_MEETINGSTATUS_FAILEDENTRY']._serialized_start=1077
+  _globals['_MEETINGSTATUS_FAILEDENTRY']._serialized_end=1122
+  _globals['_WIREBYTES']._serialized_start=1124
+  _globals['_WIREBYTES']._serialized_end=1200
+  _globals['_PEERSREQUEST']._serialized_start=1202
+  _globals['_PEERSREQUEST']._serialized_end=1216
+  _globals['_PEERS']._serialized_start=1218
+  _globals['_PEERS']._serialized_end=1258
+  _globals['_PEER']._serialized_start=1261
+  _globals['_PEER']._serialized_end=1389
+  _globals['_LEAVEREQUEST']._serialized_start=1391
+  _globals['_LEAVEREQUEST']._serialized_end=1405
+  _globals['_LEAVERESPONSE']._serialized_start=1407
+  _globals['_LEAVERESPONSE']._serialized_end=1422
+  _globals['_DUMPREQUEST']._serialized_start=1424
+  _globals['_DUMPREQUEST']._serialized_end=1451
+  _globals['_DUMPRESPONSE']._serialized_start=1453
+  _globals['_DUMPRESPONSE']._serialized_end=1481
+  _globals['_CONTROL']._serialized_start=1484
+  _globals['_CONTROL']._serialized_end=1732
 # @@protoc_insertion_point(module_scope)

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--manifest",
         type=Path,
         metavar="FILE",
-        help="run manifest (see 'init'); its own length unless --minutes or --steps",
+        help="run manifest (see 'init'); its own length unless --minutes, --steps or --sleep",
     )
     parser.add_argument(
         "--optimizer",
@@ -60,6 +60,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"a fault of a random kind so often ({DEFAULT_CHAOS_EVERY_S:g}): kill -9, frozen processes, cut lines, full "
         "disks, and the first node dies for good; reported fault by fault, status 1 when a promise is broken",
+    )
+    trouble.add_argument(
+        "--sleep",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="freeze the newest of the first nodes for so long, once, as a closed lid does, with the settings that nodes have by "
+        "default; reported with when it steps and meets again, status 1 when it does not",
     )
     trouble.add_argument(
         "--join-late", type=int, default=0, metavar="N", help="additional nodes that join while the others train"
@@ -100,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
         optimizer=args.optimizer,
         kill_every_s=args.kill_every,
         chaos_every_s=args.chaos,
+        sleep_s=args.sleep,
         join_late=args.join_late,
         seed=args.seed,
         json_file=args.json,

@@ -13,17 +13,17 @@ from lowcomm_node.cli.swarm.ports import NodePorts
 from lowcomm_node.cli.swarm.sandbox import Disk, Room, Sandbox
 from lowcomm_node.settings.load import toml_value
 from lowcomm_node.settings.manifest import Manifest
-from lowcomm_node.settings.node import NodeSettings
+from lowcomm_node.settings.node import MeetingSettings, NodeSettings
 from lowcomm_node.settings.template import manifest_template
 
 __all__ = [
     "CHAOS_RECORD_TTL_S",
-    "CHAOS_VERDICT_KEEP_S",
     "IDENTITY_FILE",
     "NodePlace",
     "Workshop",
     "node_environment",
     "threads_per_node",
+    "verdict_keep_s",
 ]
 
 IDENTITY_FILE = "identity.key"
@@ -36,7 +36,7 @@ _POLL_EVERY_S = 2.0
 _RECORD_TTL_S = 20.0
 CHAOS_RECORD_TTL_S = 12.0
 _CHAOS_CHECKPOINT_S = 10
-CHAOS_VERDICT_KEEP_S = 40.0
+_CHAOS_VERDICT_KEEP_S = 40.0
 """Longer than any fault, so that a verdict is still known when it is over."""
 
 
@@ -77,11 +77,18 @@ class Workshop:
     """The swarm's directory: manifest, common node settings, one folder and one log per node."""
 
     def __init__(
-        self, directory: Path, manifest: Manifest, *, settings: NodeSettings, sandbox: Sandbox | None = None
+        self,
+        directory: Path,
+        manifest: Manifest,
+        *,
+        settings: NodeSettings,
+        sandbox: Sandbox | None = None,
+        is_patient: bool = False,
     ) -> None:
         """Write the manifest and what the nodes share of ``settings`` (device, data) into ``directory``.
 
-        With a sandbox nodes get networks and disks of their own, and settings that let a fault show within the run.
+        With a sandbox nodes get networks and disks of their own, and settings that let a fault show within the run;
+        ``is_patient`` leaves them all the times that nodes have by default.
         """
         self.directory = directory
         self._sandbox = sandbox
@@ -90,7 +97,8 @@ class Workshop:
         self.manifest_file.write_text(manifest_template(manifest), encoding="utf-8")
         self.config_file = directory / "node.toml"
         self.config_file.write_text(
-            _node_settings(manifest, settings, is_chaotic=sandbox is not None), encoding="utf-8"
+            _node_settings(manifest, settings, is_chaotic=sandbox is not None, is_patient=is_patient),
+            encoding="utf-8",
         )
 
     def place(self, name: str, ports: NodePorts) -> NodePlace:
@@ -132,12 +140,18 @@ def node_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith("LOWCOMM_")}
 
 
-def _node_settings(manifest: Manifest, settings: NodeSettings, *, is_chaotic: bool) -> str:
+def verdict_keep_s(*, is_chaotic: bool) -> float:
+    """``meeting.verdict_keep_s`` of the nodes, under chaos or otherwise."""
+    return _CHAOS_VERDICT_KEEP_S if is_chaotic else MeetingSettings().verdict_keep_s
+
+
+def _node_settings(manifest: Manifest, settings: NodeSettings, *, is_chaotic: bool, is_patient: bool) -> str:
     """Settings all share.
 
     On one computer the directory is cheap, so members are looked up often and expire soon; and all nodes start at
     once, so the last may have to wait long for the first. Under chaos records expire sooner still, checkpoints are written all
-    the time, half meetings are counted within the run and not after two minutes, and the logs tell of each meeting.
+    the time, half meetings are counted within the run and not after two minutes, and the logs tell of each meeting, as
+    they do where everything takes the time it takes by default.
     """
     eval_every = max(_MIN_EVAL_EVERY_STEPS, manifest.training.total_steps // _LOOKS_PER_RUN)
     return "\n".join(
@@ -150,12 +164,12 @@ def _node_settings(manifest: Manifest, settings: NodeSettings, *, is_chaotic: bo
             f"paths = {toml_value(list(settings.data.paths))}",
             "[network]",
             f"start_timeout_s = {_START_TIMEOUT_S}",
-            f"poll_every_s = {_POLL_EVERY_S}",
-            f"record_ttl_s = {CHAOS_RECORD_TTL_S if is_chaotic else _RECORD_TTL_S}",
+            *([] if is_patient else [f"poll_every_s = {_POLL_EVERY_S}"]),
+            *([] if is_patient else [f"record_ttl_s = {CHAOS_RECORD_TTL_S if is_chaotic else _RECORD_TTL_S}"]),
             *(["[checkpoint]", f"every_s = {_CHAOS_CHECKPOINT_S}"] if is_chaotic else []),
-            *(["[meeting]", f"verdict_keep_s = {CHAOS_VERDICT_KEEP_S}"] if is_chaotic else []),
+            *(["[meeting]", f"verdict_keep_s = {_CHAOS_VERDICT_KEEP_S}"] if is_chaotic else []),
             "[log]",
-            *(['format = "json"', 'level = "debug"'] if is_chaotic else ['format = "text"']),
+            *(['format = "json"', 'level = "debug"'] if is_chaotic or is_patient else ['format = "text"']),
             "",
         ]
     )

@@ -22,7 +22,7 @@ from lowcomm_node.cli.swarm.conductor import Conductor, Ending
 from lowcomm_node.cli.swarm.fleet import Fleet
 from lowcomm_node.cli.swarm.havoc import Havoc
 from lowcomm_node.cli.swarm.interrupts import Interrupts
-from lowcomm_node.cli.swarm.launch import CHAOS_VERDICT_KEEP_S, NodePlace, Workshop, threads_per_node
+from lowcomm_node.cli.swarm.launch import NodePlace, Workshop, threads_per_node, verdict_keep_s
 from lowcomm_node.cli.swarm.observe import Observer
 from lowcomm_node.cli.swarm.options import SwarmOptions
 from lowcomm_node.cli.swarm.plot import plot_swarm
@@ -56,7 +56,7 @@ def perform(options: SwarmOptions, console: Console) -> int:
             report = performance.report()
         console.print(report_table(report))
         if report.chaos is not None:
-            console.print(chaos_table(report.chaos))
+            console.print(chaos_table(report.chaos, (Fault.SLEEP,) if options.sleep_s else tuple(Fault)))
         console.print(verdict(report), soft_wrap=True, highlight=False)
         for what, path in performance.written.items():
             console.print(f"{what}: {path}", soft_wrap=True, highlight=False)
@@ -87,7 +87,10 @@ class _Performance:
         manifest = self._manifest()
         self._view.say(f"optimizer {manifest.optimizer.kind}; meetings: {periods_text(manifest)}")
         self._run_id = run_id(manifest)
-        workshop = Workshop(self._directory, manifest, settings=self._settings, sandbox=self._sandbox)
+        is_patient = bool(self._options.sleep_s)
+        workshop = Workshop(
+            self._directory, manifest, settings=self._settings, sandbox=self._sandbox, is_patient=is_patient
+        )
         ports = choose_ports(self._options.members_max, self._options.port_base)
         places = [workshop.place(f"n{index}", of_node) for index, of_node in enumerate(ports)]
         fleet = Fleet(workshop.command)
@@ -141,13 +144,18 @@ class _Performance:
             skipped |= dict.fromkeys((Fault.CUT_LINE, Fault.CUT_PAIR), self._sandbox.no_rooms)
         if self._sandbox is not None and self._sandbox.no_disks:
             skipped[Fault.FULL_DISK] = self._sandbox.no_disks
-        return make_chaos_report(
+        report = make_chaos_report(
             havoc.cases,
             hangs=havoc.hangs,
-            halves=havoc.halves(_MEMORY_OVER_VERDICT * CHAOS_VERDICT_KEEP_S),
+            halves=havoc.halves(_MEMORY_OVER_VERDICT * verdict_keep_s(is_chaotic=not self._options.sleep_s)),
             skipped=skipped,
             is_complete=ending.reason in {"time", "finished"},
         )
+        if self._options.sleep_s and not havoc.cases:
+            return replace(
+                report, broken=[*report.broken, "no node fell asleep: never did three of them train at once"]
+            )
+        return report
 
     def _compare_calm(self, report: SwarmReport, manifest: Manifest, places: Sequence[NodePlace]) -> SwarmReport:
         self._view.say(f"for comparison, {self._options.nodes} nodes train undisturbed up to the same progress")

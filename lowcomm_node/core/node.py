@@ -181,7 +181,8 @@ class NodeCore:
             case Verdict():
                 return self._initiator.verdict_received(message, now)
             case Confirm():
-                return self._answerer.confirmed(meeting_id, now)
+                heard = self._initiator.confirmation_heard(meeting_id)
+                return heard or self._answerer.confirmed(meeting_id, now)
             case Busy():
                 return self._initiator.busy(meeting_id, now)
             case Refusal():

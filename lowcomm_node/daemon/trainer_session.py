@@ -104,7 +104,9 @@ class TrainerSession:
         """By a SIGKILL that is not ours: the kernel's, when it counts one more process ended for want of memory."""
         before, kills = self._kills_before, kernel_kills()
         if before is None or kills is None:
-            return TrainerKilledError(f"{detail}something has killed {whom}; if memory is short here, it was the kernel")
+            return TrainerKilledError(
+                f"{detail}something has killed {whom}; if memory is short here, it was the kernel"
+            )
         if kills > before:
             return OutOfMemoryError(f"{detail}the kernel has killed {whom} because this machine's memory had run out")
         return TrainerKilledError(f"{detail}somebody has killed {whom}, and not the kernel for want of memory")

@@ -17,13 +17,13 @@ CHECKPOINT_COLUMNS = (
 CHECKPOINT_NOTE = (
     "pause: training stands still for the copy (median; first: the first one; memory: taken by the writing thread before it). write: that "
     "thread needs for the file, safe on disk; in place: the training thread would. steps: without and, as a multiple, while one is "
-    "written. lost: training time by pause and slower steps together, and its share at the default checkpoint.every_s."
+    "written (medians). lost: training time by pause and slower steps together, and its share at the default checkpoint.every_s."
 )
 
 
 def checkpoint_cells(cost: CheckpointCost) -> tuple[str, ...]:
     """One row, in the order of the columns."""
-    pause_s, step_s = statistics.median(cost.pauses_s), statistics.fmean(cost.quiet_steps_s)
+    pause_s, step_s = statistics.median(cost.pauses_s), cost.step_s
     slowdown, lost_s = cost.slowdown, cost.lost_s
     return (
         f"{cost.state_bytes / _MIB:.0f} MiB",
@@ -36,7 +36,7 @@ def checkpoint_cells(cost: CheckpointCost) -> tuple[str, ...]:
         f"{cost.bytes_per_s / _MIB:.0f} MiB/s",
         f"{statistics.median(cost.in_place_s):.2f} s",
         _milliseconds(step_s),
-        "-" if slowdown is None else f"{slowdown:.2f}",
+        "-" if slowdown is None else f"{slowdown:.2f}, at most {max(cost.slowdowns):.2f}",
         "-" if lost_s is None else f"{lost_s:.2f} s",
         "-" if lost_s is None else f"{lost_s / CheckpointSettings().every_s:.2%}",
     )
@@ -47,6 +47,8 @@ def checkpoint_json(costs: Sequence[CheckpointCost]) -> list[dict[str, object]]:
     return [
         {
             **asdict(cost),
+            "step_s": cost.step_s,
+            "slowdowns": cost.slowdowns,
             "slowdown": cost.slowdown,
             "bytes_per_s": cost.bytes_per_s,
             "lost_s": cost.lost_s,

@@ -2,7 +2,7 @@
 
 A training thread takes steps the whole time, as in ``train.loop``, and the checkpoint is copied between two of them and written by
 the other thread. So that a machine that is busy otherwise does not lie, steps without a checkpoint are measured right before and
-after each with one, and only their ratio is a result.
+after each one, medians are compared, and only their ratio is a result.
 """
 
 import bisect
@@ -64,15 +64,26 @@ class CheckpointCost:
     """The writer's thread needed for each, from the copy to the folder that is safe on disk."""
     in_place_s: tuple[float, ...]
     """The same written by the training thread itself, which stands still for it."""
-    quiet_steps_s: tuple[float, ...]
+    quiet_steps_s: tuple[tuple[float, ...], ...]
     """Steps right before and after each checkpoint."""
-    busy_steps_s: tuple[float, ...]
-    """Steps that lie within the writing of one; empty where a step is longer than that."""
+    busy_steps_s: tuple[tuple[float, ...], ...]
+    """Steps that lie within the writing of each; empty where a step is longer than that."""
+
+    @property
+    def step_s(self) -> float:
+        """A step without a checkpoint."""
+        return statistics.median(step_s for steps_s in self.quiet_steps_s for step_s in steps_s)
+
+    @property
+    def slowdowns(self) -> tuple[float, ...]:
+        """Of each checkpoint: a step while it is written, as a multiple of one right before and after."""
+        rounds = zip(self.quiet_steps_s, self.busy_steps_s, strict=True)
+        return tuple(statistics.median(busy) / statistics.median(quiet) for quiet, busy in rounds if busy)
 
     @property
     def slowdown(self) -> float | None:
-        """A step while a checkpoint is written, as a multiple of one without; None where none lies within."""
-        return statistics.fmean(self.busy_steps_s) / statistics.fmean(self.quiet_steps_s) if self.busy_steps_s else None
+        """Of a checkpoint in the middle of all; None where no step lies within one."""
+        return statistics.median(self.slowdowns) if self.slowdowns else None
 
     @property
     def bytes_per_s(self) -> float:
@@ -147,8 +158,8 @@ class _Measurement:
         self._pauses_s: list[float] = []
         self._writes_s: list[float] = []
         self._in_place_s: list[float] = []
-        self._quiet_steps_s: list[float] = []
-        self._busy_steps_s: list[float] = []
+        self._quiet_steps_s: list[tuple[float, ...]] = []
+        self._busy_steps_s: list[tuple[float, ...]] = []
 
     def run(self, num_writes: int) -> CheckpointCost:
         """Write ``num_writes`` checkpoints either way. Raises StoreError."""
@@ -156,9 +167,9 @@ class _Measurement:
             self._step()
         with closing(self._writer):
             for _ in range(num_writes):
-                self._take_quiet_steps()
+                before = self._take_quiet_steps()
                 self._write_while_training()
-                self._take_quiet_steps()
+                self._quiet_steps_s.append((*before, *self._take_quiet_steps()))
                 self._write_in_place()
         return CheckpointCost(
             device=str(self._replica.device),
@@ -179,12 +190,12 @@ class _Measurement:
         self._replica.train_step(tokens)
         return self._clock() - started
 
-    def _take_quiet_steps(self) -> None:
+    def _take_quiet_steps(self) -> list[float]:
         until = self._clock() + _QUIET_S
         steps = [self._step() for _ in range(_QUIET_STEPS)]
         while self._clock() < until:
             steps.append(self._step())
-        self._quiet_steps_s += steps
+        return steps
 
     def _write_while_training(self) -> None:
         ended_at: list[float] = []
@@ -216,7 +227,7 @@ class _Measurement:
             self._check(errors, copied_at)
         self._store.ended()
         self._writes_s.append(ended_at[0] - copied_at)
-        self._busy_steps_s += [took_s for took_s, until in steps if until <= ended_at[0]]
+        self._busy_steps_s.append(tuple(took_s for took_s, until in steps if until <= ended_at[0]))
 
     def _write_in_place(self) -> None:
         path = self._begin()

@@ -22,7 +22,7 @@ _MIB = 1 << 20
 _REQUEST = CheckpointRequest(mib=(1.0,), writes=2, device="cpu")
 
 
-def _cost(*, busy_steps_s: tuple[float, ...]) -> CheckpointCost:
+def _cost(*busy_steps_s: tuple[float, ...]) -> CheckpointCost:
     return CheckpointCost(
         device="cpu",
         parameters=1_000_000,
@@ -32,7 +32,7 @@ def _cost(*, busy_steps_s: tuple[float, ...]) -> CheckpointCost:
         pauses_s=(0.1, 0.2, 0.9),
         writes_s=(2.0, 4.0, 100.0),
         in_place_s=(3.0,),
-        quiet_steps_s=(1.0, 1.0),
+        quiet_steps_s=((1.0, 1.0, 50.0),) * len(busy_steps_s),
         busy_steps_s=busy_steps_s,
     )
 
@@ -52,7 +52,8 @@ def test_what_is_measured_is_a_checkpoint_of_a_node(tmp_path: Path, monkeypatch:
     (cost,) = measure_checkpoints(_REQUEST, tmp_path)
 
     assert (len(cost.pauses_s), len(cost.writes_s), len(cost.in_place_s)) == (1, 2, 2)
-    assert len(cost.quiet_steps_s) == 4 * checkpoints._QUIET_STEPS
+    assert [len(steps) for steps in cost.quiet_steps_s] == [2 * checkpoints._QUIET_STEPS] * 2
+    assert len(cost.busy_steps_s) == 2
     (folder,) = (tmp_path / "1" / "checkpoints").iterdir()
     manifest = manifest_of_size(_MIB)
     replica = Replica(manifest, choose_device(DeviceSettings(name="cpu")))
@@ -61,9 +62,10 @@ def test_what_is_measured_is_a_checkpoint_of_a_node(tmp_path: Path, monkeypatch:
 
 
 def test_what_is_lost_is_the_pause_and_the_slower_steps() -> None:
-    """At half the speed for four seconds, two seconds of training are lost; a single slow disk moment moves no median."""
-    cost = _cost(busy_steps_s=(2.0, 2.0))
+    """At half the speed for four seconds, two seconds of training are lost; a single slow moment moves no median."""
+    cost = _cost((2.0, 2.0, 9.0), (), (2.0,), (7.0,))
 
+    assert cost.slowdowns == (2.0, 2.0, 7.0)
     assert cost.slowdown == 2.0
     assert cost.lost_s == pytest.approx(0.2 + 4.0 / 2)
     assert cost.bytes_per_s == 5 * _MIB
@@ -72,11 +74,11 @@ def test_what_is_lost_is_the_pause_and_the_slower_steps() -> None:
 
 def test_what_no_step_lies_within_is_not_guessed() -> None:
     """A write that is shorter than a step says nothing about the speed meanwhile; a faster machine loses nothing but the pause."""
-    cost = _cost(busy_steps_s=())
+    cost = _cost((), ())
 
     assert (cost.slowdown, cost.lost_s) == (None, None)
     assert checkpoint_cells(cost)[-3:] == ("-", "-", "-")
-    assert _cost(busy_steps_s=(0.5,)).lost_s == pytest.approx(0.2)
+    assert _cost((0.5,)).lost_s == pytest.approx(0.2)
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

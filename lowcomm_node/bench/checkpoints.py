@@ -102,7 +102,7 @@ class CheckpointCost:
 def measure_checkpoints(
     request: CheckpointRequest, folder: Path, clock: Callable[[], float] = time.perf_counter
 ) -> Iterator[CheckpointCost]:
-    """One state after the other, in ``folder``, which should be on the disk in question; nothing is left in it.
+    """One state after the other, in ``folder``, which should be on the disk in question; the last checkpoint of each stays there.
 
     Sets torch's number of threads. Raises ConfigError when the memory does not suffice, and StoreError.
     """

@@ -83,7 +83,7 @@ class DeviceError(TrainerError):
 
 
 class TrainerKilledError(TrainerError):
-    """Somebody ended the trainer process with SIGKILL, and it was not the daemon."""
+    """Somebody ended the trainer process, or one of its device followers, with SIGKILL, and it was not the daemon."""
 
     code = "killed"
 

@@ -255,7 +255,7 @@ class MeetingStream:
         self.close()
 
     def _check_place(self, message: Message) -> None:
-        allowed = (Answer, Verdict, Busy, Refusal) if self.is_initiator else (Offer, Close, Confirm)
+        allowed = (Answer, Verdict, Confirm, Busy, Refusal) if self.is_initiator else (Offer, Close, Confirm)
         if not isinstance(message, allowed):
             raise _misplaced(f"{type(message).__name__} from the wrong end")
         if self.meeting_id is None:

@@ -13,12 +13,13 @@ from lowcomm_node.settings.load import read_manifest, read_toml
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.schema import keys_of, nearest
 
-__all__ = ["CodecRequest", "Request", "plan_codecs", "plan_trials"]
+__all__ = ["CheckpointRequest", "CodecRequest", "Request", "plan_codecs", "plan_trials"]
 
 _MAX_REPLICAS = 256
 _MAX_SEEDS = 1000
 _SMALL_REPLICAS = 8
 _FULL_REPLICAS = 16
+_MAX_STATE_MIB = 1_000_000
 _TRIED_SECTIONS = ("optimizer", "outer", "meeting")
 """What of a manifest file makes a method; model and schedule are those of the comparison."""
 
@@ -60,6 +61,27 @@ class CodecRequest:
     seed: int = 0
     is_full: bool = False
     data: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointRequest:
+    """The command line of one measurement of checkpoints."""
+
+    mib: Sequence[float] = (64.0, 512.0)
+    """Sizes of the states."""
+    writes: int = 4
+    """Checkpoints of each; the first takes the memory for the copy."""
+    device: str = "auto"
+    threads: int = 0
+    """Of torch; 0 is torch's own choice."""
+
+    def check(self) -> None:
+        """Raises ConfigError naming the option and what it allows."""
+        for mib in self.mib:
+            if not 1 <= mib <= _MAX_STATE_MIB:
+                raise ConfigError(f"--mib {mib:g} is not allowed; allowed: 1 to {_MAX_STATE_MIB}, several with commas")
+        _check_range("--writes", self.writes, 2, 1000)
+        _check_range("--threads", self.threads, 0, 1024)
 
 
 def plan_codecs(request: CodecRequest) -> Trial:

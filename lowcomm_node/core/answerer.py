@@ -8,6 +8,7 @@ state in place holds; where that goes back to a checkpoint, verdicts follow it (
 from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum, auto
+from math import inf
 
 from lowcomm_node.core.commands import (
     ApplyClose,
@@ -21,7 +22,7 @@ from lowcomm_node.core.commands import (
 )
 from lowcomm_node.core.deadlines import Deadlines, Silence, Wait
 from lowcomm_node.core.events import AnswerEncoded, CorrectionApplied, EncodingRefused
-from lowcomm_node.core.messages import Answer, Busy, Close, Message, Offer, Refusal, Verdict
+from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, Refusal, Verdict
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import Codec, LinkKind, MeetingId, PeerId, Stream
 
@@ -60,6 +61,8 @@ class _Answered:
     phase: _Phase = _Phase.ANSWERING
     answer: Answer | None = None
     verdict: Verdict | None = None
+    asked_at: float = -inf
+    """When the verdict was last asked for again, within the time that an initiator waits for it."""
     applied: CorrectionApplied | None = None
     is_reported: bool = False
     is_restored: bool = False
@@ -161,6 +164,8 @@ class AnsweringEnd:
         if known.verdict is None:
             return []  # the trainer is at it: the verdict goes to the newest connection
         commands: list[Command] = [Send(meeting_id=close.meeting_id, message=known.verdict)]
+        if now - known.changed_at <= self._verdict_keep_s:
+            known.asked_at = now
         if known.is_restored:
             known.is_restored = known.is_reported = False  # it was not confirmed: now it counts, one way or the other
             known.started_at = known.changed_at = now
@@ -194,8 +199,10 @@ class AnsweringEnd:
         return self._settle(event.meeting_id, known, event.reason, now)
 
     def confirmed(self, meeting_id: MeetingId, now: float) -> list[Command]:
+        """The initiator has followed the verdict. Saying it back ends its saying so, whatever is known of the meeting here."""
         known = self._known.get(meeting_id)
-        commands: list[Command] = [CloseLink(meeting_id=meeting_id)]
+        echo = Send(meeting_id=meeting_id, message=Confirm(meeting_id=meeting_id))
+        commands: list[Command] = [echo, CloseLink(meeting_id=meeting_id)]
         if known is not None and known.is_withdrawn:
             commands += self._report(meeting_id, known, "half", "trainer", now)
         elif known is not None and known.verdict is not None and known.verdict.applied:
@@ -271,7 +278,7 @@ class AnsweringEnd:
                     self._deadlines.missed(wait, known.is_dense, silence_s, _waited_for(wait, known))
                     commands.append(DropMeeting(meeting_id=meeting_id))
                     commands += self._settle(meeting_id, known, RefusalReason.EXPIRED, now, reason="timeout")
-            elif now - known.changed_at > self._verdict_keep_s and self._can_forget(known):
+            elif now - max(known.changed_at, known.asked_at) > self._verdict_keep_s and self._can_forget(known):
                 is_open = known.verdict is None or known.verdict.applied or known.is_withdrawn
                 if is_open:
                     reason = "unconfirmed" if known.verdict is not None and known.verdict.applied else "trainer"

@@ -8,7 +8,11 @@ from lowcomm_node.core.events import OfferEncoded
 from lowcomm_node.core.messages import Close
 from lowcomm_node.units import LinkKind, MeetingId, PeerId, Stream
 
-__all__ = ["WAITS", "Initiated", "Phase"]
+__all__ = ["WAITS", "Initiated", "Phase", "retry_after_s"]
+
+_FIRST_RETRY_S = 0.5
+_LONGEST_RETRY_S = 10.0
+_MAX_DOUBLINGS = 8
 
 
 class Phase(Enum):
@@ -50,4 +54,11 @@ class Initiated:
     encoded: OfferEncoded | None = None
     close: Close | None = None
     has_link: bool = False
+    is_lost: bool = False
+    """The held correction is gone with the trainer: the verdict can still tell whether the partner has applied its half."""
     retry_at: float = 0.0
+
+
+def retry_after_s(attempts: int) -> float:
+    """Seconds from the last of so many attempts to the next."""
+    return min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2.0 ** min(attempts, _MAX_DOUBLINGS))

@@ -18,9 +18,10 @@ from lowcomm_node.core.commands import (
     Send,
     SettleMeeting,
 )
+from lowcomm_node.core.confirmations import Confirmations
 from lowcomm_node.core.deadlines import Deadlines, Silence, Wait
 from lowcomm_node.core.events import CloseEncoded, CorrectionApplied, EncodingRefused, OfferEncoded
-from lowcomm_node.core.initiated import WAITS, Initiated, Phase
+from lowcomm_node.core.initiated import WAITS, Initiated, Phase, retry_after_s
 from lowcomm_node.core.messages import Answer, Close, Confirm, Offer, Verdict
 from lowcomm_node.core.partners import Partners
 from lowcomm_node.units import Codec, LinkKind, MeetingId, PeerId, RunId, Stream
@@ -29,9 +30,6 @@ __all__ = ["InitiatingEnd"]
 
 _MAX_PARTNERS_TRIED = 3
 _MAX_OFFER_ATTEMPTS = 2
-_FIRST_RETRY_S = 0.5
-_LONGEST_RETRY_S = 10.0
-_MAX_DOUBLINGS = 8
 _MAX_UNSETTLED = 8
 
 
@@ -57,6 +55,7 @@ class InitiatingEnd:
         self._partners = partners
         self._chance = chance
         self._meetings: dict[MeetingId, Initiated] = {}
+        self._confirmations = Confirmations(keep_s=verdict_keep_s)
         self.active: MeetingId | None = None
         self.member = b""
         """This node's own signed record, carried by offers."""
@@ -66,11 +65,11 @@ class InitiatingEnd:
         return self._meetings[self.active].phase.name.lower() if self.active is not None else ""
 
     def knows(self, meeting_id: MeetingId) -> bool:
-        return meeting_id in self._meetings
+        return meeting_id in self._meetings or self._confirmations.knows(meeting_id)
 
     def is_settled(self) -> bool:
-        """Nothing is under way and no correction waits for a verdict."""
-        return not self._meetings
+        """Nothing is under way, no correction waits for a verdict, no answerer for the word that one was followed."""
+        return not self._meetings and self._confirmations.is_empty()
 
     def peer_of(self, meeting_id: MeetingId) -> PeerId | None:
         meeting = self._meetings.get(meeting_id)
@@ -175,7 +174,9 @@ class InitiatingEnd:
 
     def encoding_refused(self, event: EncodingRefused, now: float) -> list[Command]:
         """Our own trainer cannot make the offer, or refuses the partner's answer."""
-        meeting = self._meetings[event.meeting_id]
+        meeting = self._meetings.get(event.meeting_id)
+        if meeting is None:
+            return []  # it was followed, and is being confirmed
         if meeting.phase is Phase.SETTLING:  # the partner has applied
             return [CloseLink(meeting_id=meeting.meeting_id), *self._end(meeting, "half", "trainer", now)]
         if meeting.phase is Phase.CLOSING:
@@ -195,6 +196,9 @@ class InitiatingEnd:
             return []
         if meeting.phase is Phase.CLOSED and meeting.has_link:
             self._kept(Wait.VERDICT, meeting, now)
+        if meeting.is_lost:
+            outcome = "half" if verdict.applied else "failed"
+            return [CloseLink(meeting_id=verdict.meeting_id), *self._end(meeting, outcome, "trainer", now)]
         if verdict.applied:
             _enter(meeting, Phase.SETTLING, now)
             meeting.close = None
@@ -207,16 +211,19 @@ class InitiatingEnd:
         meeting = self._meetings[event.meeting_id]
         self._partners.met(meeting.peer, now, is_clipped=any(scale < 1 for _, scale in event.scales))
         confirm = Confirm(meeting_id=event.meeting_id)
-        commands: list[Command]
-        if meeting.has_link:
-            commands = [Send(meeting_id=event.meeting_id, message=confirm), CloseLink(meeting_id=event.meeting_id)]
-        else:
-            commands = [self._open(meeting, confirm)]  # the answerer ends this connection
-        return commands + self._end(meeting, "completed", "", now, event)
+        said = Send(meeting_id=event.meeting_id, message=confirm) if meeting.has_link else self._open(meeting, confirm)
+        patience_s = self._deadlines.limit_s(Wait.VERDICT, meeting.is_dense, meeting.peer)
+        unheard = self._confirmations.add(event.meeting_id, meeting.peer, meeting.link, now, patience_s)
+        return [said, *self._end(meeting, "completed", "", now, event), *unheard]
+
+    def confirmation_heard(self, meeting_id: MeetingId) -> list[Command]:
+        """The answerer knows that we have followed its verdict."""
+        return self._confirmations.heard(meeting_id)
 
     def link_failed(self, meeting_id: MeetingId, reason: str, now: float) -> list[Command]:
         meeting = self._meetings.get(meeting_id)
         if meeting is None:
+            self._confirmations.link_failed(meeting_id, now)
             return []
         meeting.has_link = False
         if reason == "unreachable":
@@ -233,9 +240,18 @@ class InitiatingEnd:
         return []  # CLOSING: the close will find another way; ENCODING and SETTLING need no link
 
     def trainer_lost(self, now: float) -> list[Command]:
-        """Held corrections are gone. Where the close was out, the partner may have applied its half."""
+        """Held corrections are gone. Where the close is out, the partner may have applied its half.
+
+        A verdict that is still to come over its connection tells. The close is not sent again: a partner that has not got it would
+        apply it now. Where nothing can tell any more, the meeting counts as half.
+        """
         commands: list[Command] = []
         for meeting in list(self._meetings.values()):
+            if meeting.phase is Phase.CLOSED and meeting.has_link:
+                meeting.is_lost, meeting.close = True, None
+                if self.active == meeting.meeting_id:
+                    self.active = None
+                continue
             is_open = meeting.phase in (Phase.CLOSED, Phase.SETTLING)
             commands.append(CloseLink(meeting_id=meeting.meeting_id))
             commands += self._end(meeting, "half" if is_open else "failed", "trainer", now)
@@ -249,7 +265,7 @@ class InitiatingEnd:
 
     def ticked(self, now: float) -> list[Command]:
         """Let go of what does not come; ask again for a verdict that may be had."""
-        commands: list[Command] = []
+        commands = self._confirmations.ticked(now, self._deadlines.limit_s(Wait.VERDICT, is_dense=False))
         for meeting in list(self._meetings.values()):
             wait = WAITS.get(meeting.phase)
             if meeting.phase is Phase.CLOSED and now - meeting.changed_at > self._verdict_keep_s:
@@ -316,7 +332,7 @@ class InitiatingEnd:
             return []
         meeting.has_link, meeting.silence = True, Silence(now)
         meeting.attempts += 1
-        meeting.retry_at = now + min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2 ** min(meeting.attempts, _MAX_DOUBLINGS))
+        meeting.retry_at = now + retry_after_s(meeting.attempts)
         return [self._open(meeting, meeting.close)]
 
     def _turned_away(self, meeting: Initiated, now: float) -> list[Command]:
@@ -325,9 +341,14 @@ class InitiatingEnd:
         return self._wait_aside(meeting, now) if meeting.phase is Phase.CLOSED else []
 
     def _wait_aside(self, meeting: Initiated, now: float) -> list[Command]:
-        """Keep the correction, free the node for other meetings, ask for the verdict again and again."""
+        """Keep the correction, free the node for other meetings, ask for the verdict again and again.
+
+        Without the correction there is nothing to ask for it with, see ``trainer_lost``.
+        """
+        if meeting.is_lost:
+            return self._end(meeting, "half", "trainer", now)
         meeting.has_link = False
-        meeting.retry_at = max(meeting.retry_at, now + _FIRST_RETRY_S)
+        meeting.retry_at = max(meeting.retry_at, now + retry_after_s(0))
         if self.active == meeting.meeting_id:
             self.active = None
         return []

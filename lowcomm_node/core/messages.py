@@ -78,7 +78,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirm:
-    """Initiator to answerer: verdict received and followed."""
+    """Initiator to answerer: verdict received and followed. The answerer says it back, however often it hears it."""
 
     meeting_id: MeetingId
 

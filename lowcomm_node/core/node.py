@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 
 from lowcomm_node.core.answerer import AnsweringEnd, turn_away
 from lowcomm_node.core.chance import Chance
@@ -44,6 +45,9 @@ from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import LinkKind, PeerId, RunId, Stream
 
 __all__ = ["NodeCore", "NodeRules"]
+
+_STOOD_STILL_S = 10.0
+"""Between two ticks: this process was stopped, and what it waits for may have come meanwhile and lie unread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,13 +102,13 @@ class NodeCore:
         self._is_ready = False
         self._is_draining = False
         self._is_line_open = True
+        self._ticked_at = inf
 
     def handle(self, event: Event, now: float) -> list[Command]:  # noqa: C901 - a table: one line per event
         """Take in what happened; say what to do. Never raises on anything a peer can cause."""
         match event:
             case Ticked():
-                self.partners.expire(now)
-                return self._initiator.ticked(now) + self._answerer.ticked(now) + self._take_care(now)
+                return self._ticked(now)
             case StepsTaken():
                 return self._steps_taken(event, now)
             case MembersSeen():
@@ -178,6 +182,17 @@ class NodeCore:
     def _is_free(self) -> bool:
         return self._initiator.active is None and self._answerer.active is None
 
+    def _ticked(self, now: float) -> list[Command]:
+        """Let go of what is overdue; after a standstill only at the next tick, when what has come meanwhile was read.
+
+        Else a node that slept would call meetings half whose last word lies in its own mailbox.
+        """
+        has_stood_still = now - self._ticked_at > _STOOD_STILL_S
+        self._ticked_at = now
+        self.partners.expire(now)
+        overdue = [] if has_stood_still else self._initiator.ticked(now) + self._answerer.ticked(now)
+        return overdue + self._take_care(now)
+
     def _steps_taken(self, event: StepsTaken, now: float) -> list[Command]:
         self._health.stepped(event.steps, event.nonfinite_steps, now)
         due = self._schedule.due(event.steps)
@@ -219,7 +234,8 @@ class NodeCore:
             case Verdict():
                 return self._initiator.verdict_received(message, now)
             case Confirm():
-                return self._answerer.confirmed(meeting_id, now)
+                heard = self._initiator.confirmation_heard(meeting_id)
+                return heard or self._answerer.confirmed(meeting_id, now)
             case Busy():
                 return self._initiator.busy(meeting_id, now)
             case Refusal():

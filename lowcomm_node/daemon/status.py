@@ -34,6 +34,7 @@ def training_status(
         status.tokens_per_second, status.exchange_seconds = report.tokens_per_second, report.exchange_seconds
         status.blocked_seconds.update(report.blocked_seconds)
         status.sketch.extend(report.sketch)
+        status.micro_batches = report.micro_batches
     return status
 
 

@@ -97,17 +97,19 @@ class TrainerSession:
         if self.failure is not None:
             return self.failure
         if self.exit_status == -signal.SIGKILL:
-            return self._killed()
+            return self._killed("the trainer")
         return TrainerError(f"the trainer process ended with status {self.exit_status}")
 
-    def _killed(self) -> TrainerError:
+    def _killed(self, whom: str, detail: str = "") -> TrainerError:
         """By a SIGKILL that is not ours: the kernel's, when it counts one more process ended for want of memory."""
         before, kills = self._kills_before, kernel_kills()
         if before is None or kills is None:
-            return TrainerKilledError("something has killed the trainer; if memory is short here, it was the kernel")
+            return TrainerKilledError(
+                f"{detail}something has killed {whom}; if memory is short here, it was the kernel"
+            )
         if kills > before:
-            return OutOfMemoryError("the kernel has killed the trainer because this machine's memory had run out")
-        return TrainerKilledError("somebody has killed the trainer, and not the kernel for want of memory")
+            return OutOfMemoryError(f"{detail}the kernel has killed {whom} because this machine's memory had run out")
+        return TrainerKilledError(f"{detail}somebody has killed {whom}, and not the kernel for want of memory")
 
     async def end(self, grace_s: float) -> None:
         """Make sure the process is gone; it gets ``grace_s`` to end by itself."""
@@ -131,7 +133,11 @@ class TrainerSession:
 
     def _received(self, message: FromTrainer) -> None:
         if isinstance(message, Failed):
-            error = _ERRORS.get(message.code, TrainerError)(message.detail)
+            error: LowcommError
+            if message.code == TrainerKilledError.code:
+                error = self._killed("it", f"{message.detail}; ")  # one of its device followers
+            else:
+                error = _ERRORS.get(message.code, TrainerError)(message.detail)
             if message.is_fatal:
                 self.failure = error
             for future in self._waiting.values():

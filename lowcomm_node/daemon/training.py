@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -240,20 +241,22 @@ class Training:
             self._recorder.metrics.checkpoint_written(has_succeeded=True)
 
     async def save(self, due: Mapping[Stream, int]) -> None:
-        """Write the last checkpoint, unless the settings leave no room for one; the trainer ends. Raises StoreError."""
+        """Write the last checkpoint, unless there is no room for one or the state is unfit; the trainer ends. Raises StoreError."""
         try:
             async with asyncio.timeout(_SAVE_GRACE_S), self._one_checkpoint:
                 has_room = self.ready is not None and self._checkpoints.fits(self.ready.snapshot_bytes_max)
-                path = str(await self._begin_checkpoint()) if has_room else ""
+                # An unfit state shall not be what the next life begins with.
+                path = str(await self._begin_checkpoint()) if has_room and self._is_sound() else ""
                 await self._session.ask(Stop(path=path, due=due), Stopped)
                 await asyncio.to_thread(self._checkpoints.ended)
         except (LowcommError, TimeoutError) as error:
             self._recorder.checkpoint_failed(str(error))
             raise StoreError(f"the state could not be saved before leaving: {error}") from error
-        if has_room:
+        if path:
             self._recorder.metrics.checkpoint_written(has_succeeded=True)
         else:
-            self._recorder.checkpoint_failed("checkpoint.max_bytes leaves no room for one: nothing was saved")
+            why = "this node's state is unfit" if has_room else "checkpoint.max_bytes leaves no room for one"
+            self._recorder.checkpoint_failed(f"{why}: nothing was saved")
 
     async def end(self, grace_s: float) -> None:
         """Make sure the process is gone and nothing but the saved state is left."""
@@ -332,10 +335,7 @@ class Training:
             initial_sketch=ready.initial_sketch,
         )
 
-        def say(detail: str) -> None:
-            self._enter("syncing", detail)
-
-        metrics = self._recorder.metrics
+        say, metrics = partial(self._enter, "syncing"), self._recorder.metrics
         donors = Donors(
             rules,
             find=find_donors,

@@ -5,6 +5,7 @@ alone has the mailbox, meets other nodes and writes files. A follower is a fresh
 """
 
 import dataclasses
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lowcomm_node.errors import TrainerError
+from lowcomm_node.errors import TrainerError, TrainerKilledError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.device_group import ProcessGroup
 from lowcomm_node.train.messages import Configure
@@ -157,10 +158,12 @@ class Devices:
             yield
         except (TrainerError, OSError) as error:
             found = [words for follower in self._followers if (words := follower.last_words())]
+            # By whom, only the daemon can tell: it has seen the kernel's count before.
+            kind = TrainerKilledError if any(follower.was_killed for follower in self._followers) else TrainerError
             for follower in self._followers:
                 follower.end(0.0)
             reason = "; ".join(found) or f"a device did not answer within {self._timeout_s:g} s"
-            raise TrainerError(f"training on {self.size} devices has stopped: {reason}") from error
+            raise kind(f"training on {self.size} devices has stopped: {reason}") from error
 
 
 class _Follower:
@@ -175,11 +178,17 @@ class _Follower:
             stdin=subprocess.DEVNULL,
         )
         theirs.close()
+        self._is_ended_by_us = False
         self.connection = Connection(ours.detach())
 
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def was_killed(self) -> bool:
+        """It is known to have ended by a SIGKILL that was not ours."""
+        return self._process.returncode == -signal.SIGKILL and not self._is_ended_by_us
 
     def last_words(self) -> str:
         """Why it has left, or nothing while it seems well."""
@@ -193,6 +202,7 @@ class _Follower:
         try:
             return self._process.wait(grace_s)
         except subprocess.TimeoutExpired:
+            self._is_ended_by_us = True
             self._process.kill()
             return self._process.wait()
 

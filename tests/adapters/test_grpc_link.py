@@ -72,9 +72,11 @@ def test_a_whole_meeting_crosses_in_both_directions(meeting_id: MeetingId) -> No
             bob.link.send(meeting_id, Verdict(meeting_id=meeting_id, applied=True))
             assert await ann.messages.get() == Verdict(meeting_id=meeting_id, applied=True)
             ann.link.send(meeting_id, Confirm(meeting_id=meeting_id))
-            ann.link.close(meeting_id)
             assert await bob.messages.get() == Confirm(meeting_id=meeting_id)
+            bob.link.send(meeting_id, Confirm(meeting_id=meeting_id))
             bob.link.close(meeting_id)
+            assert await ann.messages.get() == Confirm(meeting_id=meeting_id)
+            ann.link.close(meeting_id)
 
             params, moments = (Stream.PARAMS, Codec.AB), (Stream.EXP_AVG_SQ, Codec.RANK1)
             assert ann.bytes["sent", *params] == bob.bytes["received", *params] == 900_000

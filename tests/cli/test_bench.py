@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from lowcomm_node.bench import checkpoints
 from lowcomm_node.bench.codecs import all_cases
 from lowcomm_node.bench.methods import METHODS
 from lowcomm_node.cli.app import main
+from lowcomm_node.cli.exit_codes import ExitCode
 from tests.bench.tiny import TINY, text_in
 
 _SHRINK = [
@@ -136,3 +138,30 @@ def test_too_few_meetings_to_measure(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["bench", "codecs", "--meetings=2"]) == 78
 
     assert "--meetings 2 is not allowed" in capsys.readouterr().err
+
+
+def test_what_a_checkpoint_costs_is_measured_and_nothing_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row and an entry for each size, and an empty directory."""
+    monkeypatch.setattr(checkpoints, "_QUIET_S", 0.0)
+    arguments = ["--mib=1,2", "--writes=2", f"--dir={tmp_path / 'disk'}", f"--json={tmp_path / 'costs.json'}"]
+
+    assert main(["bench", "checkpoint", *arguments]) == 0
+
+    costs = json.loads((tmp_path / "costs.json").read_text())
+    assert [round(cost["state_bytes"] / 2**20) for cost in costs] == [1, 2]
+    assert list((tmp_path / "disk").iterdir()) == []
+    out = capsys.readouterr().out
+    assert "1 MiB" in out
+    assert "while written" in out
+
+
+@pytest.mark.parametrize(
+    ("option", "word"), [("--mib=0", "1 to"), ("--mib=a", "a list of numbers"), ("--writes=1", "2 to 1000")]
+)
+def test_an_impossible_measurement_is_refused(option: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With what is allowed, before anything is written."""
+    assert main(["bench", "checkpoint", option]) in {ExitCode.USAGE, ExitCode.CONFIG}
+
+    assert word in capsys.readouterr().err

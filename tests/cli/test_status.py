@@ -164,6 +164,16 @@ def test_the_line_says_why_nobody_is_met() -> None:
     assert dict(rows(Status(state="training", line=LineStatus(state="open"))))["line"] == "open, 0 B this month"
 
 
+def test_smaller_parts_of_a_batch_are_shown_where_there_are_any() -> None:
+    """They are why a node is slower than it was; a batch that is taken whole is no news."""
+    whole, parts = (
+        dict(rows(Status(training=TrainingStatus(parameters=1, steps=1, micro_batches=count)))) for count in (1, 4)
+    )
+
+    assert "parts" not in whole["speed"]
+    assert ", a batch in 4 parts, " in parts["speed"]
+
+
 def test_a_half_meeting_stands_out() -> None:
     """The one thing that must not happen is shown in capitals when it has."""
     table = dict(rows(Status(training=TrainingStatus(parameters=1), meetings=MeetingStatus(half=1))))

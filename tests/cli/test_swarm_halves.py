@@ -70,3 +70,12 @@ def test_logs_are_read_line_by_line() -> None:
     (outcome,) = read_outcomes("a", lines)
 
     assert outcome == Outcome(node="a", partner="id-b", meeting="m", result="half", reason="no_verdict", time_s=100.0)
+
+
+def test_a_long_sleep_explains_what_a_death_does() -> None:
+    """Partners stop waiting for a verdict before it is over: nobody can know any more."""
+    half = _end("a", "b", "half", time_s=100)
+
+    (found,) = _examine(half, deaths=(Death(node="b", time_s=50, kind="sleep"),))
+
+    assert found.explanation == "sleep"

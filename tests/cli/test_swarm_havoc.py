@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from lowcomm_node.cli.swarm import conductor as conductor_module
+from lowcomm_node.cli.swarm import nap as nap_module
 from lowcomm_node.cli.swarm.chaos import Blow, Chaos, Fault
 from lowcomm_node.cli.swarm.chaos_report import ChaosReport, make_chaos_report
 from lowcomm_node.cli.swarm.conductor import Conductor
@@ -57,6 +58,27 @@ def test_nodes_are_struck_and_come_back(directory: Path, monkeypatch: pytest.Mon
     assert conductor.ending.live == ["n1", "n2", "n3"]
     assert stage.observer.ledger.count("killed") == 2
     assert [blow.lost_steps is None for blow in report.blows] == [False, False, True]
+
+
+def test_a_node_sleeps_and_comes_back(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, with no other fault; in the report it stands with what followed."""
+    monkeypatch.setattr(nap_module, "AWAKE_S", 0.0)
+
+    def it_is_back(conductor: Conductor) -> bool:
+        havoc = conductor.havoc
+        return havoc is not None and len(havoc.cases) == 1 and not havoc.coming()
+
+    stage = Stage(
+        directory, SwarmOptions(nodes=3, steps=TOTAL_STEPS, sleep_s=1.0), total_steps=ENDLESS, stop_when=it_is_back
+    )
+
+    conductor = stage.run()
+    report = _report(conductor)
+
+    assert report.broken == []
+    assert report.injected == report.survived == {"sleep": 1}
+    assert [(blow.node, blow.lost_steps) for blow in report.blows] == [("n2", None)]
+    assert conductor.ending.live == ["n0", "n1", "n2"]
 
 
 def test_a_node_that_stays_away_breaks_the_promise(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,6 +81,23 @@ def test_chaos_needs_survivors_and_no_other_killer() -> None:
         SwarmOptions(nodes=4, chaos_every_s=6.0, kill_every_s=6.0).check()
 
 
+def test_a_sleep_leaves_two_awake_and_ends_within_the_run() -> None:
+    """Without a length of its own the run lasts two minutes longer than the sleep, whatever the manifest's schedule."""
+    SwarmOptions(nodes=3, sleep_s=600.0, minutes=11.0).check()
+    with pytest.raises(ConfigError, match=r"--sleep 0\.5 is not allowed; allowed: at least 1 second"):
+        SwarmOptions(sleep_s=0.5).check()
+    with pytest.raises(ConfigError, match="--sleep needs --nodes 3 or more"):
+        SwarmOptions(nodes=2, sleep_s=60.0).check()
+    with pytest.raises(ConfigError, match="--sleep excludes --chaos"):
+        SwarmOptions(nodes=4, sleep_s=60.0, chaos_every_s=6.0).check()
+    with pytest.raises(ConfigError, match=r"--sleep 600 does not end within --minutes 10; allowed: more than 10\.3"):
+        SwarmOptions(nodes=3, sleep_s=600.0, minutes=10.0).check()
+
+    assert SwarmOptions(sleep_s=600.0).limit_s == 720.0
+    assert SwarmOptions(sleep_s=600.0, manifest=Path("run.toml")).limit_s == 720.0
+    assert SwarmOptions(sleep_s=600.0, steps=100).limit_s is None
+
+
 def test_possible_options_pass(tmp_path: Path) -> None:
     """The defaults and the corners of the ranges are allowed."""
     SwarmOptions().check()

@@ -148,9 +148,7 @@ class FaultSwarm(VirtualSwarm[ExactTrainer]):
             total += node.trainer.value - node.trainer.drift
             for meeting in node.trainer.moved:
                 holders.setdefault(meeting, set()).add(node.name)
-        halves = {
-            report.meeting_id for node in self.nodes.values() for report in node.reports if report.outcome == "half"
-        }
+        halves = self.halves()
         lost = {meeting for _, meeting in self._went_back}
         both = Counter(meeting for _, meeting in self._crashed)
         moved = Fraction(0)
@@ -162,6 +160,10 @@ class FaultSwarm(VirtualSwarm[ExactTrainer]):
                 (holder,) = names
                 moved += self.nodes[holder].trainer.moved[meeting]
         assert total == self._first + moved, "the mean has moved"
+
+    def halves(self) -> set[MeetingId]:
+        """Meetings that somebody calls half."""
+        return {r.meeting_id for node in self.nodes.values() for r in node.reports if r.outcome == "half"}
 
     # How it is done.
 

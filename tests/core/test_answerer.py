@@ -1,10 +1,10 @@
 """The answering end by itself: deadlines, and verdicts that stand."""
 
 from lowcomm_node.core.answerer import AnsweringEnd
-from lowcomm_node.core.commands import Command, DropMeeting, ReportMeeting, Send
+from lowcomm_node.core.commands import CloseLink, Command, DropMeeting, ReportMeeting, Send
 from lowcomm_node.core.deadlines import Deadlines
 from lowcomm_node.core.events import AnswerEncoded, CorrectionApplied, EncodingRefused
-from lowcomm_node.core.messages import Answer, Close, Offer, Refusal, StreamPlan, Verdict
+from lowcomm_node.core.messages import Answer, Close, Confirm, Offer, Refusal, StreamPlan, Verdict
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import Codec, Dtype, MeetingId, PeerId, RunId, Stream
 
@@ -195,3 +195,45 @@ def test_a_confirmed_verdict_whose_state_went_back_is_a_half_meeting() -> None:
         commands = end.confirmed(_ID, 3.0) if is_confirmed else end.ticked(40.0)
 
         assert outcomes(commands) == [("half", "trainer")]
+
+
+def test_a_confirmation_is_said_back_however_often_it_comes() -> None:
+    """Its initiator says it until then; it is counted once. Nothing need be known of the meeting any more."""
+    end = end_with_offer()
+    end.answer_encoded(_ENCODED, 0.0)
+    end.close_received(_CLOSE, 0.1)
+    end.applied(CorrectionApplied(meeting_id=_ID, norms=()), 0.2)
+
+    first, second = end.confirmed(_ID, 0.3), end.confirmed(_ID, 0.4)
+    unknown = AnsweringEnd(deadlines=Deadlines(shortest_s=1.0, longest_s=1.0), verdict_keep_s=30.0).confirmed(_ID, 0.0)
+
+    echo = [Send(meeting_id=_ID, message=Confirm(meeting_id=_ID)), CloseLink(meeting_id=_ID)]
+    assert first[:2] == second == unknown == echo
+    assert outcomes(first) == [("completed", "")]
+
+
+def test_who_has_just_heard_the_verdict_gets_the_time_to_confirm_it() -> None:
+    """An initiator whose line was down asks at the last moment: counting before it can answer would call the meeting half."""
+    end = end_with_offer()
+    end.answer_encoded(_ENCODED, 0.0)
+    end.close_received(_CLOSE, 0.0)
+    end.applied(CorrectionApplied(meeting_id=_ID, norms=()), 0.0)
+
+    end.close_received(_CLOSE, 29.0)
+    assert end.ticked(31.0) == []
+    assert outcomes(end.confirmed(_ID, 32.0)) == [("completed", "")]
+
+
+def test_nobody_has_a_verdict_remembered_for_ever() -> None:
+    """Asking for it again and again keeps it once as long again: nobody honest asks for longer."""
+    end = end_with_offer()
+    end.answer_encoded(_ENCODED, 0.0)
+    end.close_received(_CLOSE, 0.0)
+    end.applied(CorrectionApplied(meeting_id=_ID, norms=()), 0.0)
+
+    ended = []
+    for second in range(1, 100):
+        end.close_received(_CLOSE, float(second))
+        ended += [second] * len(outcomes(end.ticked(float(second))))
+
+    assert ended == [61]

@@ -161,6 +161,8 @@ def test_each_message_survives_each_fate(kind: type[Message], fate: str, is_once
 
     assert hits, "no such message was sent"
     swarm.check()
+    if kind is Confirm:
+        assert not swarm.halves(), "a lost word has made a half meeting of a whole one"
 
 
 def _troubled_swarm(seed: int) -> FaultSwarm:

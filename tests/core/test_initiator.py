@@ -19,7 +19,7 @@ from lowcomm_node.core.initiator import InitiatingEnd
 from lowcomm_node.core.messages import Answer, Close, Confirm, Offer, Verdict
 from lowcomm_node.core.partners import Partners
 from lowcomm_node.errors import RefusalReason
-from lowcomm_node.units import MeetingId, PeerId, RunId, Stream
+from lowcomm_node.units import LinkKind, MeetingId, PeerId, RunId, Stream
 
 _DEADLINE_S = 5.0
 
@@ -66,6 +66,11 @@ def end_with_close(verdict_keep_s: float = 30.0) -> tuple[InitiatingEnd, Meeting
 
 def outcomes(commands: list[Command]) -> list[tuple[str, str]]:
     return [(command.outcome, command.reason) for command in commands if isinstance(command, ReportMeeting)]
+
+
+def reopened(commands: list[Command]) -> list[OpenLink]:
+    """What these commands open connections for."""
+    return [command for command in commands if isinstance(command, OpenLink)]
 
 
 def opened(commands: list[Command]) -> list[Close]:
@@ -179,10 +184,80 @@ def test_a_verdict_is_confirmed_when_it_has_been_followed_and_not_before() -> No
 
     assert end.verdict_received(verdict, 0.1) == [SettleMeeting(meeting_id=meeting)]
     assert end.verdict_received(verdict, 0.2) == []
-    sent, closed, _ = end.settled(CorrectionApplied(meeting_id=meeting, norms=()), 0.3)
+    sent, _ = end.settled(CorrectionApplied(meeting_id=meeting, norms=()), 0.3)
 
     assert sent == Send(meeting_id=meeting, message=Confirm(meeting_id=meeting))
-    assert closed == CloseLink(meeting_id=meeting)
+
+
+def followed(verdict_keep_s: float = 30.0) -> tuple[InitiatingEnd, MeetingId]:
+    """The verdict was followed and the confirmation is out, at time 0; nobody has said it back."""
+    end, meeting = end_with_close(verdict_keep_s)
+    end.verdict_received(Verdict(meeting_id=meeting, applied=True), 0.0)
+    end.settled(CorrectionApplied(meeting_id=meeting, norms=()), 0.0)
+    return end, meeting
+
+
+def test_a_confirmation_is_said_again_until_it_is_heard() -> None:
+    """A lost one would make a half meeting of a whole one. The node is free meanwhile; what was heard is not said again."""
+    end, meeting = followed()
+    assert end.active is None
+    assert not end.is_settled()
+
+    assert end.ticked(_DEADLINE_S - 0.1) == []
+    (link,) = reopened(end.ticked(_DEADLINE_S + 0.1))
+    end.link_failed(meeting, "unreachable", 6.0)
+    (again,) = reopened(end.ticked(8.5))
+    heard = end.confirmation_heard(meeting)
+
+    assert link.message == again.message == Confirm(meeting_id=meeting)
+    assert (again.peer, again.link) == (PeerId("b"), LinkKind.GRPC)
+    assert heard == [CloseLink(meeting_id=meeting)]
+    assert end.is_settled()
+    assert end.ticked(20.0) == []
+
+
+def test_a_confirmation_is_given_up_when_verdicts_are_forgotten() -> None:
+    """Its answerer is gone, or has counted already: connections to nobody have an end."""
+    end, meeting = followed()
+
+    said = [reopened(end.ticked(float(second))) for second in range(1, 40)]
+
+    assert 2 <= sum(map(len, said)) <= 6
+    assert said[30:] == [[]] * 9
+    assert end.is_settled()
+    assert end.confirmation_heard(meeting) == []
+
+
+@pytest.mark.parametrize("applied", [True, False])
+def test_a_trainer_that_dies_after_the_close_waits_for_the_verdict(applied: bool) -> None:
+    """It tells whether the partner has applied its half: a meeting that nobody has applied is none that is half."""
+    end, meeting = end_with_close()
+
+    assert end.trainer_lost(0.1) == []
+    assert end.active is None
+    verdict = Verdict(meeting_id=meeting, applied=applied, reason=None if applied else RefusalReason.CHECKSUM)
+    assert outcomes(end.verdict_received(verdict, 0.2)) == [("half" if applied else "failed", "trainer")]
+    assert end.is_settled()
+
+
+@pytest.mark.parametrize("ending", ["link", "silence", "refused", "no link"])
+def test_what_no_verdict_tells_after_a_trainers_death_counts_as_half(ending: str) -> None:
+    """The close is not sent again: a partner that has not got it would apply it now, for nobody."""
+    end, meeting = end_with_close()
+    if ending == "no link":
+        end.link_failed(meeting, "disconnect", 0.05)
+    commands = end.trainer_lost(0.1)
+    match ending:
+        case "link":
+            commands = end.link_failed(meeting, "disconnect", 0.2)
+        case "silence":
+            commands = end.ticked(_DEADLINE_S + 0.1)
+        case "refused":
+            commands = end.refused(meeting, "not_ready", 0.2)
+
+    assert outcomes(commands) == [("half", "trainer")]
+    assert reopened([*commands, *end.ticked(20.0)]) == []
+    assert end.is_settled()
 
 
 def test_a_confirmation_finds_its_way_when_the_connection_is_gone() -> None:

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from lowcomm_node.core.commands import Command, EncodeAnswer, EncodeOffer, OpenLink, Send, SettleMeeting
+from lowcomm_node.core.commands import Command, EncodeAnswer, EncodeOffer, OpenLink, ReportMeeting, Send, SettleMeeting
 from lowcomm_node.core.events import (
     AnswerEncoded,
     CorrectionApplied,
@@ -17,10 +17,11 @@ from lowcomm_node.core.events import (
     MessageReceived,
     OfferEncoded,
     StepsTaken,
+    Ticked,
     TrainerLost,
     TrainerReady,
 )
-from lowcomm_node.core.messages import Busy, Close, Offer, Refusal, Verdict
+from lowcomm_node.core.messages import Busy, Close, Confirm, Offer, Refusal, Verdict
 from lowcomm_node.core.node import NodeCore
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.sim.swarm import VirtualSwarm, rules
@@ -262,3 +263,27 @@ def test_a_closed_line_begins_no_meeting_and_what_was_due_is_met_when_it_opens()
     closed.core.handle(LineChanged(is_open=True), swarm.now)
     swarm.run(55.0)
     assert len(closed.trainer.applied) > met
+
+
+def test_a_node_that_slept_reads_what_has_come_before_it_counts() -> None:
+    """The confirmation came while it was frozen: the first tick must not call half what both have applied. The next one counts."""
+
+    def slept() -> tuple[NodeCore, list[Command]]:
+        core = NodeCore(rules(PeerId("a"), b"s"))
+        core.handle(TrainerReady(), 0.0)
+        core.handle(MessageReceived(message=offer_from("b", "a")), 0.0)
+        core.handle(AnswerEncoded(meeting_id=MeetingId("m"), parts=(b"1",), progress_steps=0), 0.0)
+        core.handle(MessageReceived(message=Close(meeting_id=MeetingId("m"), parts=(b"",))), 0.0)
+        core.handle(CorrectionApplied(meeting_id=MeetingId("m"), norms=()), 0.0)
+        core.handle(Ticked(), 0.25)
+        return core, core.handle(Ticked(), 600.0)
+
+    def outcomes(commands: list[Command]) -> list[str]:
+        return [command.outcome for command in commands if isinstance(command, ReportMeeting)]
+
+    core, at_first = slept()
+    word = core.handle(MessageReceived(message=Confirm(meeting_id=MeetingId("m"))), 600.1)
+    silent, _ = slept()
+
+    assert (outcomes(at_first), outcomes(word)) == ([], ["completed"])
+    assert outcomes(silent.handle(Ticked(), 600.25)) == ["half"]

@@ -51,6 +51,23 @@ def test_a_sigkill_that_is_not_ours_is_named(monkeypatch: pytest.MonkeyPatch) ->
     assert "if memory is short" in str(killed)
 
 
+def test_a_killed_device_follower_is_named_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainer sees the SIGKILL, the daemon knows whose: smaller parts of a batch help against the kernel's."""
+
+    def last_words(session: TrainerSession) -> None:
+        session._received(Failed(code="killed", detail="cuda:1 ended with status -9", is_fatal=True))
+        session.kill()
+
+    counts(monkeypatch, 3, 4)
+    short = error_after(last_words)
+    counts(monkeypatch, 3, 3)
+    killed = error_after(last_words)
+
+    assert isinstance(short, OutOfMemoryError)
+    assert str(short).startswith("cuda:1 ended with status -9; the kernel has killed it")
+    assert isinstance(killed, TrainerKilledError)
+
+
 def test_a_trainer_that_hangs_is_ended_although_it_is_stopped() -> None:
     """And the reason is the silence, not our own SIGKILL."""
 

@@ -356,6 +356,28 @@ def test_a_cap_below_one_checkpoint_is_no_failure_to_leave(tmp_path: Path, scrip
         run(tmp_path, scenario)
 
 
+def test_an_unfit_state_is_not_saved_on_leaving(tmp_path: Path, script: Script) -> None:
+    """It is finite, so it could be written and read: the next life would begin with it instead of with the one before."""
+    metrics = Metrics()
+    sound = asyncio.Event()
+
+    async def scenario(training: Training) -> None:
+        script.may_write.set()
+        sound.set()
+        training.has_state = True
+        keeping = asyncio.create_task(training.keep_checkpoints(dict))
+        await until(lambda: _outcomes(metrics) == (1, 0))
+        keeping.cancel()
+        sound.clear()
+        await training.save({})
+
+    run(tmp_path, scenario, _OFTEN, metrics, is_sound=sound.is_set)
+
+    assert script.asked[-1] == Stop(path="")
+    assert _checkpoints(tmp_path) == ["00000001"]
+    assert _outcomes(metrics) == (1, 1)
+
+
 def test_checkpoints_can_be_left_to_the_end(tmp_path: Path, script: Script) -> None:
     """every_s = 0: none while training."""
 

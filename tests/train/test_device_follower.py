@@ -163,13 +163,13 @@ def test_trainer_trains_on_all_devices_and_ends_with_none_left(trainer: TrainerP
 
 
 def test_dead_follower_ends_the_trainer(trainer: TrainerProcess) -> None:
-    """One fatal message that names the device and what became of it; the daemon starts the trainer again."""
+    """One fatal message that names the device and what became of it, and whose doing the daemon has to find out."""
     (follower,) = _followers(trainer)
 
     follower.kill()
     failed = _failure(trainer)
 
-    assert (failed.code, failed.is_fatal) == ("trainer", True)
+    assert (failed.code, failed.is_fatal) == ("killed", True)
     assert failed.detail == "training on 2 devices has stopped: cpu (device 2 of 2) ended with status -9"
     assert trainer.exit_status() == EXIT_FAILED
 

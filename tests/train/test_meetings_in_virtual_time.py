@@ -180,7 +180,7 @@ def assert_nothing_pending(swarm: Swarm) -> None:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_swarm_keeps_its_means_whatever_the_network_does(case: Case) -> None:
     """Any codec, drops, delays, repetitions, damaged chunks, dead links: applied by both ends or by neither, means kept."""
-    swarm = make_swarm(case, seed=3)
+    swarm = make_swarm(case, seed=4)
     swarm.run(_RUN_S)
     swarm.settle()
 
@@ -195,8 +195,7 @@ def test_the_swarm_keeps_its_means_whatever_the_network_does(case: Case) -> None
     assert plans[Stream.PARAMS, Codec.DENSE] > 0, "the last phase was not reached"
     assert case.codec == "dense" or plans[Stream.PARAMS, Codec(case.codec)] > 0
     assert case.faults < 0.3 or len(swarm.refused) > 0, "no damage was noticed"
-    # A lost confirmation is the one thing that may look like a half meeting and is none.
-    assert {report.reason for report in reports if report.outcome == "half"} <= {"unconfirmed"}
+    assert [report for report in reports if report.outcome == "half"] == []
     assert case.faults > 0 or {report.outcome for report in reports} == {"completed", "failed"}
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowcomm_node.bench.methods import METHODS
-from lowcomm_node.bench.plan import CodecRequest, Request, plan_codecs, plan_trials
+from lowcomm_node.bench.plan import CheckpointRequest, CodecRequest, Request, plan_codecs, plan_trials
 from lowcomm_node.bench.trial import Shards, Speeds
 from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.errors import ConfigError
+from lowcomm_node.settings.paths import resolve_state_dir
 from lowcomm_node.settings.presets import OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -23,10 +24,11 @@ _PLAIN_WIDTH = 160
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the experiments and their arguments."""
-    experiments = parser.add_subparsers(dest="experiment", required=True, metavar="methods|codecs|link")
+    experiments = parser.add_subparsers(dest="experiment", required=True, metavar="methods|codecs|link|checkpoint")
     _add_methods(experiments)
     _add_codecs(experiments)
     _add_link(experiments)
+    _add_checkpoint(experiments)
 
 
 def _add_methods(experiments: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -148,6 +150,43 @@ def _add_link(experiments: "argparse._SubParsersAction[argparse.ArgumentParser]"
     link.add_argument("--json", type=Path, metavar="FILE", help="the figures as JSON")
 
 
+def _add_checkpoint(experiments: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    checkpoint = experiments.add_parser(
+        "checkpoint",
+        help="what a checkpoint costs here: how long training stands still for it, how long it is written, and how much slower "
+        "training is meanwhile",
+    )
+    default = CheckpointRequest()
+    checkpoint.add_argument(
+        "--mib",
+        type=_numbers,
+        default=default.mib,
+        metavar="A,B",
+        help="sizes of the whole state: 20 bytes per parameter with AdamW (64,512)",
+    )
+    checkpoint.add_argument(
+        "--writes", type=int, default=default.writes, metavar="N", help="checkpoints of each size (4)"
+    )
+    checkpoint.add_argument("--device", default=default.device, metavar="NAME", help="as device.name of a node (auto)")
+    checkpoint.add_argument(
+        "--threads", type=int, default=default.threads, metavar="N", help="torch's CPU threads; 0: its own choice (0)"
+    )
+    checkpoint.add_argument(
+        "--dir",
+        type=Path,
+        metavar="DIR",
+        help="on the disk to be measured; nothing is left there (a node's state directory)",
+    )
+    checkpoint.add_argument("--json", type=Path, metavar="FILE", help="everything that was measured")
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers; write it as 64,512") from error
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the experiment; what is wrong with the command line is said before torch is loaded."""
     if args.experiment == "codecs":
@@ -155,6 +194,9 @@ def run(args: argparse.Namespace) -> int:
         return ExitCode.OK
     if args.experiment == "link":
         _run_link(args)
+        return ExitCode.OK
+    if args.experiment == "checkpoint":
+        _run_checkpoint(args)
         return ExitCode.OK
     return _run_methods(args)
 
@@ -190,6 +232,14 @@ def _run_codecs(args: argparse.Namespace) -> None:
     from lowcomm_node.cli.bench.measure import measure
 
     measure(request, args.out, _console())
+
+
+def _run_checkpoint(args: argparse.Namespace) -> None:
+    request = CheckpointRequest(mib=args.mib, writes=args.writes, device=args.device, threads=args.threads)
+    request.check()
+    from lowcomm_node.cli.bench.checkpoint import measure_cost
+
+    measure_cost(request, args.dir or resolve_state_dir("", os.environ), args.json, _console())
 
 
 def _run_methods(args: argparse.Namespace) -> int:

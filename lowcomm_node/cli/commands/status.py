@@ -92,7 +92,8 @@ def _training_rows(training: "TrainingStatus") -> list[tuple[str, str]]:
     ]
     if training.steps:
         pace = f"{training.tokens_per_second:,.0f} tokens/s, {training.step_seconds * 1000:,.0f} ms a step"
-        found.append(("speed", f"{pace}, {amount(training.parameters)} parameters"))
+        parts = f", a batch in {training.micro_batches} parts" if training.micro_batches > 1 else ""
+        found.append(("speed", f"{pace}{parts}, {amount(training.parameters)} parameters"))
         found.append(("loss", _loss(training)))
     waited = ", ".join(
         f"{duration(seconds)} for {cause}" for cause, seconds in sorted(training.blocked_seconds.items()) if seconds > 0

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--manifest",
         type=Path,
         metavar="FILE",
-        help="run manifest (see 'init'); its own length unless --minutes or --steps",
+        help="run manifest (see 'init'); its own length unless --minutes, --steps or --sleep",
     )
     parser.add_argument(
         "--optimizer",
@@ -76,6 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --line: the last K nodes are behind routers and cannot be dialled",
     )
     trouble.add_argument(
+        "--sleep",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="freeze the newest of the first nodes for so long, once, as a closed lid does, with the settings that nodes have by "
+        "default; reported with when it steps and meets again, status 1 when it does not",
+    )
+    trouble.add_argument(
         "--join-late", type=int, default=0, metavar="N", help="additional nodes that join while the others train"
     )
     output = parser.add_argument_group("results")
@@ -118,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
         line=parse_line(args.line) if args.line else None,
         line_words=args.line or "",
         behind_nat=args.behind_nat,
+        sleep_s=args.sleep,
         join_late=args.join_late,
         seed=args.seed,
         json_file=args.json,

@@ -57,6 +57,7 @@ def train_calm(
             replace(
                 options,
                 chaos_every_s=0.0,
+                sleep_s=0.0,
                 kill_every_s=0.0,
                 join_late=0,
                 line=None,

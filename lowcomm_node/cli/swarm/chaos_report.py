@@ -109,13 +109,13 @@ def compare_with_calm(
     return CalmReport(losses=dict(calm_losses), progress_steps=progress_steps, allowed=allowed, above=above)
 
 
-def chaos_table(report: ChaosReport) -> Table:
-    """A row for each kind of fault."""
+def chaos_table(report: ChaosReport, kinds: Sequence[Fault] = tuple(Fault)) -> Table:
+    """A row for each kind of fault that was asked for."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("fault")
     for heading in ("injected", "survived", "lasted", "steps after", "meets after", "steps lost"):
         table.add_column(heading, justify="right")
-    for fault in Fault:
+    for fault in kinds:
         blows = [blow for blow in report.blows if blow.fault == fault]
         if not blows:
             why = report.skipped.get(fault)

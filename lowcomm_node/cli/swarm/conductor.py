@@ -11,7 +11,8 @@ from lowcomm_node.cli.swarm.fleet import Fleet, Incident, IncidentKind, Stage
 from lowcomm_node.cli.swarm.havoc import Havoc
 from lowcomm_node.cli.swarm.inflict import Inflictor
 from lowcomm_node.cli.swarm.interrupts import Interrupts
-from lowcomm_node.cli.swarm.launch import CHAOS_RECORD_TTL_S, NodePlace
+from lowcomm_node.cli.swarm.launch import CHAOS_RECORD_TTL_S, NodePlace, verdict_keep_s
+from lowcomm_node.cli.swarm.nap import Nap
 from lowcomm_node.cli.swarm.observe import Observer
 from lowcomm_node.cli.swarm.options import SwarmOptions
 from lowcomm_node.cli.swarm.picture import paint
@@ -102,7 +103,7 @@ class Conductor:
             self.ending.reason = "interrupted"
             return
         with contextlib.ExitStack() as stack:
-            if self._options.chaos_every_s:
+            if self._options.chaos_every_s or self._options.sleep_s:
                 self.havoc = self._make_havoc(stack)
             self._run()
 
@@ -150,16 +151,17 @@ class Conductor:
         inflictor = Inflictor(
             self._fleet, kill=self._kill, first=self._places[0].name, first_address=self._first_address
         )
-        every_s = self._options.chaos_every_s
+        every_s, sleep_s = self._options.chaos_every_s, self._options.sleep_s
         chaos = Chaos(every_s=every_s, record_ttl_s=CHAOS_RECORD_TTL_S, seed=self._seed)
         stack.enter_context(inflictor)
         return Havoc(
-            chaos,
+            Nap(sleep_s) if sleep_s else chaos,
             fleet=self._fleet,
             observer=self._observer,
             inflictor=inflictor,
             say=self._view.say,
             mark=self._mark,
+            verdict_keep_s=verdict_keep_s(is_chaotic=not sleep_s),
         )
 
     def _wait_for_first(self) -> None:

@@ -28,11 +28,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Death:
-    """A trainer that was killed on purpose."""
+    """A trainer that was killed on purpose, or frozen or woken when a verdict is not kept for as long as it slept."""
 
     node: str
     time_s: float
     """Unix time."""
+    kind: str = "death"
+    """The explanation it gives: death, sleep."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +47,8 @@ class Half:
     meeting: str
     reason: str
     explanation: str
-    """Empty: there is none, and the promise is broken. Else ``death``, or ``applied by both`` when only the word of it got lost."""
+    """Empty: there is none, and the promise is broken. Else ``death``, ``sleep``, or ``applied by both`` when only the word of it got
+    lost."""
 
 
 def read_outcomes(node: str, lines: Iterable[str]) -> list[Outcome]:
@@ -106,6 +109,7 @@ def _half(
     explanation = ""
     if any(other.node != end.node and other.result == "completed" for other in ends) and end.result == "half":
         explanation = "applied by both"
-    elif any(death.node in (end.node, partner) and 0 <= end.time_s - death.time_s <= memory_s for death in deaths):
-        explanation = "death"
+    else:
+        near = (d for d in deaths if d.node in (end.node, partner) and 0 <= end.time_s - d.time_s <= memory_s)
+        explanation = next((death.kind for death in near), "")
     return Half(node=end.node, partner=partner, meeting=end.meeting, reason=end.reason, explanation=explanation)

@@ -9,6 +9,7 @@ from lowcomm_node.cli.swarm.chaos import DEADLY, Blow, Chaos, Fault
 from lowcomm_node.cli.swarm.fleet import Fleet, Stage
 from lowcomm_node.cli.swarm.halves import Death, Half, examine_meetings, read_outcomes
 from lowcomm_node.cli.swarm.inflict import Inflictor
+from lowcomm_node.cli.swarm.nap import Nap
 from lowcomm_node.cli.swarm.observe import Observer
 
 __all__ = ["Hang", "Havoc"]
@@ -25,17 +26,21 @@ class Hang:
 
 
 class Havoc:
-    """Asked once a second, after a look at the nodes. ``say`` tells the user, ``mark`` goes into the plot."""
+    """Asked once a second, after a look at the nodes. ``say`` tells the user, ``mark`` goes into the plot.
+
+    ``verdict_keep_s`` is the nodes' setting: who sleeps longer comes back to partners that have stopped waiting.
+    """
 
     def __init__(
         self,
-        chaos: Chaos,
+        chaos: Chaos | Nap,
         *,
         fleet: Fleet,
         observer: Observer,
         inflictor: Inflictor,
         say: Callable[[str], None],
         mark: Callable[[str, str], None],
+        verdict_keep_s: float,
     ) -> None:
         self.cases: list[Case] = []
         self.hangs: list[Hang] = []
@@ -45,6 +50,7 @@ class Havoc:
         self._inflictor = inflictor
         self._say = say
         self._mark = mark
+        self._verdict_keep_s = verdict_keep_s
         self._pulses: dict[str, Pulse] = {}
         self._deaths: list[Death] = []
 
@@ -61,6 +67,7 @@ class Havoc:
             if case.is_under_way and self._is_over(case, now_s):
                 self._inflictor.end(case.blow)
                 case.end(now_s)
+                self._note_absence(case.blow)
             elif case.is_open and case.subject in statuses:
                 case.observe(statuses[case.subject], now_s, self._log_since(case))
         self._notice_hangs(now_s, patience_s)
@@ -110,6 +117,7 @@ class Havoc:
         self.cases.append(case)
         if blow.fault in DEADLY:
             self._deaths.append(Death(node=blow.node, time_s=time.time()))
+        self._note_absence(blow)
         self._inflictor.begin(blow)
         if is_final:
             case.end(now_s)
@@ -117,6 +125,11 @@ class Havoc:
         whom = f"{blow.node} and {blow.other}" if blow.other else blow.node
         lasts = f" for {blow.seconds:.0f} s" if blow.seconds else ""
         self._say(f"{now_s:.0f} s: {blow.fault} {whom}{lasts}")
+
+    def _note_absence(self, blow: Blow) -> None:
+        """At both ends of a sleep longer than verdicts are kept: partners count at once, the sleeper when it wakes."""
+        if blow.fault is Fault.SLEEP and blow.seconds > self._verdict_keep_s:
+            self._deaths.append(Death(node=blow.node, time_s=time.time(), kind="sleep"))
 
     def _is_over(self, case: Case, now_s: float) -> bool:
         return now_s >= case.is_over_at_s and self._inflictor.has_returned(case.blow)

@@ -13,18 +13,18 @@ from lowcomm_node.cli.swarm.ports import NodePorts
 from lowcomm_node.cli.swarm.sandbox import Disk, Room, Sandbox
 from lowcomm_node.settings.load import toml_value
 from lowcomm_node.settings.manifest import Manifest
-from lowcomm_node.settings.node import NodeSettings
+from lowcomm_node.settings.node import MeetingSettings, NodeSettings
 from lowcomm_node.settings.template import manifest_template
 
 __all__ = [
     "CHAOS_RECORD_TTL_S",
-    "CHAOS_VERDICT_KEEP_S",
     "IDENTITY_FILE",
     "NodePlace",
     "RoomOf",
     "Workshop",
     "node_environment",
     "threads_per_node",
+    "verdict_keep_s",
 ]
 
 IDENTITY_FILE = "identity.key"
@@ -37,7 +37,7 @@ _POLL_EVERY_S = 2.0
 _RECORD_TTL_S = 20.0
 CHAOS_RECORD_TTL_S = 12.0
 _CHAOS_CHECKPOINT_S = 10
-CHAOS_VERDICT_KEEP_S = 40.0
+_CHAOS_VERDICT_KEEP_S = 40.0
 """Longer than any fault, so that a verdict is still known when it is over."""
 
 
@@ -90,11 +90,12 @@ class Workshop:
         sandbox: Sandbox | None = None,
         room_of: RoomOf | None = None,
         quiet_hours: str = "",
+        is_patient: bool = False,
     ) -> None:
         """Write the manifest and what the nodes share of ``settings`` (device, data) into ``directory``.
 
-        With a sandbox nodes get disks of their own, and settings that let a fault show within the run. ``room_of`` gives them
-        networks of their own.
+        With a sandbox nodes get disks of their own, and settings that let a fault show within the run; ``is_patient`` leaves
+        them all the times that nodes have by default. ``room_of`` gives them networks of their own.
         """
         self.directory = directory
         self._sandbox = sandbox
@@ -107,7 +108,8 @@ class Workshop:
                 manifest,
                 settings,
                 is_chaotic=sandbox is not None,
-                is_logged=sandbox is not None or room_of is not None,
+                is_patient=is_patient,
+                is_logged=is_patient or sandbox is not None or room_of is not None,
                 quiet_hours=quiet_hours,
             ),
             encoding="utf-8",
@@ -150,14 +152,26 @@ def node_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith("LOWCOMM_")}
 
 
+def verdict_keep_s(*, is_chaotic: bool) -> float:
+    """``meeting.verdict_keep_s`` of the nodes, under chaos or otherwise."""
+    return _CHAOS_VERDICT_KEEP_S if is_chaotic else MeetingSettings().verdict_keep_s
+
+
 def _node_settings(
-    manifest: Manifest, settings: NodeSettings, *, is_chaotic: bool, is_logged: bool, quiet_hours: str
+    manifest: Manifest,
+    settings: NodeSettings,
+    *,
+    is_chaotic: bool,
+    is_patient: bool,
+    is_logged: bool,
+    quiet_hours: str,
 ) -> str:
     """Settings all share.
 
     On one computer the directory is cheap, so members are looked up often and expire soon; and all nodes start at
     once, so the last may have to wait long for the first. Under chaos records expire sooner still, checkpoints are written all
     the time, half meetings are counted within the run and not after two minutes. ``is_logged``: the logs tell of each meeting.
+    ``is_patient``: everything takes the time it takes by default.
     """
     eval_every = max(_MIN_EVAL_EVERY_STEPS, manifest.training.total_steps // _LOOKS_PER_RUN)
     return "\n".join(
@@ -170,10 +184,10 @@ def _node_settings(
             f"paths = {toml_value(list(settings.data.paths))}",
             "[network]",
             f"start_timeout_s = {_START_TIMEOUT_S}",
-            f"poll_every_s = {_POLL_EVERY_S}",
-            f"record_ttl_s = {CHAOS_RECORD_TTL_S if is_chaotic else _RECORD_TTL_S}",
+            *([] if is_patient else [f"poll_every_s = {_POLL_EVERY_S}"]),
+            *([] if is_patient else [f"record_ttl_s = {CHAOS_RECORD_TTL_S if is_chaotic else _RECORD_TTL_S}"]),
             *(["[checkpoint]", f"every_s = {_CHAOS_CHECKPOINT_S}"] if is_chaotic else []),
-            *(["[meeting]", f"verdict_keep_s = {CHAOS_VERDICT_KEEP_S}"] if is_chaotic else []),
+            *(["[meeting]", f"verdict_keep_s = {_CHAOS_VERDICT_KEEP_S}"] if is_chaotic else []),
             "[log]",
             *(['format = "json"', 'level = "debug"'] if is_logged else ['format = "text"']),
             *(["[bandwidth]", f"quiet_hours = {toml_value(quiet_hours)}"] if quiet_hours else []),

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lowcomm_node.cli.swarm.lines import LineShape
+from lowcomm_node.cli.swarm.nap import AWAKE_S
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.load import read_manifest
 from lowcomm_node.settings.manifest import Manifest, OptimizerConfig
@@ -22,6 +23,9 @@ _MIN_CHAOS_NODES = 4
 """One dies for good, and faults hit only while three are well."""
 _LEAST_COMPARED_S = 240.0
 """Up to two minutes until all nodes train, one without meetings and one with them."""
+_MIN_SLEEP_S = 1.0
+_MIN_SLEEP_NODES = 3
+"""Two meet each other while the third sleeps."""
 _LAST_PORT = 65535
 _FIRST_UNPRIVILEGED_PORT = 1024
 _MAX_SOCKET_PATH_BYTES = 100
@@ -50,6 +54,8 @@ class SwarmOptions:
     line_words: str = ""
     behind_nat: int = 0
     """So many of the nodes at the start, the last ones, cannot be dialled."""
+    sleep_s: float = 0.0
+    """Seconds for which one node is frozen, once; 0 is not at all."""
     join_late: int = 0
     seed: int | None = None
     """Seed of the run and of the choice of victims; None keeps the manifest's."""
@@ -116,6 +122,8 @@ class SwarmOptions:
         """Seconds of training after which the swarm ends; None when only the schedule ends it."""
         if self.minutes is not None:
             return self.minutes * 60
+        if self.sleep_s and self.steps is None:
+            return self.sleep_s + DEFAULT_MINUTES * 60
         if self.steps is not None or self.manifest is not None:
             return None
         return DEFAULT_MINUTES * 60
@@ -131,6 +139,21 @@ class SwarmOptions:
             raise ConfigError(f"--chaos needs --nodes {_MIN_CHAOS_NODES} or more: the first of them is killed for good")
         if self.chaos_every_s and self.kill_every_s:
             raise ConfigError("--chaos and --kill-every exclude each other: chaos kills too")
+        if self.sleep_s:
+            self._check_sleep(self.sleep_s)
+
+    def _check_sleep(self, sleep_s: float) -> None:
+        if not _MIN_SLEEP_S <= sleep_s < float("inf"):
+            _refuse("--sleep", sleep_s, f"at least {_MIN_SLEEP_S:g} second")
+        if self.nodes < _MIN_SLEEP_NODES:
+            raise ConfigError(f"--sleep needs --nodes {_MIN_SLEEP_NODES} or more: two go on meeting while one is away")
+        if self.chaos_every_s or self.kill_every_s:
+            raise ConfigError("--sleep excludes --chaos and --kill-every: it shows what one long absence does")
+        if self.minutes is not None and self.minutes * 60 <= AWAKE_S + sleep_s:
+            least = (AWAKE_S + sleep_s) / 60
+            raise ConfigError(
+                f"--sleep {sleep_s:g} does not end within --minutes {self.minutes:g}; allowed: more than {least:.1f}"
+            )
 
     def _check_lines(self) -> None:
         if self.behind_nat and self.line is None:

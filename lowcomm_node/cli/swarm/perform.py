@@ -24,7 +24,7 @@ from lowcomm_node.cli.swarm.conductor import Conductor, Ending
 from lowcomm_node.cli.swarm.fleet import Fleet
 from lowcomm_node.cli.swarm.havoc import Havoc
 from lowcomm_node.cli.swarm.interrupts import Interrupts
-from lowcomm_node.cli.swarm.launch import CHAOS_VERDICT_KEEP_S, NodePlace, Workshop, threads_per_node
+from lowcomm_node.cli.swarm.launch import NodePlace, Workshop, threads_per_node, verdict_keep_s
 from lowcomm_node.cli.swarm.line_report import line_table
 from lowcomm_node.cli.swarm.observe import Observer
 from lowcomm_node.cli.swarm.options import SwarmOptions
@@ -71,7 +71,7 @@ def perform(options: SwarmOptions, console: Console) -> int:
             report = performance.report()
         console.print(report_table(report))
         if report.chaos is not None:
-            console.print(chaos_table(report.chaos))
+            console.print(chaos_table(report.chaos, (Fault.SLEEP,) if options.sleep_s else tuple(Fault)))
         if report.line is not None:
             console.print(line_table(report.line))
         if report.throughput is not None:
@@ -125,6 +125,7 @@ class _Performance:
             sandbox=self._sandbox,
             room_of=room_maker(self._options, self._sandbox, self._shaping),
             quiet_hours=quiet_hours,
+            is_patient=bool(self._options.sleep_s),
         )
         ports = choose_ports(self._options.members_max, self._options.port_base)
         places = [workshop.place(f"n{index}", of_node) for index, of_node in enumerate(ports)]
@@ -197,13 +198,18 @@ class _Performance:
             skipped |= dict.fromkeys((Fault.CUT_LINE, Fault.CUT_PAIR), self._sandbox.no_rooms)
         if self._sandbox is not None and self._sandbox.no_disks:
             skipped[Fault.FULL_DISK] = self._sandbox.no_disks
-        return make_chaos_report(
+        report = make_chaos_report(
             havoc.cases,
             hangs=havoc.hangs,
-            halves=havoc.halves(_MEMORY_OVER_VERDICT * CHAOS_VERDICT_KEEP_S),
+            halves=havoc.halves(_MEMORY_OVER_VERDICT * verdict_keep_s(is_chaotic=not self._options.sleep_s)),
             skipped=skipped,
             is_complete=ending.reason in {"time", "finished"},
         )
+        if self._options.sleep_s and not havoc.cases:
+            return replace(
+                report, broken=[*report.broken, "no node fell asleep: never did three of them train at once"]
+            )
+        return report
 
     def _compare_calm(self, report: SwarmReport, manifest: Manifest, places: Sequence[NodePlace]) -> SwarmReport:
         self._view.say(f"for comparison, {self._options.nodes} nodes train undisturbed up to the same progress")

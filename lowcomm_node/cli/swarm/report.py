@@ -102,7 +102,7 @@ class SwarmReport:
     """Mean swarm progress at the end, in steps."""
     per_node: dict[str, NodeReport] = field(default_factory=dict)
     chaos: ChaosReport | None = None
-    """Null unless ``--chaos``."""
+    """Null unless ``--chaos`` or ``--sleep``."""
     calm: CalmReport | None = None
     """Null unless ``--compare calm``."""
     line: LineReport | None = None

@@ -59,7 +59,7 @@ def _chaos(report: SwarmReport) -> list[str]:
         if chaos.lost_steps_median is not None:
             clauses.append(f"a kill cost {chaos.lost_steps_median:.0f} steps, at most {chaos.lost_steps_max}")
         if explained := sum(bool(half.explanation) for half in chaos.halves):
-            clauses.append(f"{explained} half meetings are explained by kills or a lost last word")
+            clauses.append(f"{explained} half meetings are explained by kills, the sleep or a lost last word")
         clauses += [f"BROKEN: {sentence}" for sentence in chaos.broken]
     if report.calm is not None:
         above = report.calm.above

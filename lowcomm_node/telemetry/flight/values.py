@@ -22,6 +22,7 @@ from lowcomm_node.core import (
     answerer,
     chance,
     commands,
+    confirmations,
     deadlines,
     events,
     health,
@@ -42,7 +43,7 @@ __all__ = [
 
 MODULES: tuple[ModuleType, ...] = (
     units, errors, events, commands, messages, node, chance, schedule, deadlines, health, paths, partners, reach,
-    initiated, initiator, answerer,
+    initiated, confirmations, initiator, answerer,
 )  # fmt: skip
 """Where everything is defined that may stand in a dump. A module of the core that keeps state belongs here."""
 

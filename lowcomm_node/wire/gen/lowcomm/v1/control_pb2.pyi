@@ -47,7 +47,7 @@ class Status(_message.Message):
     def __init__(self, peer_id: _Optional[str] = ..., run_id: _Optional[str] = ..., run_name: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., join_address: _Optional[str] = ..., grpc_address: _Optional[str] = ..., training: _Optional[_Union[TrainingStatus, _Mapping]] = ..., meetings: _Optional[_Union[MeetingStatus, _Mapping]] = ..., peers_known: _Optional[int] = ..., detail: _Optional[str] = ..., reachability: _Optional[str] = ..., bells_own: _Optional[int] = ..., bells_held: _Optional[int] = ..., line: _Optional[_Union[LineStatus, _Mapping]] = ...) -> None: ...
 
 class TrainingStatus(_message.Message):
-    __slots__ = ("steps", "tokens", "loss", "validation_loss", "learning_rate", "gradient_norm", "progress_steps", "total_steps", "tokens_per_second", "step_seconds", "blocked_seconds", "exchange_seconds", "parameters", "sketch", "started_loss", "restarts")
+    __slots__ = ("steps", "tokens", "loss", "validation_loss", "learning_rate", "gradient_norm", "progress_steps", "total_steps", "tokens_per_second", "step_seconds", "blocked_seconds", "exchange_seconds", "parameters", "sketch", "started_loss", "restarts", "micro_batches")
     class BlockedSecondsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +71,7 @@ class TrainingStatus(_message.Message):
     SKETCH_FIELD_NUMBER: _ClassVar[int]
     STARTED_LOSS_FIELD_NUMBER: _ClassVar[int]
     RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    MICRO_BATCHES_FIELD_NUMBER: _ClassVar[int]
     steps: int
     tokens: int
     loss: float
@@ -87,7 +88,8 @@ class TrainingStatus(_message.Message):
     sketch: _containers.RepeatedScalarFieldContainer[float]
     started_loss: float
     restarts: int
-    def __init__(self, steps: _Optional[int] = ..., tokens: _Optional[int] = ..., loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., progress_steps: _Optional[float] = ..., total_steps: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., step_seconds: _Optional[float] = ..., blocked_seconds: _Optional[_Mapping[str, float]] = ..., exchange_seconds: _Optional[float] = ..., parameters: _Optional[int] = ..., sketch: _Optional[_Iterable[float]] = ..., started_loss: _Optional[float] = ..., restarts: _Optional[int] = ...) -> None: ...
+    micro_batches: int
+    def __init__(self, steps: _Optional[int] = ..., tokens: _Optional[int] = ..., loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., progress_steps: _Optional[float] = ..., total_steps: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., step_seconds: _Optional[float] = ..., blocked_seconds: _Optional[_Mapping[str, float]] = ..., exchange_seconds: _Optional[float] = ..., parameters: _Optional[int] = ..., sketch: _Optional[_Iterable[float]] = ..., started_loss: _Optional[float] = ..., restarts: _Optional[int] = ..., micro_batches: _Optional[int] = ...) -> None: ...
 
 class MeetingStatus(_message.Message):
     __slots__ = ("completed", "half", "failed", "last_partner", "last_meeting_ago_seconds", "bytes", "current", "mean_duration_seconds", "links")

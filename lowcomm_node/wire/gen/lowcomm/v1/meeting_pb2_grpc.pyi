@@ -3,7 +3,7 @@
 isort:skip_file
 A meeting: offer -> answer -> close, then a verdict that makes both ends apply the same
 correction or neither. The initiator sends Offer, Close and Confirm; the answerer sends Answer,
-Verdict, Busy and Refusal. Payloads follow their header as chunks.
+Verdict, Busy and Refusal, and says Confirm back. Payloads follow their header as chunks.
 """
 
 from collections import abc as _abc

@@ -1,0 +1,17 @@
+"""The node's status in the wire's form."""
+
+import math
+
+from lowcomm_node.daemon.status import training_status
+from lowcomm_node.train.messages import Report
+
+
+def test_how_batches_are_taken_is_in_the_status() -> None:
+    """What the trainer does now, however it came to it: its settings, its memory file or a lack of memory."""
+    report = Report(
+        steps=3, tokens=1, loss=1.0, validation_loss=math.nan, learning_rate=0.1, gradient_norm=1.0,
+        progress_steps=3.0, step_seconds=0.1, tokens_per_second=1.0, micro_batches=4,
+    )  # fmt: skip
+
+    assert training_status(report, None, None, math.nan, 0).micro_batches == 4
+    assert training_status(None, None, None, math.nan, 0).micro_batches == 0

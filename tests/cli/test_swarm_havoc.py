@@ -60,15 +60,17 @@ def test_nodes_are_struck_and_come_back(directory: Path, monkeypatch: pytest.Mon
 
 
 def test_a_node_that_stays_away_breaks_the_promise(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is waited for, in bounds; then the report names node and fault."""
+    """It is waited for, in bounds; then the report names node and fault, and does not judge the state it had before."""
     monkeypatch.setattr(conductor_module, "_ARRIVAL_PATIENCE_S", 0.5)
     monkeypatch.setattr(conductor_module, "_ARRIVAL_OVER_START", 0.0)
     monkeypatch.setattr(conductor_module, "_REST_S", 0.2)
     stage = Stage(directory, OPTIONS, {"n1": "mortal"})
     _strike(monkeypatch, Blow(fault=Fault.KILL, node="n1"))
 
-    report = _report(stage.run())
+    conductor = stage.run()
+    report = _report(conductor)
 
+    assert conductor.ending.live == ["n0", "n2", "n3"]
     assert report.broken[0].startswith("n1 (kill node at ")
     assert report.broken[0].endswith("did not take steps again")
     assert {hang.node for hang in report.hangs} <= {"n1"}

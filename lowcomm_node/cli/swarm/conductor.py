@@ -272,7 +272,9 @@ class Conductor:
             self._note(incident)
         for name, place in running.items():
             ledger.end(name, "left")
-            if ledger.current(name).ending == "left" and place.final_state.is_file():
+            life = ledger.current(name)
+            # Who was still on its way in has at most the state of an earlier life.
+            if life.ending == "left" and life.has_state and place.final_state.is_file():
                 self.ending.live.append(name)
 
     def _patience_s(self) -> float:

@@ -24,6 +24,7 @@ from lowcomm_node.settings.presets import OPTIMIZERS
         (SwarmOptions(kill_every_s=1.0), "--kill-every"),
         (SwarmOptions(nodes=1, kill_every_s=10.0), "never killed"),
         (SwarmOptions(join_late=-1), "--join-late"),
+        (SwarmOptions(nodes=2, compare_calm=True), "--compare calm needs --nodes 3 or more"),
         (SwarmOptions(seed=-1), "--seed"),
         (SwarmOptions(nodes=4, port_base=80), "1024 to 65524"),
         (SwarmOptions(nodes=4, join_late=1, port_base=65524), "--port-base"),

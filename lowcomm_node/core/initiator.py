@@ -57,6 +57,8 @@ class InitiatingEnd:
         self._partners = partners
         self._chance = chance
         self._meetings: dict[MeetingId, Initiated] = {}
+        self.missed: set[Stream] = set()
+        """Streams whose turn came to nothing; the caller empties it."""
         self.active: MeetingId | None = None
         self.member = b""
         """This node's own signed record, carried by offers."""
@@ -84,6 +86,7 @@ class InitiatingEnd:
     def start(self, streams: tuple[Stream, ...], is_dense: bool, now: float) -> list[Command]:
         """Start a meeting for the streams that are due. Nothing when there is nobody to meet."""
         if self._partners.choose(now, frozenset()) is None or len(self._meetings) >= _MAX_UNSETTLED:
+            self.missed.update(streams)
             return []
         meeting_id = MeetingId(self._chance.token().hex())
         self._meetings[meeting_id] = Initiated(
@@ -97,21 +100,26 @@ class InitiatingEnd:
         self.active = meeting_id
         return [EncodeOffer(meeting_id=meeting_id, streams=streams, is_dense=is_dense)]
 
-    def yields_to(self, peer: PeerId) -> bool:
+    def yields_to(self, peer: PeerId, now: float) -> bool:
         """May an offer from ``peer`` push our own active meeting aside?
 
         While ours is still being encoded nobody else knows of it, so yes. When both have offered to each other at
-        the same time, the smaller peer id's offer stands and the other end answers it.
+        the same time, the smaller peer id's offer stands and the other end answers it. And where the partner we have asked is late,
+        it may be frozen or gone: who is there goes first, or one dead node would have all who ask it turn away all others.
         """
         if self.active is None:
             return True
         meeting = self._meetings[self.active]
         if meeting.phase is Phase.ENCODING:
             return True
-        return meeting.phase is Phase.OFFERED and meeting.peer == peer and peer < self._own
+        if meeting.phase is not Phase.OFFERED:
+            return False
+        if meeting.peer == peer:
+            return peer < self._own
+        return self._deadlines.is_late(Wait.ANSWER, meeting.is_dense, now - meeting.silence.since, meeting.peer)
 
-    def yield_active(self, now: float) -> list[Command]:
-        """Give up the active meeting for the partner's; see ``yields_to``."""
+    def yield_active(self, peer: PeerId, now: float) -> list[Command]:
+        """Give up the active meeting for that of ``peer``; see ``yields_to``."""
         if self.active is None:
             return []
         meeting = self._meetings[self.active]
@@ -119,6 +127,8 @@ class InitiatingEnd:
             # Not a failure: nothing was asked of anybody. The trainer's offer is dropped when it arrives.
             self._forget(meeting.meeting_id)
             return []
+        if meeting.peer != peer:
+            self._partners.failed(meeting.peer, now)
         return self._give_up(meeting, "yielded", now)
 
     def offer_encoded(self, event: OfferEncoded, now: float) -> list[Command]:
@@ -347,6 +357,8 @@ class InitiatingEnd:
         applied: CorrectionApplied | None = None,
     ) -> list[Command]:
         self._forget(meeting.meeting_id)
+        if outcome == "failed" and reason != "yielded":  # who yields has another meeting instead
+            self.missed.update(meeting.streams)
         return [
             ReportMeeting(
                 meeting_id=meeting.meeting_id,

@@ -160,6 +160,8 @@ class NodeCore:
 
     def _steps_taken(self, event: StepsTaken, now: float) -> list[Command]:
         self._health.stepped(event.steps, event.nonfinite_steps, now)
+        self._schedule.missed(sorted(self._initiator.missed), event.steps)
+        self._initiator.missed.clear()
         due = self._schedule.due(event.steps)
         if not due or self._is_draining or not self.has_sound_state or not self._is_free():
             return self._take_care(now)  # what is due stays due
@@ -195,9 +197,9 @@ class NodeCore:
         if not self.has_sound_state:
             return turn_away(Refusal(meeting_id=offer.meeting_id, reason=RefusalReason.NOT_READY))
         is_ours = self._initiator.knows(offer.meeting_id)  # a meeting id somebody has copied from us
-        if is_ours or self._answerer.active is not None or not self._initiator.yields_to(offer.sender):
+        if is_ours or self._answerer.active is not None or not self._initiator.yields_to(offer.sender, now):
             return turn_away(Busy(meeting_id=offer.meeting_id))
-        yielded = self._initiator.yield_active(now)
+        yielded = self._initiator.yield_active(offer.sender, now)
         self.partners.heard_from(offer.sender, now)
         return yielded + self._answerer.offered(offer, now)
 

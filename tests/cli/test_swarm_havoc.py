@@ -76,6 +76,19 @@ def test_a_node_that_stays_away_breaks_the_promise(directory: Path, monkeypatch:
     assert {hang.node for hang in report.hangs} <= {"n1"}
 
 
+def test_a_node_that_comes_back_as_the_last_has_survived(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The incident: it came up with the state of a run that was over, the swarm ended at once, and the report called it lost."""
+    stage = Stage(directory, OPTIONS, {"n1": "swift"})
+    _strike(monkeypatch, Blow(fault=Fault.KILL, node="n1"))
+
+    conductor = stage.run()
+    report = _report(conductor)
+
+    assert conductor.ending.reason == "finished"
+    assert report.survived == report.injected == {"kill node": 1}
+    assert report.broken == []
+
+
 def test_a_node_that_takes_no_step_hangs(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though nothing disturbs it and it answers; each standstill is counted once."""
     monkeypatch.setattr(conductor_module, "_ARRIVAL_PATIENCE_S", 0.3)

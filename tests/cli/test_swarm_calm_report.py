@@ -11,7 +11,7 @@ TOKENS_PER_STEP = 10
 
 
 def _swarm(nodes: int, tokens: int, **losses: float) -> Trained:
-    return Trained(nodes=nodes, progress_steps=100.0, tokens=tokens, losses=losses)
+    return Trained(nodes=nodes, progress_steps=100.0, tokens=tokens, meetings=7, losses=losses)
 
 
 FEWER, MORE = _swarm(3, 3000, n0=2.1, n1=2.1), _swarm(4, 4000, n0=2.0, n1=2.0)
@@ -63,7 +63,7 @@ def test_the_table_shows_the_three_side_by_side() -> None:
 
     rows = [line.split() for line in capture.get().splitlines() if "turbed" in line or "trouble" in line]
     assert rows == [
-        ["undisturbed", "3", "100", "3,000", "2.1000", "n0", "2.100,", "n1", "2.100"],
-        ["with", "trouble", "5", "100", "3,250", "2.0000", "n1", "2.000"],
-        ["undisturbed", "4", "100", "4,000", "2.0000", "n0", "2.000,", "n1", "2.000"],
+        ["undisturbed", "3", "100", "3,000", "7", "2.1000", "n0", "2.100,", "n1", "2.100"],
+        ["with", "trouble", "5", "100", "3,250", "7", "2.0000", "n1", "2.000"],
+        ["undisturbed", "4", "100", "4,000", "7", "2.0000", "n0", "2.000,", "n1", "2.000"],
     ]

@@ -109,7 +109,7 @@ def test_the_exit_status_and_the_verdict_follow_the_promises() -> None:
     assert "BROKEN: the meeting abc of n1 and n2 is half" in verdict(bad)
     assert not replace(good, leftovers=["n1: processes 7"]).has_kept_its_promises
     assert not replace(good, died=1).has_kept_its_promises
-    calm = Trained(nodes=2, progress_steps=10.0, tokens=100, losses={"n0": 2.0})
+    calm = Trained(nodes=2, progress_steps=10.0, tokens=100, meetings=5, losses={"n0": 2.0})
     for loss, is_kept, words in (
         (2.01, True, "losses are within the"),
         (9.0, False, "NOT within the spread (n1 is 6.980 above)"),

@@ -29,6 +29,8 @@ class CalmRun:
     progress_steps: float
     tokens: int
     """Of all nodes."""
+    meetings: int
+    """Completed."""
 
 
 def train_calm(
@@ -78,4 +80,9 @@ def train_calm(
         )
         conductor.run()
     states = {place.name: place.final_state for place in places if place.name in conductor.ending.live}
-    return CalmRun(states=states, progress_steps=conductor.ending.progress_steps, tokens=observer.ledger.tokens)
+    return CalmRun(
+        states=states,
+        progress_steps=conductor.ending.progress_steps,
+        tokens=observer.ledger.tokens,
+        meetings=observer.ledger.meetings_completed,
+    )

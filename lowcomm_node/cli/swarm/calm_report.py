@@ -30,6 +30,8 @@ class Trained:
     """Mean swarm progress at the end."""
     tokens: int
     """Trained on by all nodes, without what kills took from everybody."""
+    meetings: int
+    """Completed. With fewer for as many tokens, replicas learn less from one another."""
     losses: dict[str, float]
     """Live node -> validation loss of its last state; not empty."""
 
@@ -84,12 +86,12 @@ def calm_table(report: CalmReport) -> Table:
     """The three swarms side by side."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("swarm")
-    for heading in ("nodes", "progress", "tokens", "validation loss, mean"):
+    for heading in ("nodes", "progress", "tokens", "meetings", "validation loss, mean"):
         table.add_column(heading, justify="right")
     table.add_column("of each node", style="dim")
     fewer, more = report.calm
     for what, swarm in (("undisturbed", fewer), ("with trouble", report.troubled), ("undisturbed", more)):
         losses = ", ".join(f"{name} {loss:.3f}" for name, loss in swarm.losses.items())
-        figures = (str(swarm.nodes), f"{swarm.progress_steps:.0f}", f"{swarm.tokens:,}", f"{swarm.loss_mean:.4f}")
-        table.add_row(what, *figures, losses)
+        counts = (str(swarm.nodes), f"{swarm.progress_steps:.0f}", f"{swarm.tokens:,}", f"{swarm.meetings:,}")
+        table.add_row(what, *counts, f"{swarm.loss_mean:.4f}", losses)
     return table

@@ -162,6 +162,7 @@ class _Performance:
             nodes=self._options.nodes,
             progress_steps=report.progress_end,
             tokens=report.tokens_total - lost_steps * manifest.tokens_per_step,
+            meetings=report.meetings_completed,
             losses=losses,
         )
         calm = []
@@ -193,7 +194,13 @@ class _Performance:
 
         judge = Judge(manifest, self._run_id, self._settings)
         losses = {name: judge.loss_of(path) for name, path in run.states.items()}
-        return Trained(nodes=len(like), progress_steps=run.progress_steps, tokens=run.tokens, losses=losses)
+        return Trained(
+            nodes=len(like),
+            progress_steps=run.progress_steps,
+            tokens=run.tokens,
+            meetings=run.meetings,
+            losses=losses,
+        )
 
     def _manifest(self) -> Manifest:
         """The run's manifest; a length is chosen where neither file nor options give one."""

@@ -101,22 +101,9 @@ class InitiatingEnd:
         return [EncodeOffer(meeting_id=meeting_id, streams=streams, is_dense=is_dense)]
 
     def yields_to(self, peer: PeerId, now: float) -> bool:
-        """May an offer from ``peer`` push our own active meeting aside?
-
-        While ours is still being encoded nobody else knows of it, so yes. When both have offered to each other at
-        the same time, the smaller peer id's offer stands and the other end answers it. And where the partner we have asked is late,
-        it may be frozen or gone: who is there goes first, or one dead node would have all who ask it turn away all others.
-        """
-        if self.active is None:
-            return True
-        meeting = self._meetings[self.active]
-        if meeting.phase is Phase.ENCODING:
-            return True
-        if meeting.phase is not Phase.OFFERED:
-            return False
-        if meeting.peer == peer:
-            return peer < self._own
-        return self._deadlines.is_late(Wait.ANSWER, meeting.is_dense, now - meeting.silence.since, meeting.peer)
+        """May an offer from ``peer`` push our own active meeting aside?"""
+        active = self._meetings.get(self.active) if self.active is not None else None
+        return active is None or active.yields_to(peer, self._own, self._deadlines, now)
 
     def yield_active(self, peer: PeerId, now: float) -> list[Command]:
         """Give up the active meeting for that of ``peer``; see ``yields_to``."""

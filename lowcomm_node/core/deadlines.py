@@ -101,6 +101,12 @@ class Deadlines:
         doublings = max(window.doublings, self._slow.get(peer, 0) if peer is not None else 0)
         return min(self._longest_s, max(self._shortest_s, window.usual_s) * 2.0**doublings)
 
+    def is_late(self, wait: Wait, is_dense: bool, silence_s: float, peer: PeerId) -> bool:
+        """Is the partner silent for longer than usual, be it too early to give up? Before enough was seen, for the shortest deadline."""
+        window = self._windows.get((wait, is_dense))
+        usual_s = self._shortest_s if window is None or window.usual_s is None else window.usual_s
+        return silence_s > usual_s * 2.0 ** self._slow.get(peer, 0)
+
     def kept(self, wait: Wait, is_dense: bool, silence_s: float, peer: PeerId | None = None) -> None:
         """What was waited for has come, after at most ``silence_s`` of silence."""
         is_roomy = _ROOMY * silence_s <= self.limit_s(wait, is_dense, peer)

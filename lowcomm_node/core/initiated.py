@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from lowcomm_node.core.deadlines import Silence, Wait
+from lowcomm_node.core.deadlines import Deadlines, Silence, Wait
 from lowcomm_node.core.events import OfferEncoded
 from lowcomm_node.core.messages import Close
 from lowcomm_node.units import LinkKind, MeetingId, PeerId, Stream
@@ -57,6 +57,23 @@ class Initiated:
     is_lost: bool = False
     """The held correction is gone with the trainer: the verdict can still tell whether the partner has applied its half."""
     retry_at: float = 0.0
+
+    def yields_to(self, peer: PeerId, own: PeerId, deadlines: Deadlines, now: float) -> bool:
+        """May an offer from ``peer`` to this node, ``own``, push the meeting aside?
+
+        While ours is still being encoded nobody else knows of it, so yes. When both have offered to each other at the same time, the
+        smaller peer id's offer stands and the other end answers it. And where the partner we have asked is late, it may be frozen or
+        gone: who is there goes first, or one dead node would have all who ask it turn away all others.
+        """
+        match self.phase:
+            case Phase.ENCODING:
+                return True
+            case Phase.OFFERED if self.peer == peer:
+                return peer < own
+            case Phase.OFFERED:
+                return deadlines.is_late(Wait.ANSWER, self.is_dense, now - self.silence.since, self.peer)
+            case _:
+                return False
 
 
 def retry_after_s(attempts: int) -> float:

@@ -56,6 +56,8 @@ class InitiatingEnd:
         self._chance = chance
         self._meetings: dict[MeetingId, Initiated] = {}
         self._confirmations = Confirmations(keep_s=verdict_keep_s)
+        self.missed: set[Stream] = set()
+        """Streams whose turn came to nothing; the caller empties it."""
         self.active: MeetingId | None = None
         self.member = b""
         """This node's own signed record, carried by offers."""
@@ -87,6 +89,7 @@ class InitiatingEnd:
     def start(self, streams: tuple[Stream, ...], is_dense: bool, now: float) -> list[Command]:
         """Start a meeting for the streams that are due. Nothing when there is nobody to meet."""
         if self._partners.choose(now, frozenset()) is None or len(self._meetings) >= _MAX_UNSETTLED:
+            self.missed.update(streams)
             return []
         meeting_id = MeetingId(self._chance.token().hex())
         self._meetings[meeting_id] = Initiated(
@@ -100,21 +103,13 @@ class InitiatingEnd:
         self.active = meeting_id
         return [EncodeOffer(meeting_id=meeting_id, streams=streams, is_dense=is_dense)]
 
-    def yields_to(self, peer: PeerId) -> bool:
-        """May an offer from ``peer`` push our own active meeting aside?
+    def yields_to(self, peer: PeerId, now: float) -> bool:
+        """May an offer from ``peer`` push our own active meeting aside?"""
+        active = self._meetings.get(self.active) if self.active is not None else None
+        return active is None or active.yields_to(peer, self._own, self._deadlines, now)
 
-        While ours is still being encoded nobody else knows of it, so yes. When both have offered to each other at
-        the same time, the smaller peer id's offer stands and the other end answers it.
-        """
-        if self.active is None:
-            return True
-        meeting = self._meetings[self.active]
-        if meeting.phase is Phase.ENCODING:
-            return True
-        return meeting.phase is Phase.OFFERED and meeting.peer == peer and peer < self._own
-
-    def yield_active(self, now: float) -> list[Command]:
-        """Give up the active meeting for the partner's; see ``yields_to``."""
+    def yield_active(self, peer: PeerId, now: float) -> list[Command]:
+        """Give up the active meeting for that of ``peer``; see ``yields_to``."""
         if self.active is None:
             return []
         meeting = self._meetings[self.active]
@@ -122,6 +117,8 @@ class InitiatingEnd:
             # Not a failure: nothing was asked of anybody. The trainer's offer is dropped when it arrives.
             self._forget(meeting.meeting_id)
             return []
+        if meeting.peer != peer:
+            self._partners.failed(meeting.peer, now)
         return self._give_up(meeting, "yielded", now)
 
     def offer_encoded(self, event: OfferEncoded, now: float) -> list[Command]:
@@ -358,11 +355,9 @@ class InitiatingEnd:
         return OpenLink(meeting_id=meeting.meeting_id, peer=meeting.peer, message=message, link=meeting.link)
 
     def _give_up(self, meeting: Initiated, reason: str, now: float) -> list[Command]:
-        commands: list[Command] = [
-            DropMeeting(meeting_id=meeting.meeting_id),
-            CloseLink(meeting_id=meeting.meeting_id),
-        ]
-        return commands + self._end(meeting, "failed", reason, now)
+        meeting_id = meeting.meeting_id
+        ended = self._end(meeting, "failed", reason, now)
+        return [DropMeeting(meeting_id=meeting_id), CloseLink(meeting_id=meeting_id), *ended]
 
     def _end(
         self,
@@ -373,6 +368,8 @@ class InitiatingEnd:
         applied: CorrectionApplied | None = None,
     ) -> list[Command]:
         self._forget(meeting.meeting_id)
+        if outcome == "failed" and reason != "yielded":  # who yields has another meeting instead
+            self.missed.update(meeting.streams)
         return [
             ReportMeeting(
                 meeting_id=meeting.meeting_id,

@@ -195,6 +195,8 @@ class NodeCore:
 
     def _steps_taken(self, event: StepsTaken, now: float) -> list[Command]:
         self._health.stepped(event.steps, event.nonfinite_steps, now)
+        self._schedule.missed(sorted(self._initiator.missed), event.steps)
+        self._initiator.missed.clear()
         due = self._schedule.due(event.steps)
         may_start = self._is_line_open and not self._is_draining and self.has_sound_state and self._is_free()
         if not due or not may_start:
@@ -249,10 +251,10 @@ class NodeCore:
         if not self.has_sound_state:
             return turn_away(Refusal(meeting_id=offer.meeting_id, reason=RefusalReason.NOT_READY))
         is_ours = self._initiator.knows(offer.meeting_id)  # a meeting id somebody has copied from us
-        is_engaged = self._answerer.active is not None or not self._initiator.yields_to(offer.sender)
+        is_engaged = self._answerer.active is not None or not self._initiator.yields_to(offer.sender, now)
         if is_ours or is_engaged or not self._is_line_open:
             return turn_away(Busy(meeting_id=offer.meeting_id))
-        yielded = self._initiator.yield_active(now)
+        yielded = self._initiator.yield_active(offer.sender, now)
         self.partners.heard_from(offer.sender, now)
         return yielded + self._answerer.offered(offer, now, link)
 

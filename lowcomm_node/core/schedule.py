@@ -1,7 +1,7 @@
 """When is which stream due? DES-LOC's independent periods, counted in own steps and drawn around their mean."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 
 from lowcomm_node.core.chance import Chance
@@ -46,9 +46,20 @@ class ExchangeSchedule:
         return tuple(stream for stream, at in self._due_at.items() if at <= steps)
 
     def met(self, streams: tuple[Stream, ...], steps: int) -> None:
-        """These streams had their turn, whatever came of it: a skipped meeting loses nothing, the difference stays."""
+        """These streams have their turn."""
         for stream in streams:
             self._draw(stream, steps)
+
+    def missed(self, streams: Collection[Stream], steps: int) -> None:
+        """Nothing came of their turn: the next one comes sooner, after at most the shortest gap of regular ones.
+
+        The difference stays, but so it does with everybody while many cannot be met, and replicas that meet half as often learn less
+        from as many tokens.
+        """
+        for stream in streams:
+            if stream in self._periods:
+                soon = steps + 1 + self._chance.below((self._periods[stream] + 1) // 2)
+                self._due_at[stream] = min(soon, self._due_at.get(stream, soon))
 
     @property
     def due_at(self) -> Mapping[Stream, int]:

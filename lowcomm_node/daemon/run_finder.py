@@ -40,6 +40,7 @@ class RunFinder:
         self._network = network
         self._memory = RunMemory(state_dir)
         self._log = get_logger("run")
+        self._memorised = self._load()
         self._remembered = self._recall()
         self._written: set[str] | None = None
 
@@ -86,8 +87,13 @@ class RunFinder:
         return _found(welcome.manifest, welcome.run_id, "manifest from the swarm")
 
     async def remember(self, run: FoundRun) -> None:
-        """Keep what the next start needs if nobody answers then; writes only what has changed, again when it could not."""
-        peers = self._network.known_addresses
+        """Keep what the next start needs if nobody answers then; writes only what has changed, again when it could not.
+
+        What earlier lives knew of this run is kept, too. The next start may be told an address that only the first life was: of a
+        member that is gone for good, it still tells which run is meant.
+        """
+        earlier = self._memorised.peers if self._memorised is not None and self._memorised.run_id == run.run_id else ()
+        peers = tuple(dict.fromkeys((*self._network.known_addresses, *earlier)))
         if set(peers) == self._written:
             return
         try:
@@ -97,13 +103,16 @@ class RunFinder:
         else:
             self._written = set(peers)
 
-    def _recall(self) -> RememberedRun | None:
-        """The run this node was in last, if it is told to join that one again: by its manifest, its id, or a peer of it."""
+    def _load(self) -> RememberedRun | None:
         try:
-            remembered = self._memory.load()
+            return self._memory.load()
         except StoreError as error:
             self._log.warning("run_not_remembered", detail=str(error))
             return None
+
+    def _recall(self) -> RememberedRun | None:
+        """The run this node was in last, if it is told to join that one again: by its manifest, its id, or a peer of it."""
+        remembered = self._memorised
         wanted = run_id(self._manifest) if self._manifest is not None else self._wanted
         if remembered is None or not remembered.run_id.startswith(wanted):
             return None

@@ -14,9 +14,11 @@ from lowcomm_node.settings.manifest import DataConfig
 from lowcomm_node.train.corpus_files import Document, describe_paths, find_documents
 from lowcomm_node.units import PeerId, RunId
 
-__all__ = ["Corpus", "Stream", "is_held_out", "load_corpus", "validation_batches"]
+__all__ = ["Corpus", "Stream", "first_batch_at", "is_held_out", "load_corpus", "validation_batches"]
 
 _SEPARATOR = b"\0"
+_BATCHES_PER_STEP = 1 << 20
+"""More than a node takes while the run goes on by a step, however fast it is; and below 2^53 for the longest run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,15 @@ class Stream:
             for row in range(self._batch_size)
         ]
         return _windows(self._tokens, starts, self._window)
+
+
+def first_batch_at(progress_steps: float) -> int:
+    """Index of the first batch of a node that begins with a donor's state.
+
+    It may have trained in this run before, and lost what it knew of that: from batch 0 it would train on the same text again,
+    after each return.
+    """
+    return int(progress_steps) * _BATCHES_PER_STEP
 
 
 def validation_batches(tokens: Tensor, batch_size: int, context_length: int, num_batches: int) -> tuple[Tensor, ...]:

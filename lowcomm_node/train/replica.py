@@ -19,6 +19,7 @@ from lowcomm_node.algo.noloco import outer_step_
 from lowcomm_node.core.progress import learning_rate_at
 from lowcomm_node.core.supervision import more_micro_batches
 from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.train.data import first_batch_at
 from lowcomm_node.train.device_group import DeviceGroup
 from lowcomm_node.train.directions import Directions
 from lowcomm_node.train.evaluate import language_model_loss
@@ -213,11 +214,15 @@ class Replica:
         }
 
     def load(self, state: TrainingState, *, is_own: bool) -> None:
-        """Take over a verified state. A donor's brings weights, optimizer and outer state, and progress; own counts stay 0."""
+        """Take over a verified state. A donor's brings weights, optimizer and outer state, and progress; own counts stay 0.
+
+        Its data are none that this node has had before (``data.first_batch_at``).
+        """
         live = self._live()
         for key, tensor in state.tensors.items():
             live[key].copy_(tensor)
-        own_counts = {} if is_own else {"steps": 0, "tokens": 0, "data_cursor": 0}
+        data_cursor = first_batch_at(state.counters.progress_steps)
+        own_counts = {} if is_own else {"steps": 0, "tokens": 0, "data_cursor": data_cursor}
         self.counters = dataclasses.replace(state.counters, **own_counts)
         self.directions.forget()
 

@@ -1,8 +1,8 @@
 """Stands for a node in tests: serves /status, takes ten steps at each look, has a child that ends with it.
 
 Arguments: metrics port, final state file, total steps, socket file, and a word: orderly, or slow (takes many looks to come
-up), or mortal (does not come up a second time), or lame (stops after two looks), or stubborn (its child stays when it is
-killed, and it ignores SIGTERM), or broken (ends at once with exit code 3).
+up), or mortal (does not come up a second time), or swift (has finished when it comes up a second time), or lame (stops after
+two looks), or stubborn (its child stays when it is killed, and it ignores SIGTERM), or broken (ends at once with exit code 3).
 """
 
 import json
@@ -20,12 +20,13 @@ ORDERLY_CHILD = "import sys; sys.stdin.read()"
 STUBBORN_CHILD = "import signal; signal.pause()"
 HAS_LIVED = Path(f"{SOCKET}.lived")
 LOOKS_TO_COME_UP = 100 if CHARACTER == "slow" else 10**9 if CHARACTER == "mortal" and HAS_LIVED.exists() else 0
+FIRST_STEPS = int(TOTAL) if CHARACTER == "swift" and HAS_LIVED.exists() else 0
 MOST_STEPS = 20 if CHARACTER == "lame" else int(TOTAL)
 
 
 class Answer(BaseHTTPRequestHandler):
     looks = 0
-    steps = 0
+    steps = FIRST_STEPS
 
     def do_GET(self) -> None:
         Answer.looks += 1

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from lowcomm_node.cli.swarm.calm_report import Trained, compare_with_calm
 from lowcomm_node.cli.swarm.cases import Case, Pulse
 from lowcomm_node.cli.swarm.chaos import Blow, Fault
-from lowcomm_node.cli.swarm.chaos_report import ChaosReport, chaos_table, compare_with_calm, make_chaos_report
+from lowcomm_node.cli.swarm.chaos_report import ChaosReport, chaos_table, make_chaos_report
 from lowcomm_node.cli.swarm.conductor import Ending
 from lowcomm_node.cli.swarm.halves import Half
 from lowcomm_node.cli.swarm.havoc import Hang
@@ -97,16 +98,6 @@ def test_the_table_names_what_was_skipped() -> None:
     assert rows["sleep"].split() == ["sleep", "0"]
 
 
-def test_losses_are_compared_with_the_spread_of_a_calm_run() -> None:
-    """Its range above its highest loss is allowed, or one percent where the calm nodes agree more closely than that."""
-    calm = {"n0": 2.00, "n1": 2.10}
-
-    assert compare_with_calm({"n1": 2.19, "n2": 2.21}, calm, 100.0).above == ["n2"]
-    close = compare_with_calm({"n1": 2.015, "n2": 2.03}, {"n0": 2.0, "n1": 2.0}, 100.0)
-    assert close.above == ["n2"]
-    assert close.allowed == 2.02
-
-
 def test_the_exit_status_and_the_verdict_follow_the_promises() -> None:
     """One broken promise is enough; it is said in capitals."""
     good = _swarm_report(_report(_case(Fault.KILL)))
@@ -118,9 +109,14 @@ def test_the_exit_status_and_the_verdict_follow_the_promises() -> None:
     assert "BROKEN: the meeting abc of n1 and n2 is half" in verdict(bad)
     assert not replace(good, leftovers=["n1: processes 7"]).has_kept_its_promises
     assert not replace(good, died=1).has_kept_its_promises
-    worse = compare_with_calm({"n1": 9.0}, {"n0": 2.0}, 100.0)
-    assert not replace(good, calm=worse).has_kept_its_promises
-    assert "losses are NOT within (n1 above)" in verdict(replace(good, calm=worse))
+    calm = Trained(nodes=2, progress_steps=10.0, tokens=100, meetings=5, losses={"n0": 2.0})
+    for loss, is_kept, words in (
+        (2.01, True, "losses are within the"),
+        (9.0, False, "NOT within the spread (n1 is 6.980 above)"),
+    ):
+        compared = compare_with_calm(replace(calm, losses={"n1": loss}), calm, replace(calm, tokens=200))
+        assert replace(good, calm=compared).has_kept_its_promises is is_kept
+        assert words in verdict(replace(good, calm=compared))
 
 
 def test_the_json_holds_every_blow_and_half() -> None:

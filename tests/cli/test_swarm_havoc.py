@@ -82,18 +82,33 @@ def test_a_node_sleeps_and_comes_back(directory: Path, monkeypatch: pytest.Monke
 
 
 def test_a_node_that_stays_away_breaks_the_promise(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is waited for, in bounds; then the report names node and fault."""
+    """It is waited for, in bounds; then the report names node and fault, and does not judge the state it had before."""
     monkeypatch.setattr(conductor_module, "_ARRIVAL_PATIENCE_S", 0.5)
     monkeypatch.setattr(conductor_module, "_ARRIVAL_OVER_START", 0.0)
     monkeypatch.setattr(conductor_module, "_REST_S", 0.2)
     stage = Stage(directory, OPTIONS, {"n1": "mortal"})
     _strike(monkeypatch, Blow(fault=Fault.KILL, node="n1"))
 
-    report = _report(stage.run())
+    conductor = stage.run()
+    report = _report(conductor)
 
+    assert conductor.ending.live == ["n0", "n2", "n3"]
     assert report.broken[0].startswith("n1 (kill node at ")
     assert report.broken[0].endswith("did not take steps again")
     assert {hang.node for hang in report.hangs} <= {"n1"}
+
+
+def test_a_node_that_comes_back_as_the_last_has_survived(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The incident: it came up with the state of a run that was over, the swarm ended at once, and the report called it lost."""
+    stage = Stage(directory, OPTIONS, {"n1": "swift"})
+    _strike(monkeypatch, Blow(fault=Fault.KILL, node="n1"))
+
+    conductor = stage.run()
+    report = _report(conductor)
+
+    assert conductor.ending.reason == "finished"
+    assert report.survived == report.injected == {"kill node": 1}
+    assert report.broken == []
 
 
 def test_a_node_that_takes_no_step_hangs(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Faults as effects on real processes, and the guard that wakes what a dead swarm has frozen."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -49,7 +50,7 @@ class Harness:
         p2pd.symlink_to("/bin/cat")  # reads until its parent is gone
         self.place = NodePlace(name="n1", ports=NodePorts(dht=1, grpc=2, metrics=3), directory=folder / "n1")
         self.fleet = Fleet(lambda place, peers: [sys.executable, "-c", _NODE, str(p2pd)])
-        self.fleet.start(self.place, ())
+        self.fleet.start(self.place, ["/ip4/first"])
         self.killed: list[tuple[str, float | None, Sequence[str]]] = []
         self.inflictor = Inflictor(
             self.fleet, kill=lambda *words: self.killed.append(words), first="n0", first_address="/ip4/first"
@@ -130,6 +131,14 @@ def test_victims_are_those_whom_a_fault_can_hit(harness: Harness) -> None:
     assert victims[Fault.STRAND] == victims[Fault.END_FIRST] == []
     assert [fault for fault, names in harness.inflictor.victims(["n0"]).items() if names] == [Fault.END_FIRST]
     assert harness.inflictor.victims(["n1"])[Fault.STRAND] == ["n1"]
+    # Who joined when the first node was gone has never had its address, and could not be told by it which run is meant.
+    late = dataclasses.replace(harness.place, name="n2")
+    harness.fleet.start(late, ["/ip4/other"])
+    try:
+        assert harness.inflictor.victims(["n1", "n2"])[Fault.STRAND] == ["n1"]
+    finally:
+        harness.fleet.process("n2").kill_all()
+        assert harness.fleet.process("n2").exit_code is not None
     assert "n1" in harness.fleet.places(Stage.RUNNING)
 
 

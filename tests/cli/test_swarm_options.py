@@ -30,6 +30,7 @@ from lowcomm_node.settings.presets import OPTIMIZERS
         (SwarmOptions(compare_no_meetings=True, minutes=3.9), "--minutes 4"),
         (SwarmOptions(compare_no_meetings=True, steps=1000), "--minutes"),
         (SwarmOptions(join_late=-1), "--join-late"),
+        (SwarmOptions(nodes=2, compare_calm=True), "--compare calm needs --nodes 3 or more"),
         (SwarmOptions(seed=-1), "--seed"),
         (SwarmOptions(nodes=4, port_base=80), "1024 to 65524"),
         (SwarmOptions(nodes=4, join_late=1, port_base=65524), "--port-base"),

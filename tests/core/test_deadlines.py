@@ -127,3 +127,19 @@ def test_silence_is_the_longest_gap_between_signs_of_life() -> None:
         silence.end(float(second))
 
     assert silence.longest_s(60.5) == 1.5
+
+
+def test_late_is_what_is_longer_than_usual_whatever_the_shortest_deadline() -> None:
+    """A floor keeps a node from giving up too soon; it need not keep it from turning to somebody who is there."""
+    known = Deadlines(shortest_s=3.0, longest_s=60.0)
+    assert not known.is_late(Wait.ANSWER, False, 2.9, _PEER)
+    assert known.is_late(Wait.ANSWER, False, 3.1, _PEER)
+
+    for _ in range(20):
+        known.kept(Wait.ANSWER, False, 0.1, _PEER)
+
+    assert not known.is_late(Wait.ANSWER, False, 0.15, _PEER)
+    assert known.is_late(Wait.ANSWER, False, 0.25, _PEER)
+    assert known.limit_s(Wait.ANSWER, False, _PEER) == 3.0
+    known.missed(Wait.ANSWER, False, 3.1, _PEER)
+    assert not known.is_late(Wait.ANSWER, False, 0.3, _PEER)  # known to be slow

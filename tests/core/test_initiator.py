@@ -301,6 +301,46 @@ def test_a_partner_that_freezes_costs_the_learnt_deadline_and_not_the_longest() 
         assert end.active is None, freezes_in
 
 
+def test_a_late_partner_gives_way_to_one_that_is_there() -> None:
+    """The incident: all who had asked a sleeping node turned each other away until their deadlines were over."""
+    partners = Partners(PeerId("a"), 4, Chance(b"p"))
+    deadlines = Deadlines(shortest_s=1.0, longest_s=60.0)
+    end, _ = end_with_offer(partners=partners, deadlines=deadlines)
+    someone = PeerId("c")
+
+    assert not end.yields_to(someone, 0.9)
+    assert end.yields_to(someone, 1.1)
+    assert outcomes(end.yield_active(someone, 1.1)) == [("failed", "yielded")]
+
+    assert end.active is None
+    assert end.missed == set()  # it meets the other one instead
+    assert partners.choose(1.2, frozenset()) is None  # the late one is left alone for a while
+
+
+def test_only_an_offer_gives_way_to_others() -> None:
+    """From the answer on the partner has shown that it is there, and has done its part."""
+    end, meeting = end_with_offer()
+    end.answered(Answer(meeting_id=meeting, parts=(b"",), progress_steps=0), 0.0)
+
+    assert not end.yields_to(PeerId("c"), _DEADLINE_S - 0.1)
+
+
+def test_a_turn_that_came_to_nothing_is_remembered() -> None:
+    """Whether the partner was silent, or there was nobody to ask at all; a meeting that was completed is none."""
+    silent, _ = end_with_offer()
+    silent.ticked(_DEADLINE_S + 0.1)
+    assert silent.missed == {Stream.PARAMS}
+
+    silent.missed.clear()
+    assert silent.start((Stream.PARAMS,), False, _DEADLINE_S + 0.2) == []  # its only partner is suspect now
+    assert silent.missed == {Stream.PARAMS}
+
+    done, meeting = end_with_close()
+    done.verdict_received(Verdict(meeting_id=meeting, applied=True), 0.2)
+    done.settled(CorrectionApplied(meeting_id=meeting, norms=(), scales=()), 0.3)
+    assert done.missed == set()
+
+
 @pytest.mark.parametrize("has_answer", [False, True])
 def test_a_trainer_that_encodes_for_ever_does_not_hold_the_meeting(has_answer: bool) -> None:
     """Nothing was applied yet, so giving up is free; what it encodes in the end is dropped. The partner is not blamed."""

@@ -183,6 +183,20 @@ def test_an_offer_still_being_encoded_gives_way() -> None:
     assert [type(command) for command in commands] == [EncodeAnswer]
 
 
+def test_a_meeting_that_came_to_nothing_is_made_up_for_soon() -> None:
+    """Who asked in vain asks again before the next regular turn."""
+    core = core_with_partner("a", "b")
+    opened = start_offer(core)
+    stream, period = next(iter(rules("a").periods.items()))
+    before = core.due()[stream]
+    core.handle(MessageReceived(message=Busy(meeting_id=opened.meeting_id)), 0.1)
+    steps = before - (period + 1) // 2 - 1
+
+    assert core.handle(StepsTaken(steps=steps), 0.2) == []
+
+    assert steps < core.due()[stream] < before
+
+
 def test_draining_node_refuses_offers_and_starts_none() -> None:
     """A leaving node says so."""
     core = core_with_partner("a", "b")

@@ -66,6 +66,35 @@ def test_what_is_due_stays_due_until_its_turn() -> None:
     assert schedule.due(102) == ()
 
 
+@pytest.mark.parametrize("timing", Timing)
+@pytest.mark.parametrize("period", [1, 5, 10])
+def test_a_turn_that_came_to_nothing_comes_again_sooner(period: int, timing: Timing) -> None:
+    """Not at the next step, when the same partner would be asked that was busy, but within half a period; a turn that succeeds ends it."""
+    schedule = ExchangeSchedule({Stream.PARAMS: period}, Chance(b"m"), timing)
+    gaps = set()
+    for steps in range(0, 100_000, 1000):
+        schedule.met((Stream.PARAMS,), steps)
+        schedule.missed((Stream.PARAMS, Stream.EXP_AVG), steps)
+        gaps.add(schedule.due_at[Stream.PARAMS] - steps)
+
+    shortest = (period + 1) // 2
+    assert gaps == set(range(1, shortest + 1))
+    assert Stream.EXP_AVG not in schedule.due_at  # the run does not exchange it
+    schedule.met((Stream.PARAMS,), 100_000)
+    if timing is Timing.UNIFORM:
+        assert schedule.due_at[Stream.PARAMS] >= 100_000 + shortest
+
+
+def test_a_turn_that_is_due_anyway_is_not_put_off() -> None:
+    """Asking in vain never makes a meeting later."""
+    schedule = ExchangeSchedule({Stream.PARAMS: 100}, Chance(b"m"))
+    schedule.resume({Stream.PARAMS: 7})
+
+    schedule.missed((Stream.PARAMS,), 6)
+
+    assert schedule.due_at[Stream.PARAMS] == 7
+
+
 def test_a_count_that_starts_anew_does_not_silence_the_node() -> None:
     """A trainer that died comes back with a donor's state and counts its own steps from 0 again."""
     schedule = ExchangeSchedule({Stream.PARAMS: 10}, Chance(b"s"))

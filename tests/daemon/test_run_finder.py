@@ -112,6 +112,35 @@ def test_remembered_peers_stand_in_for_a_bootstrap_that_is_gone(tmp_path: Path) 
         find(tmp_path, Swarm(["a"], b=OURS), OTHERS)
 
 
+def test_an_address_of_the_first_life_still_tells_the_run_in_the_third(tmp_path: Path) -> None:
+    """The incident: killed, back through live members, killed again, and started as the first time: with the dead bootstrap's address."""
+    remember(tmp_path, "bootstrap", "a")
+    second = Swarm(["b"], b=OURS)
+    finder, found = find(tmp_path, second)
+    second.known_addresses = ("b", "c")
+    asyncio.run(finder.remember(found))
+
+    third = Swarm(["bootstrap"], c=OURS)
+    _, found = find(tmp_path, third)
+
+    assert found.manifest == OURS
+    assert third.reached == ["c"]
+
+
+def test_addresses_of_another_run_are_forgotten(tmp_path: Path) -> None:
+    """Who joins another run with the same directory is not led back to the old one."""
+    remember(tmp_path, "a", manifest=OTHERS)
+    swarm = Swarm(["b"], b=OURS)
+    finder, found = find(tmp_path, swarm)
+    swarm.known_addresses = ("b",)
+    asyncio.run(finder.remember(found))
+
+    remembered = RunMemory(tmp_path).load()
+
+    assert remembered is not None
+    assert remembered.peers == ("b",)
+
+
 def test_a_node_with_a_checkpoint_goes_on_alone(tmp_path: Path) -> None:
     """With nobody there at all, an own checkpoint is enough; without one there is nothing to go on with."""
     remember(tmp_path, "a", "b")

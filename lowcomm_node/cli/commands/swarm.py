@@ -90,9 +90,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         "--compare",
         choices=["local", "calm", "no-meetings"],
-        help="afterwards train the same nodes on the same data: without meetings for as many steps (local), or with "
-        "meetings and without trouble up to the same progress (calm); or, in the run itself, every second minute without meetings: "
-        "what they cost in tokens a second (no-meetings)",
+        help="afterwards train the same nodes on the same data: without meetings for as many steps (local), or with meetings "
+        "and without trouble up to the same progress, with one node fewer and one more than it takes for the same tokens (calm); "
+        "or, in the run itself, every second minute without meetings: what they cost in tokens a second (no-meetings)",
     )
     output.add_argument("--json", type=Path, metavar="FILE", help="report (runs/swarm-DATE-TIME.json)")
     output.add_argument("--plot", type=Path, metavar="FILE", help="PNG plot (runs/swarm-DATE-TIME.png)")

@@ -27,6 +27,10 @@ class CalmRun:
     states: dict[str, Path]
     """Node -> last state file, of those that left in order."""
     progress_steps: float
+    tokens: int
+    """Of all nodes."""
+    meetings: int
+    """Completed."""
 
 
 def train_calm(
@@ -43,8 +47,8 @@ def train_calm(
 ) -> CalmRun:
     """Train in the new ``directory`` until the nodes' mean progress is ``until_progress_steps``, or the schedule ends.
 
-    By progress, not by time: trouble takes time, and the question is what else it takes. ``like``: the nodes of the
-    troubled run; theirs are the names and identities, and with these the data. Raises LowcommError when nothing starts.
+    By progress, not by time: trouble takes time, and the question is what else it takes. ``like``: nodes of the troubled run,
+    as many as are to train; theirs are the names and identities, and with these the data. Raises LowcommError when nothing starts.
     """
     directory.mkdir()
     workshop = Workshop(directory, manifest, settings=settings)
@@ -53,9 +57,11 @@ def train_calm(
         shutil.copy(of.directory / IDENTITY_FILE, place.directory)
     fleet = Fleet(workshop.command)
     with Watcher() as watcher:
+        observer = Observer(fleet, watcher, nodes=len(places), spread_of=spread_of)
         conductor = Conductor(
             replace(
                 options,
+                nodes=len(places),
                 chaos_every_s=0.0,
                 sleep_s=0.0,
                 kill_every_s=0.0,
@@ -69,7 +75,7 @@ def train_calm(
             ),
             places=places,
             fleet=fleet,
-            observer=Observer(fleet, watcher, nodes=len(places), spread_of=spread_of),
+            observer=observer,
             view=view,
             interrupts=interrupts,
             first_address=workshop.address(places[0]),
@@ -78,4 +84,9 @@ def train_calm(
         )
         conductor.run()
     states = {place.name: place.final_state for place in places if place.name in conductor.ending.live}
-    return CalmRun(states=states, progress_steps=conductor.ending.progress_steps)
+    return CalmRun(
+        states=states,
+        progress_steps=conductor.ending.progress_steps,
+        tokens=observer.ledger.tokens,
+        meetings=observer.ledger.meetings_completed,
+    )

@@ -12,10 +12,7 @@ from lowcomm_node.cli.swarm.chaos import Fault
 from lowcomm_node.cli.swarm.halves import Half
 from lowcomm_node.cli.swarm.havoc import Hang
 
-__all__ = ["BlowReport", "CalmReport", "ChaosReport", "chaos_table", "compare_with_calm", "make_chaos_report"]
-
-_LEAST_TOLERANCE = 0.01
-"""Share of the loss by which two runs of the same seed differ anyway: no two runs of real processes meet alike."""
+__all__ = ["BlowReport", "ChaosReport", "chaos_table", "make_chaos_report"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,19 +36,6 @@ class BlowReport:
     """Own steps whose work nobody has; null for faults that kill no trainer."""
     came_back_with: str
     has_survived: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CalmReport:
-    """The same nodes, seed and swarm progress without any fault. Losses are nats per token."""
-
-    losses: dict[str, float]
-    """Node -> validation loss of its last state."""
-    progress_steps: float
-    allowed: float
-    """Highest calm loss, and above it once the calm nodes' range or 1 % of their mean, whichever is more."""
-    above: list[str]
-    """Live nodes of the chaos run whose loss is above that; empty is right."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,16 +81,6 @@ def make_chaos_report(
         broken=[*_broken(blows if is_complete else (), halves), *map(_hang_sentence, hangs)],
         blows=blows,
     )
-
-
-def compare_with_calm(
-    losses: Mapping[str, float], calm_losses: Mapping[str, float], progress_steps: float
-) -> CalmReport:
-    """Are the nodes' ``losses`` within what calm nodes have? ``calm_losses`` must not be empty."""
-    highest, lowest = max(calm_losses.values()), min(calm_losses.values())
-    allowed = highest + max(highest - lowest, _LEAST_TOLERANCE * statistics.fmean(calm_losses.values()))
-    above = [name for name, loss in losses.items() if loss > allowed]
-    return CalmReport(losses=dict(calm_losses), progress_steps=progress_steps, allowed=allowed, above=above)
 
 
 def chaos_table(report: ChaosReport, kinds: Sequence[Fault] = tuple(Fault)) -> Table:

@@ -199,9 +199,12 @@ class Conductor:
     def _has_finished(self, present: Collection[str]) -> bool:
         """All have finished, or some, and the others will not: nobody takes steps, and nobody is on the way or only late."""
         finished = [name for name, status in self._observer.learned().items() if status.state == "finished"]
-        if not finished or len(finished) == len(present):
-            return bool(finished)
-        return self._observer.idle_s > (self._arrival_patience_s if self._coming() else _REST_S)
+        if not finished:
+            return False
+        coming = self._coming()  # who has come back and finished at once is among them until that was seen
+        if len(finished) == len(present) and not coming:
+            return True
+        return self._observer.idle_s > (self._arrival_patience_s if coming else _REST_S)
 
     def _coming(self) -> list[str]:
         """Nodes that were started, or will be started again in a moment, or have been struck, and are not back."""
@@ -274,7 +277,9 @@ class Conductor:
             self._note(incident)
         for name, place in running.items():
             ledger.end(name, "left")
-            if ledger.current(name).ending == "left" and place.final_state.is_file():
+            life = ledger.current(name)
+            # Who was still on its way in has at most the state of an earlier life.
+            if life.ending == "left" and life.has_state and place.final_state.is_file():
                 self.ending.live.append(name)
 
     def _patience_s(self) -> float:

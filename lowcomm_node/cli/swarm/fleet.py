@@ -71,6 +71,8 @@ class _Berth:
     """Seconds from its end to its return; None: it does not."""
     return_peers: tuple[str, ...] = ()
     """Whom it asks then; empty: those who are there."""
+    told: set[str] = field(default_factory=set)
+    """Addresses it was given at its starts."""
 
     def enter(self, stage: Stage) -> None:
         self.stage = stage
@@ -86,7 +88,7 @@ class Fleet:
 
     def start(self, place: NodePlace, peers: Sequence[str]) -> None:
         """Start a node for the first time. Raises LowcommError when the process cannot be started."""
-        self._berths[place.name] = _Berth(place, self._launch(place, peers))
+        self._berths[place.name] = _Berth(place, self._launch(place, peers), told=set(peers))
 
     def kill(self, name: str, *, return_after_s: float | None = 0.0, peers: Sequence[str] = ()) -> None:
         """kill -9 the node's daemon; ``tend`` brings it back once its children are gone and a moment, or ``return_after_s``, is over; never for None.
@@ -109,6 +111,7 @@ class Fleet:
                     incidents += self._tend_killed(berth)
                 case Stage.RETURNING if _is_due(berth) and (berth.return_peers or peers):
                     berth.process = self._launch(berth.place, berth.return_peers or peers)
+                    berth.told.update(berth.return_peers or peers)
                     berth.enter(Stage.RUNNING)
                     incidents.append(Incident(kind=IncidentKind.RETURNED, node=berth.place.name))
                 case _:
@@ -126,6 +129,10 @@ class Fleet:
     def process(self, name: str) -> NodeProcess:
         """The node's newest process."""
         return self._berths[name].process
+
+    def was_told(self, name: str, address: str) -> bool:
+        """Was the node given this address, in any of its lives?"""
+        return address in self._berths[name].told
 
     def log_tail(self, name: str) -> list[str]:
         """Last lines the node has written."""

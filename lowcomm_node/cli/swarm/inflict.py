@@ -60,7 +60,7 @@ class Inflictor:
         victims = dict.fromkeys((*_PARTS, Fault.KILL), others)
         victims[Fault.CUT_LINE] = victims[Fault.CUT_PAIR] = [n for n in others if places[n].room is not None]
         victims[Fault.FULL_DISK] = [name for name in others if places[name].disk is not None]
-        victims[Fault.STRAND] = [] if self._first in places else [n for n in others if _knows_others(places[n])]
+        victims[Fault.STRAND] = [] if self._first in places else [n for n in others if self._can_find_back(places[n])]
         victims[Fault.END_FIRST] = [self._first] if self._first in healthy else []
         return victims
 
@@ -112,14 +112,13 @@ class Inflictor:
         dead = {process.pid for process in self._hit.get(blow.node, ())}
         return any(process.pid not in dead for process in self._processes(blow))
 
+    def _can_find_back(self, place: NodePlace) -> bool:
+        """It has been told the first node's address, which so tells it which run is meant, and has written down whom it knew then."""
+        return self._fleet.was_told(place.name, self._first_address) and (place.directory / _MEMORY_FILE).is_file()
+
     def _processes(self, blow: Blow) -> list[psutil.Process]:
         node = self._fleet.process(blow.node)
         return [process for part in _PARTS.get(blow.fault, ()) for process in node.part(part)]
 
     def _place(self, name: str) -> NodePlace:
         return self._fleet.places(*Stage)[name]
-
-
-def _knows_others(place: NodePlace) -> bool:
-    """It has written down whom it knew: without that, nothing leads back from a dead address."""
-    return (place.directory / _MEMORY_FILE).is_file()

@@ -9,6 +9,8 @@ __all__ = ["Ledger", "Life", "Status", "ddp_bytes"]
 
 Status = control_pb2.Status
 
+_WITH_STATE = frozenset({"training", "finished", "draining"})
+
 
 @dataclass(slots=True, kw_only=True)
 class Life:
@@ -26,6 +28,8 @@ class Life:
     last: Status | None = None
     training_from_s: float | None = None
     training_until_s: float = 0.0
+    has_state: bool = False
+    """It was seen to train, to have finished, or to be saving what it has."""
     _steps_at_start: int = 0
     _tokens_at_start: int = 0
     _tokens_first_seen: int = 0
@@ -40,6 +44,7 @@ class Life:
                     self._steps_at_start = status.training.steps
                     self._tokens_at_start = status.training.tokens
             self.training_until_s = now_s
+        self.has_state = self.has_state or status.state in _WITH_STATE
         self.last = status
 
     @property

@@ -26,6 +26,8 @@ _LEAST_COMPARED_S = 240.0
 _MIN_SLEEP_S = 1.0
 _MIN_SLEEP_NODES = 3
 """Two meet each other while the third sleeps."""
+_MIN_CALM_NODES = 3
+"""Undisturbed swarms of one node more and one less are compared, and two is the least that meets."""
 _LAST_PORT = 65535
 _FIRST_UNPRIVILEGED_PORT = 1024
 _MAX_SOCKET_PATH_BYTES = 100
@@ -84,6 +86,10 @@ class SwarmOptions:
         if self.steps is not None and not 1 <= self.steps <= 1_000_000_000:
             _refuse("--steps", self.steps, "1 to 1000000000")
         self._check_trouble()
+        if self.compare_calm and self.nodes < _MIN_CALM_NODES:
+            raise ConfigError(
+                f"--compare calm needs --nodes {_MIN_CALM_NODES} or more: smaller swarms are compared too"
+            )
         if not 0 <= self.join_late <= MAX_NODES:
             _refuse("--join-late", self.join_late, f"0 to {MAX_NODES}")
         self._check_lines()

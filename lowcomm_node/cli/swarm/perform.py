@@ -17,8 +17,9 @@ from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.cli.periods import periods_text
 from lowcomm_node.cli.swarm.calibrate import available_cores, mean_nodes, measure_pace, steps_that_fit, with_total_steps
 from lowcomm_node.cli.swarm.calm import train_calm
+from lowcomm_node.cli.swarm.calm_report import Trained, calm_sizes, calm_table, compare_with_calm
 from lowcomm_node.cli.swarm.chaos import Fault
-from lowcomm_node.cli.swarm.chaos_report import ChaosReport, chaos_table, compare_with_calm, make_chaos_report
+from lowcomm_node.cli.swarm.chaos_report import ChaosReport, chaos_table, make_chaos_report
 from lowcomm_node.cli.swarm.compare import Hermit, train_hermits
 from lowcomm_node.cli.swarm.conductor import Conductor, Ending
 from lowcomm_node.cli.swarm.fleet import Fleet
@@ -72,6 +73,8 @@ def perform(options: SwarmOptions, console: Console) -> int:
         console.print(report_table(report))
         if report.chaos is not None:
             console.print(chaos_table(report.chaos, (Fault.SLEEP,) if options.sleep_s else tuple(Fault)))
+        if report.calm is not None:
+            console.print(calm_table(report.calm))
         if report.line is not None:
             console.print(line_table(report.line))
         if report.throughput is not None:
@@ -212,26 +215,54 @@ class _Performance:
         return report
 
     def _compare_calm(self, report: SwarmReport, manifest: Manifest, places: Sequence[NodePlace]) -> SwarmReport:
-        self._view.say(f"for comparison, {self._options.nodes} nodes train undisturbed up to the same progress")
-        calm = train_calm(
+        losses = {name: node.val_loss_end for name, node in report.per_node.items() if node.val_loss_end is not None}
+        if not losses or report.progress_end <= 0:
+            return report
+        blows = report.chaos.blows if report.chaos is not None else []
+        lost_steps = sum(blow.lost_steps or 0 for blow in blows)
+        troubled = Trained(
+            nodes=self._options.nodes,
+            progress_steps=report.progress_end,
+            tokens=report.tokens_total - lost_steps * manifest.tokens_per_step,
+            meetings=report.meetings_completed,
+            losses=losses,
+        )
+        calm = []
+        for nodes in calm_sizes(troubled, tokens_per_step=manifest.tokens_per_step, most=len(places)):
+            self._view.say(f"for comparison, {nodes} nodes train undisturbed up to the same progress")
+            trained = self._train_calm(manifest, places[:nodes], troubled.progress_steps)
+            if trained is None:
+                return report
+            calm.append(trained)
+        fewer, more = calm
+        return replace(report, calm=compare_with_calm(troubled, fewer, more))
+
+    def _train_calm(self, manifest: Manifest, like: Sequence[NodePlace], until_progress_steps: float) -> Trained | None:
+        """None when interrupted, or when no node left a state."""
+        run = train_calm(
             self._options,
-            directory=self._directory / "calm",
+            directory=self._directory / f"calm-{len(like)}",
             manifest=manifest,
             settings=self._settings,
-            like=places[: self._options.nodes],
-            until_progress_steps=report.progress_end,
+            like=like,
+            until_progress_steps=until_progress_steps,
             spread_of=_sketch_spread,
             view=self._view,
             interrupts=self._interrupts,
         )
-        if self._interrupts or not calm.states:
-            return report
+        if self._interrupts or not run.states:
+            return None
         from lowcomm_node.cli.swarm.evaluation import Judge
 
         judge = Judge(manifest, self._run_id, self._settings)
-        calm_losses = {name: judge.loss_of(path) for name, path in calm.states.items()}
-        losses = {name: node.val_loss_end for name, node in report.per_node.items() if node.val_loss_end is not None}
-        return replace(report, calm=compare_with_calm(losses, calm_losses, calm.progress_steps))
+        losses = {name: judge.loss_of(path) for name, path in run.states.items()}
+        return Trained(
+            nodes=len(like),
+            progress_steps=run.progress_steps,
+            tokens=run.tokens,
+            meetings=run.meetings,
+            losses=losses,
+        )
 
     def _manifest(self) -> Manifest:
         """The run's manifest; a length is chosen where neither file nor options give one."""

@@ -10,7 +10,8 @@ from importlib import metadata
 from pathlib import Path
 
 from lowcomm_node import PROTOCOL_VERSION, __version__
-from lowcomm_node.cli.swarm.chaos_report import CalmReport, ChaosReport
+from lowcomm_node.cli.swarm.calm_report import CalmReport
+from lowcomm_node.cli.swarm.chaos_report import ChaosReport
 from lowcomm_node.cli.swarm.conductor import Ending
 from lowcomm_node.cli.swarm.fleet import IncidentKind
 from lowcomm_node.cli.swarm.history import History

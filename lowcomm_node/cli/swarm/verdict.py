@@ -62,11 +62,12 @@ def _chaos(report: SwarmReport) -> list[str]:
             clauses.append(f"{explained} half meetings are explained by kills, the sleep or a lost last word")
         clauses += [f"BROKEN: {sentence}" for sentence in chaos.broken]
     if report.calm is not None:
-        above = report.calm.above
-        how = f"NOT within ({', '.join(above)} above)" if above else "within"
-        calm = ", ".join(f"{loss:.3f}" for loss in report.calm.losses.values())
+        calm = report.calm
+        above = ", ".join(f"{name} is {by:.3f} above" for name, by in calm.above.items())
+        how = f"NOT within the spread ({above})" if above else "within the spread"
         clauses.append(
-            f"losses are {how} the {report.calm.allowed:.3f} that the same nodes without trouble allow ({calm})"
+            f"losses are {how} of undisturbed swarms at as much progress and as many tokens: {calm.expected:.3f}, "
+            f"at most {calm.spread:.3f} more"
         )
     return clauses
 

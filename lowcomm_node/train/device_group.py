@@ -18,6 +18,8 @@ from lowcomm_node.errors import TrainerError
 __all__ = ["DeviceGroup", "ProcessGroup"]
 
 _LOOPBACK = "127.0.0.1"
+_JOINING = timedelta(seconds=120)
+"""For importing torch, on a machine that is busy or has many devices."""
 
 
 class DeviceGroup(Group, Protocol):
@@ -31,7 +33,7 @@ class DeviceGroup(Group, Protocol):
 class ProcessGroup:
     """A ``DeviceGroup`` of ``size`` processes on one machine.
 
-    Nobody waits longer than ``timeout_s``: a mean that is not complete by then, because a member has died, hangs or has left,
+    Nobody waits longer than ``timeout_s`` for the others, or two minutes for them to start: a mean that is not complete by then, because a member has died, hangs or has left,
     raises TrainerError at those that wait, and the group is of no more use. Close it before the interpreter ends, whatever
     happened: the threads of Gloo abort the process if they still run by then.
     """
@@ -41,36 +43,44 @@ class ProcessGroup:
 
         ``rendezvous`` is a path in a private folder, the same for all members, where no file is yet. Afterwards nobody needs it:
         whoever made the folder may remove it at once, or else the last member to leave removes the file. Raises TrainerError
-        when the members do not all come within the time-out.
+        when the members do not all come in time.
         """
         self.size = size
+        self._timeout = timedelta(seconds=timeout_s)
+        joining = max(self._timeout, _JOINING)
         # The public constructor listens on the address that the host's name stands for, which others may reach, and Gloo asks
         # nobody who he is. Only these options say where to listen.
         options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]  # noqa: SLF001
         options._devices = [dist.ProcessGroupGloo.create_device(hostname=_LOOPBACK)]  # noqa: SLF001
-        options._timeout = timedelta(seconds=timeout_s)  # noqa: SLF001
+        options._timeout = joining  # noqa: SLF001
         store = dist.FileStore(str(rendezvous), size)  # type: ignore[attr-defined]
-        store.set_timeout(timedelta(seconds=timeout_s))
+        store.set_timeout(joining)
         try:
             self._group: Any = dist.ProcessGroupGloo(store, rank, size, options)
         except RuntimeError as error:
             raise TrainerError(f"the {size} replicas of this machine did not find one another: {error}") from error
-        self.mean_(torch.zeros(1))  # all have read the file
+        self._sum(torch.zeros(1), joining)  # all have read the file
 
     def mean_(self, tensor: Tensor) -> None:
         """``Group.mean_``: a sum by ring, which every member gets in the same bits, divided by the size."""
-        self._wait(self._group.allreduce, [tensor])
+        self._sum(tensor, self._timeout)
         tensor.div_(self.size)
 
     def share_(self, tensor: Tensor) -> None:
         """``DeviceGroup.share_``; the leader is number 0."""
         options = dist.BroadcastOptions()
         options.rootRank = 0
+        options.timeout = self._timeout
         self._wait(self._group.broadcast, [tensor], options)
 
     def close(self) -> None:
         """Leave; nothing can be averaged afterwards."""
         self._group = None
+
+    def _sum(self, tensor: Tensor, timeout: timedelta) -> None:
+        options = dist.AllreduceOptions()
+        options.timeout = timeout
+        self._wait(self._group.allreduce, [tensor], options)
 
     def _wait(self, operation: Callable[..., Any], *arguments: Any) -> None:  # noqa: ANN401 - torch's own, without annotations
         try:

@@ -20,8 +20,8 @@ _MIN_KILL_EVERY_S = 3.0
 _MIN_CHAOS_EVERY_S = 1.0
 _MIN_CHAOS_NODES = 4
 """One dies for good, and faults hit only while three are well."""
-_LEAST_COMPARED_S = 240.0
-"""Up to two minutes until all nodes train, one without meetings and one with them."""
+_LEAST_COMPARED_S = 300.0
+"""Two minutes until all nodes train, one without meetings, one with them, and what is left of the first."""
 _LAST_PORT = 65535
 _FIRST_UNPRIVILEGED_PORT = 1024
 _MAX_SOCKET_PATH_BYTES = 100

@@ -41,11 +41,12 @@ def test_both_ends_of_grpc_get_them_and_go_on_working(monkeypatch: pytest.Monkey
         port = await server.start([grpc.method_handlers_generic_handler("lowcomm.test", {"Echo": handler})])
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                assert await channel.unary_unary(_ECHO)(b"x") == b"x"
+                echo: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_ECHO)
+                assert await echo(b"x") == b"x"
                 assert tcp.tune_connections() >= 3
                 assert tcp.tune_connections() == 0
                 assert options_of(port) == [("reno", 1)] * 3
-                assert await channel.unary_unary(_ECHO)(b"y") == b"y"
+                assert await echo(b"y") == b"y"
         finally:
             await server.stop(0.1)
 

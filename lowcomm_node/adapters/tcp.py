@@ -19,15 +19,18 @@ _AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 _CURRENT = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 _OPEN_FILES = Path("/proc/self/fd")
 _TCP_INFO = 11
+_ROUND_TRIP = struct.Struct("=68xI")
 _BYTES_RECEIVED = struct.Struct("=128xQ")
-"""tcpi_bytes_received in struct tcp_info of linux/tcp.h."""
+"""tcpi_rtt, in microseconds, and tcpi_bytes_received in struct tcp_info of linux/tcp.h."""
 _OPTIONS = (
     (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
     (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 30),
     (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
     (socket.IPPROTO_TCP, "TCP_KEEPCNT", 6),
-    (socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", 128 << 10),
 )
+_UNSENT_BYTES = 128 << 10
+_FAR_US = 5_000
+"""Round trips from which on what waits in the kernel is felt; on loopback the limit would cost a quarter of the rate."""
 
 
 def congestion_control() -> str:
@@ -48,12 +51,14 @@ def tune_connections() -> int:
     num_tuned = 0
     for connection in _tcp_sockets():
         # The kernel may refuse an algorithm to those without rights, and another thread may have closed the socket.
-        with suppress(OSError):
+        with suppress(OSError, struct.error):
             if congestion != _congestion_of(connection):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
                 num_tuned += 1
             for level, option, value in _OPTIONS:
                 connection.setsockopt(level, getattr(socket, option), value)
+            if _of_info(connection, _ROUND_TRIP) >= _FAR_US:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
     return num_tuned
 
 
@@ -64,9 +69,14 @@ def received_bytes() -> int | None:
     total = 0
     for connection in _tcp_sockets():
         with suppress(OSError, struct.error):
-            info = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _BYTES_RECEIVED.size)
-            total += _BYTES_RECEIVED.unpack(info)[0]
+            total += _of_info(connection, _BYTES_RECEIVED)
     return total
+
+
+def _of_info(connection: socket.socket, field: struct.Struct) -> int:
+    """One number of the kernel's account of a connection. Raises OSError, and struct.error where the kernel's is shorter."""
+    number: int = field.unpack(connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, field.size))[0]
+    return number
 
 
 def _congestion_of(connection: socket.socket) -> str:

@@ -8,7 +8,6 @@ unless it is told not to, with a verdict behind them (at 20 Mbit/s and 100 ms: 0
 import os
 import socket
 import struct
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,19 +19,20 @@ _AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 _CURRENT = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 _OPEN_FILES = Path("/proc/self/fd")
 _TCP_INFO = 11
+_ROUND_TRIP = struct.Struct("=68xI")
+_TOTAL_RETRANS = struct.Struct("=100xI")
 _BYTES_RECEIVED = struct.Struct("=128xQ")
-"""tcpi_bytes_received in struct tcp_info of linux/tcp.h."""
+_SEGS_OUT = struct.Struct("=136xI")
+"""tcpi_rtt, in microseconds, and others of the same names in struct tcp_info of linux/tcp.h, which only grows at its end."""
 _OPTIONS = (
     (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
     (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 30),
     (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
     (socket.IPPROTO_TCP, "TCP_KEEPCNT", 6),
-    (socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", 128 << 10),
 )
-_TCP_INFO_BYTES = 144
-_TOTAL_RETRANS = slice(100, 104)
-_SEGS_OUT = slice(136, 140)
-"""Of Linux's struct tcp_info, which only ever grows at its end."""
+_UNSENT_BYTES = 128 << 10
+_FAR_US = 5_000
+"""Round trips from which on what waits in the kernel is felt; on loopback the limit would cost a quarter of the rate."""
 
 
 def congestion_control() -> str:
@@ -53,12 +53,14 @@ def tune_connections() -> int:
     num_tuned = 0
     for connection in _tcp_sockets():
         # The kernel may refuse an algorithm to those without rights, and another thread may have closed the socket.
-        with suppress(OSError):
+        with suppress(OSError, struct.error):
             if congestion != _congestion_of(connection):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
                 num_tuned += 1
             for level, option, value in _OPTIONS:
                 connection.setsockopt(level, getattr(socket, option), value)
+            if _of_info(connection, _ROUND_TRIP) >= _FAR_US:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
     return num_tuned
 
 
@@ -69,8 +71,7 @@ def received_bytes() -> int | None:
     total = 0
     for connection in _tcp_sockets():
         with suppress(OSError, struct.error):
-            info = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _BYTES_RECEIVED.size)
-            total += _BYTES_RECEIVED.unpack(info)[0]
+            total += _of_info(connection, _BYTES_RECEIVED)
     return total
 
 
@@ -78,13 +79,17 @@ def resent_share(port: int) -> float | None:
     """Share of segments that were sent again, on this process's connections to this port; None when there is none."""
     sent = again = 0
     for connection in _tcp_sockets():
-        with suppress(OSError):
+        with suppress(OSError, struct.error):
             if connection.getpeername()[1] == port:
-                info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-                if len(info) == _TCP_INFO_BYTES:
-                    again += int.from_bytes(info[_TOTAL_RETRANS], sys.byteorder)
-                    sent += int.from_bytes(info[_SEGS_OUT], sys.byteorder)
+                again += _of_info(connection, _TOTAL_RETRANS)
+                sent += _of_info(connection, _SEGS_OUT)
     return again / sent if sent else None
+
+
+def _of_info(connection: socket.socket, field: struct.Struct) -> int:
+    """One number of the kernel's account of a connection. Raises OSError, and struct.error where the kernel's is shorter."""
+    number: int = field.unpack(connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, field.size))[0]
+    return number
 
 
 def _congestion_of(connection: socket.socket) -> str:

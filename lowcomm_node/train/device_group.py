@@ -18,7 +18,7 @@ from lowcomm_node.errors import TrainerError
 __all__ = ["DeviceGroup", "ProcessGroup"]
 
 _LOOPBACK = "127.0.0.1"
-_JOINING = timedelta(seconds=120)
+_JOINING_S = 120.0
 """For importing torch, on a machine that is busy or has many devices."""
 
 
@@ -33,12 +33,14 @@ class DeviceGroup(Group, Protocol):
 class ProcessGroup:
     """A ``DeviceGroup`` of ``size`` processes on one machine.
 
-    Nobody waits longer than ``timeout_s`` for the others, or two minutes for them to start: a mean that is not complete by then, because a member has died, hangs or has left,
+    Nobody waits longer than ``timeout_s`` for the others, or than ``joining_s`` for them to start: a mean that is not complete by then, because a member has died, hangs or has left,
     raises TrainerError at those that wait, and the group is of no more use. Close it before the interpreter ends, whatever
     happened: the threads of Gloo abort the process if they still run by then.
     """
 
-    def __init__(self, rendezvous: Path, rank: int, size: int, timeout_s: float) -> None:
+    def __init__(
+        self, rendezvous: Path, rank: int, size: int, timeout_s: float, *, joining_s: float = _JOINING_S
+    ) -> None:
         """Join as number ``rank`` of ``size`` members, and wait for all of them.
 
         ``rendezvous`` is a path in a private folder, the same for all members, where no file is yet. Afterwards nobody needs it:
@@ -47,7 +49,7 @@ class ProcessGroup:
         """
         self.size = size
         self._timeout = timedelta(seconds=timeout_s)
-        joining = max(self._timeout, _JOINING)
+        joining = timedelta(seconds=joining_s)
         # The public constructor listens on the address that the host's name stands for, which others may reach, and Gloo asks
         # nobody who he is. Only these options say where to listen.
         options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]  # noqa: SLF001

@@ -27,7 +27,7 @@ from lowcomm_node.settings.presets import OPTIMIZERS
         (SwarmOptions(behind_nat=1), "--line"),
         (SwarmOptions(line=parse_line("20mbit"), behind_nat=4), "less than --nodes 4"),
         (SwarmOptions(line=parse_line("20mbit"), behind_nat=-1), "--behind-nat"),
-        (SwarmOptions(compare_no_meetings=True, minutes=3.9), "--minutes 4"),
+        (SwarmOptions(compare_no_meetings=True, minutes=4.9), "--minutes 5"),
         (SwarmOptions(compare_no_meetings=True, steps=1000), "--minutes"),
         (SwarmOptions(join_late=-1), "--join-late"),
         (SwarmOptions(nodes=2, compare_calm=True), "--compare calm needs --nodes 3 or more"),
@@ -104,7 +104,7 @@ def test_possible_options_pass(tmp_path: Path) -> None:
     SwarmOptions().check()
     SwarmOptions(optimizer="dion").check()
     SwarmOptions(nodes=64, join_late=64, port_base=65536 - 3 * 128, kill_every_s=3.0, seed=2**63 - 1).check()
-    SwarmOptions(line=parse_line("20mbit"), behind_nat=3, compare_no_meetings=True, minutes=4.0).check()
+    SwarmOptions(line=parse_line("20mbit"), behind_nat=3, compare_no_meetings=True, minutes=5.0).check()
 
 
 def test_a_directory_that_holds_something_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
+from lowcomm_node.adapters.tcp import tune_connections
 from lowcomm_node.cli.swarm.lines import parse_line
 from lowcomm_node.cli.swarm.sandbox import Room
 from lowcomm_node.cli.swarm.shaping import Shaping, ShapingError
@@ -109,3 +110,20 @@ def test_the_carrier_of_packets_ends_with_its_owner() -> None:
         shaping.traffic()
         (carrier,) = psutil.Process().children()
     assert not carrier.is_running()
+
+
+def test_far_connections_keep_little_in_the_kernel_and_near_ones_what_they_like() -> None:
+    """A verdict would wait behind what the kernel has taken and cannot send yet; on loopback nothing waits."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as near,
+        socket.create_connection(near.getsockname()) as at_hand,
+        _shaped(False, False) as (_, (one, other)),
+        _listener(other) as listener,
+        _dial(one, other.host) as dialled,
+        listener.accept()[0] as accepted,
+    ):
+        tune_connections()
+
+        option = (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+        assert dialled.getsockopt(*option) == accepted.getsockopt(*option) == 128 << 10
+        assert at_hand.getsockopt(*option) == listener.getsockopt(*option) == 0

@@ -43,7 +43,7 @@ def trained(gradients_by_step: list[list[Tensor]], group: Group = ALONE) -> dict
 def main() -> None:
     folder, rank, steps, timeout_s = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     try:
-        with closing(ProcessGroup(folder / "rendezvous", rank, 2, timeout_s)) as group:
+        with closing(ProcessGroup(folder / "rendezvous", rank, 2, timeout_s, joining_s=timeout_s)) as group:
             kept = trained([gradients(step, rank) for step in range(steps)], group)
     except TrainerError as error:
         sys.exit(f"refused: {error}")

@@ -59,13 +59,12 @@ class _Exchange:
         now = time.monotonic()
         for _ in range(_BURST):
             try:
-                packet: bytes | None = os.read(device, _MAX_PACKET_BYTES)
+                sent = os.read(device, _MAX_PACKET_BYTES)
             except BlockingIOError:
                 return
-            if packet is None or packet[0] >> 4 != _IPV4:
+            if sent[0] >> 4 != _IPV4:
                 continue
-            if router is not None:
-                packet = router.outbound(packet, now)
+            packet = sent if router is None else router.outbound(sent, now)
             if packet is not None and (target := self._numbers.get(packet[16:20])) is not None:
                 self.internet.send(number, target, packet, now)
 
@@ -74,7 +73,7 @@ class _Exchange:
         now = time.monotonic()
         for number, arrived in self.internet.due(now):
             router = self._routers.get(number)
-            packet = router.inbound(arrived, now) if router is not None else arrived
+            packet = arrived if router is None else router.inbound(arrived, now)
             if packet is not None:
                 # A device whose queue is full, or whose node is gone, loses it, as any network may.
                 try:

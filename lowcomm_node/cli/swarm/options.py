@@ -21,8 +21,8 @@ _MIN_KILL_EVERY_S = 3.0
 _MIN_CHAOS_EVERY_S = 1.0
 _MIN_CHAOS_NODES = 4
 """One dies for good, and faults hit only while three are well."""
-_LEAST_COMPARED_S = 240.0
-"""Up to two minutes until all nodes train, one without meetings and one with them."""
+_LEAST_COMPARED_S = 300.0
+"""Two minutes until all nodes train, one without meetings, one with them, and what is left of the first."""
 _MIN_SLEEP_S = 1.0
 _MIN_SLEEP_NODES = 3
 """Two meet each other while the third sleeps."""

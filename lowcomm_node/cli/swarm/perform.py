@@ -48,7 +48,7 @@ from lowcomm_node.units import PeerId
 
 __all__ = ["perform"]
 
-_MINUTES_TO_START = 1
+_MINUTES_TO_START = 2
 """Before the first minute without meetings: all nodes shall be there."""
 _SPARE_SCHEDULE = 4
 """When throughput is compared, the schedule is so many times as long as what should fit: it must not end before the minutes do."""

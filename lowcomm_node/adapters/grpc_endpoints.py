@@ -57,6 +57,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
 )
 
+_FIRST_WINDOW_BYTES = 1 << 20
+
 
 class GrpcServer:
     """Listens on one port for everything that peers ask over gRPC.
@@ -272,7 +274,10 @@ class ChannelCache:
 
 
 def _window_options(window_bytes: int | None) -> tuple[tuple[str, int], ...]:
-    """A fixed window where a reader that waits has to stop the sender: gRPC's own grows to megabytes on a fast line."""
+    """A fixed window where a reader that waits has to stop the sender: gRPC's own grows to megabytes on a fast line.
+
+    It begins with 64 KiB and grows from meeting to meeting; to begin with more gives the first ones of a connection what it can do.
+    """
     if window_bytes is None:
-        return ()
+        return (("grpc.http2.lookahead_bytes", _FIRST_WINDOW_BYTES),)
     return (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", window_bytes))

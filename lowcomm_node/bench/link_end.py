@@ -8,7 +8,6 @@ import asyncio
 import os
 import secrets
 import sys
-import tempfile
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -109,11 +108,8 @@ def main(arguments: list[str]) -> None:
     """Be one end; the result is the last line of standard output."""
     load = LinkLoad.from_json(arguments[0])
     result = EndResult()
-    with (
-        tempfile.TemporaryDirectory(prefix="lcn-") as folder,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
-        identity = load_or_create(Path(folder) / "identity.key")
+    identity = load_or_create(Path(load.folder) / "identity.key")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         work = _answer(load, identity) if load.is_answerer else _initiate(load, identity, result)
         runner.run(_watched(work, result))
     _say(result.to_json())

@@ -35,6 +35,8 @@ class LinkLoad:
     host: str
     """Own address."""
     is_answerer: bool
+    folder: str = ""
+    """Where it may keep its key and sockets; whoever starts it makes and removes it."""
     peer: Whereabouts | None = None
     """The answerer; only for the other end."""
     offer_bytes: int

@@ -34,7 +34,10 @@ def to_frames(message: Message, digest: bytes | None = None) -> Iterator[meeting
         parts = message.parts
     yield _header(message, parts, digest)
     for offset, piece in split(parts):
-        yield meeting_pb2.MeetingFrame(chunk=meeting_pb2.Chunk(offset=offset, data=bytes(piece)))
+        # Filled in place: a Chunk that is made first would be copied once more.
+        frame = meeting_pb2.MeetingFrame()
+        frame.chunk.offset, frame.chunk.data = offset, bytes(piece)
+        yield frame
 
 
 def _header(message: Message, parts: tuple[bytes, ...], digest: bytes | None) -> meeting_pb2.MeetingFrame:

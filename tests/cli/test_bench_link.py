@@ -10,6 +10,7 @@ from lowcomm_node.cli.app import main
 from lowcomm_node.cli.exit_codes import ExitCode
 
 
+@pytest.mark.system
 def test_every_kind_of_connection_is_measured_in_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A table and JSON with the same kinds; a cap each way with control beside it; no process stays."""
     report = tmp_path / "link.json"

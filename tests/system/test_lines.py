@@ -29,7 +29,7 @@ def place() -> Iterator[Path]:
 def test_a_swarm_meets_across_lines_and_routers(place: Path) -> None:
     """One node that can be dialled, two that cannot: all train and meet; no meeting is half; packets were lost, and nothing else was."""
     swarm = start_swarm(
-        place, ["--nodes", "3", "--line", "20mbit,100ms,1%", "--behind-nat", "2", "--seed", "1", "--minutes", "0.4"]
+        place, ["--nodes", "3", "--line", "20mbit,100ms,1%", "--behind-nat", "2", "--seed", "1", "--minutes", "0.2"]
     )
     try:
         output, _ = swarm.communicate(timeout=PATIENCE_S)

@@ -180,7 +180,7 @@ def assert_nothing_pending(swarm: Swarm) -> None:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_swarm_keeps_its_means_whatever_the_network_does(case: Case) -> None:
     """Any codec, drops, delays, repetitions, damaged chunks, dead links: applied by both ends or by neither, means kept."""
-    swarm = make_swarm(case, seed=4)
+    swarm = make_swarm(case, seed=8)
     swarm.run(_RUN_S)
     swarm.settle()
 
@@ -220,7 +220,7 @@ def test_a_run_of_the_defaults_keeps_its_means() -> None:
 @pytest.mark.parametrize("case", [CASES[4], CASES[9], CASES[18]], ids=str)
 def test_clipped_meetings_keep_the_means_too(case: Case) -> None:
     """Nodes that find nearly every correction too large, each by a measure of its own: both ends take the same multiple."""
-    swarm = make_swarm(case)
+    swarm = make_swarm(case, seed=4)
     for index, trainer in enumerate(trainers_of(swarm)):
         for stream, codec in product(Stream, Codec):
             for _ in range(64):

@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -214,24 +215,25 @@ def _run(place: _Place, dialler: LinkLoad, answerer: LinkLoad) -> tuple[EndResul
 
 @contextlib.contextmanager
 def _started(place: _Place, end: int, load: LinkLoad) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-m", "lowcomm_node.bench.link_end", load.to_json()]
-    with place.entered(end):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lowcomm_node.cli.swarm.tether", str(os.getpid()), *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe is not None:
-                pipe.close()
+    with tempfile.TemporaryDirectory(prefix="lcn-", ignore_cleanup_errors=True) as folder:
+        command = [sys.executable, "-m", "lowcomm_node.bench.link_end", replace(load, folder=folder).to_json()]
+        with place.entered(end):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "lowcomm_node.cli.swarm.tether", str(os.getpid()), *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
 
 
 def _said(process: "subprocess.Popen[str]") -> str:

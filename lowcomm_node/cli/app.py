@@ -49,7 +49,9 @@ COMMANDS: Mapping[str, Command] = {
     "debug": Command("Look after a node", "write the node's last events into a file for a bug report", "dump"),
     "config": Command("Settings", "show settings with their origins, check files", "show --origin"),
     "identity": Command("Settings", "show this node's peer id", "show"),
-    "bench": Command("Research", "compare training methods in a laboratory without network", "methods --seeds 3"),
+    "bench": Command(
+        "Research", "compare training methods in a laboratory; what links and checkpoints cost", "methods --seeds 3"
+    ),
     "simulate": Command("Research", "a swarm of up to 10,000 nodes in virtual time", "--nodes 1000 --churn 0.3"),
     "replay": Command(
         "Research", "run the events of a dump again and compare what the node decides", "crash-20261126T080000.json"

@@ -11,6 +11,8 @@ _TOO_FEW_FILES = 256
 _CLOCK_WARN_S = 0.5
 _CLOCK_FAIL_S = 2.5
 """As the directory refuses it: records of a node further off are void for others, or outlive it."""
+_SPARE_BYTES = 64 << 20
+"""For logs, dumps, and what others put on the disk meanwhile."""
 _LONG_RTT_S = 0.5
 _SLOW_BYTES_PER_S = 125_000
 """1 Mbit/s: a meeting of the default model takes a few seconds, a download of 100 million parameters hours."""
@@ -63,6 +65,8 @@ class Facts:
     """Processes of an earlier life that still run."""
     free_bytes: int | None = None
     needed_bytes: int = 0
+    """Room without which the node cannot begin: for its first state, where it has none yet."""
+    wished_bytes: int = 0
     """Room that checkpoints and a download will take."""
     open_files: int | None = None
     """The soft limit."""
@@ -156,11 +160,11 @@ def _leftovers(facts: Facts) -> _Found | None:
 def _disk(facts: Facts) -> _Found | None:
     if facts.free_bytes is None:
         return None
-    room = f"{_size(facts.free_bytes)} free, checkpoints and a download take {_size(facts.needed_bytes)}"
+    room = f"{_size(facts.free_bytes)} free, checkpoints and a download take {_size(facts.wished_bytes)}"
     if facts.free_bytes < facts.needed_bytes:
-        return _fail(room, "make room, lower checkpoint.keep, or choose another disk with --state-dir")
-    if facts.free_bytes < 2 * facts.needed_bytes:
-        return _warn(room, "make room, or set checkpoint.max_bytes")
+        return _fail(room, "make room, or choose another disk with --state-dir")
+    if facts.free_bytes < facts.wished_bytes + _SPARE_BYTES:
+        return _warn(room, "make room, lower checkpoint.keep, or set checkpoint.max_bytes")
     return _ok(room)
 
 
@@ -187,8 +191,8 @@ def _address(facts: Facts) -> _Found | None:
         return None
     if facts.is_loopback_only:
         return _warn(
-            "the node listens on loopback: no other machine can start a meeting with it",
-            "join with --host 0.0.0.0, and --announce with the address others should dial",
+            "the node listens on loopback: no other machine can dial it",
+            "join with --host 0.0.0.0; --announce says where others should dial, if that is not where they see it",
         )
     return _ok("the node listens where other machines can reach it")
 

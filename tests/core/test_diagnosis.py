@@ -16,6 +16,7 @@ _WELL = Facts(
     leftovers=0,
     free_bytes=100 << 30,
     needed_bytes=10 << 30,
+    wished_bytes=50 << 30,
     open_files=65536,
     busy_ports=(),
     is_loopback_only=False,

@@ -21,7 +21,8 @@ def test_a_fresh_directory_is_fit_and_stays_as_it_is(tmp_path: Path) -> None:
     assert (small.state_dir_error, small.identity_error, small.leftovers, small.running_pid) == ("", "", 0, None)
     assert small.busy_ports == ()
     assert small.is_loopback_only is True
-    assert large.needed_bytes - small.needed_bytes == 7 * 24 * Manifest().model.num_parameters
+    assert large.wished_bytes - small.wished_bytes == 7 * 24 * Manifest().model.num_parameters
+    assert small.needed_bytes == 24 * Manifest().model.num_parameters
     assert sorted(path.name for path in (tmp_path / "node").iterdir()) == ["identity.key", "node.lock"]
 
 

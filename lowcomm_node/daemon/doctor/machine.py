@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from lowcomm_node.adapters.checkpoint_store import newest_state_file
 from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.adapters.tcp import congestion_control
 from lowcomm_node.core.diagnosis import Facts
@@ -26,7 +27,6 @@ _STATE_BYTES_PER_PARAMETER = 24
 """Weights, slow weights, outer momentum and the optimizer's two, in fp32, and a little."""
 _DOWNLOADS = 2
 """The one being written, and a snapshot for others."""
-_LEAST_BYTES = 64 << 20
 _OPTIMIZER_BYTES_PER_PARAMETER = 32
 """As above, with the gradient and the copy that a checkpoint is written from."""
 _PROCESS_BYTES = 400 << 20
@@ -39,10 +39,12 @@ def look_at_machine(facts: Facts, settings: NodeSettings, state_dir: Path, manif
     """All that takes milliseconds; ``join`` does it too. Makes the state directory and the identity if there are none."""
     facts = _look_at_state(facts, state_dir)
     if not facts.state_dir_error:
+        has_state = newest_state_file(state_dir).exists()
         facts = replace(
             facts,
             free_bytes=shutil.disk_usage(state_dir).free,
-            needed_bytes=_needed_bytes(settings, manifest),
+            needed_bytes=0 if manifest is None or has_state else _state_bytes(manifest),
+            wished_bytes=0 if manifest is None else _wished_bytes(settings, manifest),
         )
     if facts.running_pid is None:
         facts = replace(facts, busy_ports=tuple(_busy_ports(settings)))
@@ -128,14 +130,16 @@ def _holder(state_dir: Path) -> int:
     return pid if pid and psutil.pid_exists(pid) else 0
 
 
-def _needed_bytes(settings: NodeSettings, manifest: Manifest | None) -> int:
-    if manifest is None:
-        return _LEAST_BYTES
-    state = manifest.model.num_parameters * _STATE_BYTES_PER_PARAMETER
+def _wished_bytes(settings: NodeSettings, manifest: Manifest) -> int:
+    state = _state_bytes(manifest)
     kept = (settings.checkpoint.keep + 1) * state
     if settings.checkpoint.max_bytes:
         kept = min(kept, settings.checkpoint.max_bytes + state)
-    return kept + _DOWNLOADS * state + _LEAST_BYTES
+    return kept + _DOWNLOADS * state
+
+
+def _state_bytes(manifest: Manifest) -> int:
+    return manifest.model.num_parameters * _STATE_BYTES_PER_PARAMETER
 
 
 def _busy_ports(settings: NodeSettings) -> Iterable[str]:

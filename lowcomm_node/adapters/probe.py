@@ -116,8 +116,9 @@ async def measure_line(channels: ChannelCache, peer: PeerId) -> LineMeasures:
         try:
             async with asyncio.timeout(2 * _PATIENCE_S):
                 seen_as, rtt_s = await _echo(lent)
-                up = await _upload(lent)
+                # In this order: who is turned away while it writes does not hear why.
                 down = await _download(lent)
+                up = await _upload(lent)
         except TimeoutError:
             raise LinkError("timeout", "the peer does not go on") from None
         except DecodeError as error:

@@ -15,7 +15,6 @@ import atheris
 with atheris.instrument_imports(include=["lowcomm_node.wire", "lowcomm_node.adapters.hello"]):
     from lowcomm_node.adapters import hello as hello_answers
     from lowcomm_node.wire import channel
-    from lowcomm_node.wire.certificate import certificate_der
     from lowcomm_node.wire.frames import decode_frame, to_frames
     from lowcomm_node.wire.meeting import MeetingReader
     from lowcomm_node.wire.records import read_member, sign_member
@@ -128,16 +127,8 @@ def welcome(data: bytes) -> None:
         return
 
 
-def certificate(data: bytes) -> None:
-    """The short form of a certificate in a record."""
-    try:
-        certificate_der(data)
-    except RemoteProtocolError:
-        return
-
-
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (meeting, record, snapshot, fingerprint, hello, proof, welcome, certificate)
+    target.__name__: target for target in (meeting, record, snapshot, fingerprint, hello, proof, welcome)
 }
 
 
@@ -164,8 +155,6 @@ def seeds(target: str) -> list[bytes]:
             return [channel.write_proof(_CLAIM, samples.KEY.sign)]
         case "welcome":
             return [channel.write_welcome(_CLAIM, bytes(channel.TOKEN_BYTES), 1, samples.KEY.sign)]
-        case "certificate":
-            return [samples.MEMBER.certificate or b"short"]
     manifest = b"any"
     run_id = sha256(manifest).digest()
     record_of_run = sign_member(samples.MEMBER, run_id=RunId(run_id.hex()), protocol_version=1, sign=samples.KEY.sign)

@@ -212,8 +212,7 @@ class AnsweringEnd:
 
     def link_failed(self, meeting_id: MeetingId) -> list[Command]:
         """The connection is gone. The node is free again; the meeting waits for a retry until its deadline."""
-        if self.active == meeting_id:
-            self.active = None
+        self._let_go(meeting_id)
         return []
 
     def trainer_lost(self, now: float) -> list[Command]:
@@ -273,6 +272,9 @@ class AnsweringEnd:
         for meeting_id, known in list(self._known.items()):
             wait = _WAITS.get(known.phase)
             if wait is not None:
+                silence_s = now - known.silence.since
+                if wait is Wait.CLOSE and self._deadlines.is_late(wait, known.is_dense, silence_s, known.peer):
+                    self._let_go(meeting_id)  # the close is as good when it comes
                 if now - known.silence.since > self._deadlines.limit_s(wait, known.is_dense, _waited_for(wait, known)):
                     silence_s = known.silence.longest_s(now)
                     self._deadlines.missed(wait, known.is_dense, silence_s, _waited_for(wait, known))
@@ -286,6 +288,11 @@ class AnsweringEnd:
                 commands.append(CloseLink(meeting_id=meeting_id))
                 del self._known[meeting_id]
         return commands
+
+    def _let_go(self, meeting_id: MeetingId) -> None:
+        """The meeting goes on, and has the node's attention no more."""
+        if self.active == meeting_id:
+            self.active = None
 
     def _can_forget(self, known: _Answered) -> bool:
         """Not what a living trainer is applying: its verdict is on the way."""

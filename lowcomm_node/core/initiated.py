@@ -58,6 +58,23 @@ class Initiated:
     """The held correction is gone with the trainer: the verdict can still tell whether the partner has applied its half."""
     retry_at: float = 0.0
 
+    def enter(self, phase: Phase, now: float) -> None:
+        """Another wait begins."""
+        self.phase, self.changed_at, self.silence = phase, now, Silence(now)
+
+    def waited_for(self, wait: Wait) -> PeerId | None:
+        """The partner, where it is not our own trainer."""
+        return self.peer if wait in (Wait.ANSWER, Wait.VERDICT) else None
+
+    def is_overdue(self, wait: Wait, deadlines: Deadlines, now: float) -> bool:
+        """Is it time to give this wait up?"""
+        return now - self.silence.since > deadlines.limit_s(wait, self.is_dense, self.waited_for(wait))
+
+    def is_late(self, deadlines: Deadlines, now: float) -> bool:
+        """Has the partner not answered for longer than partners usually take, be it too early to give up?"""
+        silence_s = now - self.silence.since
+        return self.phase is Phase.OFFERED and deadlines.is_late(Wait.ANSWER, self.is_dense, silence_s, self.peer)
+
     def yields_to(self, peer: PeerId, own: PeerId, deadlines: Deadlines, now: float) -> bool:
         """May an offer from ``peer`` to this node, ``own``, push the meeting aside?
 
@@ -71,7 +88,7 @@ class Initiated:
             case Phase.OFFERED if self.peer == peer:
                 return peer < own
             case Phase.OFFERED:
-                return deadlines.is_late(Wait.ANSWER, self.is_dense, now - self.silence.since, self.peer)
+                return self.is_late(deadlines, now)
             case _:
                 return False
 

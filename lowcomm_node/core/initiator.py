@@ -118,7 +118,8 @@ class InitiatingEnd:
             self._forget(meeting.meeting_id)
             return []
         if meeting.peer != peer:
-            self._partners.failed(meeting.peer, now)
+            self._set_aside(meeting, now)
+            return []
         return self._give_up(meeting, "yielded", now)
 
     def offer_encoded(self, event: OfferEncoded, now: float) -> list[Command]:
@@ -131,7 +132,7 @@ class InitiatingEnd:
         return self._ask_somebody(meeting, now, "no_partner")
 
     def busy(self, meeting_id: MeetingId, now: float) -> list[Command]:
-        """Ask somebody else, with the same offer: a busy peer has kept nothing of it."""
+        """Ask somebody else, with the same offer: a busy peer has kept nothing of it. Not where another meeting has begun since."""
         meeting = self._meetings.get(meeting_id)
         if meeting is None:
             return []
@@ -154,7 +155,7 @@ class InitiatingEnd:
         if meeting is None or meeting.phase is not Phase.OFFERED:
             return []  # a late answer to a meeting that was given up, or a duplicate
         self._kept(Wait.ANSWER, meeting, now)
-        _enter(meeting, Phase.CLOSING, now)
+        meeting.enter(Phase.CLOSING, now)
         meeting.encoded = None
         return [EncodeClose(answer=answer)]
 
@@ -164,7 +165,7 @@ class InitiatingEnd:
             return [DropMeeting(meeting_id=event.meeting_id)]
         self._kept(Wait.CLOSE_ENCODED, meeting, now)
         meeting.close = Close(meeting_id=event.meeting_id, parts=event.parts, scales=event.scales)
-        _enter(meeting, Phase.CLOSED, now)
+        meeting.enter(Phase.CLOSED, now)
         if meeting.has_link:
             return [Send(meeting_id=event.meeting_id, message=meeting.close)]
         return self._wait_aside(meeting, now)
@@ -197,7 +198,7 @@ class InitiatingEnd:
             outcome = "half" if verdict.applied else "failed"
             return [CloseLink(meeting_id=verdict.meeting_id), *self._end(meeting, outcome, "trainer", now)]
         if verdict.applied:
-            _enter(meeting, Phase.SETTLING, now)
+            meeting.enter(Phase.SETTLING, now)
             meeting.close = None
             return [SettleMeeting(meeting_id=verdict.meeting_id)]
         reason = verdict.reason.value if verdict.reason else "refused"
@@ -271,31 +272,33 @@ class InitiatingEnd:
             elif meeting.phase is Phase.CLOSED and not meeting.has_link:
                 if now >= meeting.retry_at:
                     commands += self._ask_for_verdict(meeting, now)
-            elif wait is not None and self._is_overdue(wait, meeting, now):
-                self._deadlines.missed(
-                    wait, meeting.is_dense, meeting.silence.longest_s(now), _waited_for(wait, meeting)
-                )
+            elif wait is not None and meeting.is_overdue(wait, self._deadlines, now):
+                silence_s = meeting.silence.longest_s(now)
+                self._deadlines.missed(wait, meeting.is_dense, silence_s, meeting.waited_for(wait))
+                if wait in (Wait.ANSWER, Wait.VERDICT):
+                    self._partners.failed(meeting.peer, now)
                 if wait is Wait.VERDICT:
                     commands.append(CloseLink(meeting_id=meeting.meeting_id))
                     commands += self._wait_aside(meeting, now)
                     continue
-                if wait is Wait.ANSWER:
-                    self._partners.failed(meeting.peer, now)
                 commands += self._give_up(meeting, "timeout", now)
+            elif meeting.meeting_id == self.active and meeting.is_late(self._deadlines, now):
+                self._set_aside(meeting, now)
         return commands
 
-    def _is_overdue(self, wait: Wait, meeting: Initiated, now: float) -> bool:
-        limit_s = self._deadlines.limit_s(wait, meeting.is_dense, _waited_for(wait, meeting))
-        return now - meeting.silence.since > limit_s
+    def _set_aside(self, meeting: Initiated, now: float) -> None:
+        """The partner is late: be free for others meanwhile. Its answer is as good as any when it comes."""
+        self._partners.failed(meeting.peer, now)
+        self.active = None
 
     def _kept(self, wait: Wait, meeting: Initiated, now: float) -> None:
         """What was waited for has come."""
         silence_s = meeting.silence.longest_s(now)
-        self._deadlines.kept(wait, meeting.is_dense, silence_s, _waited_for(wait, meeting))
+        self._deadlines.kept(wait, meeting.is_dense, silence_s, meeting.waited_for(wait))
 
     def _ask_somebody(self, meeting: Initiated, now: float, reason: str) -> list[Command]:
         member = None
-        if len(meeting.tried) < _MAX_PARTNERS_TRIED:
+        if len(meeting.tried) < _MAX_PARTNERS_TRIED and meeting.meeting_id == self.active:
             member = self._partners.choose(now, frozenset(meeting.tried))
         if member is None:
             return self._give_up(meeting, reason, now)
@@ -307,7 +310,7 @@ class InitiatingEnd:
         encoded = meeting.encoded
         if encoded is None:
             return self._give_up(meeting, "disconnect", now)
-        _enter(meeting, Phase.OFFERED, now)
+        meeting.enter(Phase.OFFERED, now)
         meeting.has_link = True
         meeting.attempts += 1
         offer = Offer(
@@ -389,12 +392,3 @@ class InitiatingEnd:
         self._meetings.pop(meeting_id, None)
         if self.active == meeting_id:
             self.active = None
-
-
-def _enter(meeting: Initiated, phase: Phase, now: float) -> None:
-    meeting.phase, meeting.changed_at, meeting.silence = phase, now, Silence(now)
-
-
-def _waited_for(wait: Wait, meeting: Initiated) -> PeerId | None:
-    """The partner, where it is not our own trainer."""
-    return meeting.peer if wait in (Wait.ANSWER, Wait.VERDICT) else None

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from lowcomm_node.core.chance import Chance
 from lowcomm_node.core.events import Member
@@ -27,6 +28,7 @@ class PeerView:
     seen_at: float
     """When it last gave a sign of life: its record was renewed, or it sent something."""
     suspect_until: float = 0.0
+    failed_at: float = -inf
     failures: int = 0
     avoid_until: float = 0.0
     """Until then not our choice while there is another one. No sign of life ends it: the peer is alive, and far from us."""
@@ -70,7 +72,7 @@ class Partners:
             self.see(strangers.pop(self._chance.below(len(strangers))), now)
 
     def see(self, member: Member, now: float) -> None:
-        """Take in a verified record; a newer one of a known peer clears suspicion only when it is really newer."""
+        """Take in a verified record. A newer one of a known peer is a sign of life, and shortens suspicion: who was cut off is met soon."""
         if member.peer == self._own or member.expires_at <= now:
             return
         known = self._known.get(member.peer)
@@ -86,6 +88,7 @@ class Partners:
                 known.suspect_until, known.failures, known.paths = 0.0, 0, Paths()
             if member.expires_at > known.member.expires_at:
                 known.seen_at = now
+                known.suspect_until = min(known.suspect_until, now + _FIRST_SUSPICION_S * known.failures)
             known.member = member
 
     def heard_from(self, peer: PeerId, now: float) -> None:
@@ -100,6 +103,7 @@ class Partners:
         if known is not None:
             doublings = min(known.failures, _MAX_DOUBLINGS)
             known.suspect_until = now + min(_LONGEST_SUSPICION_S, _FIRST_SUSPICION_S * 2**doublings)
+            known.failed_at = now
             known.failures += 1
 
     def met(self, peer: PeerId, now: float, *, is_clipped: bool = False) -> None:
@@ -123,15 +127,19 @@ class Partners:
             del self._known[peer]
 
     def choose(self, now: float, excluded: frozenset[PeerId]) -> Member | None:
-        """A uniformly random live member that has state to meet with and to which there is a way, or None."""
-        live = [
+        """A uniformly random live member that has state to meet with and to which there is a way, or None.
+
+        Where all are under suspicion it is more likely that this node was cut off than that all others are gone: then each is tried
+        again soon, however often it has failed.
+        """
+        able = [
             known
             for peer, known in self._known.items()
-            if peer not in excluded
-            and known.member.has_state
-            and now >= known.suspect_until
-            and self._link(known) is not None
+            if peer not in excluded and known.member.has_state and self._link(known) is not None
         ]
+        live = [known for known in able if now >= known.suspect_until]
+        if not live and not excluded:
+            live = [known for known in able if now >= known.failed_at + _FIRST_SUSPICION_S]
         candidates = [known for known in live if now >= known.avoid_until] or live
         return candidates[self._chance.below(len(candidates))].member if candidates else None
 

@@ -17,7 +17,7 @@ from lowcomm_node.core.commands import ApplyClose, DropMeeting, EncodeAnswer, En
 from lowcomm_node.core.events import AnswerEncoded, CloseEncoded, CorrectionApplied, EncodingRefused, OfferEncoded
 from lowcomm_node.core.messages import StreamPlan
 from lowcomm_node.core.progress import is_plausible
-from lowcomm_node.core.standing import PROBATION_MEETINGS, share, weight_after
+from lowcomm_node.core.standing import ASLEEP_PERIODS, PROBATION_MEETINGS, share, weight_after, weight_after_sleep
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError, StoreError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.payloads import (
@@ -107,6 +107,9 @@ class MeetingDesk:
         self._clip_norms = ClipNorms(manifest.meeting.clip_ratio)
         self._num_meetings = PROBATION_MEETINGS
         """Since this node took over a donor's state, if it has; who has not counts fully."""
+        self._missed_steps = 0
+        """Of which the node knows that others have taken them while it stood still; since its last meeting."""
+        self._every_steps = manifest.meeting.params_every_steps
         self._initiated: OrderedDict[MeetingId, _Offered | _Held] = OrderedDict()
         self._answered: OrderedDict[MeetingId, _Answered] = OrderedDict()
         self._applied: deque[MeetingId] = deque(maxlen=MAX_APPLIED)
@@ -165,6 +168,10 @@ class MeetingDesk:
         """The state is a donor's: this node counts little until it has met several others."""
         self._num_meetings = 0
 
+    def stood_still(self, steps: int) -> None:
+        """The time of so many steps has passed without one: the others have gone on."""
+        self._missed_steps += steps
+
     def _offer(self, command: EncodeOffer) -> OfferEncoded:
         streams = [stream for stream in command.streams if self._replica.is_ready(stream)]
         if not streams:
@@ -175,7 +182,7 @@ class MeetingDesk:
             for plan in plans
         )
         progress = self._replica.progress_steps
-        weight = weight_after(self._num_meetings)
+        weight = self._standing()
         offered = _Offered(plans=plans, parts=parts, progress_steps=progress, weight=weight)
         _keep(self._initiated, command.meeting_id, offered, _MAX_INITIATED)
         return OfferEncoded(
@@ -197,7 +204,7 @@ class MeetingDesk:
                 parts.append(part)
                 halves.append(half)
         progress = replica.progress_steps
-        weight = weight_after(self._num_meetings)
+        weight = self._standing()
         own_share = share(weight, offer.weight)
         shift = own_share * (offer.progress_steps - progress) / 2
         clip_norms = tuple(self._clip_norms.limit(plan.stream, plan.codec) for plan in offer.plans)
@@ -274,6 +281,7 @@ class MeetingDesk:
         weighted = [(c.plan.stream, c.correction, signed_weight * c.scale) for c in corrections]
         apply_corrections(self._replica, weighted)
         self._num_meetings += 1
+        self._missed_steps = 0
         # Never below the start: the learning rate of a negative progress has no meaning.
         self._replica.progress_steps = max(0.0, self._replica.progress_steps + progress_shift)
         for checked in corrections:
@@ -285,6 +293,14 @@ class MeetingDesk:
             norms=tuple((c.plan.stream, c.norm) for c in corrections),
             scales=tuple((c.plan.stream, c.scale) for c in corrections),
         )
+
+    def _standing(self) -> float:
+        """How much this node counts now."""
+        asleep = self._missed_steps / self._every_steps
+        if asleep < ASLEEP_PERIODS:
+            return weight_after(self._num_meetings)
+        self._num_meetings = 0
+        return weight_after_sleep(asleep)
 
     def _check_progress(self, progress_steps: float) -> None:
         if not math.isfinite(progress_steps):

@@ -46,6 +46,11 @@ _SHORTEST_WAIT_S = 0.05
 """A look into the mailbox takes microseconds. Up to some milliseconds more are the interpreter's doing (another thread
 holds its lock) or the system's; what waits for a network waits longer, and counts."""
 
+_STANDSTILL_S = 2.0
+_STANDSTILL_STEPS = 8
+"""A step that takes longer than either was interrupted: meetings, checkpoints and validation take less."""
+_USUAL_STEPS = 32
+
 
 class Trainer:
     """Drives one session from a mailbox.
@@ -74,6 +79,10 @@ class Trainer:
         self._is_stopped = False
         self._is_validation_stale = True
         self._has_reported_end = False
+        self._stepped_at: float | None = None
+        """When the last step ended, while the next one is to follow at once."""
+        self._step_s = 0.0
+        """What a step usually takes, with what is done after it."""
 
     def run(self) -> None:
         """Serve and train until Stop. Raises StoreError when the last checkpoint cannot be written."""
@@ -110,6 +119,7 @@ class Trainer:
     def _wait_without_training(self) -> ToTrainer:
         """Before Run, or after the last step: there is nothing to do but to serve."""
         self._writer.while_idle()
+        self._stepped_at = None
         if self._is_running:
             request = self._mailbox.take()
             if request is not None:
@@ -160,6 +170,16 @@ class Trainer:
             self._validate()
         if meter.window_seconds() >= REPORT_EVERY_S and not self._mailbox.has_unsent():
             self._mailbox.post(meter.report())
+        self._notice_standstill(started)
+
+    def _notice_standstill(self, started: float) -> None:
+        """Was this process stopped, or the machine asleep, for much longer than a step takes?"""
+        since, self._stepped_at = self._stepped_at or started, self._clock()
+        took_s = self._stepped_at - since
+        if self._step_s and took_s > max(_STANDSTILL_S, _STANDSTILL_STEPS * self._step_s):
+            self._desk.stood_still(int(took_s / self._step_s))
+        else:
+            self._step_s = took_s if not self._step_s else self._step_s + (took_s - self._step_s) / _USUAL_STEPS
 
     def _meet(self, command: MeetingCommand) -> None:
         started = self._clock()

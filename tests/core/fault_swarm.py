@@ -61,6 +61,8 @@ class FaultSwarm(VirtualSwarm[ExactTrainer]):
         self.intercept: Callable[[ExactNode, Event], bool] = lambda node, event: False
         """True: the event never gets to the node's core."""
         self._frozen_until: dict[PeerId, float] = {}
+        self._unread: dict[PeerId, deque[Event]] = {}
+        """What has come to daemons that are frozen, in its order."""
         self._disk_full_until: dict[PeerId, float] = {}
         self._groups: dict[PeerId, int] = {}
         self._wall_s: Counter[PeerId] = Counter()
@@ -83,6 +85,7 @@ class FaultSwarm(VirtualSwarm[ExactTrainer]):
         known = {*node.core._initiator._meetings, *node.core._answerer._known}
         self._crashed |= {(node.name, meeting) for meeting in known}
         self._frozen_until.pop(node.name, None)
+        self._unread.pop(node.name, None)
         if is_old:
             self._go_back(node)
         self.restart(node)
@@ -98,6 +101,7 @@ class FaultSwarm(VirtualSwarm[ExactTrainer]):
     def freeze(self, node: ExactNode, seconds: float) -> None:
         """The daemon handles nothing for a while, and then everything at once. Its connections stay open."""
         self._frozen_until[node.name] = self.now + seconds
+        self.at(seconds, partial(self._thaw, node, node.core))
 
     def part(self, seconds: float) -> None:
         """Two halves of the swarm hear nothing of each other: no message arrives, no connection breaks."""
@@ -170,15 +174,18 @@ class FaultSwarm(VirtualSwarm[ExactTrainer]):
     def feed(self, node: ExactNode, event: Event) -> None:
         if self.intercept(node, event):
             return
-        until_s = self._frozen_until.get(node.name, 0.0)
-        if self.now < until_s:
-            self.at(until_s - self.now, partial(self._thaw, node, node.core, event))
+        if self.now < self._frozen_until.get(node.name, 0.0):
+            self._unread.setdefault(node.name, deque()).append(event)
         else:
             super().feed(node, event)
 
-    def _thaw(self, node: ExactNode, core: object, event: Event) -> None:
-        if node.core is core:
-            self.feed(node, event)
+    def _thaw(self, node: ExactNode, core: object) -> None:
+        """Read what lies there, unless the daemon has died, or was frozen again."""
+        if node.core is not core or self.now < self._frozen_until.get(node.name, 0.0):
+            return
+        unread = self._unread.pop(node.name, deque())
+        while unread and node.core is core:
+            super().feed(node, unread.popleft())
 
     def handled(self, node: ExactNode, event: Event, commands: Sequence[Command]) -> None:
         self.history.append((self.now, node.name, event, tuple(commands)))

@@ -1,7 +1,7 @@
 """The answering end by itself: deadlines, and verdicts that stand."""
 
 from lowcomm_node.core.answerer import AnsweringEnd
-from lowcomm_node.core.commands import CloseLink, Command, DropMeeting, ReportMeeting, Send
+from lowcomm_node.core.commands import ApplyClose, CloseLink, Command, DropMeeting, ReportMeeting, Send
 from lowcomm_node.core.deadlines import Deadlines
 from lowcomm_node.core.events import AnswerEncoded, CorrectionApplied, EncodingRefused
 from lowcomm_node.core.messages import Answer, Close, Confirm, Offer, Refusal, StreamPlan, Verdict
@@ -50,6 +50,21 @@ def test_an_answer_that_the_trainer_never_makes_ends_by_deadline() -> None:
     assert end.active is None
     assert end.is_settled()
     assert end.answer_encoded(_ENCODED, 6.0) == [DropMeeting(meeting_id=_ID)]
+
+
+def test_a_close_that_is_late_is_as_good_as_any() -> None:
+    """The node is free for others meanwhile; an initiator that froze for a while finds its answer still standing."""
+    end = AnsweringEnd(deadlines=Deadlines(shortest_s=1.0, longest_s=60.0), verdict_keep_s=300.0)
+    end.state_restored((), 0.0)
+    end.offered(_offer(_ID), 0.0)
+    end.answer_encoded(_ENCODED, 0.1)
+
+    assert end.ticked(1.0) == []
+    assert end.active == _ID
+    assert end.ticked(1.2) == []
+    assert end.active is None
+
+    assert end.close_received(_CLOSE, 9.0) == [ApplyClose(close=_CLOSE)]
 
 
 def test_what_both_ends_must_know_goes_out_and_into_the_report() -> None:

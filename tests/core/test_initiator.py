@@ -305,16 +305,43 @@ def test_a_late_partner_gives_way_to_one_that_is_there() -> None:
     """The incident: all who had asked a sleeping node turned each other away until their deadlines were over."""
     partners = Partners(PeerId("a"), 4, Chance(b"p"))
     deadlines = Deadlines(shortest_s=1.0, longest_s=60.0)
-    end, _ = end_with_offer(partners=partners, deadlines=deadlines)
+    end, meeting = end_with_offer(partners=partners, deadlines=deadlines)
     someone = PeerId("c")
 
     assert not end.yields_to(someone, 0.9)
     assert end.yields_to(someone, 1.1)
-    assert outcomes(end.yield_active(someone, 1.1)) == [("failed", "yielded")]
+    assert end.yield_active(someone, 1.1) == []
 
     assert end.active is None
-    assert end.missed == set()  # it meets the other one instead
+    assert end.knows(meeting)
     assert partners.choose(1.2, frozenset()) is None  # the late one is left alone for a while
+
+
+def test_a_late_answer_is_as_good_as_any() -> None:
+    """The node is free for others from when the answer is late, and the meeting goes on when it comes."""
+    deadlines = Deadlines(shortest_s=1.0, longest_s=60.0)
+    end, meeting = end_with_offer(deadlines=deadlines)
+
+    assert end.ticked(0.9) == []
+    assert end.active == meeting
+    assert end.ticked(1.1) == []
+    assert end.active is None
+
+    assert end.answered(Answer(meeting_id=meeting, parts=(b"",), progress_steps=0), 9.0) != []
+    assert end.close_encoded(CloseEncoded(meeting_id=meeting, parts=(b"",)), 9.1) != []
+    end.verdict_received(Verdict(meeting_id=meeting, applied=True), 9.2)
+    applied = CorrectionApplied(meeting_id=meeting, norms=(), scales=())
+    assert outcomes(end.settled(applied, 9.3)) == [("completed", "")]
+    assert end.missed == set()
+
+
+def test_who_is_busy_in_the_end_is_not_followed_by_another() -> None:
+    """The node may be in another meeting by then: the late one comes to nothing, and its turn comes again."""
+    end, meeting = end_with_offer(deadlines=Deadlines(shortest_s=1.0, longest_s=60.0))
+    end.ticked(1.1)
+
+    assert outcomes(end.busy(meeting, 5.0)) == [("failed", "busy")]
+    assert end.missed == {Stream.PARAMS}
 
 
 def test_only_an_offer_gives_way_to_others() -> None:

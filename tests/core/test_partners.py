@@ -47,17 +47,48 @@ def test_sample_is_bounded_and_stays_random() -> None:
     assert min(names) < 490
 
 
+def chosen(found: Partners, now: float) -> set[str]:
+    return {member.peer for _ in range(50) if (member := found.choose(now, NOBODY))}
+
+
 def test_suspicion_doubles_and_ends_with_a_sign_of_life() -> None:
     """A peer that fails is left alone for 2, 4, 8 ... seconds; a message from it clears it."""
-    found = partners("a")
+    found = partners("a", "b")
     found.failed(PeerId("a"), 0.0)
-    assert found.choose(1.9, NOBODY) is None
-    assert found.choose(2.1, NOBODY) is not None
+    assert chosen(found, 1.9) == {"b"}
+    assert chosen(found, 2.1) == {"a", "b"}
     found.failed(PeerId("a"), 2.1)
-    assert found.choose(6.0, NOBODY) is None
-    assert found.counts(6.0) == (0, 1)
+    assert chosen(found, 6.0) == {"b"}
+    assert found.counts(6.0) == (1, 1)
     found.heard_from(PeerId("a"), 6.0)
-    assert found.choose(6.0, NOBODY) is not None
+    assert chosen(found, 6.0) == {"a", "b"}
+
+
+def test_a_renewed_record_shortens_suspicion() -> None:
+    """A member that was cut off, and announces itself again, is met soon; how often it has failed still counts."""
+    found = partners("a", "b")
+    for second in range(6):
+        found.failed(PeerId("a"), float(second))
+    assert chosen(found, 60.0) == {"b"}
+
+    found.see(member("a", expires_at=160.0), 60.0)
+
+    assert chosen(found, 71.9) == {"b"}
+    assert chosen(found, 72.1) == {"a", "b"}
+
+
+def test_who_suspects_everybody_was_cut_off_itself() -> None:
+    """Then each is tried again soon: after an outage nobody waits out what the outage has taught."""
+    found = partners("a", "b")
+    for second in range(6):
+        found.failed(PeerId("a"), float(second))
+    assert chosen(found, 20.0) == {"b"}
+
+    for second in range(20, 26):
+        found.failed(PeerId("b"), float(second))
+
+    assert chosen(found, 25.1) == {"a"}
+    assert chosen(found, 27.1) == {"a", "b"}
 
 
 def test_an_old_record_changes_nothing() -> None:

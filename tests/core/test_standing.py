@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowcomm_node.core.standing import PROBATION_MEETINGS, share, weight_after
+from lowcomm_node.core.standing import ASLEEP_PERIODS, PROBATION_MEETINGS, share, weight_after, weight_after_sleep
 
 _WEIGHTS = st.floats(0.01, 1.0)
 
@@ -27,3 +27,10 @@ def test_a_newcomer_counts_more_with_each_meeting_until_it_counts_as_everybody()
 
     assert weights[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert set(weights[PROBATION_MEETINGS:]) == {1.0}
+
+
+def test_who_has_slept_counts_the_less_the_longer() -> None:
+    """From a newcomer's weight down; never nothing, since all may have slept."""
+    weights = [weight_after_sleep(periods) for periods in (ASLEEP_PERIODS, 9, 99, 1e6)]
+
+    assert weights == pytest.approx([weight_after(0), 0.1, 0.01, 1e-6], rel=1e-5)

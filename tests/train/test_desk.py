@@ -92,6 +92,24 @@ def test_after_some_meetings_a_newcomer_counts_as_everybody() -> None:
     assert distance(means(pair.i, pair.j, Stream.PARAMS), mean) < 1e-5 * gap
 
 
+def test_who_has_slept_does_not_drag_the_others_back() -> None:
+    """The incident: a laptop that had slept for ten minutes took half of them from the first partner it met."""
+    pair = _pair(tiny_meeting(codec="dense", dtype="fp32"))
+    pair.i.progress_steps, pair.j.progress_steps = 0.0, 60.0
+    pair.desk_i.stood_still(99 * tiny_manifest().meeting.params_every_steps)
+
+    weights = []
+    for _ in range(3):
+        offer = pair.offer(Stream.PARAMS)
+        weights.append(offer.weight)
+        pair.apply(pair.close(pair.answer(offer)))
+        pair.settle(offer.meeting_id)
+
+    assert weights == pytest.approx([0.01, 0.4, 0.6])
+    assert pair.j.progress_steps > 60 - 60 * 0.01
+    assert pair.i.progress_steps == pytest.approx(pair.j.progress_steps)
+
+
 def test_mean_survives_own_steps_between_the_messages() -> None:
     """Corrections that come late add to what was trained meanwhile; the pair's mean moves only by that training."""
     trained, idle = _pair(), _pair()

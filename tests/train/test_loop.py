@@ -5,6 +5,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -115,6 +116,26 @@ def test_trains_until_stopped_and_reports() -> None:
     assert len(reports[-1].sketch) > 0
     assert mailbox.posted[-1] == Stopped(path="")
     assert trainer._replica.steps == 30
+
+
+def test_a_machine_that_slept_knows_what_it_has_missed() -> None:
+    """The others have gone on by about as many steps as fit into the time; after a step of usual length nothing was missed."""
+    clock = Clock(0.01)
+    mailbox = ScriptedMailbox((0, Run()), (20, TakeFingerprint()), (20, Stop(path="")))
+    told: list[int] = []
+
+    def sleep(message: FromTrainer) -> list[ToTrainer]:
+        if isinstance(message, FingerprintTaken):
+            clock.now += 100.0
+        return []
+
+    mailbox.react = sleep
+    trainer = Trainer(tiny_session(tiny_manifest()), mailbox, clock)
+    with patch.object(trainer._desk, "stood_still", told.append):
+        trainer.run()
+
+    (missed,) = told
+    assert missed == pytest.approx(100.0 / trainer._step_s, rel=0.3)
 
 
 def test_reports_are_rare_and_never_pile_up() -> None:

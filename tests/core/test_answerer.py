@@ -60,9 +60,9 @@ def test_a_close_that_is_late_is_as_good_as_any() -> None:
     end.answer_encoded(_ENCODED, 0.1)
 
     assert end.ticked(1.0) == []
-    assert end.active == _ID
+    assert end.phase() == "answered"
     assert end.ticked(1.2) == []
-    assert end.active is None
+    assert end.phase() == ""
 
     assert end.close_received(_CLOSE, 9.0) == [ApplyClose(close=_CLOSE)]
 

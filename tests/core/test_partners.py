@@ -67,14 +67,14 @@ def test_suspicion_doubles_and_ends_with_a_sign_of_life() -> None:
 def test_a_renewed_record_shortens_suspicion() -> None:
     """A member that was cut off, and announces itself again, is met soon; how often it has failed still counts."""
     found = partners("a", "b")
-    for second in range(6):
+    for second in range(8):
         found.failed(PeerId("a"), float(second))
     assert chosen(found, 60.0) == {"b"}
 
     found.see(member("a", expires_at=160.0), 60.0)
 
-    assert chosen(found, 71.9) == {"b"}
-    assert chosen(found, 72.1) == {"a", "b"}
+    assert chosen(found, 75.9) == {"b"}
+    assert chosen(found, 76.1) == {"a", "b"}
 
 
 def test_who_suspects_everybody_was_cut_off_itself() -> None:

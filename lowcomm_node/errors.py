@@ -120,6 +120,7 @@ class RefusalReason(StrEnum):
     NOT_ADMITTED = "not_admitted"
     QUARANTINED = "quarantined"
     WRONG_CERTIFICATE = "wrong_certificate"
+    TOO_MANY = "too_many"
 
 
 class RemoteProtocolError(LowcommError):

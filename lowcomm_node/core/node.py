@@ -250,6 +250,8 @@ class NodeCore:
             return turn_away(Refusal(meeting_id=offer.meeting_id, reason=RefusalReason.LEAVING))
         if not self.has_sound_state:
             return turn_away(Refusal(meeting_id=offer.meeting_id, reason=RefusalReason.NOT_READY))
+        if turned_away := self._answerer.turn_away_again(offer, now):
+            return turned_away
         is_ours = self._initiator.knows(offer.meeting_id)  # a meeting id somebody has copied from us
         is_engaged = self._answerer.active is not None or not self._initiator.yields_to(offer.sender, now)
         if is_ours or is_engaged or not self._is_line_open:

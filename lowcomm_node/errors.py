@@ -8,6 +8,7 @@ __all__ = [
     "DeviceError",
     "DirectoryError",
     "DivergedError",
+    "ForgivableError",
     "LinkError",
     "LowcommError",
     "NoPeerError",
@@ -132,6 +133,10 @@ class RemoteProtocolError(LowcommError):
         super().__init__(f"{reason.value}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class ForgivableError(RemoteProtocolError):
+    """What a peer sent is refused, but a node that runs as it should may send it too: it is no offence, whatever its reason."""
 
 
 class LinkError(LowcommError):

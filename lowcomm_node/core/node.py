@@ -9,7 +9,7 @@ from math import inf
 
 from lowcomm_node.core.answerer import AnsweringEnd, turn_away
 from lowcomm_node.core.chance import Chance
-from lowcomm_node.core.commands import Command, HealReason
+from lowcomm_node.core.commands import Command, HealReason, NoteRefusal
 from lowcomm_node.core.deadlines import Deadline, Deadlines
 from lowcomm_node.core.events import (
     AnswerEncoded,
@@ -296,8 +296,12 @@ class NodeCore:
         return self._initiator.trainer_lost(now) + self._answerer.trainer_lost(now)
 
     def _encoding_refused(self, event: EncodingRefused, now: float) -> list[Command]:
-        if self._answerer.knows(event.meeting_id):
-            return self._answerer.refused(event, now)
-        if self._initiator.knows(event.meeting_id):
-            return self._initiator.encoding_refused(event, now)
-        return []
+        end = self._answerer if self._answerer.knows(event.meeting_id) else self._initiator
+        peer = end.peer_of(event.meeting_id)
+        if peer is None:
+            return []  # it was followed, and is being confirmed; or it is over
+        note = NoteRefusal(peer=peer, reason=event.reason, detail=event.detail, is_offence=event.is_offence)
+        notes = [note] if peer else []  # an own offer that the trainer could not make is nobody's
+        if end is self._answerer:
+            return [*self._answerer.refused(event, now), *notes]
+        return [*self._initiator.encoding_refused(event, now), *notes]

@@ -104,10 +104,7 @@ class Runtime:
     def trainer_said(self, message: FromTrainer) -> None:
         """A message of the trainer that concerns meetings or progress."""
         match message:
-            case OfferEncoded() | AnswerEncoded() | CloseEncoded() | CorrectionApplied():
-                self.handle(message)
-            case EncodingRefused():
-                self._recorder.rejected(message.reason, message.detail)
+            case OfferEncoded() | AnswerEncoded() | CloseEncoded() | CorrectionApplied() | EncodingRefused():
                 self.handle(message)
             case Report():
                 self._recorder.training(message)

@@ -1,8 +1,10 @@
 """Downloading a member's state, over real sockets on loopback."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -54,6 +56,7 @@ class Served:
         self.sent: list[int] = []
         self.shelf = SnapshotShelf(path.parent / "snapshots")
         self.is_meeting = False
+        self.print = PRINT
         self.port = Port(next(_PEERS))
         self.peer = self.port.identity.peer_id
         self.service = StateService(
@@ -77,7 +80,7 @@ class Served:
     async def fingerprint(self) -> Fingerprint:
         if not await asyncio.to_thread(self.path.exists):
             raise StoreError("this node has no state yet")
-        return PRINT
+        return self.print
 
     async def start(self) -> None:
         await self.shelf.take_up()
@@ -488,5 +491,22 @@ def test_a_folder_that_is_gone_is_our_own_fault(tmp_path: Path) -> None:
         async with donor(tmp_path / "snapshot") as holder, joiner(tmp_path) as client:
             with pytest.raises(StoreError, match=r"state\.partial"):
                 await client.download([holder], RUN, tmp_path / "none" / "state", 1 << 30, lambda *_: None)
+
+    run(scenario())
+
+
+def test_who_is_in_numeric_trouble_does_not_say_so_in_numbers(tmp_path: Path) -> None:
+    """A fingerprint that the other end would hold against this node is not given: it has no state to look at."""
+
+    async def scenario() -> None:
+        served = Served(written(tmp_path, b"x"))
+        served.print = replace(PRINT, norms=(("params", math.nan),))
+        try:
+            await served.start()
+            async with joiner(tmp_path) as client:
+                with pytest.raises(RemoteProtocolError, match="not_ready"):
+                    await client.fingerprint(served.peer, RUN)
+        finally:
+            await served.stop()
 
     run(scenario())

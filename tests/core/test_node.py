@@ -1,16 +1,27 @@
 """The meeting protocol as a whole: two or more real cores against each other, in virtual time."""
 
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 
 import pytest
 
-from lowcomm_node.core.commands import Command, EncodeAnswer, EncodeOffer, OpenLink, ReportMeeting, Send, SettleMeeting
+from lowcomm_node.core.commands import (
+    Command,
+    EncodeAnswer,
+    EncodeOffer,
+    NoteRefusal,
+    OpenLink,
+    ReportMeeting,
+    Send,
+    SettleMeeting,
+)
 from lowcomm_node.core.events import (
     AnswerEncoded,
     CorrectionApplied,
     DrainRequested,
+    EncodingRefused,
     LineChanged,
     Member,
     MembersSeen,
@@ -21,7 +32,7 @@ from lowcomm_node.core.events import (
     TrainerLost,
     TrainerReady,
 )
-from lowcomm_node.core.messages import Busy, Close, Confirm, Offer, Refusal, Verdict
+from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Offer, Refusal, Verdict
 from lowcomm_node.core.node import NodeCore
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.sim.swarm import VirtualSwarm, rules
@@ -301,3 +312,39 @@ def test_a_node_that_slept_reads_what_has_come_before_it_counts() -> None:
 
     assert (outcomes(at_first), outcomes(word)) == ([], ["completed"])
     assert outcomes(silent.handle(Ticked(), 600.25)) == ["half"]
+
+
+def test_what_a_trainer_refuses_is_noted_against_whose_it_was() -> None:
+    """An offer and an answer have a sender; what the own trainer cannot encode is nobody's, and what is over neither."""
+
+    def refused(meeting: MeetingId, *, is_offence: bool = True) -> EncodingRefused:
+        return EncodingRefused(meeting_id=meeting, reason=RefusalReason.MALFORMED, detail="odd", is_offence=is_offence)
+
+    def notes(commands: list[Command]) -> list[NoteRefusal]:
+        return [command for command in commands if isinstance(command, NoteRefusal)]
+
+    note = NoteRefusal(peer=PeerId("b"), reason=RefusalReason.MALFORMED, detail="odd", is_offence=True)
+    answerer = core_with_partner("a", "b")
+    answerer.handle(MessageReceived(message=offer_from("b", "a")), 0.0)
+    assert notes(answerer.handle(refused(MeetingId("m")), 0.0)) == [note]
+
+    initiator = core_with_partner("a", "b")
+    meeting = start_offer(initiator).meeting_id
+    answer = Answer(meeting_id=meeting, parts=(b"",), progress_steps=0)
+    initiator.handle(MessageReceived(message=answer), 0.0)
+    assert notes(initiator.handle(refused(meeting, is_offence=False), 0.0)) == [replace(note, is_offence=False)]
+    assert initiator.handle(refused(meeting), 0.0) == []
+
+    unlucky = core_with_partner("a", "b")
+    steps = 0
+    while not (commands := unlucky.handle(StepsTaken(steps=steps), 0.0)):
+        steps += 1
+    (encode,) = commands
+    assert isinstance(encode, EncodeOffer)
+    outcome = unlucky.handle(refused(encode.meeting_id, is_offence=False), 0.0)
+    assert notes(outcome) == []
+    assert [command.reason for command in outcome if isinstance(command, ReportMeeting)] == ["malformed"]
+
+    told = start_offer(core := core_with_partner("a", "b")).meeting_id
+    refusal = Refusal(meeting_id=told, reason=RefusalReason.NONFINITE)
+    assert notes(core.handle(MessageReceived(message=refusal), 0.0)) == [], "a partner that says it is in trouble"

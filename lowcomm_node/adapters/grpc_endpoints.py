@@ -227,7 +227,7 @@ class ChannelCache:
             cached.users -= 1
             await self._tidy(peer, cached)
 
-    async def probe(self, member: Member) -> None:
+    async def probe(self, member: Member, timeout_s: float) -> None:
         """Connect to a member where this record says it is, both proofs included, and hang up.
 
         Raises:
@@ -235,9 +235,7 @@ class ChannelCache:
         """
         cached = self._dial(member)
         try:
-            await self._introduction.make(
-                cached.channel, member.peer, cached.certificate_sha256, self._connect_timeout_s
-            )
+            await self._introduction.make(cached.channel, member.peer, cached.certificate_sha256, timeout_s)
         finally:
             await cached.channel.close()
 

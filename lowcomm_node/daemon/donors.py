@@ -44,7 +44,7 @@ class Donors:
     """The members that have state, and what is known of them.
 
     Args:
-        find: the members seen now.
+        find: the members seen now. Raises LinkError, with a reason for people, where nobody is to be asked now.
         client: downloads and asks.
         examine, load: questions to the trainer.
         say: a line for ``status``.
@@ -77,7 +77,7 @@ class Donors:
         self._fingerprints: dict[PeerId, Fingerprint] = {}
         """What members say of their live state, this round."""
         self._log = get_logger("sync")
-        self.complaint = "no donor could give its state; retrying"
+        self.complaint = ""
         """What to say of a round in vain."""
 
     async def look(self) -> tuple[Member, ...]:
@@ -85,7 +85,16 @@ class Donors:
 
         What a member says of its progress must not bring it to the front for ever.
         """
-        self._members = tuple(member for member in await self._find() if member.has_state and member.grpc_address)
+        self._members, self.complaint = (), "no donor could give its state; retrying"
+        try:
+            able = [member for member in await self._find() if member.has_state]
+        except LinkError as error:  # our own line is closed
+            self.complaint = error.detail
+            return ()
+        self._members = tuple(member for member in able if member.grpc_address)
+        if not self._members:
+            told = f"; of {len(able)} that have one, none can be dialled, and a state comes from those that can"
+            self.complaint = f"waiting for a member that can give its state{told if able else ''}"
         order = sorted(self._members, key=lambda member: (self._failures[member.peer], -member.progress_steps))
         return tuple(order[:_MAX_DONORS_PER_ROUND])
 

@@ -116,7 +116,7 @@ class Network:
             self._quarantine,
             window_bytes=line.window_bytes,
             allow_plaintext=self._certificate is None,
-            on_refused=self._refused_by,
+            on_refused=lambda peer, error: recorder.rejected(error.reason, f"{peer}: {error.detail}"),
         )
         self._door: ChannelService | None = None
         self._server: GrpcServer | None = None
@@ -126,8 +126,12 @@ class Network:
         self._welcome: Welcome | None = None
         self._seen: tuple[Member, ...] = ()
         self._state_client: StateClient | None = None
-        self.join_address = ""
-        """What others pass to --peers; empty before the directory is up."""
+        self._own_address = ""
+
+    @property
+    def join_address(self) -> str:
+        """What others pass to --peers: an address of ours, or that of a seed where nobody can dial us; empty where none is known."""
+        return self._own_address if self.reachability is Reachability.PUBLIC else self._dht.seed_address
 
     @property
     def grpc_address(self) -> str:
@@ -172,7 +176,7 @@ class Network:
                 raise
             self._log.warning("nobody_there", detail=str(error))
             await self._dht.start(remembered, may_be_alone=True)
-        self.join_address = (await self._dht.visible_addresses())[0]
+        self._own_address = (await self._dht.visible_addresses())[0]
         return self._dht.has_company
 
     async def hello(self) -> Welcome:
@@ -384,10 +388,6 @@ class Network:
             self._recorder.quarantined(peer, error.reason, length_s)
             if self._door is not None:
                 self._door.end(peer)
-
-    def _refused_by(self, peer: PeerId, error: RemoteProtocolError) -> None:
-        """A peer has shown something wrong, or will have nothing to do with us: whoever looks after this node should know."""
-        self._recorder.rejected(error.reason, f"{peer}: {error.detail}")
 
     async def _counted(self, operation: str, request: Callable[[], Awaitable[_T]]) -> _T | None:
         try:

@@ -15,6 +15,7 @@ import pytest
 
 from lowcomm_node.adapters import state_download
 from lowcomm_node.adapters.contacts import Contacts
+from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.partial_file import write_begun
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
@@ -257,13 +258,28 @@ def test_a_donor_that_stops_in_the_middle_keeps_what_came(tmp_path: Path) -> Non
     run(scenario())
 
 
+class BreaksOff(Line):
+    """Lets so many bytes out, to the end of a chunk, and then none: without it all that is left may be on its way already."""
+
+    def __init__(self, num_bytes: float) -> None:
+        super().__init__()
+        self._left = num_bytes
+
+    async def sending(self, num_bytes: int) -> None:
+        if self._left <= 0:
+            await asyncio.Event().wait()
+        self._left -= num_bytes
+        await super().sending(num_bytes)
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_a_donor_that_dies_costs_no_chunk_that_has_arrived(tmp_path: Path, share: float) -> None:
     """Killed at 10, 50 and 90% of a download: another holder of the snapshot gives the rest, and nothing that was there."""
     state = LARGE_STATE
 
     async def scenario() -> None:
-        first, second = (Served(written(tmp_path / name, state)) for name in ("first", "second"))
+        first = Served(written(tmp_path / "first", state), line=BreaksOff(share * len(state)))
+        second = Served(written(tmp_path / "second", state))
         is_far_enough = asyncio.Event()
         received: list[int] = []
 

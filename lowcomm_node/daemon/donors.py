@@ -22,6 +22,8 @@ _MAX_REFERENCES = 6
 """Members asked for their fingerprint in a round; more than needed, since the donor's own does not count for it."""
 _FINGERPRINTS_S = 10.0
 """Longest wait for them before a download begins."""
+_MAX_TOLD = 200
+"""Characters of what a donor gives as its reason."""
 _LARGE_BYTES = 50_000_000
 """A download that takes long enough for people to want to see it move in the log."""
 
@@ -144,8 +146,9 @@ class Donors:
         except (LinkError, RemoteProtocolError, StoreError) as error:
             self._log.warning("donor_failed", donor=donor.peer, detail=str(error))
             self._on_download(False)
-            if isinstance(error, StoreError):  # our own disk: no donor can help
-                self.complaint = str(error)
+            # Our own disk: no donor can help. A donor: it may be that its owner's line is closed, and it says so.
+            told = f"no donor could give its state ({str(error)[:_MAX_TOLD]}); retrying"
+            self.complaint = str(error) if isinstance(error, StoreError) else told
             return None
         try:
             loaded = await self._take(donor)

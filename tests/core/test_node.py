@@ -348,3 +348,30 @@ def test_what_a_trainer_refuses_is_noted_against_whose_it_was() -> None:
     told = start_offer(core := core_with_partner("a", "b")).meeting_id
     refusal = Refusal(meeting_id=told, reason=RefusalReason.NONFINITE)
     assert notes(core.handle(MessageReceived(message=refusal), 0.0)) == [], "a partner that says it is in trouble"
+
+
+def test_a_member_that_only_ever_offers_does_not_keep_the_node_from_others() -> None:
+    """Ten offers a second for five minutes, none of them closed: a dozen cost the trainer an answer, and another's meetings go on."""
+    core = core_with_partner("a", "b")
+    answered: Counter[str] = Counter()
+    met, refused = 0, 0
+    for tenth in range(3000):
+        now = tenth / 10
+        core.handle(Ticked(), now)
+        for sender in ("e", "b") if tenth % 20 == 0 else ("e",):
+            meeting = MeetingId(f"{sender} {tenth}")
+            commands = core.handle(MessageReceived(message=offer_from(sender, "a", meeting)), now)
+            refused += any(isinstance(command, NoteRefusal) for command in commands)
+            if not isinstance(commands[-1], EncodeAnswer):
+                continue
+            answered[sender] += 1
+            core.handle(AnswerEncoded(meeting_id=meeting, parts=(b"",), progress_steps=0), now)
+            if sender == "b":
+                core.handle(MessageReceived(message=Close(meeting_id=meeting, parts=(b"",))), now)
+                core.handle(CorrectionApplied(meeting_id=meeting, norms=()), now)
+                core.handle(MessageReceived(message=Confirm(meeting_id=meeting)), now)
+                met += 1
+
+    assert answered["e"] <= 12
+    assert met == answered["b"] >= 100
+    assert refused > 2000

@@ -199,6 +199,10 @@ def test_a_full_disk_is_told_to_who_looks_at_the_node(tmp_path: Path) -> None:
     asyncio.run(rounds())
     assert "needs 20 MB more" in donors.complaint
 
+    world.full_disk, world.dead = "", {"honest0", "honest1"}
+    asyncio.run(rounds())
+    assert donors.complaint == "no donor could give its state (unreachable: honest1); retrying"
+
 
 def test_why_nobody_is_asked_is_told(tmp_path: Path) -> None:
     """The own line is closed; nobody is there; those that are there cannot be dialled. Each in its own words."""

@@ -107,7 +107,7 @@ def end_incoming(port: int, addresses: Collection[Address]) -> list[Address]:
     ended = []
     for connection in _tcp_sockets() if addresses else ():
         address = _caller(connection, port)
-        if address in addresses:
+        if address is not None and address in addresses:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
                 ended.append(address)

@@ -98,8 +98,8 @@ def test_one_member_has_so_many_streams_and_others_are_served(meeting_id: Meetin
     async def scenario() -> None:
         async with link_nodes(2) as (ann, bob), AsyncExitStack() as stack:
             lent = await stack.enter_async_context(calling(EVE, bob.port.member))
-            for number in range(4):
-                transport = await stack.enter_async_context(ClientTransport.call(lent, MEET))
+            transports = [await stack.enter_async_context(ClientTransport.call(lent, MEET)) for _ in range(4)]
+            for number, transport in enumerate(transports):
                 opened = offer(MeetingId(f"{number:032x}"), EVE.peer_id, bob.peer, (b"1", b""))
                 for frame in to_frames(opened):
                     await transport.write(frame.SerializeToString())
@@ -113,8 +113,8 @@ def test_one_member_has_so_many_streams_and_others_are_served(meeting_id: Meetin
             assert bob.messages.empty()
             assert await meets(ann, bob, MeetingId("ff" * 16))
 
-            bob.link.close(opened.meeting_id)
-            while await transport.read() is not None:
+            bob.link.close(MeetingId(f"{0:032x}"))
+            while await transports[0].read() is not None:
                 pass
             assert await meet_raw(bob, one_more) == []
             assert isinstance(await bob.messages.get(), Offer), "there is a place again"
@@ -127,7 +127,9 @@ def test_one_member_has_so_many_calls_of_any_kind() -> None:
 
     async def scenario() -> None:
         async with link_nodes(1) as (bob,), calling(EVE, bob.port.member) as lent:
-            ring = lent.channel.stream_stream(f"/{MEETINGS_SERVICE}/AnswerRing")
+            ring: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = lent.channel.stream_stream(
+                f"/{MEETINGS_SERVICE}/AnswerRing"
+            )
             calls: list[grpc.aio.StreamStreamCall[bytes, bytes]] = [ring(metadata=lent.metadata) for _ in range(16)]
             await until(lambda: len(bob.port.door._calls) == 16)
 

@@ -36,7 +36,8 @@ def test_the_newest_of_too_many_stay() -> None:
     crowd = [(f"192.0.2.{number}", 7) for number in range(6)]
     one_host = [("198.51.100.1", port) for port in range(3)]
     for number in range(len(crowd)):
-        first = doorway.looked(crowd[: number + 1], float(number) / 10)
+        doorway.looked(crowd[:number], float(number) / 10)
+    first = doorway.looked(crowd, 0.9)
     assert ended(first) == crowd[:2]
     assert ended(doorway.looked(one_host[:2], 1.0)) == []
     assert ended(doorway.looked(one_host, 1.1)) == one_host[:1]

@@ -240,6 +240,10 @@ class NodeCore:
                 return heard or self._answerer.confirmed(meeting_id, now)
             case Busy():
                 return self._initiator.busy(meeting_id, now)
+            case Refusal(reason=RefusalReason.TOO_MANY):
+                if peer is not None:
+                    self.partners.failed(peer, now)
+                return self._initiator.busy(meeting_id, now)  # others may have room for the same offer
             case Refusal():
                 return self._initiator.refused(meeting_id, message.reason.value, now)
 

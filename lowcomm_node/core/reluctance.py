@@ -6,6 +6,7 @@ member that only ever offers has most of both.
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from math import inf
 
 from lowcomm_node.units import PeerId
 
@@ -23,11 +24,14 @@ _MAX_PEERS = 256
 @dataclass(slots=True)
 class _Asker:
     unclosed: int = 0
-    until: float = 0.0
+    until: float = -inf
 
 
 class Reluctance:
-    """Invariant: of a peer that never closes two offers are taken at once, and then one after 2, 4, 8... s, up to two minutes."""
+    """Invariant: of a peer that never closes two offers are taken at once, and then one after 2, 4, 8... s, up to two minutes.
+
+    Who has not offered for two minutes longer than it had to begins anew.
+    """
 
     def __init__(self) -> None:
         self._askers: OrderedDict[PeerId, _Asker] = OrderedDict()
@@ -43,10 +47,11 @@ class Reluctance:
         self._askers.move_to_end(peer)
         if len(self._askers) > _MAX_PEERS:
             self._askers.popitem(last=False)
+        if now - asker.until > _LONGEST_S:
+            asker.unclosed = 0  # trouble of long ago
         asker.unclosed += 1
-        if asker.unclosed >= _FREE:
-            doublings = min(asker.unclosed - _FREE, _MAX_DOUBLINGS)
-            asker.until = now + min(_LONGEST_S, _FIRST_S * 2.0**doublings)
+        doublings = min(asker.unclosed - _FREE, _MAX_DOUBLINGS)
+        asker.until = now + min(_LONGEST_S, _FIRST_S * 2.0**doublings) if doublings >= 0 else now
 
     def made_good(self, peer: PeerId) -> None:
         """It has sent a close, or it is not its fault that there will be none."""

@@ -314,6 +314,22 @@ def test_a_node_that_slept_reads_what_has_come_before_it_counts() -> None:
     assert outcomes(silent.handle(Ticked(), 600.25)) == ["half"]
 
 
+def test_who_has_had_too_much_of_one_asks_another() -> None:
+    """With the same offer, as after Busy; the one that has refused is left alone for a while."""
+    core = core_with_partner("a", "b")
+    member = Member(peer=PeerId("c"), grpc_address="x:1", progress_steps=0, has_state=True, expires_at=1e9)
+    core.handle(MembersSeen(members=(member,)), 0.0)
+    first = start_offer(core)
+    refusal = Refusal(meeting_id=first.meeting_id, reason=RefusalReason.TOO_MANY)
+
+    commands = core.handle(MessageReceived(message=refusal), 0.0)
+
+    (again,) = (command for command in commands if isinstance(command, OpenLink))
+    assert {first.peer, again.peer} == {"b", "c"}
+    assert again.meeting_id == first.meeting_id
+    assert core.partners.counts(1.0) == (1, 1)
+
+
 def test_what_a_trainer_refuses_is_noted_against_whose_it_was() -> None:
     """An offer and an answer have a sender; what the own trainer cannot encode is nobody's, and what is over neither."""
 

@@ -31,6 +31,18 @@ def test_a_close_makes_good() -> None:
     assert reluctance.left_s(EVE, 0.0) == 0.0
 
 
+def test_trouble_of_long_ago_is_forgotten() -> None:
+    """Two minutes after it might have come back a peer is like any other; just before, it is not."""
+    for late_s, left_s in ((119.0, 16.0), (121.0, 0.0)):
+        reluctance, now = Reluctance(), 0.0
+        for _ in range(4):
+            now += reluctance.left_s(EVE, now)
+            reluctance.taken_up(EVE, now)
+        now += reluctance.left_s(EVE, now) + late_s
+        reluctance.taken_up(EVE, now)
+        assert reluctance.left_s(EVE, now) == left_s
+
+
 def test_memory_is_bounded() -> None:
     reluctance = Reluctance()
     for number in range(1000):

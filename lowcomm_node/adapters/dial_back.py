@@ -19,7 +19,7 @@ from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 
 __all__ = ["DIAL_S", "DialBack", "ask_to_dial"]
 
-DIAL_S = 4.0
+DIAL_S = 6.0
 """A router that drops what it does not know answers nothing: after so long the answer is no. Who asks waits a little longer."""
 _MAX_AT_A_TIME = 4
 _PEER_GAP_S = 10.0

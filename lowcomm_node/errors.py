@@ -8,6 +8,7 @@ __all__ = [
     "DeviceError",
     "DirectoryError",
     "DivergedError",
+    "ForgivableError",
     "LinkError",
     "LowcommError",
     "NoPeerError",
@@ -120,6 +121,7 @@ class RefusalReason(StrEnum):
     NOT_ADMITTED = "not_admitted"
     QUARANTINED = "quarantined"
     WRONG_CERTIFICATE = "wrong_certificate"
+    TOO_MANY = "too_many"
 
 
 class RemoteProtocolError(LowcommError):
@@ -131,6 +133,10 @@ class RemoteProtocolError(LowcommError):
         super().__init__(f"{reason.value}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class ForgivableError(RemoteProtocolError):
+    """What a peer sent is refused, but a node that runs as it should may send it too: it is no offence, whatever its reason."""
 
 
 class LinkError(LowcommError):

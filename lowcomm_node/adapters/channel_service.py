@@ -3,14 +3,17 @@
 import asyncio
 import secrets
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NoReturn, TypeVar, cast
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
 
 from lowcomm_node.adapters.identity import Identity
+from lowcomm_node.adapters.tcp import plain_host
+from lowcomm_node.core.doorway import Address, Doorway
+from lowcomm_node.core.places import Places, Room
 from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.core.sessions import Nonces, Sessions
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
@@ -18,14 +21,16 @@ from lowcomm_node.units import PeerId
 from lowcomm_node.wire.admission import Membership
 from lowcomm_node.wire.channel import CHANNEL_SERVICE, PROVE, TOKEN_BYTES, TOKEN_KEY, Claim, read_proof, write_welcome
 
-__all__ = ["ChannelService"]
+__all__ = ["MAX_AT_THE_DOOR", "ChannelService"]
 
 _WINDOW_S = 60.0
 """How old a proof may be when it arrives; clocks of a swarm agree to a few seconds."""
 _PATIENCE_S = 5.0
-_MAX_PENDING = 128
-_MAX_PENDING_PER_HOST = 64
+MAX_AT_THE_DOOR = 128
+_MAX_AT_THE_DOOR_PER_HOST = 64
 """Callers that have not said yet who they are; a swarm on one computer is one host."""
+_MAX_CALLS_PER_PEER = 16
+"""Calls and streams of one peer at a time: it has a bell here, a meeting, a download, and a few old meetings to settle."""
 
 _Context = grpc.aio.ServicerContext
 _Q = TypeVar("_Q")
@@ -41,6 +46,7 @@ class ChannelService:
         quarantine: whom it leaves alone.
         certificate_sha256: of what this node's server shows.
         on_refused: told why a call was refused, and whose it was, where that is proven.
+        max_calls: calls and streams that are served at a time, to those who have proven who they are.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class ChannelService:
         quarantine: Quarantine,
         certificate_sha256: bytes,
         on_refused: Callable[[RemoteProtocolError], None],
+        max_calls: int = 128,
     ) -> None:
         self._identity = identity
         self._membership = membership
@@ -59,8 +66,10 @@ class ChannelService:
         self._on_refused = on_refused
         self._sessions = Sessions()
         self._nonces = Nonces(window_s=_WINDOW_S)
-        self._pending: Counter[str] = Counter()
-        """By host."""
+        self._at_the_door = Places(most=MAX_AT_THE_DOOR, most_of_one=_MAX_AT_THE_DOOR_PER_HOST)
+        self._calls = Places(most=max_calls, most_of_one=_MAX_CALLS_PER_PEER)
+        self.doorway = Doorway()
+        """Which connections should end; somebody has to look."""
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The service itself, as a stream: so it is ours to say how long a caller may take, and how much is read."""
@@ -76,30 +85,36 @@ class ChannelService:
         peer = self._sessions.find(_token(context.invocation_metadata()), context.peer(), self._now())
         if peer is None:
             await self._turn_away(context)
+        if (room := self._calls.take(peer)) is not Room.TAKEN:
+            is_own = room is Room.OWN_SHARE_USED
+            told = (
+                f"{peer} has {_MAX_CALLS_PER_PEER} calls open; end one of them first" if is_own else "come back later"
+            )
+            await self._too_many(context, told)
+        context.add_done_callback(lambda _: self._calls.leave(peer))  # type: ignore[arg-type]  # the stub takes no function
         return peer
 
     def end(self, peer: PeerId) -> None:
         """This peer has to prove itself again."""
         self._sessions.end(peer)
+        self.doorway.disowned(peer)
 
     async def _prove(self, _: object, context: "_Context[bytes, bytes]") -> None:
-        host = context.peer().rpartition(":")[0]
-        if self._pending.total() >= _MAX_PENDING or self._pending[host] >= _MAX_PENDING_PER_HOST:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many are at the door; come back in a moment")
-        self._pending[host] += 1
+        host, _ = _address(context)
+        if self._at_the_door.take(host) is not Room.TAKEN:
+            await self._too_many(context, "too many are at the door; come back in a moment")
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                await context.write(self._welcome(await context.read(), context.peer()))
+                await context.write(self._welcome(await context.read(), context))
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "You have not said who you are")
         except RemoteProtocolError as error:
             self._on_refused(error)
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         finally:
-            self._pending[host] -= 1
-            self._pending += Counter()  # forgets the hosts of whom nobody is left
+            self._at_the_door.leave(host)
 
-    def _welcome(self, data: object, connection: str) -> bytes:
+    def _welcome(self, data: object, context: "_Context[bytes, bytes]") -> bytes:
         """Check a proof and open a session. Raises RemoteProtocolError."""
         claim, admission = read_proof(
             data if isinstance(data, bytes) else b"",
@@ -116,7 +131,8 @@ class ChannelService:
         stay_s = self._membership.rule.stay_s(claim.sender, admission, time.time())
         token = secrets.token_bytes(TOKEN_BYTES)
         now = self._now()
-        self._sessions.open(token, claim.sender, connection, now, until=now + stay_s)
+        self._sessions.open(token, claim.sender, context.peer(), now, until=now + stay_s)
+        self.doorway.proven(_address(context), claim.sender)
         return write_welcome(claim, token, self._membership.protocol_version, self._identity.sign)
 
     def _check_age(self, claim: Claim) -> None:
@@ -132,6 +148,12 @@ class ChannelService:
         error = RemoteProtocolError(RefusalReason.UNPROVEN, f"prove first who you are ({CHANNEL_SERVICE}/{PROVE})")
         self._on_refused(error)
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+        raise AssertionError("abort has raised")
+
+    async def _too_many(self, context: "_Context[bytes, bytes]", told: str) -> NoReturn:
+        error = RemoteProtocolError(RefusalReason.TOO_MANY, told)
+        self._on_refused(error)
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         raise AssertionError("abort has raised")
 
     @staticmethod
@@ -160,6 +182,12 @@ class _Gate(grpc.aio.ServerInterceptor):
         if is_at_the_door or self._sessions.knows(_token(handler_call_details.invocation_metadata)):
             return handler
         return cast("grpc.RpcMethodHandler[_Q, _A]", self._turned_away)
+
+
+def _address(context: "_Context[bytes, bytes]") -> Address:
+    """Where a call comes from; gRPC writes ``ipv4:192.0.2.1:7`` and ``ipv6:%5B2001:db8::1%5D:7``."""
+    host, _, port = unquote(context.peer()).partition(":")[2].rpartition(":")
+    return plain_host(host.strip("[]")), int(port) if port.isdecimal() else 0
 
 
 def _token(metadata: Iterable[tuple[str, str | bytes]] | None) -> bytes:

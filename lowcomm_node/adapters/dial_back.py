@@ -17,8 +17,10 @@ from lowcomm_node.units import PeerId, RunId
 from lowcomm_node.wire.certificate import CERTIFICATE_BYTES
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 
-__all__ = ["DialBack", "ask_to_dial"]
+__all__ = ["DIAL_S", "DialBack", "ask_to_dial"]
 
+DIAL_S = 6.0
+"""A router that drops what it does not know answers nothing: after so long the answer is no. Who asks waits a little longer."""
 _MAX_AT_A_TIME = 4
 _PEER_GAP_S = 10.0
 _MAX_ASKERS = 256
@@ -66,7 +68,7 @@ class DialBack:
             certificate=request.certificate,
         )
         try:
-            await self._channels.probe(member)
+            await self._channels.probe(member, DIAL_S)
         except (LinkError, RemoteProtocolError):
             return False
         return True

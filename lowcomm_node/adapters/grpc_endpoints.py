@@ -18,6 +18,7 @@ import grpc.aio
 
 from lowcomm_node.adapters.certificate import Certificate
 from lowcomm_node.adapters.contacts import Contacts
+from lowcomm_node.adapters.doorkeeper import Doorkeeper
 from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.adapters.tcp import tune_connections
 from lowcomm_node.core.events import Member
@@ -42,7 +43,9 @@ _COMMON_OPTIONS = (
 _SERVER_OPTIONS = (
     *_COMMON_OPTIONS,
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-    ("grpc.server_handshake_timeout_ms", 20_000),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_concurrent_streams", 64),
+    ("grpc.max_connection_idle_ms", 120_000),
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
@@ -67,7 +70,9 @@ class GrpcServer:
         host, port: where.
         certificate: what it shows; None speaks without TLS.
         gate: looks at each call first.
+        doorkeeper: looks at who has connected.
         max_concurrent_rpcs: calls at a time.
+        max_connections: beyond so many gRPC hangs up without a word.
         window_bytes: see ``Line.window_bytes``.
     """
 
@@ -78,14 +83,21 @@ class GrpcServer:
         port: int,
         certificate: Certificate | None,
         gate: grpc.aio.ServerInterceptor | None = None,
+        doorkeeper: Doorkeeper | None = None,
         max_concurrent_rpcs: int = 256,
+        max_connections: int = 512,
         window_bytes: int | None = None,
     ) -> None:
         self._host = host
         self._port = port
         self._certificate = certificate
+        self._doorkeeper = doorkeeper
         self._server = grpc.aio.server(
-            options=(*_SERVER_OPTIONS, *_window_options(window_bytes)),
+            options=(
+                *_SERVER_OPTIONS,
+                ("grpc.max_allowed_incoming_connections", max_connections),
+                *_window_options(window_bytes),
+            ),
             maximum_concurrent_rpcs=max_concurrent_rpcs,
             interceptors=[gate] if gate is not None else None,
         )
@@ -109,10 +121,14 @@ class GrpcServer:
                 "set network.grpc_port to a free port (0 picks one) or network.host to an own address",
             )
         await self._server.start()
+        if self._doorkeeper is not None:
+            self._doorkeeper.begin(port)
         return port
 
     async def stop(self, grace_s: float = 1.0) -> None:
         """End all streams, after ``grace_s`` by force."""
+        if self._doorkeeper is not None:
+            await self._doorkeeper.stop()
         await self._server.stop(grace_s)
 
     def _bind(self, address: str) -> int:
@@ -211,7 +227,7 @@ class ChannelCache:
             cached.users -= 1
             await self._tidy(peer, cached)
 
-    async def probe(self, member: Member) -> None:
+    async def probe(self, member: Member, timeout_s: float) -> None:
         """Connect to a member where this record says it is, both proofs included, and hang up.
 
         Raises:
@@ -219,9 +235,7 @@ class ChannelCache:
         """
         cached = self._dial(member)
         try:
-            await self._introduction.make(
-                cached.channel, member.peer, cached.certificate_sha256, self._connect_timeout_s
-            )
+            await self._introduction.make(cached.channel, member.peer, cached.certificate_sha256, timeout_s)
         finally:
             await cached.channel.close()
 

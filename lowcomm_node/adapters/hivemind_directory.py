@@ -159,6 +159,12 @@ class HivemindDirectory:
         return tuple(dict.fromkeys((*self._initial_peers, *self._known, *self._remembered)))
 
     @property
+    def seed_address(self) -> str:
+        """Of those given or found at the start, the first that p2pd has reached in its present life; empty where there is none."""
+        outcomes = self._session.outcomes if self._session is not None else {}
+        return next((address for address in self._initial_peers if outcomes.get(address, "not dialled") == ""), "")
+
+    @property
     def pid(self) -> int:
         """Process id of p2pd."""
         return self._live.process.pid

@@ -11,7 +11,8 @@ from contextlib import AbstractAsyncContextManager, suppress
 
 from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.meeting_stream import FrameTransport, MeetingStream
-from lowcomm_node.core.messages import Answer, Busy, Close, Message, Offer, StreamPlan
+from lowcomm_node.core.messages import Answer, Busy, Close, Message, Offer, Refusal, StreamPlan
+from lowcomm_node.core.places import Places, Room
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError
 from lowcomm_node.ports import MeetingSink
 from lowcomm_node.units import Codec, LinkKind, MeetingId, PeerId, Stream
@@ -44,6 +45,7 @@ class MeetingLink:
         stall_timeout_s: seconds without a sign of life, while it is the peer's turn, after which a stream ends.
             Should be longer than the core's own deadline for a phase.
         max_incoming: streams answered at a time; one more is told that this node is busy.
+        max_incoming_of_peer: of them to one peer; one more is refused.
         on_bytes: payload bytes of complete messages.
         on_overhead: direction and all other bytes of frames: headers, and payloads that were cut short.
         on_refused: who has sent a message that was refused here, and why it was.
@@ -58,6 +60,7 @@ class MeetingLink:
         line: Line | None = None,
         stall_timeout_s: float = 30.0,
         max_incoming: int = 16,
+        max_incoming_of_peer: int = 4,
         on_bytes: BytesCounted | None = None,
         on_overhead: Callable[[str, int], None] | None = None,
         on_refused: Callable[[PeerId, RemoteProtocolError], None] | None = None,
@@ -67,11 +70,10 @@ class MeetingLink:
         self._diallers = diallers
         self._line = line or Line()
         self._stall_timeout_s = stall_timeout_s
-        self._max_incoming = max_incoming
+        self._places = Places(most=max_incoming, most_of_one=max_incoming_of_peer)
         self._on_bytes = on_bytes
         self._on_overhead = on_overhead
         self._on_refused = on_refused
-        self._num_incoming = 0
         self._outgoing: dict[MeetingId, MeetingStream] = {}
         self._incoming: dict[MeetingId, MeetingStream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -189,22 +191,24 @@ class MeetingLink:
         Returns:
             As ``MeetingStream.run``.
         """
-        if self._num_incoming >= self._max_incoming:
-            await self._turn_away(transport, peer)
+        if (room := self._places.take(peer)) is not Room.TAKEN:
+            await self._turn_away(transport, peer, room)
             return ""
-        self._num_incoming += 1
         stream = self._stream(None, kind, peer)
         reason = "disconnect"
         try:
             reason = await stream.run(transport)
         finally:
-            self._num_incoming -= 1
+            self._places.leave(peer)
             if stream.meeting_id is not None:
                 self._over(self._incoming, stream.meeting_id, stream, reason)
         return reason
 
-    async def _turn_away(self, transport: FrameTransport, peer: PeerId) -> None:
-        """Say Busy in a frame; the header that names the meeting is all that is read."""
+    async def _turn_away(self, transport: FrameTransport, peer: PeerId, room: Room) -> None:
+        """Say in a frame that there is no room, or none for this peer; the header that names the meeting is all that is read."""
+        if room is Room.OWN_SHARE_USED:
+            detail = "it has as many streams open as one peer may have"
+            self.message_refused(peer, RemoteProtocolError(RefusalReason.TOO_MANY, detail))
         reader = MeetingReader(self._limits, peer)
         with suppress(LinkError, RemoteProtocolError, TimeoutError):
             async with asyncio.timeout(_TURN_AWAY_S):
@@ -212,7 +216,12 @@ class MeetingLink:
                 with suppress(RemoteProtocolError):
                     reader.feed(decode_frame(data or b""))
                 if reader.meeting_id is not None:
-                    for frame in to_frames(Busy(meeting_id=reader.meeting_id)):
+                    told = (
+                        Busy(meeting_id=reader.meeting_id)
+                        if room is Room.FULL
+                        else Refusal(meeting_id=reader.meeting_id, reason=RefusalReason.TOO_MANY)
+                    )
+                    for frame in to_frames(told):
                         await transport.write(frame.SerializeToString())
                 if not transport.is_ended_by_leaving:
                     await transport.half_close()

@@ -102,6 +102,8 @@ class MeetingStream:
         self._progress_at = self._clock()
         self._told_at = float("-inf")
         self._message_due_at = float("inf")
+        self._heard: set[type] = set()
+        """Kinds of messages that have come; the initiator says each of its own once on a stream."""
 
     def send(self, message: Message) -> None:
         """Queue a message; nothing on a stream that is closing."""
@@ -258,6 +260,10 @@ class MeetingStream:
         allowed = (Answer, Verdict, Confirm, Busy, Refusal) if self.is_initiator else (Offer, Close, Confirm)
         if not isinstance(message, allowed):
             raise _misplaced(f"{type(message).__name__} from the wrong end")
+        if not self.is_initiator and type(message) in self._heard:
+            # A retry comes over a stream of its own.
+            raise RemoteProtocolError(RefusalReason.REPLAYED, f"{type(message).__name__} for the second time")
+        self._heard.add(type(message))
         if self.meeting_id is None:
             self.meeting_id = message.meeting_id
         elif self.meeting_id != message.meeting_id:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 from lowcomm_node.adapters.dht_session import DhtSession, IncomingStream, StreamHandler
 from lowcomm_node.adapters.meeting_link import Dialler, MeetingLink
+from lowcomm_node.core.places import Places, Room
 from lowcomm_node.errors import DirectoryError, LinkError, RefusalReason, RemoteProtocolError
 from lowcomm_node.units import LinkKind, MeetingId, PeerId
 from lowcomm_node.wire.limits import MAX_FRAME_BYTES
@@ -19,7 +20,8 @@ __all__ = ["P2pTransport", "p2p_dialler", "p2p_handler"]
 _LENGTH_BYTES = 4
 _END = bytes(_LENGTH_BYTES)
 _MAX_STREAMS = 64
-"""As over gRPC: those that are answered, and those that are told that this node is busy."""
+_MAX_STREAMS_OF_PEER = 16
+"""As over gRPC: those that are answered, and those that are told that there is no room."""
 _BROKEN = (OSError, asyncio.IncompleteReadError)
 
 
@@ -81,16 +83,18 @@ def p2p_dialler(session: Callable[[], DhtSession]) -> Dialler:
 
 def p2p_handler(link: MeetingLink, is_welcome: Callable[[PeerId], bool]) -> StreamHandler:
     """Answers the meetings that others open; what comes by a relay, on top of too many, or from whom we will not have is not read."""
-    num_open = 0
+    places = Places(most=_MAX_STREAMS, most_of_one=_MAX_STREAMS_OF_PEER)
 
     async def take(stream: IncomingStream) -> None:
-        nonlocal num_open
-        if not stream.is_direct or num_open >= _MAX_STREAMS or not is_welcome(stream.peer):
+        if not stream.is_direct or not is_welcome(stream.peer):
             return
-        num_open += 1
+        if places.take(stream.peer) is not Room.TAKEN:
+            detail = "it has as many libp2p streams open as there may be"
+            link.message_refused(stream.peer, RemoteProtocolError(RefusalReason.TOO_MANY, detail))
+            return
         try:
             await link.serve(P2pTransport(stream.reader, stream.writer), LinkKind.LIBP2P, stream.peer)
         finally:
-            num_open -= 1
+            places.leave(stream.peer)
 
     return take

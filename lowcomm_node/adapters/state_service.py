@@ -16,7 +16,14 @@ from lowcomm_node.errors import LowcommError, RefusalReason
 from lowcomm_node.ports import FingerprintSource, SnapshotSource
 from lowcomm_node.units import PeerId, RunId
 from lowcomm_node.wire.gen.lowcomm.v1 import state_pb2
-from lowcomm_node.wire.state import DESCRIBE, FETCH, FINGERPRINT, STATE_SERVICE, encode_fingerprint
+from lowcomm_node.wire.state import (
+    DESCRIBE,
+    FETCH,
+    FINGERPRINT,
+    STATE_SERVICE,
+    decode_fingerprint,
+    encode_fingerprint,
+)
 
 __all__ = ["StateService"]
 
@@ -102,9 +109,11 @@ class StateService:
             await _refuse(context, RefusalReason.MALFORMED, "I cannot read this")
         await self._check(request, context)
         try:
-            return encode_fingerprint(await self._fingerprint_source(), self._run_id)
+            data = encode_fingerprint(await self._fingerprint_source(), self._run_id)
+            decode_fingerprint(data, self._run_id)  # what we would not believe we do not say
         except LowcommError as error:
             await _refuse(context, RefusalReason.NOT_READY, f"I have no state to look at: {error}")
+        return data
 
     async def _check(
         self, request: state_pb2.DescribeRequest | state_pb2.FingerprintRequest, context: "_Context[bytes, bytes]"

@@ -5,14 +5,25 @@ Loss-based congestion control takes 1% of random loss for a full line (measured 
 unless it is told not to, with a verdict behind them (at 20 Mbit/s and 100 ms: 0.9 s late, 0.3 s with 128 KiB).
 """
 
+import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["congestion_control", "received_bytes", "resent_share", "tune_connections"]
+from lowcomm_node.core.doorway import Address
+
+__all__ = [
+    "congestion_control",
+    "end_incoming",
+    "incoming",
+    "plain_host",
+    "received_bytes",
+    "resent_share",
+    "tune_connections",
+]
 
 _WANTED = "bbr"
 _AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
@@ -84,6 +95,44 @@ def resent_share(port: int) -> float | None:
                 again += _of_info(connection, _TOTAL_RETRANS)
                 sent += _of_info(connection, _SEGS_OUT)
     return again / sent if sent else None
+
+
+def incoming(port: int) -> list[Address]:
+    """Far ends of the connections that others have made to this port of ours; none where the system is not Linux."""
+    return [address for connection in _tcp_sockets() if (address := _caller(connection, port)) is not None]
+
+
+def end_incoming(port: int, addresses: Collection[Address]) -> list[Address]:
+    """Shut these connections to this port of ours, both ways; gives those that were there."""
+    ended = []
+    for connection in _tcp_sockets() if addresses else ():
+        address = _caller(connection, port)
+        if address is not None and address in addresses:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+                ended.append(address)
+    return ended
+
+
+def _caller(connection: socket.socket, port: int) -> Address | None:
+    """Who is at the far end of a connection to ``port``; None for any other socket."""
+    try:
+        if connection.getsockname()[1] != port:
+            return None
+        host, far_port = connection.getpeername()[:2]
+    except OSError:  # it listens, or is gone
+        return None
+    return plain_host(host), far_port
+
+
+def plain_host(host: str) -> str:
+    """One spelling for each IP address: without a scope, and IPv4 as such where a socket for both has mapped it."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
 
 
 def _of_info(connection: socket.socket, field: struct.Struct) -> int:

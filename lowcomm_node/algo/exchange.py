@@ -21,13 +21,13 @@ from torch import Tensor
 from lowcomm_node.algo.correction import Correction, Part
 from lowcomm_node.algo.lowrank import LowRank, answer_low_rank, close_low_rank, finish_low_rank, offer_low_rank
 from lowcomm_node.algo.shapes import Plan
-from lowcomm_node.algo.sizes import check_plan, is_integer, part_bytes, whole_bytes
+from lowcomm_node.algo.sizes import check_plan, is_integer, offer_bytes, part_bytes, whole_bytes
 from lowcomm_node.algo.sparse import select
 from lowcomm_node.algo.whole import answer_whole, offer_whole, read_whole
-from lowcomm_node.algo.wireformat import Reader, as_fp32, is_finite
+from lowcomm_node.algo.wireformat import Reader, as_fp32, decode, is_finite, read_range
 from lowcomm_node.units import Codec
 
-__all__ = ["AnswerHalf", "encode_answer", "encode_close", "encode_offer", "finish"]
+__all__ = ["AnswerHalf", "encode_answer", "encode_close", "encode_offer", "finish", "is_finite_offer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,19 @@ def encode_offer(
         basis = None if bases is None else bases[index]
         chunks.append(offer_low_rank(_matrix(tensor), _form(plan, seed, index), basis, rms))
     return b"".join(chunks)
+
+
+def is_finite_offer(shapes: Sequence[tuple[int, ...]], plan: Plan, offer: bytes) -> bool:
+    """Were the numbers finite of which ``encode_offer`` has made this payload? Integers tell by their ranges."""
+    if not is_integer(plan.dtype):
+        return is_finite(decode(offer, (8 * len(offer) // plan.dtype.bits,), plan.dtype))
+    reader = Reader(offer, len(offer))
+    try:
+        for size in offer_bytes(shapes, plan):
+            read_range(Reader(bytes(reader.take(size)), size))
+    except ValueError:
+        return False
+    return True
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ __all__ = [
     "is_integer",
     "low_rank_bytes",
     "num_coefficients",
+    "offer_bytes",
     "padded_count",
     "part_bytes",
     "weight_bits",
@@ -125,6 +126,11 @@ def part_bytes(shapes: Shapes, plan: Plan) -> PartBytes:
         answer=sum(size.answer for size in sizes),
         close=sum(size.close for size in sizes),
     )
+
+
+def offer_bytes(shapes: Shapes, plan: Plan) -> tuple[int, ...]:
+    """What each tensor of the plan takes of its offer, in their order; those that are left out are not among them."""
+    return tuple(_tensor_bytes(shape, rank, plan).offer for shape, rank in zip(shapes, plan.ranks, strict=True) if rank)
 
 
 def check_plan(shapes: Shapes, plan: Plan) -> None:

@@ -25,6 +25,7 @@ from lowcomm_node.core.commands import (
     GiveUp,
     HangBell,
     Heal,
+    NoteRefusal,
     OpenLink,
     ReportMeeting,
     Role,
@@ -180,7 +181,7 @@ class MeetingsRun:
                 self._report(command)
             case Heal():
                 self._feed(node, TrainerReady())  # a study wants to see what comes of a method that diverges
-            case GiveUp():
+            case GiveUp() | NoteRefusal():
                 pass
             case SettleMeeting():
                 self._settle(node, command)

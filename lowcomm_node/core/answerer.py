@@ -16,6 +16,7 @@ from lowcomm_node.core.commands import (
     Command,
     DropMeeting,
     EncodeAnswer,
+    NoteRefusal,
     ReportMeeting,
     Role,
     Send,
@@ -23,6 +24,7 @@ from lowcomm_node.core.commands import (
 from lowcomm_node.core.deadlines import Deadlines, Silence, Wait
 from lowcomm_node.core.events import AnswerEncoded, CorrectionApplied, EncodingRefused
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, Refusal, Verdict
+from lowcomm_node.core.reluctance import Reluctance
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import Codec, LinkKind, MeetingId, PeerId, Stream
 
@@ -35,6 +37,11 @@ _MAX_RESTORED = 64
 def turn_away(message: Busy | Refusal) -> list[Command]:
     """Send the initiator away and let go of its connection."""
     return [Send(meeting_id=message.meeting_id, message=message), CloseLink(meeting_id=message.meeting_id)]
+
+
+def _refuse(meeting_id: MeetingId, peer: PeerId, reason: RefusalReason, detail: str) -> list[Command]:
+    refusal = turn_away(Refusal(meeting_id=meeting_id, reason=reason))
+    return [*refusal, NoteRefusal(peer=peer, reason=reason, detail=detail)]
 
 
 class _Phase(Enum):
@@ -67,6 +74,8 @@ class _Answered:
     is_reported: bool = False
     is_restored: bool = False
     """Known from the state file alone: whether its initiator has confirmed it to an earlier life is not."""
+    is_confirmed: bool = False
+    """Its initiator has said that it has followed the verdict "applied"."""
     is_withdrawn: bool = False
     """Applied once, but the state in place does not hold it any more, and its initiator may or may not have followed."""
 
@@ -78,6 +87,7 @@ class AnsweringEnd:
         self._deadlines = deadlines
         self._verdict_keep_s = verdict_keep_s
         self._known: OrderedDict[MeetingId, _Answered] = OrderedDict()
+        self._reluctance = Reluctance()
         self._has_state = False
         """What the next state will hold is not known before it is in place, so nothing is said of it."""
         self.active: MeetingId | None = None
@@ -117,6 +127,7 @@ class AnsweringEnd:
             if forgettable is None:
                 return turn_away(Busy(meeting_id=offer.meeting_id))
             del self._known[forgettable]
+        self._reluctance.taken_up(offer.sender, now)
         self._known[offer.meeting_id] = _Answered(
             peer=offer.sender,
             streams=tuple(plan.stream for plan in offer.plans),
@@ -129,9 +140,19 @@ class AnsweringEnd:
         self.active = offer.meeting_id
         return [EncodeAnswer(offer=offer)]
 
+    def turn_away_again(self, offer: Offer, now: float) -> list[Command]:
+        """Send away who has had answers made for nothing, too often and lately; nothing for anybody else."""
+        left_s = self._reluctance.left_s(offer.sender, now)
+        if not left_s:
+            return []
+        detail = f"it has let answers lie; its next offer is taken up in {left_s:.0f} s"
+        return _refuse(offer.meeting_id, offer.sender, RefusalReason.TOO_MANY, detail)
+
     def offered_again(self, meeting_id: MeetingId) -> list[Command]:
-        """A retry of an offer we know."""
+        """A retry of an offer we know: it gets what it has got. Of a meeting that is whole at both ends there is none."""
         known = self._known[meeting_id]
+        if known.is_confirmed:
+            return _refuse(meeting_id, known.peer, RefusalReason.REPLAYED, "an offer of a meeting that is over")
         message: Message | None = known.verdict if known.phase is _Phase.SETTLED else known.answer
         return [Send(meeting_id=meeting_id, message=message)] if message is not None else []
 
@@ -154,6 +175,7 @@ class AnsweringEnd:
         known = self._known.get(close.meeting_id)
         if known is not None and known.phase is _Phase.ANSWERED:
             self._kept(Wait.CLOSE, known, now)
+            self._reluctance.made_good(known.peer)
             _enter(known, _Phase.APPLYING, now)
             return [ApplyClose(close=close)]
         if not self._has_state and (known is None or known.verdict is None or known.verdict.applied):
@@ -187,6 +209,7 @@ class AnsweringEnd:
         if known.phase is _Phase.SETTLED or not self._has_state:
             return []
         if known.phase is _Phase.ANSWERING:
+            self._reluctance.made_good(known.peer)
             refusal = Refusal(meeting_id=event.meeting_id, reason=event.reason)
             known.verdict = Verdict(meeting_id=event.meeting_id, applied=False, reason=event.reason)
             _enter(known, _Phase.SETTLED, now)
@@ -206,7 +229,7 @@ class AnsweringEnd:
         if known is not None and known.is_withdrawn:
             commands += self._report(meeting_id, known, "half", "trainer", now)
         elif known is not None and known.verdict is not None and known.verdict.applied:
-            known.is_restored = False
+            known.is_restored, known.is_confirmed = False, True
             commands += self._report(meeting_id, known, "completed", "", now)
         return commands
 
@@ -224,6 +247,7 @@ class AnsweringEnd:
         commands: list[Command] = []
         for meeting_id, known in self._known.items():
             if known.phase in _WAITS:
+                self._reluctance.made_good(known.peer)
                 commands += self._settle(meeting_id, known, RefusalReason.NOT_READY, now, reason="trainer")
         self.active = None
         return commands

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lowcomm_node.core.messages import Answer, Close, Message, Offer
+from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import LinkKind, MeetingId, PeerId, Stream
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "HangBell",
     "Heal",
     "HealReason",
+    "NoteRefusal",
     "OpenLink",
     "ReportMeeting",
     "Role",
@@ -138,6 +140,17 @@ class ReportMeeting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoteRefusal:
+    """Shell: count that something of this peer was refused, and hold it against the peer where that is deserved."""
+
+    peer: PeerId
+    reason: RefusalReason
+    detail: str
+    is_offence: bool = False
+    """No node that runs as it should says such a thing, whatever its luck."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HangBell:
     """Link: keep a stream open to this member, who may ring it; answers BellHung or BellLost."""
 
@@ -187,6 +200,7 @@ Command = (
     | Send
     | CloseLink
     | ReportMeeting
+    | NoteRefusal
     | HangBell
     | TakeBell
     | SeekPath

@@ -127,6 +127,8 @@ class EncodingRefused:
     meeting_id: MeetingId
     reason: RefusalReason
     detail: str
+    is_offence: bool = False
+    """What the partner sent is at fault, and nothing else can be: neither this node's own state nor how machines round."""
     work_s: float | None = None
     """As in OfferEncoded."""
 

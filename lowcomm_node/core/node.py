@@ -9,7 +9,7 @@ from math import inf
 
 from lowcomm_node.core.answerer import AnsweringEnd, turn_away
 from lowcomm_node.core.chance import Chance
-from lowcomm_node.core.commands import Command, HealReason, ReportMeeting
+from lowcomm_node.core.commands import Command, HealReason, NoteRefusal, ReportMeeting
 from lowcomm_node.core.deadlines import Deadline, Deadlines
 from lowcomm_node.core.events import (
     AnswerEncoded,
@@ -245,6 +245,10 @@ class NodeCore:
                 return heard or self._answerer.confirmed(meeting_id, now)
             case Busy():
                 return self._initiator.busy(meeting_id, now)
+            case Refusal(reason=RefusalReason.TOO_MANY):
+                if peer is not None:
+                    self.partners.failed(peer, now)
+                return self._initiator.busy(meeting_id, now)  # others may have room for the same offer
             case Refusal():
                 return self._initiator.refused(meeting_id, message.reason.value, now)
 
@@ -255,6 +259,8 @@ class NodeCore:
             return turn_away(Refusal(meeting_id=offer.meeting_id, reason=RefusalReason.LEAVING))
         if not self.has_sound_state:
             return turn_away(Refusal(meeting_id=offer.meeting_id, reason=RefusalReason.NOT_READY))
+        if turned_away := self._answerer.turn_away_again(offer, now):
+            return turned_away
         is_ours = self._initiator.knows(offer.meeting_id)  # a meeting id somebody has copied from us
         is_engaged = self._answerer.active is not None or not self._initiator.yields_to(offer.sender, now)
         if is_ours or is_engaged or not self._is_line_open:
@@ -299,8 +305,12 @@ class NodeCore:
         return self._initiator.trainer_lost(now) + self._answerer.trainer_lost(now)
 
     def _encoding_refused(self, event: EncodingRefused, now: float) -> list[Command]:
-        if self._answerer.knows(event.meeting_id):
-            return self._answerer.refused(event, now)
-        if self._initiator.knows(event.meeting_id):
-            return self._initiator.encoding_refused(event, now)
-        return []
+        end = self._answerer if self._answerer.knows(event.meeting_id) else self._initiator
+        peer = end.peer_of(event.meeting_id)
+        if peer is None:
+            return []  # it was followed, and is being confirmed; or it is over
+        note = NoteRefusal(peer=peer, reason=event.reason, detail=event.detail, is_offence=event.is_offence)
+        notes = [note] if peer else []  # an own offer that the trainer could not make is nobody's
+        if end is self._answerer:
+            return [*self._answerer.refused(event, now), *notes]
+        return [*self._initiator.encoding_refused(event, now), *notes]

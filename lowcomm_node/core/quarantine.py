@@ -13,11 +13,15 @@ OFFENCES = frozenset(
         RefusalReason.MALFORMED,
         RefusalReason.OVERSIZED,
         RefusalReason.CHECKSUM,
+        RefusalReason.NONFINITE,
         RefusalReason.WRONG_SENDER,
         RefusalReason.WRONG_RECEIVER,
     }
 )
-"""What no node says that runs as it should, whatever its clock, its version, its line or its luck."""
+"""What no node says that runs as it should, whatever its clock, its version, its line or its luck.
+
+Not finite is among them because each node looks at what it is about to say: one whose weights have become NaN says nothing.
+"""
 
 _STRIKES = 3
 _WITHIN_S = 600.0

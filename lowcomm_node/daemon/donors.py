@@ -22,6 +22,8 @@ _MAX_REFERENCES = 6
 """Members asked for their fingerprint in a round; more than needed, since the donor's own does not count for it."""
 _FINGERPRINTS_S = 10.0
 """Longest wait for them before a download begins."""
+_MAX_TOLD = 200
+"""Characters of what a donor gives as its reason."""
 _LARGE_BYTES = 50_000_000
 """A download that takes long enough for people to want to see it move in the log."""
 
@@ -44,7 +46,7 @@ class Donors:
     """The members that have state, and what is known of them.
 
     Args:
-        find: the members seen now.
+        find: the members seen now. Raises LinkError, with a reason for people, where nobody is to be asked now.
         client: downloads and asks.
         examine, load: questions to the trainer.
         say: a line for ``status``.
@@ -77,7 +79,7 @@ class Donors:
         self._fingerprints: dict[PeerId, Fingerprint] = {}
         """What members say of their live state, this round."""
         self._log = get_logger("sync")
-        self.complaint = "no donor could give its state; retrying"
+        self.complaint = ""
         """What to say of a round in vain."""
 
     async def look(self) -> tuple[Member, ...]:
@@ -85,7 +87,16 @@ class Donors:
 
         What a member says of its progress must not bring it to the front for ever.
         """
-        self._members = tuple(member for member in await self._find() if member.has_state and member.grpc_address)
+        self._members, self.complaint = (), "no donor could give its state; retrying"
+        try:
+            able = [member for member in await self._find() if member.has_state]
+        except LinkError as error:  # our own line is closed
+            self.complaint = error.detail
+            return ()
+        self._members = tuple(member for member in able if member.grpc_address)
+        if not self._members:
+            told = f"; of {len(able)} that have one, none can be dialled, and a state comes from those that can"
+            self.complaint = f"waiting for a member that can give its state{told if able else ''}"
         order = sorted(self._members, key=lambda member: (self._failures[member.peer], -member.progress_steps))
         return tuple(order[:_MAX_DONORS_PER_ROUND])
 
@@ -135,8 +146,9 @@ class Donors:
         except (LinkError, RemoteProtocolError, StoreError) as error:
             self._log.warning("donor_failed", donor=donor.peer, detail=str(error))
             self._on_download(False)
-            if isinstance(error, StoreError):  # our own disk: no donor can help
-                self.complaint = str(error)
+            # Our own disk: no donor can help. A donor: it may be that its owner's line is closed, and it says so.
+            told = f"no donor could give its state ({str(error)[:_MAX_TOLD]}); retrying"
+            self.complaint = str(error) if isinstance(error, StoreError) else told
             return None
         try:
             loaded = await self._take(donor)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.core.commands import GiveUp, Heal
-from lowcomm_node.core.events import DrainRequested, LineChanged, Ticked, TrainerLost
+from lowcomm_node.core.events import DrainRequested, LineChanged, Member, Ticked, TrainerLost
 from lowcomm_node.core.node import NodeCore
 from lowcomm_node.daemon.black_box import BlackBox
 from lowcomm_node.daemon.children import Children
@@ -19,6 +19,7 @@ from lowcomm_node.daemon.clock import SystemClock
 from lowcomm_node.daemon.control import ControlServer
 from lowcomm_node.daemon.http import Health, LocalHttp
 from lowcomm_node.daemon.join_options import JoinOptions
+from lowcomm_node.daemon.joining import how_to_join
 from lowcomm_node.daemon.line_watch import LineWatch
 from lowcomm_node.daemon.network import Network
 from lowcomm_node.daemon.notify import ServiceNotifier
@@ -159,7 +160,7 @@ class Node:
                 training = self._training.live(
                     is_first=not self._options.peers,
                     knows_nobody=self._finder.knows_nobody,
-                    find_donors=self._network.donors,
+                    find_donors=self._donors,
                     client=self._network.state_client,
                     on_training=self._training_began,
                 )
@@ -171,6 +172,10 @@ class Node:
                     group.create_task(work)
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
+
+    async def _donors(self) -> tuple[Member, ...]:
+        self._line_watch.check_open("the state of the run is fetched")
+        return await self._network.donors()
 
     async def _start(self) -> None:
         """Take the state directory, clean it up, open the local ports. The trainer process is already on its way."""
@@ -368,10 +373,7 @@ class Node:
             self._runtime.handle(self._training.began_with())
         self._announce_now.set()
         run = (self._run_id or "")[:12]
-        self._options.say(
-            f"training run {run}; others join it with\n"
-            f"  lowcomm-node join --peers {self._network.join_address} --run {run}"
-        )
+        self._options.say(f"training run {run}; {how_to_join(self.status(), f' --run {run}')}")
 
     def _enter(self, state: str, detail: str) -> None:
         has_changed = state != self._state

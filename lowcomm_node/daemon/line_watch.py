@@ -11,7 +11,7 @@ from lowcomm_node.adapters.traffic_ledger import TrafficLedger
 from lowcomm_node.core.allowance import Allowance, LineState
 from lowcomm_node.core.events import LineChanged
 from lowcomm_node.daemon.recorder import Recorder
-from lowcomm_node.errors import StoreError
+from lowcomm_node.errors import LinkError, StoreError
 from lowcomm_node.settings.hours import parse_hours
 from lowcomm_node.settings.node import BandwidthSettings
 from lowcomm_node.telemetry.logs import get_logger
@@ -61,11 +61,14 @@ class LineWatch:
         self._month = ""
         self._counted_bytes = 0
         self._saved_bytes = 0
+        self._was_open = True
+        """As was last told; a core begins with an open line."""
 
     def open_ledger(self) -> None:
         """Find out what this month has cost before. Raises StoreError for a damaged file."""
         self._month = _month_of(self._now())
         self.month_used_bytes = self._saved_bytes = self._ledger.load(self._month)
+        self._look()  # a start may fall into quiet hours
 
     async def run(self, handle: Callable[[LineChanged], None]) -> None:
         """Look once a second, for as long as the node trains; ``handle`` is told when the line opens or closes."""
@@ -73,11 +76,27 @@ class LineWatch:
         loop = asyncio.get_running_loop()
         while True:
             tune_connections()
-            self._look(handle)
+            self._look()
+            if self._was_open != self.line.is_open:
+                self._was_open = self.line.is_open
+                handle(LineChanged(is_open=self.line.is_open))
             if loop.time() >= next_save:
                 next_save = loop.time() + _SAVE_S
                 await asyncio.to_thread(self.save)
             await asyncio.sleep(_LOOK_S)
+
+    def check_open(self, what: str) -> None:
+        """Raise LinkError where the owner's rules keep the line closed now: why, and from when on ``what`` may use it."""
+        if self.line.is_open:
+            return
+        now = self._now()
+        if self.state is LineState.QUIET:
+            opens = now.replace(second=0) + timedelta(minutes=self._allowance.quiet_for_min(60 * now.hour + now.minute))
+            raise LinkError("line", f"quiet hours (bandwidth.quiet_hours); {what} from {opens:%H:%M} on")
+        opens = _at_share(now, self._allowance.saves_until(self.month_used_bytes))
+        raise LinkError(
+            "line", f"this month's bytes have to last (bandwidth.monthly_gb); {what} from {opens:%d %B, %H:%M} on"
+        )
 
     def status(self) -> LineStatus:
         """For people."""
@@ -101,7 +120,7 @@ class LineWatch:
         except StoreError as error:
             self._log.warning("traffic_not_saved", detail=str(error))
 
-    def _look(self, handle: Callable[[LineChanged], None]) -> None:
+    def _look(self) -> None:
         now = self._now()
         month = _month_of(now)
         if month != self._month:
@@ -117,11 +136,9 @@ class LineWatch:
         self._recorder.metrics.line_used(is_open=state is LineState.OPEN, month_bytes=self.month_used_bytes)
         if state is self.state:
             return
-        was_open, self.state = self.state is LineState.OPEN, state
+        self.state = state
         self.line.is_open = state is LineState.OPEN
         self._log.info("line_changed", state=state.value, month_used_bytes=self.month_used_bytes)
-        if was_open != self.line.is_open:
-            handle(LineChanged(is_open=self.line.is_open))
 
 
 def _month_of(now: datetime) -> str:
@@ -129,6 +146,15 @@ def _month_of(now: datetime) -> str:
 
 
 def _share_of_month(now: datetime) -> float:
-    begin = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    end = (begin + timedelta(days=32)).replace(day=1)
+    begin, end = _month_around(now)
     return (now - begin) / (end - begin)
+
+
+def _at_share(now: datetime, share: float) -> datetime:
+    begin, end = _month_around(now)
+    return begin + share * (end - begin)
+
+
+def _month_around(now: datetime) -> tuple[datetime, datetime]:
+    begin = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return begin, (begin + timedelta(days=32)).replace(day=1)

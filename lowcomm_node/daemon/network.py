@@ -12,9 +12,10 @@ import grpc
 
 from lowcomm_node.adapters.admission_file import AdmissionFile
 from lowcomm_node.adapters.certificate import Certificate
-from lowcomm_node.adapters.channel_service import ChannelService
+from lowcomm_node.adapters.channel_service import MAX_AT_THE_DOOR, ChannelService
 from lowcomm_node.adapters.contacts import Contacts
 from lowcomm_node.adapters.dial_back import DialBack
+from lowcomm_node.adapters.doorkeeper import Doorkeeper
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
 from lowcomm_node.adapters.grpc_meetings import meetings_handler
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
@@ -59,7 +60,7 @@ from lowcomm_node.wire.gen.lowcomm.v1.records_pb2 import DialBackRequest
 __all__ = ["Network"]
 
 _WITHDRAW_S = 3.0
-_MAX_RPCS = 64
+_MAX_CALLS = 64
 """Streams and calls that are served at a time, bells apart."""
 
 _T = TypeVar("_T")
@@ -115,7 +116,7 @@ class Network:
             self._quarantine,
             window_bytes=line.window_bytes,
             allow_plaintext=self._certificate is None,
-            on_refused=self._refused_by,
+            on_refused=lambda peer, error: recorder.rejected(error.reason, f"{peer}: {error.detail}"),
         )
         self._door: ChannelService | None = None
         self._server: GrpcServer | None = None
@@ -125,8 +126,12 @@ class Network:
         self._welcome: Welcome | None = None
         self._seen: tuple[Member, ...] = ()
         self._state_client: StateClient | None = None
-        self.join_address = ""
-        """What others pass to --peers; empty before the directory is up."""
+        self._own_address = ""
+
+    @property
+    def join_address(self) -> str:
+        """What others pass to --peers: an address of ours, or that of a seed where nobody can dial us; empty where none is known."""
+        return self._own_address if self.reachability is Reachability.PUBLIC else self._dht.seed_address
 
     @property
     def grpc_address(self) -> str:
@@ -171,7 +176,7 @@ class Network:
                 raise
             self._log.warning("nobody_there", detail=str(error))
             await self._dht.start(remembered, may_be_alone=True)
-        self.join_address = (await self._dht.visible_addresses())[0]
+        self._own_address = (await self._dht.visible_addresses())[0]
         return self._dht.has_company
 
     async def hello(self) -> Welcome:
@@ -217,7 +222,8 @@ class Network:
             membership=self._membership,
             quarantine=self._quarantine,
             certificate_sha256=self._certificate.sha256 if self._certificate is not None else NO_CERTIFICATE,
-            on_refused=lambda error: self._recorder.rejected(error.reason, error.detail),
+            on_refused=self._turned_away,
+            max_calls=_MAX_CALLS + self._settings.max_bells,
         )
         self._link, bells = make_link(
             sink=sink,
@@ -351,7 +357,9 @@ class Network:
             port=settings.grpc_port,
             certificate=self._certificate,
             gate=door.gate(),
-            max_concurrent_rpcs=_MAX_RPCS + settings.max_bells,
+            doorkeeper=Doorkeeper(door.doorway, self._turned_away),
+            # Who has not said who he is takes no place of those who have.
+            max_concurrent_rpcs=2 * MAX_AT_THE_DOOR + _MAX_CALLS + settings.max_bells,
             window_bytes=self._line.window_bytes,
         )
         port = await self._server.start([door.handler(), *handlers])
@@ -365,9 +373,12 @@ class Network:
             if welcome is not None:
                 self.verify(welcome.record)
         except RemoteProtocolError as error:
-            self._recorder.rejected(error.reason, error.detail)
+            self._turned_away(error)
             return None
         return welcome
+
+    def _turned_away(self, error: RemoteProtocolError) -> None:
+        self._recorder.rejected(error.reason, error.detail)
 
     def offended(self, peer: PeerId, error: RemoteProtocolError) -> None:
         """A peer, of whom it is proven that it is the one, has sent something that was refused."""
@@ -377,10 +388,6 @@ class Network:
             self._recorder.quarantined(peer, error.reason, length_s)
             if self._door is not None:
                 self._door.end(peer)
-
-    def _refused_by(self, peer: PeerId, error: RemoteProtocolError) -> None:
-        """A peer has shown something wrong, or will have nothing to do with us: whoever looks after this node should know."""
-        self._recorder.rejected(error.reason, f"{peer}: {error.detail}")
 
     async def _counted(self, operation: str, request: Callable[[], Awaitable[_T]]) -> _T | None:
         try:

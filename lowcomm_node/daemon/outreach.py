@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from lowcomm_node.adapters.bells import OwnBells
-from lowcomm_node.adapters.dial_back import ask_to_dial
+from lowcomm_node.adapters.dial_back import DIAL_S, ask_to_dial
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
 from lowcomm_node.adapters.meeting_link import MeetingLink
@@ -25,8 +25,8 @@ __all__ = ["Outreach"]
 
 
 _MAX_ASKED = 3
-_FIRST_MEASURE_S = 6.0
-"""What a start waits at most for somebody to try."""
+_ANSWER_S = DIAL_S + 2.0
+"""Whoever tries has its answer by then. A start waits no longer, and who does not answer keeps nobody else's answer from counting."""
 _DOUBTFUL_AGAIN_S = 15.0
 """Nobody could tell, or a few times only that we cannot be dialled: whoever tried may have been overloaded."""
 _DOUBTFUL_TIMES = 3
@@ -86,9 +86,7 @@ class Outreach:
 
     async def begin(self) -> None:
         """Have somebody try before we announce an address, if there is somebody. Bounded in time."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_FIRST_MEASURE_S):
-                await self._measure()
+        await self._measure()
         await self._dht.wait_up()
 
     async def watch(self, on_change: Callable[[], None]) -> None:
@@ -117,9 +115,7 @@ class Outreach:
         answer = None
         if self._settings.inbound == "auto":
             members = self._public_members()
-            asked = random.sample(members, min(_MAX_ASKED, len(members)))
-            answers = await asyncio.gather(*map(self._ask, asked))
-            answer = judge([told for told in answers if told is not None])
+            answer = judge(await self._ask(random.sample(members, min(_MAX_ASKED, len(members)))))
             if answer is None:
                 return
             self._is_known = True
@@ -132,7 +128,19 @@ class Outreach:
             self._dht.play(await self._closed_reachability())
         await self._dht.wait_up()
 
-    async def _ask(self, peer: PeerId) -> DialledBack | None:
+    async def _ask(self, peers: list[PeerId]) -> list[DialledBack]:
+        """What these find who answer in time."""
+        asking = [asyncio.create_task(self._ask_one(peer), name=f"dial back by {peer}") for peer in peers]
+        try:
+            if asking:
+                await asyncio.wait(asking, timeout=_ANSWER_S)
+            return [told for task in asking if task.done() and (told := task.result()) is not None]
+        finally:
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+
+    async def _ask_one(self, peer: PeerId) -> DialledBack | None:
         try:
             return await ask_to_dial(self._dht.session, peer, self._request)
         except DirectoryError:

@@ -1,5 +1,6 @@
 """One happening, many views: what the runtime and the node's life report becomes metric, log line and tally here."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from lowcomm_node.train.messages import Report
 from lowcomm_node.units import Codec, LinkKind, PeerId, Stream
 
 __all__ = ["MeetingTally", "Recorder"]
+
+_SAME_WARNING_S = 10.0
 
 
 @dataclass(slots=True)
@@ -45,6 +48,9 @@ class Recorder:
         self.restarts = 0
         self._log = get_logger("node")
         self._was_finished = False
+        self._rejected_at: dict[RefusalReason, float] = {}
+        """When each reason was last written to the log."""
+        self._unsaid: Counter[RefusalReason] = Counter()
 
     def state_changed(self, state: str, detail: str) -> None:
         """The node has entered another state of its life."""
@@ -133,9 +139,16 @@ class Recorder:
             self.metrics.payload_received(stream, codec, num_bytes)
 
     def rejected(self, reason: RefusalReason, detail: str) -> None:
-        """Something a peer sent was refused."""
+        """Something a peer sent was refused. A flood is counted; in the log it is a line every ten seconds for each reason."""
         self.metrics.message_rejected(reason.value)
-        self._log.warning("message_rejected", reason=reason.value, detail=detail)
+        now = time.monotonic()
+        if now - self._rejected_at.get(reason, -_SAME_WARNING_S) < _SAME_WARNING_S:
+            self._unsaid[reason] += 1
+            self._log.debug("message_rejected", reason=reason.value, detail=detail)
+            return
+        self._rejected_at[reason] = now
+        unsaid = {"more_before": count} if (count := self._unsaid.pop(reason, 0)) else {}
+        self._log.warning("message_rejected", reason=reason.value, detail=detail, **unsaid)
 
     def quarantined(self, peer: PeerId, reason: RefusalReason, length_s: float) -> None:
         """A peer has sent too much that was wrong, at last this, and is left alone for a while."""

@@ -14,6 +14,7 @@ from lowcomm_node.core.commands import (
     GiveUp,
     HangBell,
     Heal,
+    NoteRefusal,
     OpenLink,
     ReportMeeting,
     Role,
@@ -103,10 +104,7 @@ class Runtime:
     def trainer_said(self, message: FromTrainer) -> None:
         """A message of the trainer that concerns meetings or progress."""
         match message:
-            case OfferEncoded() | AnswerEncoded() | CloseEncoded() | CorrectionApplied():
-                self.handle(message)
-            case EncodingRefused():
-                self._recorder.rejected(message.reason, message.detail)
+            case OfferEncoded() | AnswerEncoded() | CloseEncoded() | CorrectionApplied() | EncodingRefused():
                 self.handle(message)
             case Report():
                 self._recorder.training(message)
@@ -144,6 +142,12 @@ class Runtime:
         """From the link: the meeting's connection is gone."""
         self.handle(LinkFailed(meeting_id=meeting_id, reason=reason))
 
+    def _note(self, note: NoteRefusal) -> None:
+        if note.is_offence:
+            self._on_offence(note.peer, RemoteProtocolError(note.reason, note.detail))
+        else:
+            self._recorder.rejected(note.reason, f"{note.peer}: {note.detail}")
+
     def _execute(self, command: Command) -> None:
         link = self._link
         match command:
@@ -157,6 +161,8 @@ class Runtime:
                 self._reach_out(command)
             case ReportMeeting():
                 self._recorder.meeting_ended(command, self._clock.monotonic())
+            case NoteRefusal():
+                self._note(command)
             case OpenLink() | Send() | CloseLink():
                 pass  # the link is not up yet or already down: a retry or a deadline ends the meeting
             case EncodeOffer() | EncodeAnswer():

@@ -63,5 +63,5 @@ async def obtain_state(
         loaded = await donors.get_state(found)
         if loaded is not None:
             return loaded
-        say("waiting for a member that can give its state" if not found else donors.complaint)
+        say(donors.complaint)
         await asyncio.sleep(_RETRY_S)

@@ -16,6 +16,7 @@ from lowcomm_node.core.commands import (
     HangBell,
     Heal,
     HealReason,
+    NoteRefusal,
     OpenLink,
     ReportMeeting,
     SeekPath,
@@ -293,6 +294,8 @@ class VirtualSwarm(VirtualClock, Generic[T]):
                     self.at(_FAREWELL_S, lambda: self._break(gone, "disconnect"))
             case HangBell() | TakeBell() | SeekPath():
                 self._bells.carry_out(node, command)
+            case NoteRefusal():
+                pass  # the simulator's peers are not left alone: what hostile ones can do at most is what it is to show
             case ReportMeeting():
                 self.reported(node, command)
             case Heal():

@@ -242,8 +242,8 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric(
         name="messages_rejected_total",
         kind="counter",
-        help="Messages and records of peers that were refused, by reason.",
-        labels={"reason": ("bad_signature", *_REFUSALS)},
+        help="Messages, records and connections of peers that were refused, by reason; checksum is a signature or a digest that does not fit.",
+        labels={"reason": _REFUSALS},
         used_by="Is somebody broken or hostile?",
     ),
     Metric(

@@ -176,7 +176,7 @@ class Metrics:
         self._instruments.counter("wire_bytes_total", "received", stream, codec).inc(num_bytes)
 
     def message_rejected(self, reason: str) -> None:
-        """Something a peer sent or stored was refused: a RefusalReason, or ``bad_signature``."""
+        """Something a peer sent or stored was refused: a RefusalReason."""
         self._instruments.counter("messages_rejected_total", reason).inc()
 
     def peers_counted(self, *, reachable: int, suspect: int, quarantined: int) -> None:

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lowcomm_node.algo.clipping import ClipNorms, clip_scale
+from lowcomm_node.algo.wireformat import is_finite
 from lowcomm_node.core.commands import ApplyClose, DropMeeting, EncodeAnswer, EncodeClose, EncodeOffer, SettleMeeting
 from lowcomm_node.core.events import AnswerEncoded, CloseEncoded, CorrectionApplied, EncodingRefused, OfferEncoded
 from lowcomm_node.core.messages import StreamPlan
 from lowcomm_node.core.progress import is_plausible
+from lowcomm_node.core.quarantine import OFFENCES
 from lowcomm_node.core.standing import ASLEEP_PERIODS, PROBATION_MEETINGS, share, weight_after, weight_after_sleep
-from lowcomm_node.errors import RefusalReason, RemoteProtocolError, StoreError
+from lowcomm_node.errors import ForgivableError, RefusalReason, RemoteProtocolError, StoreError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.payloads import (
     AnyCorrection,
@@ -139,7 +141,13 @@ class MeetingDesk:
                 self._answered.pop(meeting_id, None)
             elif error.reason is not RefusalReason.UNKNOWN_MEETING:
                 self._initiated.pop(meeting_id, None)
-            return EncodingRefused(meeting_id=meeting_id, reason=error.reason, detail=error.detail)
+            is_about_peer = isinstance(command, EncodeAnswer | EncodeClose | ApplyClose)
+            return EncodingRefused(
+                meeting_id=meeting_id,
+                reason=error.reason,
+                detail=error.detail,
+                is_offence=is_about_peer and error.reason in OFFENCES and not isinstance(error, ForgivableError),
+            )
 
     @property
     def applied_meetings(self) -> tuple[MeetingId, ...]:
@@ -200,7 +208,7 @@ class MeetingDesk:
         with _peer_input():
             for plan, offered in zip(offer.plans, offer.parts, strict=True):
                 part, half = answer_part(replica, plan, self._seed(offer.meeting_id, plan), offered)
-                _check_finite(plan.stream, half.is_finite())
+                self._check_finite(plan.stream, half.is_finite())
                 parts.append(part)
                 halves.append(half)
         progress = replica.progress_steps
@@ -235,7 +243,7 @@ class MeetingDesk:
             ):
                 seed = self._seed(answer.meeting_id, plan)
                 part, correction = close_part(self._replica, plan, seed, own, theirs)
-                norm = _finite_norm(plan, correction)
+                norm = self._finite_norm(plan, correction)
                 scale = clip_scale(norm, self._clip_norms.limit(plan.stream, plan.codec), clip_norm)
                 parts.append(part)
                 corrections.append(_Checked(plan, correction, norm, scale))
@@ -258,11 +266,11 @@ class MeetingDesk:
                 answered.plans, answered.halves, close.parts, scales, answered.clip_norms, strict=True
             ):
                 correction = finish_part(half, part)
-                norm = _finite_norm(plan, correction)
+                norm = self._finite_norm(plan, correction)
                 if scale * norm > clip_norm * (1 + _CLIP_SLACK):
-                    raise ValueError(
-                        f"{plan.stream}: a correction of {scale * norm:.3g}, {clip_norm:.3g} was asked for"
-                    )
+                    # Two machines need not find the same basis where its directions are nearly one.
+                    detail = f"{plan.stream}: a correction of {scale * norm:.3g}, {clip_norm:.3g} was asked for"
+                    raise ForgivableError(RefusalReason.MALFORMED, detail)
                 corrections.append(_Checked(plan, correction, norm, scale))
         del self._answered[close.meeting_id]
         self._applied.append(close.meeting_id)
@@ -308,6 +316,19 @@ class MeetingDesk:
         if not is_plausible(progress_steps, self._training):
             raise RemoteProtocolError(RefusalReason.MALFORMED, f"progress of {progress_steps} steps is not possible")
 
+    def _finite_norm(self, plan: StreamPlan, correction: AnyCorrection) -> float:
+        norm = correction.norm() if correction.is_finite() else math.nan
+        self._check_finite(plan.stream, math.isfinite(norm))
+        return norm
+
+    def _check_finite(self, stream: Stream, is_finite_: bool) -> None:
+        """What comes of two states is not finite when one of them is not: whose fault it is depends on whether ours is."""
+        if is_finite_:
+            return
+        if all(map(is_finite, self._replica.views(stream))):
+            raise RemoteProtocolError(RefusalReason.NONFINITE, f"{stream}: a NaN or an infinity")
+        raise ForgivableError(RefusalReason.NONFINITE, f"{stream}: a NaN or an infinity, of our own")
+
     def _seed(self, meeting_id: MeetingId, plan: StreamPlan) -> bytes:
         return meeting_seed(self._run_id, meeting_id, plan.stream)
 
@@ -347,17 +368,6 @@ def _per_plan(numbers: Sequence[float], plans: Sequence[StreamPlan], largest: fl
     if len(numbers) != len(plans) or not all(0.0 < number <= largest for number in numbers):
         raise ValueError(f"{list(numbers)} where each of {len(plans)} plans takes a number in (0, {largest:g}]")
     return numbers
-
-
-def _finite_norm(plan: StreamPlan, correction: AnyCorrection) -> float:
-    norm = correction.norm() if correction.is_finite() else math.nan
-    _check_finite(plan.stream, math.isfinite(norm))
-    return norm
-
-
-def _check_finite(stream: Stream, is_finite: bool) -> None:
-    if not is_finite:
-        raise RemoteProtocolError(RefusalReason.NONFINITE, f"{stream}: a NaN or an infinity")
 
 
 def _unknown(meeting_id: MeetingId) -> RemoteProtocolError:

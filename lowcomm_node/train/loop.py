@@ -9,11 +9,11 @@ from pathlib import Path
 
 from lowcomm_node.algo.consensus import count_sketch
 from lowcomm_node.core.commands import ApplyClose, DropMeeting, EncodeAnswer, EncodeClose, EncodeOffer, SettleMeeting
-from lowcomm_node.core.events import CorrectionApplied
+from lowcomm_node.core.events import CorrectionApplied, EncodingRefused, OfferEncoded
 from lowcomm_node.core.progress import is_finished, is_plausible
-from lowcomm_node.errors import StoreError, TrainerError
+from lowcomm_node.errors import RefusalReason, StoreError, TrainerError
 from lowcomm_node.train.checkpoint import MeetingMemory, read_checkpoint, write_checkpoint
-from lowcomm_node.train.desk import MeetingCommand, MeetingDesk
+from lowcomm_node.train.desk import MeetingCommand, MeetingDesk, MeetingEvent
 from lowcomm_node.train.evaluate import validation_loss
 from lowcomm_node.train.fingerprint import fingerprint_of
 from lowcomm_node.train.mailbox import Mailbox
@@ -34,6 +34,7 @@ from lowcomm_node.train.messages import (
     WriteSnapshot,
 )
 from lowcomm_node.train.meter import Meter
+from lowcomm_node.train.payloads import is_finite_offer
 from lowcomm_node.train.session import Session
 from lowcomm_node.train.state_file import Counters, TrainingState, read_state, write_state
 from lowcomm_node.train.state_writer import StateJob, StateWriter
@@ -183,7 +184,7 @@ class Trainer:
 
     def _meet(self, command: MeetingCommand) -> None:
         started = self._clock()
-        event = self._desk.handle(command)
+        event = self._vetted(self._desk.handle(command))
         if isinstance(event, CorrectionApplied):
             self._replica.share(with_optimizer=any(stream is not Stream.PARAMS for stream, _ in event.norms))
         work_s = self._clock() - started
@@ -193,6 +194,16 @@ class Trainer:
             self._has_reported_end = False
         if event is not None:
             self._mailbox.post(replace(event, work_s=work_s))
+
+    def _vetted(self, event: MeetingEvent | None) -> MeetingEvent | None:
+        """An own offer that holds a NaN or an infinity is not sent: whoever got it would take this node for a hostile one."""
+        if not isinstance(event, OfferEncoded) or all(
+            is_finite_offer(self._replica, plan, part) for plan, part in zip(event.plans, event.parts, strict=True)
+        ):
+            return event
+        return EncodingRefused(
+            meeting_id=event.meeting_id, reason=RefusalReason.NONFINITE, detail="our own state is not finite"
+        )
 
     def _report_end(self) -> None:
         """Tell once that the run is over, and again after each meeting that still moves the weights."""

@@ -8,6 +8,7 @@ from lowcomm_node.algo.correction import Correction
 from lowcomm_node.algo.exchange import AnswerHalf
 from lowcomm_node.algo.log_moments import apply_log_correction_
 from lowcomm_node.algo.moments import RatioCorrection
+from lowcomm_node.algo.wireformat import decode, is_finite
 from lowcomm_node.core.messages import StreamPlan
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.units import Codec, MeetingId, RunId, Stream, StreamKind
@@ -19,6 +20,7 @@ __all__ = [
     "apply_corrections",
     "close_part",
     "finish_part",
+    "is_finite_offer",
     "meeting_seed",
     "offer_part",
 ]
@@ -40,6 +42,13 @@ def offer_part(replica: Replica, plan: StreamPlan, seed: bytes, ranges: Sequence
         return moments.encode_offer(tensors, plan)
     bases = replica.directions.bases(plan, seed)
     return exchange.encode_offer(tensors, plan, seed, ranges=ranges, bases=bases)
+
+
+def is_finite_offer(replica: Replica, plan: StreamPlan, part: bytes) -> bool:
+    """Was the own state finite of which ``offer_part`` has made this?"""
+    if plan.codec is Codec.RANK1:
+        return is_finite(decode(part, (8 * len(part) // plan.dtype.bits,), plan.dtype))
+    return exchange.is_finite_offer(replica.shapes_of(plan.stream), plan, part)
 
 
 def answer_part(replica: Replica, plan: StreamPlan, seed: bytes, offer: bytes) -> tuple[bytes, AnyHalf]:

@@ -10,7 +10,7 @@ from lowcomm_node.algo.shapes import Shapes
 from lowcomm_node.algo.sizes import is_integer, part_bytes
 from lowcomm_node.core.messages import StreamPlan
 from lowcomm_node.core.progress import is_dense_acceptable
-from lowcomm_node.errors import RefusalReason, RemoteProtocolError
+from lowcomm_node.errors import ForgivableError, RefusalReason, RemoteProtocolError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.streams import periods
 from lowcomm_node.train.payloads import AnyCorrection
@@ -120,7 +120,8 @@ class Planner:
         except ValueError as error:
             raise RemoteProtocolError(RefusalReason.MALFORMED, str(error)) from error
         if is_dense_instead and not is_dense_acceptable(progress_steps, self._manifest):
-            raise RemoteProtocolError(RefusalReason.OVERSIZED, f"{plan.stream} whole, before the last phase of the run")
+            # Who is ahead of us may be in it already.
+            raise ForgivableError(RefusalReason.OVERSIZED, f"{plan.stream} whole, before the last phase of the run")
         is_bounded = plan.codec in (Codec.AB, Codec.SPARSE)
         if is_bounded and sizes.largest_direction > self._budget_bytes:
             detail = f"{plan.stream} takes {sizes.largest_direction} bytes, over the budget of {self._budget_bytes}"

@@ -16,6 +16,7 @@ from lowcomm_node.adapters.bells import HeldBells, OwnBells
 from lowcomm_node.adapters.certificate import Certificate
 from lowcomm_node.adapters.channel_service import ChannelService
 from lowcomm_node.adapters.contacts import Contacts
+from lowcomm_node.adapters.doorkeeper import Doorkeeper
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer, Lent
 from lowcomm_node.adapters.grpc_meetings import grpc_dialler, meetings_handler
 from lowcomm_node.adapters.identity import Identity
@@ -70,7 +71,13 @@ class Port:
     """A node's port on loopback with what guards it; services are added by the test."""
 
     def __init__(
-        self, identity: Identity, *, port: int = 0, tls: bool = True, security: SecurityConfig | None = None
+        self,
+        identity: Identity,
+        *,
+        port: int = 0,
+        tls: bool = True,
+        security: SecurityConfig | None = None,
+        max_connections: int = 512,
     ) -> None:
         self.identity = identity
         self.refused: list[RefusalReason] = []
@@ -83,8 +90,25 @@ class Port:
             certificate_sha256=self.certificate.sha256 if self.certificate else NO_CERTIFICATE,
             on_refused=lambda error: self.refused.append(error.reason),
         )
-        self.server = GrpcServer(host="127.0.0.1", port=port, certificate=self.certificate, gate=self.door.gate())
+        self.keeper = Doorkeeper(self.door.doorway, lambda error: self.refused.append(error.reason))
+        """Looks when a test says so."""
+        self.server = GrpcServer(
+            host="127.0.0.1",
+            port=port,
+            certificate=self.certificate,
+            gate=self.door.gate(),
+            max_connections=max_connections,
+        )
         self.member = at(identity, "", tls=tls)
+
+    @property
+    def number(self) -> int:
+        """Of the port, once it is open."""
+        return int(self.member.grpc_address.rpartition(":")[2])
+
+    def look(self, later_s: float = 0.0) -> None:
+        """What the doorkeeper does every second, so much later."""
+        self.keeper.look(self.number, asyncio.get_running_loop().time() + later_s)
 
     async def start(self, *handlers: grpc.GenericRpcHandler) -> Member:
         """Serve; returns the record to find it by."""
@@ -144,7 +168,9 @@ async def calling(identity: Identity, member: Member, admission: bytes = b"") ->
 class LinkNode:
     """A link with its server and a sink that writes down what it gets, and may answer at once."""
 
-    def __init__(self, identity: Identity, *, max_bells: int = 8, **options: object) -> None:
+    def __init__(
+        self, identity: Identity, *, max_bells: int = 8, max_connections: int = 512, **options: object
+    ) -> None:
         self.identity = identity
         self.peer = identity.peer_id
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
@@ -156,7 +182,7 @@ class LinkNode:
         self.answer: Callable[[Message], None] = lambda message: None
         self.contacts = Contacts()
         self.channels = channels_of(identity, self.contacts)
-        self.port = Port(identity)
+        self.port = Port(identity, max_connections=max_connections)
         limits = MeetingLimits(
             run_id=RUN, peer_id=self.peer, protocol_version=1, max_payload_bytes=16 << 20, max_tensors=4
         )

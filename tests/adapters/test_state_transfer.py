@@ -1,8 +1,10 @@
 """Downloading a member's state, over real sockets on loopback."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from lowcomm_node.adapters import state_download
 from lowcomm_node.adapters.contacts import Contacts
+from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.partial_file import write_begun
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
@@ -54,6 +57,7 @@ class Served:
         self.sent: list[int] = []
         self.shelf = SnapshotShelf(path.parent / "snapshots")
         self.is_meeting = False
+        self.print = PRINT
         self.port = Port(next(_PEERS))
         self.peer = self.port.identity.peer_id
         self.service = StateService(
@@ -77,7 +81,7 @@ class Served:
     async def fingerprint(self) -> Fingerprint:
         if not await asyncio.to_thread(self.path.exists):
             raise StoreError("this node has no state yet")
-        return PRINT
+        return self.print
 
     async def start(self) -> None:
         await self.shelf.take_up()
@@ -254,13 +258,28 @@ def test_a_donor_that_stops_in_the_middle_keeps_what_came(tmp_path: Path) -> Non
     run(scenario())
 
 
+class BreaksOff(Line):
+    """Lets so many bytes out, to the end of a chunk, and then none: without it all that is left may be on its way already."""
+
+    def __init__(self, num_bytes: float) -> None:
+        super().__init__()
+        self._left = num_bytes
+
+    async def sending(self, num_bytes: int) -> None:
+        if self._left <= 0:
+            await asyncio.Event().wait()
+        self._left -= num_bytes
+        await super().sending(num_bytes)
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_a_donor_that_dies_costs_no_chunk_that_has_arrived(tmp_path: Path, share: float) -> None:
     """Killed at 10, 50 and 90% of a download: another holder of the snapshot gives the rest, and nothing that was there."""
     state = LARGE_STATE
 
     async def scenario() -> None:
-        first, second = (Served(written(tmp_path / name, state)) for name in ("first", "second"))
+        first = Served(written(tmp_path / "first", state), line=BreaksOff(share * len(state)))
+        second = Served(written(tmp_path / "second", state))
         is_far_enough = asyncio.Event()
         received: list[int] = []
 
@@ -488,5 +507,22 @@ def test_a_folder_that_is_gone_is_our_own_fault(tmp_path: Path) -> None:
         async with donor(tmp_path / "snapshot") as holder, joiner(tmp_path) as client:
             with pytest.raises(StoreError, match=r"state\.partial"):
                 await client.download([holder], RUN, tmp_path / "none" / "state", 1 << 30, lambda *_: None)
+
+    run(scenario())
+
+
+def test_who_is_in_numeric_trouble_does_not_say_so_in_numbers(tmp_path: Path) -> None:
+    """A fingerprint that the other end would hold against this node is not given: it has no state to look at."""
+
+    async def scenario() -> None:
+        served = Served(written(tmp_path, b"x"))
+        served.print = replace(PRINT, norms=(("params", math.nan),))
+        try:
+            await served.start()
+            async with joiner(tmp_path) as client:
+                with pytest.raises(RemoteProtocolError, match="not_ready"):
+                    await client.fingerprint(served.peer, RUN)
+        finally:
+            await served.stop()
 
     run(scenario())

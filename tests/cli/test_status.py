@@ -103,6 +103,23 @@ def test_status_tells_what_the_node_does_and_why(tmp_path: Path, capsys: pytest.
     assert f"lowcomm-node join --peers {_ADDRESS}\n" in out
 
 
+def test_a_node_that_nobody_can_dial_names_one_that_can_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not its own address, which would lead nowhere; and where it knows none it says so."""
+    seed = "/ip4/203.0.113.9/tcp/7000/p2p/12D3KooWzzzzPartner9"
+    for address, told in (
+        (seed, f"others join by one that it has reached:\n  lowcomm-node join --peers {seed}\n"),
+        ("", "need another member's\n"),
+    ):
+        closed = Status()
+        closed.CopyFrom(_STATUS)
+        closed.join_address, closed.reachability = address, "outbound_only"
+        with _node(tmp_path, closed):
+            assert app.main(["status", "--state-dir", str(tmp_path)]) == 0
+        out = capsys.readouterr().out
+        assert "nobody can dial this node" in out
+        assert told in out
+
+
 def test_status_json_has_every_field_of_the_contract(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Scripts get numbers as numbers, and zeros too."""
     with _node(tmp_path, _STATUS):

@@ -51,3 +51,18 @@ def test_a_used_up_budget_waits_for_the_next_month() -> None:
     assert state(allowance, used=100.0, share=1.0) is LineState.SAVING
     assert state(allowance, used=100.0, share=0.01) is LineState.SAVING
     assert state(allowance, used=0.0, share=0.0) is LineState.OPEN
+
+
+def test_when_the_line_opens_again_is_known() -> None:
+    """To the minute and over midnight; spans that touch are one; a budget to the share of the month."""
+    evening = Allowance(quiet_hours=((18 * 60, 22 * 60), *_NIGHT))
+    assert [evening.quiet_for_min(minute) for minute in (17 * 60 + 59, 18 * 60, 23 * 60, 6 * 60 + 59, 7 * 60)] == [
+        0, 13 * 60, 8 * 60, 1, 0,
+    ]  # fmt: skip
+    assert Allowance(quiet_hours=((0, 12 * 60), (12 * 60, 24 * 60))).quiet_for_min(60) == 24 * 60
+
+    budget = Allowance(month_bytes=100.0)
+    until = budget.saves_until(50.0)
+    assert state(budget, used=50.0, share=until - 0.001) is LineState.SAVING
+    assert state(budget, used=50.0, share=until + 0.001) is LineState.OPEN
+    assert budget.saves_until(500.0) == 1.0

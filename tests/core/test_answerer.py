@@ -1,7 +1,18 @@
 """The answering end by itself: deadlines, and verdicts that stand."""
 
+from dataclasses import replace
+
 from lowcomm_node.core.answerer import AnsweringEnd
-from lowcomm_node.core.commands import ApplyClose, CloseLink, Command, DropMeeting, ReportMeeting, Send
+from lowcomm_node.core.commands import (
+    ApplyClose,
+    CloseLink,
+    Command,
+    DropMeeting,
+    EncodeAnswer,
+    NoteRefusal,
+    ReportMeeting,
+    Send,
+)
 from lowcomm_node.core.deadlines import Deadlines
 from lowcomm_node.core.events import AnswerEncoded, CorrectionApplied, EncodingRefused
 from lowcomm_node.core.messages import Answer, Close, Confirm, Offer, Refusal, StreamPlan, Verdict
@@ -252,3 +263,59 @@ def test_nobody_has_a_verdict_remembered_for_ever() -> None:
         ended += [second] * len(outcomes(end.ticked(float(second))))
 
     assert ended == [61]
+
+
+def test_an_offer_that_its_sender_says_again_is_answered_once() -> None:
+    """During the meeting it gets the answer, or the verdict, that there is; once both ends have it whole it is refused and counted."""
+    end = end_with_offer()
+    answer, *_ = end.answer_encoded(_ENCODED, 0.5)
+    assert end.offered_again(_ID) == [answer]
+    end.close_received(_CLOSE, 1.0)
+    assert end.offered_again(_ID) == [answer]
+    verdict, *_ = end.applied(CorrectionApplied(meeting_id=_ID, norms=()), 1.5)
+    assert end.offered_again(_ID) == [verdict]
+    end.confirmed(_ID, 2.0)
+
+    refused = end.offered_again(_ID)
+
+    assert refused[:2] == [
+        Send(meeting_id=_ID, message=Refusal(meeting_id=_ID, reason=RefusalReason.REPLAYED)),
+        CloseLink(meeting_id=_ID),
+    ]
+    (note,) = refused[2:]
+    assert isinstance(note, NoteRefusal)
+    assert (note.peer, note.reason, note.is_offence) == (PeerId("b"), RefusalReason.REPLAYED, False)
+    assert end.close_received(_CLOSE, 2.5) == [Send(meeting_id=_ID, message=Verdict(meeting_id=_ID, applied=True))]
+
+
+def test_who_lets_answers_lie_is_not_answered_for_a_while_and_others_are() -> None:
+    """Two offers that come to nothing are luck; the third is refused by name and counted, and costs the trainer nothing."""
+    end = end_with_offer()
+    end.answer_encoded(_ENCODED, 0.0)
+    end.ticked(_DEADLINE_S + 1.0)
+    assert end.turn_away_again(_offer(MeetingId("2")), 6.0) == []
+    assert isinstance(end.offered(_offer(MeetingId("2")), 6.0)[0], EncodeAnswer)
+
+    sent, closed, note = end.turn_away_again(_offer(MeetingId("3")), 7.0)
+
+    refusal = Refusal(meeting_id=MeetingId("3"), reason=RefusalReason.TOO_MANY)
+    assert (sent, closed) == (Send(meeting_id=MeetingId("3"), message=refusal), CloseLink(meeting_id=MeetingId("3")))
+    assert isinstance(note, NoteRefusal)
+    assert (note.peer, note.reason, note.is_offence) == (PeerId("b"), RefusalReason.TOO_MANY, False)
+    assert end.turn_away_again(replace(_offer(MeetingId("3")), sender=PeerId("c")), 7.0) == []
+    assert end.turn_away_again(_offer(MeetingId("3")), 8.1) == []
+
+
+def test_a_trainer_that_refuses_or_dies_is_not_held_against_who_has_offered() -> None:
+    """Its offers came to nothing, and it could do nothing about it."""
+    for lost in (False, True):
+        end = end_with_offer()
+        for number in range(5):
+            meeting = MeetingId(f"new {number}")
+            end.offered(_offer(meeting), 0.0)
+            if lost:
+                end.trainer_lost(0.0)
+                end.state_restored((), 0.0)
+            else:
+                end.refused(EncodingRefused(meeting_id=meeting, reason=RefusalReason.NOT_READY, detail=""), 0.0)
+            assert end.turn_away_again(_offer(MeetingId("next")), 0.0) == []

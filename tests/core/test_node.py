@@ -1,6 +1,7 @@
 """The meeting protocol as a whole: two or more real cores against each other, in virtual time."""
 
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 
@@ -11,6 +12,7 @@ from lowcomm_node.core.commands import (
     DropMeeting,
     EncodeAnswer,
     EncodeOffer,
+    NoteRefusal,
     OpenLink,
     ReportMeeting,
     Send,
@@ -20,6 +22,7 @@ from lowcomm_node.core.events import (
     AnswerEncoded,
     CorrectionApplied,
     DrainRequested,
+    EncodingRefused,
     LineChanged,
     Member,
     MembersSeen,
@@ -30,7 +33,7 @@ from lowcomm_node.core.events import (
     TrainerLost,
     TrainerReady,
 )
-from lowcomm_node.core.messages import Busy, Close, Confirm, Offer, Refusal, Verdict
+from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Offer, Refusal, Verdict
 from lowcomm_node.core.node import NodeCore
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.sim.swarm import VirtualSwarm, rules
@@ -327,3 +330,82 @@ def test_a_node_that_slept_reads_what_has_come_before_it_counts() -> None:
 
     assert (outcomes(at_first), outcomes(word)) == ([], ["completed"])
     assert outcomes(silent.handle(Ticked(), 600.25)) == ["half"]
+
+
+def test_who_has_had_too_much_of_one_asks_another() -> None:
+    """With the same offer, as after Busy; the one that has refused is left alone for a while."""
+    core = core_with_partner("a", "b")
+    member = Member(peer=PeerId("c"), grpc_address="x:1", progress_steps=0, has_state=True, expires_at=1e9)
+    core.handle(MembersSeen(members=(member,)), 0.0)
+    first = start_offer(core)
+    refusal = Refusal(meeting_id=first.meeting_id, reason=RefusalReason.TOO_MANY)
+
+    commands = core.handle(MessageReceived(message=refusal), 0.0)
+
+    (again,) = (command for command in commands if isinstance(command, OpenLink))
+    assert {first.peer, again.peer} == {"b", "c"}
+    assert again.meeting_id == first.meeting_id
+    assert core.partners.counts(1.0) == (1, 1)
+
+
+def test_what_a_trainer_refuses_is_noted_against_whose_it_was() -> None:
+    """An offer and an answer have a sender; what the own trainer cannot encode is nobody's, and what is over neither."""
+
+    def refused(meeting: MeetingId, *, is_offence: bool = True) -> EncodingRefused:
+        return EncodingRefused(meeting_id=meeting, reason=RefusalReason.MALFORMED, detail="odd", is_offence=is_offence)
+
+    def notes(commands: list[Command]) -> list[NoteRefusal]:
+        return [command for command in commands if isinstance(command, NoteRefusal)]
+
+    note = NoteRefusal(peer=PeerId("b"), reason=RefusalReason.MALFORMED, detail="odd", is_offence=True)
+    answerer = core_with_partner("a", "b")
+    answerer.handle(MessageReceived(message=offer_from("b", "a")), 0.0)
+    assert notes(answerer.handle(refused(MeetingId("m")), 0.0)) == [note]
+
+    initiator = core_with_partner("a", "b")
+    meeting = start_offer(initiator).meeting_id
+    answer = Answer(meeting_id=meeting, parts=(b"",), progress_steps=0)
+    initiator.handle(MessageReceived(message=answer), 0.0)
+    assert notes(initiator.handle(refused(meeting, is_offence=False), 0.0)) == [replace(note, is_offence=False)]
+    assert initiator.handle(refused(meeting), 0.0) == []
+
+    unlucky = core_with_partner("a", "b")
+    steps = 0
+    while not (commands := unlucky.handle(StepsTaken(steps=steps), 0.0)):
+        steps += 1
+    (encode,) = commands
+    assert isinstance(encode, EncodeOffer)
+    outcome = unlucky.handle(refused(encode.meeting_id, is_offence=False), 0.0)
+    assert notes(outcome) == []
+    assert [command.reason for command in outcome if isinstance(command, ReportMeeting)] == ["malformed"]
+
+    told = start_offer(core := core_with_partner("a", "b")).meeting_id
+    refusal = Refusal(meeting_id=told, reason=RefusalReason.NONFINITE)
+    assert notes(core.handle(MessageReceived(message=refusal), 0.0)) == [], "a partner that says it is in trouble"
+
+
+def test_a_member_that_only_ever_offers_does_not_keep_the_node_from_others() -> None:
+    """Ten offers a second for five minutes, none of them closed: a dozen cost the trainer an answer, and another's meetings go on."""
+    core = core_with_partner("a", "b")
+    answered: Counter[str] = Counter()
+    met, refused = 0, 0
+    for tenth in range(3000):
+        now = tenth / 10
+        core.handle(Ticked(), now)
+        for sender in ("e", "b") if tenth % 20 == 0 else ("e",):
+            meeting = MeetingId(f"{sender} {tenth}")
+            commands = core.handle(MessageReceived(message=offer_from(sender, "a", meeting)), now)
+            refused += any(isinstance(command, NoteRefusal) for command in commands)
+            if not isinstance(commands[-1], EncodeAnswer):
+                continue
+            answered[sender] += 1
+            core.handle(AnswerEncoded(meeting_id=meeting, parts=(b"",), progress_steps=0), now)
+            if sender == "b":
+                core.handle(MessageReceived(message=Close(meeting_id=meeting, parts=(b"",))), now)
+                core.handle(CorrectionApplied(meeting_id=meeting, norms=()), now)
+                core.handle(MessageReceived(message=Confirm(meeting_id=meeting)), now)
+                met += 1
+
+    assert answered["e"] <= 12
+    assert met == answered["b"] >= 100
+    assert refused > 2000

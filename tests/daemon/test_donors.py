@@ -1,7 +1,7 @@
 """Which donor's state is taken, with donors that are honest, poisoned, fresh or dead."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -198,3 +198,39 @@ def test_a_full_disk_is_told_to_who_looks_at_the_node(tmp_path: Path) -> None:
 
     asyncio.run(rounds())
     assert "needs 20 MB more" in donors.complaint
+
+    world.full_disk, world.dead = "", {"honest0", "honest1"}
+    asyncio.run(rounds())
+    assert donors.complaint == "no donor could give its state (unreachable: honest1); retrying"
+
+
+def test_why_nobody_is_asked_is_told(tmp_path: Path) -> None:
+    """The own line is closed; nobody is there; those that are there cannot be dialled. Each in its own words."""
+    world = World(tmp_path, gives=members(2), claims={})
+    donors = world.donors()
+    find = world.find
+
+    async def told(found: Callable[[], Awaitable[tuple[Member, ...]]]) -> str:
+        donors._find = found
+        assert await donors.look() == ()
+        return donors.complaint
+
+    async def closed() -> tuple[Member, ...]:
+        raise LinkError("line", "quiet hours; the state is fetched from 07:00 on")
+
+    async def nobody() -> tuple[Member, ...]:
+        return ()
+
+    async def undialable() -> tuple[Member, ...]:
+        return tuple(replace(member, grpc_address="") for member in await find())
+
+    async def rounds() -> None:
+        assert await told(closed) == "quiet hours; the state is fetched from 07:00 on"
+        assert await told(nobody) == "waiting for a member that can give its state"
+        assert (await told(undialable)).endswith(
+            "of 2 that have one, none can be dialled, and a state comes from those that can"
+        )
+        donors._find = find
+        assert len(await donors.look()) == 2
+
+    asyncio.run(rounds())

@@ -5,11 +5,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from lowcomm_node.adapters.traffic_ledger import TrafficLedger
 from lowcomm_node.core.allowance import LineState
 from lowcomm_node.core.events import LineChanged
 from lowcomm_node.daemon.line_watch import LineWatch
 from lowcomm_node.daemon.recorder import Recorder
+from lowcomm_node.errors import LinkError
 from lowcomm_node.settings.node import BandwidthSettings
 from lowcomm_node.telemetry.metrics import Metrics
 from tests.daemon.virtual_time import run_virtually
@@ -80,5 +83,25 @@ def test_a_budget_outlives_a_restart_and_begins_anew_with_the_month(tmp_path: Pa
         await december.live(2.0)
         assert december.watch.state is LineState.OPEN
         assert december.watch.month_used_bytes == 0
+
+    run_virtually(scenario)
+
+
+def test_a_start_in_quiet_hours_says_when_it_goes_on(tmp_path: Path) -> None:
+    """The line is closed before anything is asked of it, the core hears it, and people hear until when; so with a used-up budget."""
+
+    async def scenario() -> None:
+        quiet = Owner(tmp_path, BandwidthSettings(quiet_hours="21:00-07:00"))
+        assert not quiet.watch.line.is_open
+        with pytest.raises(LinkError, match=r"quiet_hours\); the state is fetched from 07:00 on"):
+            quiet.watch.check_open("the state is fetched")
+        await quiet.live(2.0)
+        assert [is_open for _, is_open in quiet.told] == [False]
+
+        TrafficLedger(tmp_path).save("2026-11", 2_000_000_000)
+        saving = Owner(tmp_path, BandwidthSettings(monthly_gb=1.0))
+        with pytest.raises(LinkError, match=r"monthly_gb\); the state is fetched from 01 December, 00:00 on"):
+            saving.watch.check_open("the state is fetched")
+        Owner(tmp_path, BandwidthSettings(quiet_hours="22:00-07:00")).watch.check_open("the state is fetched")
 
     run_virtually(scenario)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lowcomm_node.adapters.dial_back import DIAL_S
 from lowcomm_node.core.commands import SeekPath
 from lowcomm_node.core.events import Event, PathSought, ReachabilityMeasured
 from lowcomm_node.daemon.outreach import Outreach
@@ -28,6 +29,9 @@ class World:
         self.record = b""
         self.can_dial: dict[PeerId, bool] = {}
         self.direct: set[PeerId] = set()
+        self.silent: set[PeerId] = set()
+        self.takes_s = 0.0
+        """What a member needs to try."""
         self.visible = ["/ip4/10.0.0.1/tcp/1/p2p/me"]
         self.asked: list[float] = []
         self.told: list[Event] = []
@@ -53,6 +57,10 @@ class World:
 
     async def dial_back(self, peer: PeerId, request: object) -> records_pb2.DialBackResponse:
         self.asked.append(asyncio.get_running_loop().time())
+        if peer in self.silent:
+            await asyncio.sleep(15.0)
+            raise DirectoryError("no answer in 15 s")
+        await asyncio.sleep(self.takes_s)
         return records_pb2.DialBackResponse(is_reachable=self.can_dial[peer], host=SEEN_AT)
 
     async def visible_addresses(self) -> list[str]:
@@ -111,6 +119,18 @@ def test_a_port_that_others_reach_is_announced(settings: dict[str, str], address
     assert world.changes == 0
     assert world.asked[0] == 0.0
     assert len(world.asked) == 4  # both, at the start and a quarter of an hour later
+
+
+def test_a_router_that_drops_what_it_does_not_know_is_noticed_at_the_start() -> None:
+    """Who tries gives up before we do; and one member that does not answer keeps no other's answer from counting."""
+    world = World()
+    world.can_dial = dict.fromkeys((ANN, BOB), False)
+    world.silent, world.takes_s = {BOB}, DIAL_S
+    live(world, until_s=14.0)
+
+    assert reachabilities(world) == [Reachability.OUTBOUND_ONLY]
+    assert world.changes == 0
+    assert world.grpc_address == ""
 
 
 def test_a_port_that_nobody_reaches_is_not_announced_and_comes_back() -> None:

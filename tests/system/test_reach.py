@@ -46,6 +46,9 @@ def test_nodes_that_nobody_can_dial_are_members_like_others(nodes: list[RealNode
         status = node.wait_for(lambda status: met(status) == every_way, PATIENCE_S, "met in every way")
         assert status["reachability"] in {"outbound_only", "holepunched"}  # it is looked at anew every other minute
         assert status["grpc_address"] == ""
+        assert (
+            status["join_address"] == nodes[0].status()["join_address"]
+        )  # a seed's, in place of one that leads nowhere
         assert status["bells_own"] == 2
     for node in open_nodes:
         status = node.wait_for(lambda status: {"grpc", "grpc_reversed"} <= met(status), PATIENCE_S, "rings others")

@@ -243,7 +243,7 @@ def test_outcomes_of_the_rest(metrics: Metrics) -> None:
     metrics.peers_counted(reachable=5, suspect=1, quarantined=4)
     metrics.loop_lagged(-0.001)
     metrics.message_logged("error")
-    metrics.message_rejected("bad_signature")
+    metrics.message_rejected("checksum")
 
     assert _value(metrics, "checkpoint_writes_total", outcome="failed") == 1
     assert _value(metrics, "checkpoint_writes_total", outcome="ok") == 1
@@ -256,7 +256,7 @@ def test_outcomes_of_the_rest(metrics: Metrics) -> None:
     assert _value(metrics, "peers", state="reachable") == 5
     assert _value(metrics, "eventloop_lag_seconds_sum") == 0
     assert _value(metrics, "log_messages_total", level="error") == 1
-    assert _value(metrics, "messages_rejected_total", reason="bad_signature") == 1
+    assert _value(metrics, "messages_rejected_total", reason="checksum") == 1
 
 
 def test_identity_is_one_series(metrics: Metrics) -> None:

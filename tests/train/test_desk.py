@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lowcomm_node.core.commands import ApplyClose, DropMeeting, EncodeAnswer, EncodeClose, EncodeOffer, SettleMeeting
-from lowcomm_node.core.events import AnswerEncoded, OfferEncoded
+from lowcomm_node.core.events import AnswerEncoded, EncodingRefused, OfferEncoded
 from lowcomm_node.core.messages import Answer, Close, Offer, StreamPlan
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.settings.manifest import MeetingConfig, OuterConfig
@@ -352,7 +352,10 @@ def test_hostile_offers_are_refused() -> None:
     ]
 
     for offer, reason in cases:
-        assert refusal(pair.desk_j.handle(EncodeAnswer(offer=offer))) is reason, offer
+        event = pair.desk_j.handle(EncodeAnswer(offer=offer))
+        assert refusal(event) is reason, offer
+        assert isinstance(event, EncodingRefused)
+        assert event.is_offence is not ("last phase" in event.detail), event
     assert not pair.desk_j._answered
     pair.answer(good)
 
@@ -392,10 +395,16 @@ def test_hostile_answers_and_closes_are_refused() -> None:
     before = [[t.clone() for t in replica.theta] for replica in (pair.i, pair.j)]
     for number in range(9):
         bad_answer, reason = answers(pair.answer(pair.offer(Stream.PARAMS)))[number]
-        assert refusal(pair.desk_i.handle(EncodeClose(answer=bad_answer))) is reason
+        event = pair.desk_i.handle(EncodeClose(answer=bad_answer))
+        assert refusal(event) is reason
+        assert isinstance(event, EncodingRefused)
+        assert event.is_offence is (reason is not RefusalReason.UNKNOWN_MEETING)
     for number in range(8):
         bad_close, reason = closes(pair.close(pair.answer(pair.offer(Stream.PARAMS))))[number]
-        assert refusal(pair.desk_j.handle(ApplyClose(close=bad_close))) is reason
+        event = pair.desk_j.handle(ApplyClose(close=bad_close))
+        assert refusal(event) is reason
+        assert isinstance(event, EncodingRefused)
+        assert event.is_offence is (reason is not RefusalReason.UNKNOWN_MEETING)
 
     for replica, old in zip((pair.i, pair.j), before, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(replica.theta, old, strict=True))
@@ -430,3 +439,40 @@ def test_streams_the_manifest_does_not_exchange_are_refused() -> None:
     assert refusal(desk.handle(EncodeAnswer(offer=pair.offer(Stream.EXP_AVG)))) is RefusalReason.MALFORMED
     asked = EncodeOffer(meeting_id=MeetingId("1" * 32), streams=(Stream.EXP_AVG_SQ,))
     assert refusal(desk.handle(asked)) is RefusalReason.MALFORMED
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32", "int8", "int4"])
+@pytest.mark.parametrize("stream", [Stream.PARAMS, Stream.EXP_AVG_SQ])
+def test_our_own_numeric_trouble_is_not_held_against_the_partner(dtype: str, stream: Stream) -> None:
+    """Our weights are NaN: what an honest partner offers or answers is refused, and is no offence of his."""
+    pair = _pair(tiny_meeting(dtype=dtype))
+    if dtype.startswith("int"):
+        pair.meet(stream)  # integers come once a difference was seen
+
+    offer = pair.offer(stream)
+    for tensor in pair.j.tensors(stream):
+        tensor.fill_(math.nan)
+    at_answerer = pair.desk_j.handle(EncodeAnswer(offer=offer))
+    assert isinstance(at_answerer, EncodingRefused)
+    assert (at_answerer.reason, at_answerer.is_offence) == (RefusalReason.NONFINITE, False)
+
+    pair = _pair(tiny_meeting(dtype=dtype))
+    answer = pair.answer(pair.offer(Stream.PARAMS))
+    for tensor in pair.i.tensors(Stream.PARAMS):
+        tensor.fill_(math.nan)
+    at_initiator = pair.desk_i.handle(EncodeClose(answer=answer))
+    assert isinstance(at_initiator, EncodingRefused)
+    assert (at_initiator.reason, at_initiator.is_offence) == (RefusalReason.NONFINITE, False)
+
+
+def test_a_bound_that_rounding_may_miss_is_no_offence() -> None:
+    """A correction over what was asked for is refused, and a partner whose machine rounds otherwise is not blamed for it."""
+    pair = _pair()
+    close = pair.close(pair.answer(pair.offer(Stream.PARAMS)))
+    answered = pair.desk_j._answered[close.meeting_id]
+    pair.desk_j._answered[close.meeting_id] = dataclasses.replace(answered, clip_norms=(1e-9,))
+
+    event = pair.desk_j.handle(ApplyClose(close=close))
+
+    assert isinstance(event, EncodingRefused)
+    assert (event.reason, event.is_offence) == (RefusalReason.MALFORMED, False)

@@ -11,9 +11,9 @@ import pytest
 
 from lowcomm_node.algo.consensus import count_sketch
 from lowcomm_node.core.commands import ApplyClose, EncodeAnswer, EncodeClose, EncodeOffer, SettleMeeting
-from lowcomm_node.core.events import AnswerEncoded, CloseEncoded, CorrectionApplied, OfferEncoded
+from lowcomm_node.core.events import AnswerEncoded, CloseEncoded, CorrectionApplied, EncodingRefused, OfferEncoded
 from lowcomm_node.core.messages import Answer, Offer
-from lowcomm_node.errors import StoreError
+from lowcomm_node.errors import RefusalReason, StoreError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.desk import MeetingDesk
 from lowcomm_node.train.loop import Trainer
@@ -35,7 +35,7 @@ from lowcomm_node.train.messages import (
     WriteSnapshot,
 )
 from lowcomm_node.units import MeetingId, PeerId, Stream
-from tests.train.pairs import RUN, Pair, tiny_manifest, tiny_session, train
+from tests.train.pairs import RUN, Pair, tiny_manifest, tiny_meeting, tiny_session, train
 
 _ID = MeetingId("5" * 32)
 
@@ -352,3 +352,24 @@ def test_last_state_that_cannot_be_written_ends_the_trainer_with_the_error(tmp_p
         _run(mailbox)
 
     assert not mailbox.posted
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+def test_a_node_whose_weights_are_not_finite_offers_nothing(dtype: str) -> None:
+    """Its partner would take it for a hostile one; a sound node's offer goes out, in any format."""
+
+    def offered(*, is_sound: bool) -> list[FromTrainer]:
+        mailbox = ScriptedMailbox()
+        trainer = Trainer(tiny_session(tiny_manifest(tiny_meeting(dtype=dtype))), mailbox, Clock())
+        trainer._replica.train_step(trainer._session.stream.batch(trainer._replica.data_cursor))
+        if not is_sound:
+            trainer._replica.theta[0].reshape(-1)[0] = math.nan
+        for is_dense in (False, True):
+            meeting_id = MeetingId(f"{is_dense:032x}")
+            trainer._meet(EncodeOffer(meeting_id=meeting_id, streams=tuple(Stream)[:3], is_dense=is_dense))
+        return mailbox.posted
+
+    assert [type(message) for message in offered(is_sound=True)] == [OfferEncoded] * 2
+    refused = offered(is_sound=False)
+    assert [type(message) for message in refused] == [EncodingRefused] * 2
+    assert {message.reason for message in refused if isinstance(message, EncodingRefused)} == {RefusalReason.NONFINITE}

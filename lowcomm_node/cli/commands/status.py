@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Ask the node and print its answer. Raises NoNodeError when none is running."""
     from lowcomm_node.daemon.control import ControlClient
+    from lowcomm_node.daemon.joining import how_to_join
     from lowcomm_node.daemon.plain import as_json
 
     settings, _ = settings_from(args)
@@ -43,11 +44,9 @@ def run(args: argparse.Namespace) -> int:
         table.add_row(label, Text(value))
     console = Console()
     console.print(table)
-    if status.join_address:
+    if how := how_to_join(status):
         # Outside the table, which would break the line: people copy it.
-        console.print(
-            Text(f"\nothers join with:\nlowcomm-node join --peers {printable(status.join_address)}"), soft_wrap=True
-        )
+        console.print(Text("\n" + "\n".join(map(printable, how.splitlines()))), soft_wrap=True)
     return ExitCode.OK
 
 

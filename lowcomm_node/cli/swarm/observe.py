@@ -112,7 +112,7 @@ class Observer:
     def addresses(self) -> list[str]:
         """Where a joiner may ask: the first node first, then others, so that losing it does not close the swarm."""
         known = [status.join_address for status in self.learned().values() if status.join_address]
-        return known[:_MAX_ADDRESSES]
+        return list(dict.fromkeys(known))[:_MAX_ADDRESSES]
 
     def progress(self) -> tuple[float, int]:
         """Mean swarm progress of the nodes that train, and the run's total, in steps; zeros while nobody trains."""

@@ -33,6 +33,7 @@ from lowcomm_node.core import (
     partners,
     paths,
     reach,
+    reluctance,
     schedule,
 )
 from lowcomm_node.errors import StoreError
@@ -43,7 +44,7 @@ __all__ = [
 
 MODULES: tuple[ModuleType, ...] = (
     units, errors, events, commands, messages, node, chance, schedule, deadlines, health, paths, partners, reach,
-    initiated, confirmations, initiator, answerer,
+    reluctance, initiated, confirmations, initiator, answerer,
 )  # fmt: skip
 """Where everything is defined that may stand in a dump. A module of the core that keeps state belongs here."""
 

@@ -28,6 +28,7 @@ class RefusalReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REFUSAL_REASON_NOT_ADMITTED: _ClassVar[RefusalReason]
     REFUSAL_REASON_QUARANTINED: _ClassVar[RefusalReason]
     REFUSAL_REASON_WRONG_CERTIFICATE: _ClassVar[RefusalReason]
+    REFUSAL_REASON_TOO_MANY: _ClassVar[RefusalReason]
 REFUSAL_REASON_UNSPECIFIED: RefusalReason
 REFUSAL_REASON_WRONG_RUN: RefusalReason
 REFUSAL_REASON_WRONG_PROTOCOL: RefusalReason
@@ -46,6 +47,7 @@ REFUSAL_REASON_REPLAYED: RefusalReason
 REFUSAL_REASON_NOT_ADMITTED: RefusalReason
 REFUSAL_REASON_QUARANTINED: RefusalReason
 REFUSAL_REASON_WRONG_CERTIFICATE: RefusalReason
+REFUSAL_REASON_TOO_MANY: RefusalReason
 
 class MeetingFrame(_message.Message):
     __slots__ = ("offer", "answer", "close", "verdict", "confirm", "busy", "refusal", "chunk", "call_back")

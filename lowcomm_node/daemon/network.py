@@ -14,10 +14,12 @@ from lowcomm_node.adapters.admission_file import AdmissionFile
 from lowcomm_node.adapters.certificate import Certificate
 from lowcomm_node.adapters.channel_service import ChannelService
 from lowcomm_node.adapters.contacts import Contacts
+from lowcomm_node.adapters.dht_session import PeerHandlers
 from lowcomm_node.adapters.dial_back import DialBack
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
 from lowcomm_node.adapters.grpc_meetings import meetings_handler
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
+from lowcomm_node.adapters.hole_punch import HolePunch
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.adapters.line import Line
@@ -234,7 +236,9 @@ class Network:
             max_bells=self._settings.max_bells,
             deadline_s=self._patience.deadline_s,
         )
-        self._dht.serve_peers(p2p_handler(self._link, self._is_welcome), DialBack(run, self._channels).serve)
+        punch = HolePunch(lambda: self._dht.session, self._identity.peer_id, self._is_welcome)
+        streams, dial_back = p2p_handler(self._link, self._is_welcome), DialBack(run, self._channels).serve
+        self._dht.serve_peers(PeerHandlers(streams=streams, dial_back=dial_back, punch=punch.serve))
         await self._shelf.take_up()
         states = StateService(
             run_id=run,
@@ -262,6 +266,7 @@ class Network:
             sink=sink,
             request=DialBackRequest(run_id=bytes.fromhex(run), port=port, certificate=own_certificate),
             public_members=self._public_members,
+            seek=punch.seek,
         )
         await self._outreach.begin()
         self._state_client = GrpcStateClient(

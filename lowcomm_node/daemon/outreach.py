@@ -3,7 +3,7 @@
 import asyncio
 import ipaddress
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from lowcomm_node.adapters.bells import OwnBells
@@ -46,6 +46,7 @@ class Outreach:
         sink: is told of bells and paths.
         request: what to ask of a member that is to try; its port is 0 while none is open.
         public_members: who might try.
+        seek: gets a direct libp2p connection to a member, if it can; raises DirectoryError.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class Outreach:
         sink: NodeSink,
         request: records_pb2.DialBackRequest,
         public_members: Callable[[], list[PeerId]],
+        seek: Callable[[PeerId], Awaitable[bool]],
     ) -> None:
         self._settings = settings
         self._dht = dht
         self._sink = sink
         self._request = request
         self._public_members = public_members
+        self._seek_path = seek
         self._is_known = settings.inbound != "auto"
         self._num_closed = 0
         """Measurements in a row that have found no way in."""
@@ -165,7 +168,7 @@ class Outreach:
     async def _seek(self, peer: PeerId) -> None:
         is_direct = False
         try:
-            is_direct = await self._dht.session.seek(peer)
+            is_direct = await self._seek_path(peer)
             self._has_punched |= is_direct and self._dht.reachability is not Reachability.PUBLIC
         except DirectoryError as error:
             self._log.debug("no_path", peer=peer, detail=str(error))

@@ -40,6 +40,7 @@ class World:
             sink=self,  # type: ignore[arg-type]
             request=records_pb2.DialBackRequest(port=7),
             public_members=lambda: list(self.can_dial),
+            seek=self.seek,
         )
 
     @property

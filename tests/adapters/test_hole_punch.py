@@ -101,7 +101,8 @@ def test_who_is_seen_everywhere_else_or_nowhere_asks_nobody(seen: tuple[str, ...
         world.answer = bob_lets_in
         with pytest.raises(DirectoryError):
             await world.punch.seek(BOB)
-        assert world.asked == world.dialled == []
+        assert world.asked == []
+        assert world.dialled == []
 
     run_virtually(life)
 

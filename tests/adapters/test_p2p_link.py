@@ -7,11 +7,13 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from lowcomm_node.adapters.dht_session import DhtSession, IncomingStream
 from lowcomm_node.adapters.meeting_link import MeetingLink
-from lowcomm_node.adapters.p2p_link import P2pTransport
+from lowcomm_node.adapters.p2p_link import P2pTransport, p2p_dialler, p2p_handler
 from lowcomm_node.core.messages import Answer, Busy, Confirm, Verdict
 from lowcomm_node.errors import DirectoryError, LinkError, RefusalReason, RemoteProtocolError
 from lowcomm_node.units import LinkKind, MeetingId, PeerId, Reachability
@@ -28,6 +30,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:path is deprecated:DeprecationWarning"),  # hivemind finds p2pd that way
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # hivemind leaves its pipes to p2pd to the collector
 ]
+
+
+_DIRECT = "/ip4/9.9.9.1/tcp/4001"
+_RELAYED = f"/ip4/9.9.9.2/tcp/4001/p2p/{some_peer(9)}/p2p-circuit"
 
 
 @asynccontextmanager
@@ -109,6 +115,79 @@ def test_a_full_house_says_busy_to_an_offer_and_bears_anything_else(meeting_id: 
             heard = await far_reader.read()
             far_writer.close()
             assert heard == expected
+
+    run(scenario())
+
+
+def test_what_a_relay_carries_is_not_taken() -> None:
+    """Nor is anything from whom we will not have: nothing of it is read."""
+
+    async def scenario() -> None:
+        taken: list[PeerId] = []
+
+        class Link:
+            async def serve(self, _transport: P2pTransport, _kind: LinkKind, peer: PeerId) -> None:
+                taken.append(peer)
+
+        take = p2p_handler(Link(), lambda peer: peer != some_peer(3))  # type: ignore[arg-type]
+        for number, is_direct in ((1, False), (2, True), (3, True)):
+            await take(IncomingStream(some_peer(number), is_direct, None, None))  # type: ignore[arg-type]
+        assert taken == [some_peer(2)]
+
+    run(scenario())
+
+
+class Connected:
+    """p2pd by a script: what it is connected by, and what a stream would go over. It is its own process and wrapper."""
+
+    def __init__(self, connections: list[str], stream_over: str) -> None:
+        self.p2p = self
+        self.connections, self.stream_over = connections, stream_over
+        self.closed = 0
+
+    async def wait(self) -> int:
+        await asyncio.sleep(3600.0)
+        return 0
+
+    async def list_peers(self) -> list[SimpleNamespace]:
+        name = SimpleNamespace(to_base58=lambda: some_peer(1))
+        return [SimpleNamespace(peer_id=name, addrs=self.connections)]
+
+    async def call_binary_stream_handler(self, *_: object) -> tuple[SimpleNamespace, None, "Connected"]:
+        return SimpleNamespace(addr=self.stream_over), None, self
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize(
+    ("connections", "stream_over", "is_taken"),
+    [
+        ([_RELAYED], _RELAYED, False),
+        ([_DIRECT], _RELAYED, False),
+        ([_RELAYED, _DIRECT], _RELAYED, False),
+        ([_RELAYED, _DIRECT], _DIRECT, True),
+    ],
+)
+def test_a_stream_that_a_relay_would_carry_is_not_opened(
+    connections: list[str], stream_over: str, is_taken: bool
+) -> None:
+    """There is no direct connection, or there was one a moment ago: what was opened is closed before anything is sent."""
+
+    async def scenario() -> None:
+        p2pd = Connected(connections, stream_over)
+        session = DhtSession(p2pd)  # type: ignore[arg-type]
+        transport = p2p_dialler(lambda: session)(some_peer(1), MeetingId("aa" * 16))
+        if is_taken:
+            async with transport:
+                assert p2pd.closed == 0
+            assert p2pd.closed == 1
+        else:
+            with pytest.raises(LinkError, match="unreachable"):
+                async with transport:
+                    raise AssertionError("a relay carries this")
+            assert p2pd.closed == (_DIRECT in connections)
+        session._death.cancel()
 
     run(scenario())
 

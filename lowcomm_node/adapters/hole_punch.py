@@ -62,7 +62,7 @@ class HolePunch:
         return await _is_direct_within(_PUNCHED_S, session, peer)
 
     async def serve(self, peer: PeerId, request: records_pb2.PunchRequest) -> records_pb2.PunchResponse:
-        """Let ``peer`` in. Raises DirectoryError where it is not."""
+        """Let ``peer`` in, or say by an empty address that it cannot come to us. Raises DirectoryError where it is not served."""
         now = asyncio.get_running_loop().time()
         host, port = read_address(request.address)
         if not self._is_welcome(peer):
@@ -77,15 +77,21 @@ class HolePunch:
             self._asked_at.popitem(last=False)
         session = self._session()
         address = await _own_address(session)
-        session.process.open_hole(host, port)
+        if address:
+            session.process.open_hole(host, port)
         return records_pb2.PunchResponse(address=address)
 
     async def _punch(self, session: DhtSession, peer: PeerId) -> None:
+        """Raises DirectoryError where it is of no use."""
         address = await _own_address(session)
+        if not address:
+            raise DirectoryError("our router gives each connection a port of its own, or nobody can tell")
         try:
             response = await session.ask_punch(peer, records_pb2.PunchRequest(address=address))
         except DirectoryError:
             return  # it may be about to dial us
+        if not response.address:
+            raise DirectoryError("its router gives each connection a port of its own, or it cannot tell")
         host, port = read_address(response.address)
         if not await session.is_direct(peer):
             await session.dial_anew(peer, host, port)
@@ -102,13 +108,10 @@ def read_address(text: str) -> tuple[str, int]:
 
 
 async def _own_address(session: DhtSession) -> str:
-    """Where others see our libp2p port. Raises DirectoryError where that is of no use to anybody else."""
+    """Where others see our libp2p port; empty where that is of no use to anybody else. Raises DirectoryError."""
     peers = await session.direct_peers()
     asked = random.sample(peers, min(_MAX_ASKED, len(peers)))
-    address = lasting_address(await asyncio.gather(*(_seen_by(session, peer) for peer in asked)))
-    if not address:
-        raise DirectoryError("our router gives each connection a port of its own, or nobody can tell")
-    return address
+    return lasting_address(await asyncio.gather(*(_seen_by(session, peer) for peer in asked)))
 
 
 async def _seen_by(session: DhtSession, peer: PeerId) -> str:

@@ -128,6 +128,27 @@ def test_a_hole_that_leads_nowhere_is_no_path() -> None:
     run_virtually(life)
 
 
+def test_of_two_one_has_a_symmetric_router_and_both_know_at_once() -> None:
+    """No hole is made that is of no use, and nobody waits for one."""
+
+    async def life() -> None:
+        world = World(BOB, BOB_AT, "[2600::2]:4003")
+        response = await world.punch.serve(ANN, records_pb2.PunchRequest(address=ANN_AT))
+        assert response.address == ""
+        assert world.holes == []
+
+        async def bob_says() -> str:
+            return response.address
+
+        other = World(ANN, ANN_AT)
+        other.answer = bob_says
+        with pytest.raises(DirectoryError, match="its router"):
+            await other.punch.seek(BOB)
+        assert asyncio.get_running_loop().time() < 3.0
+
+    run_virtually(life)
+
+
 def test_members_are_let_in_now_and_then_and_others_are_not() -> None:
     """One packet, to an address of the whole internet alone, once in ten seconds for each asker."""
 

@@ -182,10 +182,14 @@ class HivemindDirectory:
         is_public = reachability is Reachability.PUBLIC
         if is_public != self._options.is_public:
             self._options.is_public = is_public
-            if self._session is not None:
-                self._is_changing = True
-                self._is_up.clear()
-                self._session.process.end()
+            self.renew()
+
+    def renew(self) -> None:
+        """Start p2pd anew, with relays that answer now, unless it is not up anyway."""
+        if self._session is not None:
+            self._is_changing = True
+            self._is_up.clear()
+            self._session.process.end()
 
     async def wait_up(self) -> None:
         """Return when p2pd runs in the role it was given; after a while in any case."""

@@ -71,6 +71,8 @@ class Outreach:
         self._num_closed = 0
         """Measurements in a row that have found no way in."""
         self._has_punched = False
+        self._has_place = False
+        """At a relay, when it was looked at last."""
         self._bells = OwnBells(channels=channels, link=link, record=lambda: dht.record, on_event=sink.handle)
         self._seeking: set[asyncio.Task[None]] = set()
         self._log = get_logger("reach")
@@ -143,12 +145,17 @@ class Outreach:
 
     async def _closed_reachability(self) -> Reachability:
         """What leads to a node that cannot be dialled."""
+        has_place = False
+        with suppress(DirectoryError):
+            has_place = any(_CIRCUIT in address for address in await self._dht.session.visible_addresses())
+            if self._has_place and not has_place:
+                # All its relays have gone, and to those that come back p2pd does not turn again for an hour.
+                self._log.info("relays_lost")
+                self._dht.renew()
+            self._has_place = has_place
         if self._has_punched:
             return Reachability.HOLEPUNCHED
-        with suppress(DirectoryError):
-            if any(_CIRCUIT in address for address in await self._dht.session.visible_addresses()):
-                return Reachability.RELAYED
-        return Reachability.OUTBOUND_ONLY
+        return Reachability.RELAYED if has_place else Reachability.OUTBOUND_ONLY
 
     def _address(self, seen_host: str) -> str:
         """What to announce: what the settings say, else the address that was bound, else where others see us."""

@@ -150,7 +150,7 @@ def test_of_two_one_has_a_symmetric_router_and_both_know_at_once() -> None:
 
 
 def test_members_are_let_in_now_and_then_and_others_are_not() -> None:
-    """One packet, to an address of the whole internet alone, once in ten seconds for each asker."""
+    """One packet, to an address of the whole internet alone, once in ten seconds for each asker and in one for all."""
 
     async def life() -> None:
         world = World(BOB, BOB_AT)
@@ -162,9 +162,15 @@ def test_members_are_let_in_now_and_then_and_others_are_not() -> None:
             with pytest.raises(DirectoryError):
                 await world.punch.serve(asker, records_pb2.PunchRequest(address=address))
         assert len(world.holes) == 1
-        await asyncio.sleep(10.0)
+        await asyncio.sleep(1.0)
+        with pytest.raises(DirectoryError, match="in a moment"):
+            await world.punch.serve(ANN, request)
+        await asyncio.sleep(9.0)
         await world.punch.serve(ANN, request)
+        with pytest.raises(DirectoryError, match="in a moment"):
+            await world.punch.serve(HUB, request)
         for number in range(300):
+            await asyncio.sleep(1.0)
             await world.punch.serve(PeerId(f"peer {number}"), request)
         assert len(world.holes) == 302
 

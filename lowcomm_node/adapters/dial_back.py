@@ -21,8 +21,6 @@ __all__ = ["DialBack", "ask_to_dial"]
 
 _MAX_AT_A_TIME = 4
 _PEER_GAP_S = 10.0
-_PATIENCE_S = 5.0
-"""Most routers are silent about what they do not let in, and who asks at its start waits six seconds for the answer."""
 _MAX_ASKERS = 256
 _MAX_HOST = 64
 
@@ -68,9 +66,8 @@ class DialBack:
             certificate=request.certificate,
         )
         try:
-            async with asyncio.timeout(_PATIENCE_S):
-                await self._channels.probe(member)
-        except (LinkError, RemoteProtocolError, TimeoutError):
+            await self._channels.probe(member)
+        except (LinkError, RemoteProtocolError):
             return False
         return True
 

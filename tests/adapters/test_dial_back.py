@@ -1,18 +1,14 @@
 """Can others dial this node? They try, at no other address than the asker's own, and believe only the asker's proof."""
 
-import asyncio
-
 import pytest
 
 from lowcomm_node.adapters.contacts import Contacts
 from lowcomm_node.adapters.dial_back import DialBack, ask_to_dial
-from lowcomm_node.core.events import Member
 from lowcomm_node.core.reach import DialledBack
 from lowcomm_node.errors import DirectoryError
 from lowcomm_node.units import PeerId
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from tests.adapters.nodes import RUN, Port, channels_of, run, some_peer, somebody
-from tests.daemon.virtual_time import run_virtually
 
 
 def question(port: int, certificate: bytes = b"", run_id: bytes = bytes.fromhex(RUN)) -> records_pb2.DialBackRequest:
@@ -73,24 +69,6 @@ def test_who_asks_again_at_once_is_told_to_wait() -> None:
         await service.serve(some_peer(2), "127.0.0.1", question(9))
 
     run(scenario())
-
-
-class Silent:
-    """Connections behind a router that says nothing."""
-
-    async def probe(self, _member: Member) -> None:
-        await asyncio.sleep(3600.0)
-
-
-def test_a_router_that_says_nothing_is_a_no_while_the_asker_still_waits() -> None:
-    """It waits for six seconds at its start, and would take itself for public."""
-
-    async def life() -> None:
-        answer = await DialBack(RUN, Silent()).serve(some_peer(1), "203.0.113.5", question(9))  # type: ignore[arg-type]
-        assert not answer.is_reachable
-        assert asyncio.get_running_loop().time() < 6.0
-
-    run_virtually(life)
 
 
 class Scripted:

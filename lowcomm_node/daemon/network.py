@@ -14,17 +14,14 @@ from lowcomm_node.adapters.admission_file import AdmissionFile
 from lowcomm_node.adapters.certificate import Certificate
 from lowcomm_node.adapters.channel_service import ChannelService
 from lowcomm_node.adapters.contacts import Contacts
-from lowcomm_node.adapters.dht_session import PeerHandlers
 from lowcomm_node.adapters.dial_back import DialBack
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
 from lowcomm_node.adapters.grpc_meetings import meetings_handler
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
-from lowcomm_node.adapters.hole_punch import HolePunch
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.meeting_link import MeetingLink
-from lowcomm_node.adapters.p2p_link import p2p_handler
 from lowcomm_node.adapters.probe import ProbeService
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
@@ -34,7 +31,7 @@ from lowcomm_node.core.pacing import Pacer
 from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.daemon.admitting import own_admission
-from lowcomm_node.daemon.links import make_link
+from lowcomm_node.daemon.links import make_link, serve_libp2p
 from lowcomm_node.daemon.outreach import Outreach
 from lowcomm_node.daemon.patience import patiently
 from lowcomm_node.daemon.recorder import Recorder
@@ -236,9 +233,7 @@ class Network:
             max_bells=self._settings.max_bells,
             deadline_s=self._patience.deadline_s,
         )
-        punch = HolePunch(lambda: self._dht.session, self._identity.peer_id, self._is_welcome)
-        streams, dial_back = p2p_handler(self._link, self._is_welcome), DialBack(run, self._channels).serve
-        self._dht.serve_peers(PeerHandlers(streams=streams, dial_back=dial_back, punch=punch.serve))
+        punch = serve_libp2p(self._dht, self._link, DialBack(run, self._channels), self._is_welcome)
         await self._shelf.take_up()
         states = StateService(
             run_id=run,

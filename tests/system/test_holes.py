@@ -20,7 +20,7 @@ from tests.adapters.test_grpc_link import offer
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(150),
     pytest.mark.filterwarnings("ignore:path is deprecated:DeprecationWarning"),  # hivemind finds p2pd that way
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # hivemind leaves its pipes to p2pd to the collector
 ]
@@ -93,7 +93,7 @@ def test_two_behind_cones_meet_directly(num_public: int, tmp_path: Path) -> None
             assert isinstance(await bob.messages.get(), Confirm)
             bob.link.close(_MEETING)
 
-    run(scenario(), timeout_s=60.0)
+    run(scenario(), timeout_s=110.0)
 
 
 def test_two_of_whom_one_is_behind_a_symmetric_router_are_no_partners(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_two_of_whom_one_is_behind_a_symmetric_router_are_no_partners(tmp_path: 
             assert bob.messages.empty()
             assert bob.refused == []
 
-    run(scenario(), timeout_s=60.0)
+    run(scenario(), timeout_s=110.0)
 
 
 async def found(seeking: Coroutine[Any, Any, bool]) -> bool:

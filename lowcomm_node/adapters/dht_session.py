@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from lowcomm_node.adapters.dht_validator import member_validator
 from lowcomm_node.adapters.p2p_process import P2pOptions, P2pProcess, split_address
@@ -21,23 +21,25 @@ from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 
 if TYPE_CHECKING:
     from hivemind.dht.node import DHTNode
-    from hivemind.p2p import P2PContext
+    from hivemind.p2p import P2PContext, PeerID
     from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 
-__all__ = ["DhtSession", "DialBackHandler", "IncomingStream", "PeerHandlers", "StreamHandler"]
+__all__ = ["DhtSession", "IncomingStream", "PeerHandlers", "StreamHandler"]
 
 _CALL_TIMEOUT_S = 15.0
 _CONNECT_TIMEOUT_S = 10.0
 _RPC_TIMEOUT_S = 3.0
 _HELLO = "lowcomm.v1.Hello"
 _DIAL_BACK = "lowcomm.v1.DialBack"
+_SEEN = "lowcomm.v1.Seen"
+_PUNCH = "lowcomm.v1.Punch"
 _MEET = "lowcomm/v1/meet"
 _RELAYED = "/p2p-circuit"
-_PUNCH_LOOKS = 12
-_PUNCH_LOOK_S = 0.5
-"""A relayed connection becomes a direct one in about a second, measured, or not at all."""
+_LOOK_EVERY_S = 0.25
+_MAX_WAYS = 8
 
 _T = TypeVar("_T")
+_Response = TypeVar("_Response", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +57,17 @@ class IncomingStream:
 StreamHandler = Callable[[IncomingStream], Awaitable[None]]
 DialBackHandler = Callable[[PeerId, str, records_pb2.DialBackRequest], Awaitable[records_pb2.DialBackResponse]]
 """Who asks, the host its connection comes from, and what it asks."""
+PunchHandler = Callable[[PeerId, records_pb2.PunchRequest], Awaitable[records_pb2.PunchResponse]]
 HelloHandler = Callable[[records_pb2.HelloRequest], Awaitable[records_pb2.HelloResponse]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerHandlers:
-    """What answers other nodes over libp2p."""
+    """What answers other members over libp2p."""
 
-    hello: HelloHandler
     streams: StreamHandler
     dial_back: DialBackHandler
+    punch: PunchHandler
 
 
 class DhtSession:
@@ -82,10 +85,11 @@ class DhtSession:
         cls,
         options: P2pOptions,
         addresses: Sequence[str],
-        peers: PeerHandlers,
+        hello: HelloHandler,
+        peers: Callable[[], PeerHandlers | None],
         rule: Callable[[], AdmissionRule | None],
     ) -> "DhtSession":
-        """Start p2pd, dial ``addresses``, and join the DHT of those that answer, or begin one.
+        """Start p2pd, dial ``addresses``, and join the DHT of those that answer, or begin one. ``peers``: None while in no run.
 
         Raises:
             DirectoryError: p2pd or the DHT does not start, or an address is none.
@@ -95,13 +99,7 @@ class DhtSession:
             async with asyncio.timeout(options.start_timeout_s):
                 await asyncio.gather(*map(self._dial, addresses))
                 await self._join(rule, is_public=options.is_public)
-                await self.process.p2p.add_protobuf_handler(
-                    _HELLO, lambda request, _context: peers.hello(request), records_pb2.HelloRequest
-                )
-                await self.process.p2p.add_protobuf_handler(
-                    _DIAL_BACK, partial(self._answer_dial_back, peers.dial_back), records_pb2.DialBackRequest
-                )
-                await self.process.p2p.add_binary_stream_handler(_MEET, partial(_take_stream, peers.streams))
+                await self._serve(hello, peers)
         except TimeoutError:
             await self.stop()
             raise DirectoryError(f"the DHT does not start within {options.start_timeout_s:g} s") from None
@@ -129,31 +127,32 @@ class DhtSession:
         found = (f"{address}/p2p/{peer.peer_id.to_base58()}" for peer in peers for address in peer.addrs)
         return [address for address in found if _RELAYED not in address]
 
+    async def direct_peers(self) -> list[PeerId]:
+        """Those that p2pd is directly connected to. Raises DirectoryError."""
+        return [PeerId(address.rpartition("/")[2]) for address in await self.connected_addresses()]
+
     async def is_direct(self, peer: PeerId) -> bool:
         """Is there a connection to ``peer`` that no relay carries? Raises DirectoryError."""
-        return any(address.endswith(f"/p2p/{peer}") for address in await self.connected_addresses())
+        return peer in await self.direct_peers()
 
-    async def seek(self, peer: PeerId) -> bool:
-        """Try to get a direct connection to ``peer``, wherever libp2p finds it; a relayed one may become direct. Raises DirectoryError."""
-        from hivemind.p2p import PeerID  # noqa: PLC0415 - hivemind is imported late
+    async def reach(self, peer: PeerId) -> None:
+        """Get some connection to ``peer``, wherever libp2p finds it; else by a place at one of our neighbours. Raises DirectoryError."""
+        try:
+            await self._connect(peer, [])
+        except DirectoryError:
+            neighbours = [address for address in await self.connected_addresses() if not address.endswith(f"/{peer}")]
+            await self._connect(peer, [f"{address}{_RELAYED}" for address in neighbours[:_MAX_WAYS]])
 
-        if not await self.is_direct(peer):
-            await self._bounded(self.process.p2p._client.connect(PeerID.from_base58(peer), []))  # noqa: SLF001
-        for _ in range(_PUNCH_LOOKS):
-            if await self.is_direct(peer):
-                return True
-            await asyncio.sleep(_PUNCH_LOOK_S)
-        return False
+    async def dial_anew(self, peer: PeerId, host: str, port: int) -> None:
+        """End what connections to ``peer`` there are, relayed ones, and dial it there. Raises DirectoryError."""
+        await self._bounded(self.process.p2p._client.disconnect(_peer_id(peer)))  # noqa: SLF001 - no public name for it
+        await self._connect(peer, [f"/{'ip6' if ':' in host else 'ip4'}/{host}/tcp/{port}"])
 
     async def open_stream(self, peer: PeerId) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Open a stream for a meeting over a direct connection. Raises DirectoryError when there is none."""
-        from hivemind.p2p import PeerID  # noqa: PLC0415 - hivemind is imported late
-
         if not await self.is_direct(peer):
             raise DirectoryError(f"there is no direct connection to {peer}")
-        info, reader, writer = await self._bounded(
-            self.process.p2p.call_binary_stream_handler(PeerID.from_base58(peer), _MEET)
-        )
+        info, reader, writer = await self._bounded(self.process.p2p.call_binary_stream_handler(_peer_id(peer), _MEET))
         if _RELAYED in str(info.addr):
             writer.close()
             raise DirectoryError(f"only a relay leads to {peer}")
@@ -178,34 +177,80 @@ class DhtSession:
             await self._dial(address)
             if outcome := self.outcomes[address]:
                 raise DirectoryError(outcome)
-        response = await self._bounded(
-            self.process.p2p.call_protobuf_handler(peer, _HELLO, request, records_pb2.HelloResponse)
-        )
-        if not isinstance(response, records_pb2.HelloResponse):
-            raise DirectoryError("an answer of the wrong kind")
-        return response
+        return await self._ask(PeerId(str(peer)), _HELLO, request, records_pb2.HelloResponse)
 
     async def dial_back(self, peer: PeerId, request: records_pb2.DialBackRequest) -> records_pb2.DialBackResponse:
         """Have ``peer`` try to dial this node. Raises DirectoryError."""
-        from hivemind.p2p import PeerID  # noqa: PLC0415 - hivemind is imported late
+        return await self._ask(peer, _DIAL_BACK, request, records_pb2.DialBackResponse)
 
-        response = await self._bounded(
-            self.process.p2p.call_protobuf_handler(
-                PeerID.from_base58(peer), _DIAL_BACK, request, records_pb2.DialBackResponse
-            )
-        )
-        if not isinstance(response, records_pb2.DialBackResponse):
+    async def ask_seen(self, peer: PeerId) -> str:
+        """Where ``peer`` sees our libp2p port: host:port, whatever it says. Raises DirectoryError."""
+        return (await self._ask(peer, _SEEN, records_pb2.SeenRequest(), records_pb2.SeenResponse)).address
+
+    async def ask_punch(self, peer: PeerId, request: records_pb2.PunchRequest) -> records_pb2.PunchResponse:
+        """Have ``peer`` let us in. Raises DirectoryError."""
+        return await self._ask(peer, _PUNCH, request, records_pb2.PunchResponse)
+
+    async def _ask(self, peer: PeerId, what: str, request: Message, answer: type[_Response]) -> _Response:
+        response = await self._bounded(self.process.p2p.call_protobuf_handler(_peer_id(peer), what, request, answer))
+        if not isinstance(response, answer):
             raise DirectoryError("an answer of the wrong kind")
         return response
 
-    async def _answer_dial_back(
-        self, handler: DialBackHandler, request: records_pb2.DialBackRequest, context: "P2PContext"
-    ) -> records_pb2.DialBackResponse:
-        peer = PeerId(context.remote_id.to_base58())
+    async def _connect(self, peer: PeerId, ways: Sequence[str]) -> None:
+        """Return when there is a connection, relayed or not: p2pd goes on for seconds where some of a peer's addresses are silent."""
+        from hivemind.utils.multiaddr import Multiaddr  # noqa: PLC0415 - hivemind is imported late
+
+        if await self._is_connected(peer):
+            return
+        client = self.process.p2p._client  # noqa: SLF001 - no public name for it
+        connecting = asyncio.ensure_future(self._bounded(client.connect(_peer_id(peer), list(map(Multiaddr, ways)))))
+        try:
+            while not connecting.done() and not await self._is_connected(peer):
+                await asyncio.wait({connecting}, timeout=_LOOK_EVERY_S)
+            if connecting.done():
+                connecting.result()
+        finally:
+            connecting.cancel()
+
+    async def _is_connected(self, peer: PeerId) -> bool:
+        return any(known.peer_id.to_base58() == peer for known in await self._bounded(self.process.p2p.list_peers()))
+
+    async def _serve(self, hello: HelloHandler, peers: Callable[[], PeerHandlers | None]) -> None:
+        """From now on, answer whoever asks."""
+
+        def served() -> PeerHandlers:
+            if (handlers := peers()) is None:
+                raise DirectoryError("this node is in no run yet")
+            return handlers
+
+        async def dial_back(
+            request: records_pb2.DialBackRequest, context: "P2PContext"
+        ) -> records_pb2.DialBackResponse:
+            host, _ = await self._seen_at(context)
+            return await served().dial_back(PeerId(context.remote_id.to_base58()), host, request)
+
+        async def seen(_request: records_pb2.SeenRequest, context: "P2PContext") -> records_pb2.SeenResponse:
+            host, port = await self._seen_at(context)
+            return records_pb2.SeenResponse(address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
+        async def punch(request: records_pb2.PunchRequest, context: "P2PContext") -> records_pb2.PunchResponse:
+            return await served().punch(PeerId(context.remote_id.to_base58()), request)
+
+        p2p = self.process.p2p
+        await p2p.add_protobuf_handler(_HELLO, lambda request, _context: hello(request), records_pb2.HelloRequest)
+        await p2p.add_protobuf_handler(_DIAL_BACK, dial_back, records_pb2.DialBackRequest)
+        await p2p.add_protobuf_handler(_SEEN, seen, records_pb2.SeenRequest)
+        await p2p.add_protobuf_handler(_PUNCH, punch, records_pb2.PunchRequest)
+        await p2p.add_binary_stream_handler(_MEET, partial(_take_stream, peers))
+
+    async def _seen_at(self, context: "P2PContext") -> tuple[str, str]:
+        """Host and port from which who asks is connected with us. Raises DirectoryError when only a relay connects us."""
+        peer = context.remote_id.to_base58()
         for address in await self.connected_addresses():
-            kind, host = address.split("/")[1:3]
-            if address.endswith(f"/p2p/{peer}") and kind in ("ip4", "ip6"):
-                return await handler(peer, host, request)
+            match address.split("/"):
+                case ["", "ip4" | "ip6", host, "tcp", port, "p2p", name] if name == peer:
+                    return host, port
         raise DirectoryError("you are not directly connected")
 
     async def read(self, key: str) -> dict[bytes, bytes]:
@@ -285,12 +330,26 @@ class DhtSession:
         )
 
 
+def _peer_id(peer: PeerId) -> "PeerID":
+    """Raises DirectoryError: it is none."""
+    from hivemind.p2p import PeerID  # noqa: PLC0415 - hivemind is imported late
+
+    try:
+        return PeerID.from_base58(peer)
+    except (ValueError, KeyError) as error:
+        raise DirectoryError(f"{peer!r} is not a peer id") from error
+
+
 async def _take_stream(
-    handler: StreamHandler, info: "StreamInfo", reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    peers: Callable[[], PeerHandlers | None],
+    info: "StreamInfo",
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
 ) -> None:
     """hivemind closes nothing when a handler returns."""
     try:
-        is_direct = _RELAYED not in str(info.addr)
-        await handler(IncomingStream(PeerId(info.peer_id.to_base58()), is_direct, reader, writer))
+        if (handlers := peers()) is not None:
+            is_direct = _RELAYED not in str(info.addr)
+            await handlers.streams(IncomingStream(PeerId(info.peer_id.to_base58()), is_direct, reader, writer))
     finally:
         writer.close()

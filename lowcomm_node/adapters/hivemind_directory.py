@@ -10,18 +10,19 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lowcomm_node.adapters.dht_session import DhtSession, DialBackHandler, IncomingStream, PeerHandlers, StreamHandler
+from lowcomm_node.adapters.dht_session import DhtSession, PeerHandlers
 from lowcomm_node.adapters.hello import MAX_CLOCK_OFFSET_S, answer_hello, no_peer, no_welcome, read_welcome
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.member_buckets import MemberBuckets
 from lowcomm_node.adapters.p2p_process import P2pOptions, import_hivemind, split_address
+from lowcomm_node.adapters.relays import choose_relays
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.membership import Bucket
 from lowcomm_node.core.versions import Versions
 from lowcomm_node.errors import DirectoryError, LowcommError, RefusalReason, RemoteProtocolError
 from lowcomm_node.ports import ChildLedger, Welcome
 from lowcomm_node.settings.node import NetworkSettings
-from lowcomm_node.units import PeerId, Reachability, RunId
+from lowcomm_node.units import Reachability, RunId
 from lowcomm_node.wire.admission import AdmissionRule, Membership
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.records import read_member, sign_member
@@ -106,8 +107,7 @@ class HivemindDirectory:
             verify=self.verify,
             on_dropped=on_dropped,
         )
-        self._on_stream: StreamHandler | None = None
-        self._on_dial_back: DialBackHandler | None = None
+        self._handlers: PeerHandlers | None = None
         self._is_up = asyncio.Event()
         self._is_changing = False
         """p2pd ends because we have ended it, to start it in another role."""
@@ -174,9 +174,9 @@ class HivemindDirectory:
         """The DHT's present life. Raises DirectoryError while it is being started anew."""
         return self._live
 
-    def serve_peers(self, streams: StreamHandler, dial_back: DialBackHandler) -> None:
-        """From now on, give meetings that others open over libp2p to ``streams``, and answer who asks to be dialled."""
-        self._on_stream, self._on_dial_back = streams, dial_back
+    def serve_peers(self, handlers: PeerHandlers) -> None:
+        """From now on, take meetings that others open over libp2p, and answer who asks to be dialled or let in."""
+        self._handlers = handlers
 
     def play(self, reachability: Reachability) -> None:
         """How others get to this node, from now on.
@@ -188,10 +188,14 @@ class HivemindDirectory:
         is_public = reachability is Reachability.PUBLIC
         if is_public != self._options.is_public:
             self._options.is_public = is_public
-            if self._session is not None:
-                self._is_changing = True
-                self._is_up.clear()
-                self._session.process.end()
+            self.renew()
+
+    def renew(self) -> None:
+        """Start p2pd anew, with relays that answer now, unless it is not up anyway."""
+        if self._session is not None:
+            self._is_changing = True
+            self._is_up.clear()
+            self._session.process.end()
 
     async def wait_up(self) -> None:
         """Return when p2pd runs in the role it was given; after a while in any case."""
@@ -292,9 +296,11 @@ class HivemindDirectory:
     # What follows keeps the promises above.
 
     async def _start_session(self, others: Sequence[str]) -> DhtSession:
-        self._options.relays = tuple(address for address in others if "/p2p-circuit" not in address)
-        handlers = PeerHandlers(hello=self._answer_hello, streams=self._accept, dial_back=self._dial_back)
-        return await DhtSession.start(self._options, others, handlers, self._rule)
+        self._options.relays = () if self._options.is_public else await choose_relays(others)
+        session = await DhtSession.start(self._options, others, self._answer_hello, lambda: self._handlers, self._rule)
+        with suppress(DirectoryError):
+            self._known = tuple(await session.connected_addresses())[:_MAX_KNOWN]
+        return session
 
     def _is_other(self, address: str) -> bool:
         try:
@@ -345,17 +351,6 @@ class HivemindDirectory:
         if self._membership is None:
             raise DirectoryError("this node is in no run yet; ask again in a moment")
         return answer_hello(request, self._membership, lambda: self._signed(self.grpc_address, self.reachability))
-
-    async def _dial_back(
-        self, peer: PeerId, host: str, request: records_pb2.DialBackRequest
-    ) -> records_pb2.DialBackResponse:
-        if self._on_dial_back is None:
-            raise DirectoryError("this node is in no run yet")
-        return await self._on_dial_back(peer, host, request)
-
-    async def _accept(self, stream: IncomingStream) -> None:
-        if self._on_stream is not None:
-            await self._on_stream(stream)
 
     async def _watch(self) -> None:
         """Start p2pd anew each time it dies. Nothing is asked of the dead one."""

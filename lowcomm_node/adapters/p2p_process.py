@@ -145,10 +145,9 @@ class P2pProcess:
 
     def __init__(self, p2p: "P2P", options: P2pOptions) -> None:
         self.p2p = p2p
-        self._socket_dir = options.socket_dir
-        self._ledger = options.ledger
-        if self._ledger is not None:
-            self._ledger.started(ChildKind.P2PD, self.pid, options.socket_dir)
+        self._options = options
+        if options.ledger is not None:
+            options.ledger.started(ChildKind.P2PD, self.pid, options.socket_dir)
         # Nobody awaits hivemind's reader; when p2pd dies it fails, which the watchdog has noticed already.
         p2p._client.control._read_task.add_done_callback(_look_at)  # noqa: SLF001
 
@@ -210,6 +209,21 @@ class P2pProcess:
         except (_p2p_error(), OSError, asyncio.IncompleteReadError) as error:
             raise DirectoryError(_shortened(error)) from error
 
+    def open_hole(self, host: str, port: int) -> None:
+        """Send one packet from p2pd's port to another node's, for our router to let in what comes from there. Raises DirectoryError.
+
+        The socket is gone before an answer can come: who dials us then finds p2pd, which listens at that port.
+        """
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as knock:
+            knock.setblocking(False)
+            knock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            knock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as p2pd does
+            try:
+                knock.bind((self._options.host, self._options.port))
+                knock.connect_ex((host, port))
+            except OSError as error:
+                raise DirectoryError(f"no hole can be punched from port {self._options.port}: {error}") from error
+
     async def stop(self) -> None:
         """End p2pd, by force if it takes its time, and remove its sockets. Never asks it anything."""
         child = self.p2p._child  # noqa: SLF001
@@ -221,11 +235,11 @@ class P2pProcess:
             with suppress(ProcessLookupError):
                 child.kill()
             await child.wait()
-        if self._ledger is not None:
-            self._ledger.ended(self.pid)
-        _remove_sockets(self._socket_dir)
+        if self._options.ledger is not None:
+            self._options.ledger.ended(self.pid)
+        _remove_sockets(self._options.socket_dir)
         with suppress(OSError):
-            self._socket_dir.rmdir()
+            self._options.socket_dir.rmdir()
 
 
 def split_address(address: str) -> tuple[Any, Any]:

@@ -11,10 +11,12 @@ from lowcomm_node.adapters.bells import HeldBells
 from lowcomm_node.adapters.certificate import Certificate
 from lowcomm_node.adapters.channel_service import ChannelService
 from lowcomm_node.adapters.contacts import Contacts
+from lowcomm_node.adapters.dht_session import PeerHandlers
 from lowcomm_node.adapters.dial_back import DialBack
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, GrpcServer
 from lowcomm_node.adapters.grpc_meetings import grpc_dialler, meetings_handler
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
+from lowcomm_node.adapters.hole_punch import HolePunch
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.adapters.line import Line
@@ -98,11 +100,13 @@ class LinkNode:
 
     async def start(self) -> Whereabouts:
         """Open the port; over libp2p, know the other end. Raises LowcommError."""
-        if self._directory is not None:
+        if (directory := self._directory) is not None:
             handler = p2p_handler(self._link, lambda _peer: True)
-            self._directory.serve_peers(handler, DialBack(_RUN, self._channels).serve)
-            await self._directory.start()
-            address = (await self._directory.visible_addresses())[0]
+            punch = HolePunch(lambda: directory.session, self._identity.peer_id, lambda _peer: True)
+            dial_back = DialBack(_RUN, self._channels).serve
+            directory.serve_peers(PeerHandlers(streams=handler, dial_back=dial_back, punch=punch.serve))
+            await directory.start()
+            address = (await directory.visible_addresses())[0]
             return Whereabouts(address=address, peer_id=self._identity.peer_id)
         bells = HeldBells(
             caller=self._doorman.caller,

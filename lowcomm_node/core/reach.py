@@ -13,7 +13,7 @@ from lowcomm_node.core.commands import Command, HangBell, SeekPath, TakeBell
 from lowcomm_node.core.partners import Partners
 from lowcomm_node.units import PeerId, Reachability
 
-__all__ = ["DialledBack", "Reach", "judge"]
+__all__ = ["DialledBack", "Reach", "judge", "lasting_address"]
 
 _BELL_AGAIN_S = 30.0
 _MAX_SEEKING = 2
@@ -43,6 +43,15 @@ def judge(answers: Sequence[DialledBack]) -> DialledBack | None:
     if reached:
         return reached[0]
     return outside[0] if outside else None
+
+
+def lasting_address(seen: Sequence[str]) -> str:
+    """Where everybody sees this node, as far as some have told; empty when nobody has, or when they differ.
+
+    A router that shows each of them another port (symmetric) would show the next one another port still.
+    """
+    told = {address for address in seen if address}
+    return told.pop() if len(told) == 1 else ""
 
 
 class Reach:

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 
 from lowcomm_node.adapters.bells import Caller, HeldBells
+from lowcomm_node.adapters.dht_session import PeerHandlers
+from lowcomm_node.adapters.dial_back import DialBack
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache
 from lowcomm_node.adapters.grpc_meetings import grpc_dialler
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
+from lowcomm_node.adapters.hole_punch import HolePunch
 from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.meeting_link import BytesCounted, Dialler, MeetingLink
-from lowcomm_node.adapters.p2p_link import p2p_dialler
+from lowcomm_node.adapters.p2p_link import p2p_dialler, p2p_handler
 from lowcomm_node.core.events import Member
 from lowcomm_node.errors import RemoteProtocolError
 from lowcomm_node.ports import NodeSink
@@ -17,7 +20,7 @@ from lowcomm_node.units import LinkKind, PeerId
 from lowcomm_node.wire.admission import Membership
 from lowcomm_node.wire.meeting import MeetingLimits
 
-__all__ = ["make_link"]
+__all__ = ["make_link", "serve_libp2p"]
 
 _STALL_OVER_DEADLINE = 1.5
 """A stream is given up a little after the core has lost its patience with the meeting."""
@@ -72,3 +75,13 @@ def make_link(
         on_refused=on_refused,
     )
     return link, bells
+
+
+def serve_libp2p(
+    dht: HivemindDirectory, link: MeetingLink, dial_back: DialBack, is_welcome: Callable[[PeerId], bool]
+) -> HolePunch:
+    """Answer other members over libp2p from now on; returns what gets direct connections to them."""
+    punch = HolePunch(lambda: dht.session, dht.peer_id, is_welcome)
+    streams = p2p_handler(link, is_welcome)
+    dht.serve_peers(PeerHandlers(streams=streams, dial_back=dial_back.serve, punch=punch.serve))
+    return punch

@@ -23,7 +23,6 @@ from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.meeting_link import MeetingLink
-from lowcomm_node.adapters.p2p_link import p2p_handler
 from lowcomm_node.adapters.probe import ProbeService
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import GrpcStateClient
@@ -33,7 +32,7 @@ from lowcomm_node.core.pacing import Pacer
 from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.daemon.admitting import own_admission
-from lowcomm_node.daemon.links import make_link
+from lowcomm_node.daemon.links import make_link, serve_libp2p
 from lowcomm_node.daemon.outreach import Outreach
 from lowcomm_node.daemon.patience import patiently
 from lowcomm_node.daemon.recorder import Recorder
@@ -240,7 +239,7 @@ class Network:
             max_bells=self._settings.max_bells,
             deadline_s=self._patience.deadline_s,
         )
-        self._dht.serve_peers(p2p_handler(self._link, self._is_welcome), DialBack(run, self._channels).serve)
+        punch = serve_libp2p(self._dht, self._link, DialBack(run, self._channels), self._is_welcome)
         await self._shelf.take_up()
         states = StateService(
             run_id=run,
@@ -268,6 +267,7 @@ class Network:
             sink=sink,
             request=DialBackRequest(run_id=bytes.fromhex(run), port=port, certificate=own_certificate),
             public_members=self._public_members,
+            seek=punch.seek,
         )
         await self._outreach.begin()
         self._state_client = GrpcStateClient(

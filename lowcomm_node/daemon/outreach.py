@@ -3,7 +3,7 @@
 import asyncio
 import ipaddress
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from lowcomm_node.adapters.bells import OwnBells
@@ -46,6 +46,7 @@ class Outreach:
         sink: is told of bells and paths.
         request: what to ask of a member that is to try; its port is 0 while none is open.
         public_members: who might try.
+        seek: gets a direct libp2p connection to a member, if it can; raises DirectoryError.
     """
 
     def __init__(
@@ -58,16 +59,20 @@ class Outreach:
         sink: NodeSink,
         request: records_pb2.DialBackRequest,
         public_members: Callable[[], list[PeerId]],
+        seek: Callable[[PeerId], Awaitable[bool]],
     ) -> None:
         self._settings = settings
         self._dht = dht
         self._sink = sink
         self._request = request
         self._public_members = public_members
+        self._seek_path = seek
         self._is_known = settings.inbound != "auto"
         self._num_closed = 0
         """Measurements in a row that have found no way in."""
         self._has_punched = False
+        self._has_place = False
+        """At a relay, when it was looked at last."""
         self._bells = OwnBells(channels=channels, link=link, record=lambda: dht.record, on_event=sink.handle)
         self._seeking: set[asyncio.Task[None]] = set()
         self._log = get_logger("reach")
@@ -148,12 +153,17 @@ class Outreach:
 
     async def _closed_reachability(self) -> Reachability:
         """What leads to a node that cannot be dialled."""
+        has_place = False
+        with suppress(DirectoryError):
+            has_place = any(_CIRCUIT in address for address in await self._dht.session.visible_addresses())
+            if self._has_place and not has_place:
+                # All its relays have gone, and to those that come back p2pd does not turn again for an hour.
+                self._log.info("relays_lost")
+                self._dht.renew()
+            self._has_place = has_place
         if self._has_punched:
             return Reachability.HOLEPUNCHED
-        with suppress(DirectoryError):
-            if any(_CIRCUIT in address for address in await self._dht.session.visible_addresses()):
-                return Reachability.RELAYED
-        return Reachability.OUTBOUND_ONLY
+        return Reachability.RELAYED if has_place else Reachability.OUTBOUND_ONLY
 
     def _address(self, seen_host: str) -> str:
         """What to announce: what the settings say, else the address that was bound, else where others see us."""
@@ -173,7 +183,7 @@ class Outreach:
     async def _seek(self, peer: PeerId) -> None:
         is_direct = False
         try:
-            is_direct = await self._dht.session.seek(peer)
+            is_direct = await self._seek_path(peer)
             self._has_punched |= is_direct and self._dht.reachability is not Reachability.PUBLIC
         except DirectoryError as error:
             self._log.debug("no_path", peer=peer, detail=str(error))

@@ -7,23 +7,22 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
-from lowcomm_node.adapters.identity import load_or_create
+from lowcomm_node.adapters.dht_session import DhtSession, IncomingStream
 from lowcomm_node.adapters.meeting_link import MeetingLink
 from lowcomm_node.adapters.p2p_link import P2pTransport, p2p_dialler, p2p_handler
-from lowcomm_node.core.messages import Answer, Busy, Confirm, Message, Verdict
-from lowcomm_node.core.versions import SPOKEN
+from lowcomm_node.core.messages import Answer, Busy, Confirm, Verdict
 from lowcomm_node.errors import DirectoryError, LinkError, RefusalReason, RemoteProtocolError
-from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import LinkKind, MeetingId, PeerId, Reachability
 from lowcomm_node.wire.frames import to_frames
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.limits import MAX_FRAME_BYTES
 from lowcomm_node.wire.meeting import MeetingLimits
 from tests.adapters.nodes import RUN, run, some_peer
+from tests.adapters.p2p_node import P2pNode
 from tests.adapters.test_grpc_link import offer
 
 pytestmark = [
@@ -31,6 +30,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:path is deprecated:DeprecationWarning"),  # hivemind finds p2pd that way
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # hivemind leaves its pipes to p2pd to the collector
 ]
+
+
+_DIRECT = "/ip4/9.9.9.1/tcp/4001"
+_RELAYED = f"/ip4/9.9.9.2/tcp/4001/p2p/{some_peer(9)}/p2p-circuit"
 
 
 @asynccontextmanager
@@ -116,58 +119,87 @@ def test_a_full_house_says_busy_to_an_offer_and_bears_anything_else(meeting_id: 
     run(scenario())
 
 
-class Node:
-    """A directory that nobody can dial, with a link over libp2p alone."""
+def test_what_a_relay_carries_is_not_taken() -> None:
+    """Nor is anything from whom we will not have: nothing of it is read."""
 
-    def __init__(self, folder: Path, peers: list[str]) -> None:
-        identity = load_or_create(folder / "identity.key")
-        self.peer = identity.peer_id
-        self.messages: asyncio.Queue[Message] = asyncio.Queue()
-        self.failures: asyncio.Queue[tuple[MeetingId, str]] = asyncio.Queue()
-        self.kinds: list[LinkKind] = []
-        self.unwelcome: set[PeerId] = set()
-        self.refused: list[RefusalReason] = []
-        self.dht = HivemindDirectory(
-            identity=identity,
-            settings=NetworkSettings(),
-            initial_peers=peers,
-            socket_dir=folder / "p2p",
-            versions=SPOKEN,
-        )
-        limits = MeetingLimits(
-            run_id=RUN, peer_id=self.peer, protocol_version=1, max_payload_bytes=16 << 20, max_tensors=4
-        )
-        self.link = MeetingLink(
-            sink=self,
-            limits=limits,
-            diallers={LinkKind.LIBP2P: p2p_dialler(lambda: self.dht.session)},
-            on_refused=lambda _peer, error: self.refused.append(error.reason),
-        )
-        self.dht.serve_peers(p2p_handler(self.link, lambda peer: peer not in self.unwelcome), self.dial_back)
+    async def scenario() -> None:
+        taken: list[PeerId] = []
 
-    async def dial_back(
-        self, peer: PeerId, host: str, request: records_pb2.DialBackRequest
-    ) -> records_pb2.DialBackResponse:
-        return records_pb2.DialBackResponse(is_reachable=request.port == 7, host=f"{host}, {peer}")
+        class Link:
+            async def serve(self, _transport: P2pTransport, _kind: LinkKind, peer: PeerId) -> None:
+                taken.append(peer)
 
-    def message_received(self, message: Message, kind: LinkKind) -> None:
-        self.kinds.append(kind)
-        self.messages.put_nowait(message)
+        take = p2p_handler(Link(), lambda peer: peer != some_peer(3))  # type: ignore[arg-type]
+        for number, is_direct in ((1, False), (2, True), (3, True)):
+            await take(IncomingStream(some_peer(number), is_direct, None, None))  # type: ignore[arg-type]
+        assert taken == [some_peer(2)]
 
-    def message_progressed(self, meeting_id: MeetingId) -> None: ...
+    run(scenario())
 
-    def link_failed(self, meeting_id: MeetingId, reason: str) -> None:
-        self.failures.put_nowait((meeting_id, reason))
+
+class Connected:
+    """p2pd by a script: what it is connected by, and what a stream would go over. It is its own process and wrapper."""
+
+    def __init__(self, connections: list[str], stream_over: str) -> None:
+        self.p2p = self
+        self.connections, self.stream_over = connections, stream_over
+        self.closed = 0
+
+    async def wait(self) -> int:
+        await asyncio.sleep(3600.0)
+        return 0
+
+    async def list_peers(self) -> list[SimpleNamespace]:
+        name = SimpleNamespace(to_base58=lambda: some_peer(1))
+        return [SimpleNamespace(peer_id=name, addrs=self.connections)]
+
+    async def call_binary_stream_handler(self, *_: object) -> tuple[SimpleNamespace, None, "Connected"]:
+        return SimpleNamespace(addr=self.stream_over), None, self
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize(
+    ("connections", "stream_over", "is_taken"),
+    [
+        ([_RELAYED], _RELAYED, False),
+        ([_DIRECT], _RELAYED, False),
+        ([_RELAYED, _DIRECT], _RELAYED, False),
+        ([_RELAYED, _DIRECT], _DIRECT, True),
+    ],
+)
+def test_a_stream_that_a_relay_would_carry_is_not_opened(
+    connections: list[str], stream_over: str, is_taken: bool
+) -> None:
+    """There is no direct connection, or there was one a moment ago: what was opened is closed before anything is sent."""
+
+    async def scenario() -> None:
+        p2pd = Connected(connections, stream_over)
+        session = DhtSession(p2pd)  # type: ignore[arg-type]
+        transport = p2p_dialler(lambda: session)(some_peer(1), MeetingId("aa" * 16))
+        if is_taken:
+            async with transport:
+                assert p2pd.closed == 0
+            assert p2pd.closed == 1
+        else:
+            with pytest.raises(LinkError, match="unreachable"):
+                async with transport:
+                    raise AssertionError("a relay carries this")
+            assert p2pd.closed == (_DIRECT in connections)
+        session._death.cancel()
+
+    run(scenario())
 
 
 @asynccontextmanager
-async def two_behind_routers(folder: Path) -> AsyncIterator[tuple[Node, Node, Node]]:
+async def two_behind_routers(folder: Path) -> AsyncIterator[tuple[P2pNode, P2pNode, P2pNode]]:
     """One node that can be dialled, and two that know nobody but it."""
-    nodes: list[Node] = []
+    nodes: list[P2pNode] = []
     try:
         for name in ("hub", "ann", "bob"):
             peers = list((await nodes[0].dht.visible_addresses())[:1]) if nodes else []
-            node = Node(folder / name, peers)
+            node = P2pNode(folder / name, peers)
             if nodes:
                 node.dht.play(Reachability.OUTBOUND_ONLY)
             await node.dht.start()
@@ -185,7 +217,7 @@ def test_two_nodes_that_nobody_dials_meet_over_libp2p(tmp_path: Path, meeting_id
 
     async def scenario() -> None:
         async with two_behind_routers(tmp_path) as (_, ann, bob):
-            assert await ann.dht.session.seek(bob.peer)
+            assert await ann.punch.seek(bob.peer)
             assert await ann.dht.session.is_direct(bob.peer)
             asked = await ann.dht.session.dial_back(bob.peer, records_pb2.DialBackRequest(port=7))
             assert (asked.is_reachable, asked.host) == (True, f"127.0.0.1, {ann.peer}")  # who asks, and from where
@@ -240,7 +272,7 @@ def test_without_a_direct_connection_a_peer_is_unreachable_at_once(tmp_path: Pat
     """Nobody of that name, and a node whose directory is not up."""
 
     async def scenario() -> None:
-        node = Node(tmp_path / "n", [])
+        node = P2pNode(tmp_path / "n", [])
         nobody = some_peer(9)
         proposed = offer(meeting_id, node.peer, nobody, (b"1", b""))
         node.link.open(meeting_id, nobody, proposed, LinkKind.LIBP2P)
@@ -250,7 +282,7 @@ def test_without_a_direct_connection_a_peer_is_unreachable_at_once(tmp_path: Pat
             node.link.open(meeting_id, nobody, proposed, LinkKind.LIBP2P)
             assert await node.failures.get() == (meeting_id, "unreachable")
             with pytest.raises(DirectoryError):
-                await node.dht.session.seek(nobody)
+                await node.punch.seek(nobody)
         finally:
             await node.dht.stop()
 
@@ -270,7 +302,7 @@ def test_a_change_of_role_starts_p2pd_anew(tmp_path: Path) -> None:
             assert bob.dht.pid != before
             assert await bob.dht.visible_addresses() == addresses
             assert bob.dht.restarts == 0
-            assert await bob.dht.session.seek(ann.peer)
+            assert await bob.punch.seek(ann.peer)
             assert PeerId(hub.peer) == hub.dht.peer_id
 
     run(scenario(), timeout_s=50.0)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lowcomm_node.cli.swarm.nat import Router
 
-_INSIDE, _OUTSIDE, _REMOTE = inet_aton("10.78.0.4"), inet_aton("10.77.0.4"), inet_aton("10.77.0.2")
+_INSIDE, _OUTSIDE, _REMOTE = inet_aton("10.78.0.4"), inet_aton("11.77.0.4"), inet_aton("11.77.0.2")
 _TCP, _UDP = 6, 17
 
 
@@ -60,7 +60,7 @@ def test_addresses_change_and_checksums_stay_right(protocol: int, port: int, pay
 def test_only_what_was_asked_for_gets_in() -> None:
     """Another address, another port of the same one, another port here, another protocol: none of them."""
     router = Router(_INSIDE, _OUTSIDE)
-    other = inet_aton("10.77.0.3")
+    other = inet_aton("11.77.0.3")
     asked = (_TCP, (_REMOTE, 443), (_OUTSIDE, 1000))
     others = [
         (_TCP, (other, 443), (_OUTSIDE, 1000)),
@@ -75,6 +75,48 @@ def test_only_what_was_asked_for_gets_in() -> None:
     assert router.inbound(_packet(*asked), 1.0) is not None
     assert [router.inbound(_packet(*flow), 1.0) for flow in others] == [None] * 4
     assert router.refused == 5
+
+
+@given(protocol=st.sampled_from([_TCP, _UDP]), port=st.integers(1, 65535), payload=st.binary(max_size=64))
+def test_a_symmetric_router_gives_each_flow_a_port_of_its_own(protocol: int, port: int, payload: bytes) -> None:
+    """What one remote has seen lets nobody else in, and what comes back finds the port that has sent."""
+    router = Router(_INSIDE, _OUTSIDE, is_symmetric=True)
+    others = inet_aton("11.77.0.3")
+
+    first = router.outbound(_packet(protocol, (_INSIDE, port), (_REMOTE, 443), payload), 0.0)
+    again = router.outbound(_packet(protocol, (_INSIDE, port), (_REMOTE, 443), payload), 1.0)
+    other = router.outbound(_packet(protocol, (_INSIDE, port), (others, 443), payload), 2.0)
+
+    assert first is not None
+    assert first == again
+    assert other is not None
+    seen, seen_by_other = (int.from_bytes(packet[20:22], "big") for packet in (first, other))
+    assert seen != seen_by_other
+    assert _is_sound(first)
+    assert _is_sound(other)
+    back = router.inbound(_packet(protocol, (_REMOTE, 443), (_OUTSIDE, seen), payload), 3.0)
+    assert back is not None
+    assert back[16:20] + back[22:24] == _INSIDE + port.to_bytes(2, "big")
+    assert _is_sound(back)
+    assert router.inbound(_packet(protocol, (others, 443), (_OUTSIDE, seen), payload), 4.0) is None
+
+
+def test_a_router_that_is_full_forgets_the_flow_that_nobody_has_used_for_longest() -> None:
+    """The table is bounded, in both directions."""
+    router = Router(_INSIDE, _OUTSIDE, is_symmetric=True)
+
+    def flow(number: int) -> tuple[tuple[bytes, int], tuple[bytes, int]]:
+        return (_INSIDE, 1000 + number % 50_000), (_REMOTE, 443)
+
+    for number in range(16_384):
+        assert router.outbound(_packet(_UDP, *flow(number)), 0.0) is not None
+    out = router.outbound(_packet(_UDP, *flow(16_384)), 0.0)
+    assert out is not None
+    assert router.inbound(_packet(_UDP, (_REMOTE, 443), (_OUTSIDE, 32_769)), 0.0) is not None
+    newest = int.from_bytes(out[20:22], "big")
+    back = router.inbound(_packet(_UDP, (_REMOTE, 443), (_OUTSIDE, newest)), 0.0)
+    assert back is not None
+    assert back[22:24] == (1000 + 16_384).to_bytes(2, "big")
 
 
 def test_flows_are_forgotten_when_nobody_uses_them() -> None:

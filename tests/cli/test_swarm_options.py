@@ -11,6 +11,7 @@ from lowcomm_node.cli.swarm.options import SwarmOptions
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.presets import OPTIMIZERS
+from lowcomm_node.sim.profiles import Nat
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,7 @@ from lowcomm_node.settings.presets import OPTIMIZERS
         (SwarmOptions(kill_every_s=1.0), "--kill-every"),
         (SwarmOptions(nodes=1, kill_every_s=10.0), "never killed"),
         (SwarmOptions(behind_nat=1), "--line"),
+        (SwarmOptions(line=parse_line("20mbit"), nat=Nat.SYMMETRIC), "--nat symmetric needs --behind-nat"),
         (SwarmOptions(line=parse_line("20mbit"), behind_nat=4), "less than --nodes 4"),
         (SwarmOptions(line=parse_line("20mbit"), behind_nat=-1), "--behind-nat"),
         (SwarmOptions(compare_no_meetings=True, minutes=4.9), "--minutes 5"),

@@ -11,20 +11,21 @@ from lowcomm_node.adapters.tcp import tune_connections
 from lowcomm_node.cli.swarm.lines import parse_line
 from lowcomm_node.cli.swarm.sandbox import Room
 from lowcomm_node.cli.swarm.shaping import Shaping, ShapingError
+from lowcomm_node.sim.profiles import Nat
 
 _PORT = 5000
 _PATIENCE_S = 20.0
 
 
 @contextmanager
-def _shaped(*behind_nat: bool) -> Iterator[tuple[Shaping, list[Room]]]:
+def _shaped(*nats: Nat) -> Iterator[tuple[Shaping, list[Room]]]:
     try:
         shaping = Shaping(seed=1)
     except ShapingError as error:
         pytest.skip(f"no shaped networks here: {error}")
     try:
         try:
-            rooms: list[Room] = [shaping.room(parse_line("50mbit,20ms"), is_behind_nat=nat) for nat in behind_nat]
+            rooms: list[Room] = [shaping.room(parse_line("50mbit,20ms"), nat=nat) for nat in nats]
         except ShapingError as error:
             pytest.skip(f"no shaped networks here: {error}")
         shaping.start()
@@ -56,7 +57,7 @@ def test_bytes_pass_both_ways_and_are_counted() -> None:
     """Many packets there, and a word back; the counters have seen it; afterwards the machine is as it was."""
     interfaces, children = set(psutil.net_if_addrs()), set(psutil.Process().children())
     payload = bytes(range(256)) * 100
-    with _shaped(False, False) as (shaping, (one, other)):
+    with _shaped(Nat.OPEN, Nat.OPEN) as (shaping, (one, other)):
         with _listener(other) as listener, _dial(one, other.host) as here:
             there, (address, _) = listener.accept()
             with there:
@@ -79,7 +80,7 @@ def test_bytes_pass_both_ways_and_are_counted() -> None:
 
 def test_a_node_behind_a_router_dials_and_is_not_dialled() -> None:
     """Others see its public address; nobody gets in by it, nor by its own."""
-    with _shaped(False, True) as (_, (public, hidden)):
+    with _shaped(Nat.OPEN, Nat.CONE) as (_, (public, hidden)):
         with _listener(public) as listener, _dial(hidden, public.host):
             there, (address, _) = listener.accept()
             there.close()
@@ -92,7 +93,7 @@ def test_a_node_behind_a_router_dials_and_is_not_dialled() -> None:
 
 def test_cut_lines_heal() -> None:
     """As chaos does it."""
-    with _shaped(False, False) as (_, (one, other)), _listener(other) as listener:
+    with _shaped(Nat.OPEN, Nat.OPEN) as (_, (one, other)), _listener(other) as listener:
         _dial(one, other.host).close()
         listener.accept()[0].close()
         other.cut()
@@ -106,7 +107,7 @@ def test_cut_lines_heal() -> None:
 def test_the_carrier_of_packets_ends_with_its_owner() -> None:
     """Closing is enough, twice too much is not needed: the process is gone, and its devices with it."""
     others = psutil.Process().children()  # of tests before this one
-    with _shaped(False) as (shaping, _):
+    with _shaped(Nat.OPEN) as (shaping, _):
         shaping.traffic()
         (carrier,) = (child for child in psutil.Process().children() if child not in others)
     assert not carrier.is_running()
@@ -117,7 +118,7 @@ def test_far_connections_keep_little_in_the_kernel_and_near_ones_what_they_like(
     with (
         socket.create_server(("127.0.0.1", 0)) as near,
         socket.create_connection(near.getsockname()) as at_hand,
-        _shaped(False, False) as (_, (one, other)),
+        _shaped(Nat.OPEN, Nat.OPEN) as (_, (one, other)),
         _listener(other) as listener,
         _dial(one, other.host) as dialled,
         listener.accept()[0] as accepted,

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
+
 from lowcomm_node.core.chance import Chance
 from lowcomm_node.core.commands import Command, HangBell, SeekPath, TakeBell
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.partners import Partners
-from lowcomm_node.core.reach import DialledBack, Reach, judge
+from lowcomm_node.core.reach import DialledBack, Reach, judge, lasting_address
 from lowcomm_node.units import LinkKind, PeerId, Reachability
 
 NOBODY: frozenset[PeerId] = frozenset()
@@ -120,3 +122,12 @@ def test_one_that_gets_through_is_enough_and_those_outside_count_first() -> None
     assert judge([no, near]) is no
     assert judge([near]) is near
     assert judge([no, no]) is no
+
+
+@pytest.mark.parametrize(
+    ("seen", "lasting"),
+    [(["a:1"], "a:1"), (["a:1", "", "a:1"], "a:1"), (["a:1", "a:2"], ""), (["", ""], ""), ([], "")],
+)
+def test_an_address_is_worth_telling_when_all_see_the_same(seen: list[str], lasting: str) -> None:
+    """A router that shows two of them two ports shows a third one another; who says nothing counts for nothing."""
+    assert lasting_address(seen) == lasting

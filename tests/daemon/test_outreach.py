@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ class World:
         """What a member needs to try."""
         self.visible = ["/ip4/10.0.0.1/tcp/1/p2p/me"]
         self.asked: list[float] = []
+        self.renewed: list[float] = []
         self.told: list[Event] = []
         self.changes = 0
         self.outreach = Outreach(
@@ -44,6 +46,7 @@ class World:
             sink=self,  # type: ignore[arg-type]
             request=records_pb2.DialBackRequest(port=7),
             public_members=lambda: list(self.can_dial),
+            seek=self.seek,
         )
 
     @property
@@ -52,6 +55,9 @@ class World:
 
     def play(self, reachability: Reachability) -> None:
         self.reachability = reachability
+
+    def renew(self) -> None:
+        self.renewed.append(asyncio.get_running_loop().time())
 
     async def wait_up(self) -> None: ...
 
@@ -166,6 +172,19 @@ def test_a_node_that_is_not_to_be_dialled_asks_nobody_and_sees_what_leads_to_it(
     assert world.asked == []
     assert reachabilities(world) == [Reachability.RELAYED, Reachability.HOLEPUNCHED]
     assert PathSought(peer=BOB, is_direct=True) in world.told
+
+
+def test_a_node_that_has_lost_its_relays_looks_for_others_once() -> None:
+    """p2pd would wait for an hour; while there is none it is left in peace, and it is done again when those are lost too."""
+    world = World(inbound="off")
+    world.reachability = Reachability.OUTBOUND_ONLY
+    place = "/ip4/203.0.113.1/tcp/1/p2p/relay/p2p-circuit/p2p/me"
+    scenes = [(100.0, world.visible.append), (300.0, world.visible.remove), (900.0, world.visible.append)]
+    live(world, *((at_s, partial(scene, place)) for at_s, scene in scenes), until_s=1000.0)
+    assert len(world.renewed) == 1
+    assert 300.0 < world.renewed[0] <= 420.0
+
+    assert reachabilities(world)[-2:] == [Reachability.OUTBOUND_ONLY, Reachability.RELAYED]
 
 
 def test_who_knows_better_is_not_asked() -> None:

@@ -8,6 +8,7 @@ from lowcomm_node.cli.swarm.lines import parse_line
 from lowcomm_node.cli.swarm.options import DEFAULT_CHAOS_EVERY_S, DEFAULT_MINUTES, MAX_NODES, SwarmOptions
 from lowcomm_node.settings.manifest import OptimizerConfig
 from lowcomm_node.settings.presets import OPTIMIZERS
+from lowcomm_node.sim.profiles import Nat
 
 __all__ = ["add_arguments", "run"]
 
@@ -76,6 +77,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --line: the last K nodes are behind routers and cannot be dialled",
     )
     trouble.add_argument(
+        "--nat",
+        choices=[kind.value for kind in Nat if kind is not Nat.OPEN],
+        default=Nat.CONE.value,
+        help="their routers: cone (two of them reach each other through holes) or symmetric (they do not); default: cone",
+    )
+    trouble.add_argument(
         "--sleep",
         type=float,
         default=0.0,
@@ -126,6 +133,7 @@ def run(args: argparse.Namespace) -> int:
         line=parse_line(args.line) if args.line else None,
         line_words=args.line or "",
         behind_nat=args.behind_nat,
+        nat=Nat(args.nat),
         sleep_s=args.sleep,
         join_late=args.join_late,
         seed=args.seed,

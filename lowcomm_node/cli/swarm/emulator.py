@@ -37,6 +37,8 @@ class Plug:
     """IPv4 address that the others use."""
     inside: str = ""
     """The node's own address where it is behind a router; else empty."""
+    is_symmetric: bool = False
+    """The router gives each flow a port of its own."""
     shape: LineShape
 
 
@@ -48,7 +50,7 @@ class _Exchange:
         self._devices = [plug.device for plug in plugs]
         self._numbers = {inet_aton(plug.address): number for number, plug in enumerate(plugs)}
         self._routers = {
-            number: Router(inet_aton(plug.inside), inet_aton(plug.address))
+            number: Router(inet_aton(plug.inside), inet_aton(plug.address), is_symmetric=plug.is_symmetric)
             for number, plug in enumerate(plugs)
             if plug.inside
         }

@@ -9,6 +9,7 @@ from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.load import read_manifest
 from lowcomm_node.settings.manifest import Manifest, OptimizerConfig
 from lowcomm_node.settings.presets import OPTIMIZERS
+from lowcomm_node.sim.profiles import Nat
 
 __all__ = ["DEFAULT_CHAOS_EVERY_S", "DEFAULT_MINUTES", "MAX_NODES", "PORTS_PER_NODE", "SwarmOptions"]
 
@@ -56,6 +57,8 @@ class SwarmOptions:
     line_words: str = ""
     behind_nat: int = 0
     """So many of the nodes at the start, the last ones, cannot be dialled."""
+    nat: Nat = Nat.CONE
+    """What their routers do."""
     sleep_s: float = 0.0
     """Seconds for which one node is frozen, once; 0 is not at all."""
     join_late: int = 0
@@ -162,6 +165,8 @@ class SwarmOptions:
             )
 
     def _check_lines(self) -> None:
+        if self.nat is not Nat.CONE and not self.behind_nat:
+            raise ConfigError(f"--nat {self.nat} needs --behind-nat: there is no router")
         if self.behind_nat and self.line is None:
             raise ConfigError("--behind-nat needs --line: the router is part of the line")
         if self.behind_nat and not 0 < self.behind_nat < self.nodes:

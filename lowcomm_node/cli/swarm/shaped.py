@@ -11,6 +11,7 @@ from lowcomm_node.cli.swarm.options import SwarmOptions
 from lowcomm_node.cli.swarm.report import SwarmReport
 from lowcomm_node.cli.swarm.sandbox import Sandbox
 from lowcomm_node.cli.swarm.shaping import Shaping
+from lowcomm_node.sim.profiles import Nat
 
 __all__ = ["local_seconds", "report_lines", "room_maker", "shaping_for"]
 
@@ -31,8 +32,8 @@ def shaping_for(options: SwarmOptions, seed: int) -> Iterator[Shaping | None]:
 def room_maker(options: SwarmOptions, sandbox: Sandbox | None, shaping: Shaping | None) -> RoomOf | None:
     """Who makes the nodes' networks: lines before the plain ones of chaos."""
     if shaping is not None and options.line is not None:
-        line, first_behind = options.line, options.nodes - options.behind_nat
-        return lambda name: shaping.room(line, is_behind_nat=first_behind <= int(name[1:]) < options.nodes)
+        line, behind = options.line, range(options.nodes - options.behind_nat, options.nodes)
+        return lambda name: shaping.room(line, nat=options.nat if int(name[1:]) in behind else Nat.OPEN)
     if sandbox is not None:
         return lambda name: sandbox.room(1 + int(name[1:]))
     return None

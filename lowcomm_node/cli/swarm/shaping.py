@@ -18,10 +18,13 @@ from lowcomm_node.cli.swarm.kernel import Namespace
 from lowcomm_node.cli.swarm.lines import LineShape, Traffic
 from lowcomm_node.cli.swarm.sandbox import Room, run_ip
 from lowcomm_node.errors import LowcommError
+from lowcomm_node.sim.profiles import Nat
 
 __all__ = ["ShapedRoom", "Shaping", "ShapingError", "shaped_rooms"]
 
-_PUBLIC, _PRIVATE = "10.77", "10.78"
+_PUBLIC, _PRIVATE = "11.77", "10.78"
+"""libp2p tells addresses of the whole internet from those at home, and relays and punches holes with the former alone. Those for
+documentation are of neither kind to it. No packet leaves these networks."""
 _END_PATIENCE_S = 3.0
 
 
@@ -34,10 +37,10 @@ class ShapingError(LowcommError):
 class ShapedRoom(Room):
     """The network of one node at the end of a line of its own."""
 
-    def __init__(self, shaping: "Shaping", number: int, shape: LineShape, *, is_behind_nat: bool) -> None:
+    def __init__(self, shaping: "Shaping", number: int, shape: LineShape, *, nat: Nat) -> None:
         """Raises OSError."""
         suffix = f"{(number + 1) // 250}.{(number + 1) % 250 + 1}"
-        self.host = f"{_PRIVATE if is_behind_nat else _PUBLIC}.{suffix}"
+        self.host = f"{_PUBLIC if nat is Nat.OPEN else _PRIVATE}.{suffix}"
         self._shaping = shaping
         self._number = number
         self._hub = shaping.home
@@ -51,8 +54,13 @@ class ShapedRoom(Room):
             run_ip("route add default dev eth0")
         finally:
             kernel.enter_network(self._hub)
-        inside = self.host if is_behind_nat else ""
-        self.plug = Plug(device=device, address=f"{_PUBLIC}.{suffix}", inside=inside, shape=shape)
+        self.plug = Plug(
+            device=device,
+            address=f"{_PUBLIC}.{suffix}",
+            inside="" if nat is Nat.OPEN else self.host,
+            is_symmetric=nat is Nat.SYMMETRIC,
+            shape=shape,
+        )
 
     def cut(self) -> None:
         """Nothing gets in or out; the node itself sees a line that is still plugged in."""
@@ -83,10 +91,10 @@ class Shaping:
         self.home = kernel.own_network()
         """The network that the calling thread is in."""
 
-    def room(self, shape: LineShape, *, is_behind_nat: bool = False) -> ShapedRoom:
-        """One more network. Raises ShapingError."""
+    def room(self, shape: LineShape, *, nat: Nat = Nat.OPEN) -> ShapedRoom:
+        """One more network, behind a router unless ``nat`` is open. Raises ShapingError."""
         try:
-            room = ShapedRoom(self, len(self._rooms), shape, is_behind_nat=is_behind_nat)
+            room = ShapedRoom(self, len(self._rooms), shape, nat=nat)
         except OSError as error:
             raise ShapingError(f"no shaped networks are possible here: {error}") from error
         self._rooms.append(room)

@@ -105,6 +105,28 @@ class DialBackResponse(_message.Message):
     host: str
     def __init__(self, is_reachable: _Optional[bool] = ..., host: _Optional[str] = ...) -> None: ...
 
+class SeenRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SeenResponse(_message.Message):
+    __slots__ = ("address",)
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    def __init__(self, address: _Optional[str] = ...) -> None: ...
+
+class PunchRequest(_message.Message):
+    __slots__ = ("address",)
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    def __init__(self, address: _Optional[str] = ...) -> None: ...
+
+class PunchResponse(_message.Message):
+    __slots__ = ("address",)
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    def __init__(self, address: _Optional[str] = ...) -> None: ...
+
 class HelloResponse(_message.Message):
     __slots__ = ("protocol_version", "run_id", "manifest", "member", "now")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]

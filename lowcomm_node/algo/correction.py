@@ -4,14 +4,14 @@ Shapes: m x n the matrix view of a tensor, r the rank on the wire. Everything is
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lowcomm_node.algo.omega import balanced
-from lowcomm_node.algo.rotation import Rotation
+from lowcomm_node.algo.rotation import Rotation, rotate_back, together
 from lowcomm_node.algo.wireformat import is_finite
 
 __all__ = ["Coordinates", "Correction", "Factors", "Part", "make_factors", "right_factors", "whiten"]
@@ -87,27 +87,46 @@ class Correction:
     parts: tuple[Part | None, ...]
     """Per tensor; None where it was left out, or where its difference was too large for the format (void)."""
 
-    @torch.no_grad()
     def add_to_(self, tensors: Sequence[Tensor], weight: float | Sequence[float]) -> None:
-        """tensors[k] += weight * C_k in place, with one weight for all tensors or one each.
+        """tensors[k] += weight * C_k in place, with one weight for all tensors or one each; as ``add_to_all_``."""
+        self.add_to_all_((tensors,), weight)
+
+    @torch.no_grad()
+    def add_to_all_(self, replicas: Sequence[Sequence[Tensor]], weight: float | Sequence[float]) -> None:
+        """The same C on several lists of tensors that lie on one device: what a part has to be computed for is computed once.
 
         The tensors may lie on any device; those of more than two dimensions that take factors must be contiguous.
         Raises ValueError when the number of tensors or weights is not that of C.
         """
         weights = [weight] * len(self.parts) if isinstance(weight, int | float) else list(weight)
-        if not len(tensors) == len(weights) == len(self.parts):
-            raise ValueError(f"{len(tensors)} tensors and {len(weights)} weights for a correction of {len(self.parts)}")
-        for tensor, part, own_weight in zip(tensors, self.parts, weights, strict=True):
-            if part is None:
-                continue
-            if isinstance(part, Tensor):
-                tensor.add_(part.to(tensor), alpha=own_weight)
-                continue
-            if isinstance(part, Coordinates):
-                _add_coordinates_(tensor, part, own_weight)
-                continue
-            matrix = tensor if tensor.ndim == 2 else tensor.view(tensor.shape[0], -1)
-            matrix.addmm_(part.a.to(tensor), part.b.to(tensor).T, alpha=own_weight)
+        for tensors in replicas:
+            if not len(tensors) == len(weights) == len(self.parts):
+                raise ValueError(
+                    f"{len(tensors)} tensors and {len(weights)} weights for a correction of {len(self.parts)}"
+                )
+        for index, part in enumerate(self.parts):
+            if part is not None and not _is_rotated(part):
+                for tensors in replicas:
+                    _add_(tensors[index], part, weights[index])
+        for indices, rows in self._rotated_back(replicas[0]):
+            for tensors in replicas:
+                for index, row in zip(indices, rows, strict=True):
+                    tensor = tensors[index]
+                    tensor.add_(row.reshape(tensor.shape).to(tensor), alpha=weights[index])
+
+    def _rotated_back(self, tensors: Sequence[Tensor]) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """Of rotated parts: C written out (k x N) for alike tensors, and where these stand; on their device."""
+        alike: dict[tuple[int, torch.device], list[tuple[int, Coordinates, Rotation]]] = {}
+        for index, (tensor, part) in enumerate(zip(tensors, self.parts, strict=True)):
+            if isinstance(part, Coordinates) and part.rotation is not None:
+                alike.setdefault((tensor.numel(), tensor.device), []).append((index, part, part.rotation))
+        for (numel, device), found in alike.items():
+            for some in together(found, numel):
+                indices, parts, rotations = zip(*some, strict=True)
+                coefficients = torch.zeros(len(parts), rotations[0].total, device=device)
+                for row, part in zip(coefficients, parts, strict=True):
+                    row.index_copy_(0, part.index.to(device), part.values.to(row))
+                yield indices, rotate_back(rotations, coefficients)
 
     def norm(self) -> float:
         """|C|, the Frobenius norm over all tensors; of factors through |C|^2 = tr((a^T a)(b^T b))."""
@@ -142,15 +161,22 @@ def right_factors(correction: Correction) -> tuple[Tensor | None, ...]:
     return tuple(bases)
 
 
-def _add_coordinates_(tensor: Tensor, part: Coordinates, weight: float) -> None:
-    index, values = part.index.to(tensor.device), part.values.to(tensor)
-    if part.rotation is not None:
-        coefficients = torch.zeros(part.total, device=tensor.device).index_copy_(0, index, values.float())
-        tensor.add_(part.rotation.inverse(coefficients).reshape(tensor.shape).to(tensor), alpha=weight)
-    elif tensor.is_contiguous():
-        tensor.view(-1).index_add_(0, index, values, alpha=weight)
+def _is_rotated(part: Part) -> bool:
+    return isinstance(part, Coordinates) and part.rotation is not None
+
+
+def _add_(tensor: Tensor, part: Part, weight: float) -> None:
+    if isinstance(part, Tensor):
+        tensor.add_(part.to(tensor), alpha=weight)
+    elif isinstance(part, Factors):
+        matrix = tensor if tensor.ndim == 2 else tensor.view(tensor.shape[0], -1)
+        matrix.addmm_(part.a.to(tensor), part.b.to(tensor).T, alpha=weight)
     else:
-        tensor[torch.unravel_index(index, tensor.shape)] += weight * values
+        index, values = part.index.to(tensor.device), part.values.to(tensor)
+        if tensor.is_contiguous():
+            tensor.view(-1).index_add_(0, index, values, alpha=weight)
+        else:
+            tensor[torch.unravel_index(index, tensor.shape)] += weight * values
 
 
 def _energy(part: Part) -> float:

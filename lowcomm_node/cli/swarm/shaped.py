@@ -1,18 +1,21 @@
 """A swarm over shaped lines: its networks while it runs, and its report of them afterwards."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 
+from lowcomm_node.cli.swarm.fleet import Fleet
 from lowcomm_node.cli.swarm.launch import NodePlace, RoomOf
 from lowcomm_node.cli.swarm.line_report import LineReport, make_line_report, read_durations
 from lowcomm_node.cli.swarm.lives import Ledger
 from lowcomm_node.cli.swarm.options import SwarmOptions
+from lowcomm_node.cli.swarm.processes import processor_seconds
 from lowcomm_node.cli.swarm.report import SwarmReport
 from lowcomm_node.cli.swarm.sandbox import Sandbox
 from lowcomm_node.cli.swarm.shaping import Shaping
+from lowcomm_node.cli.swarm.throughput import EMULATOR
 
-__all__ = ["local_seconds", "report_lines", "room_maker", "shaping_for"]
+__all__ = ["local_seconds", "processor_times", "report_lines", "room_maker", "shaping_for"]
 
 
 @contextlib.contextmanager
@@ -68,6 +71,14 @@ def report_lines(
         traffic=shaping.traffic(),
         emulator_cpu_s=shaping.cpu_s,
     )
+
+
+def processor_times(options: SwarmOptions, fleet: Fleet, shaping: Shaping | None) -> Callable[[], Mapping[str, float]]:
+    """What to ask for processor time by kind of process, where throughput is compared; the emulator is none of a node's."""
+    if not options.compare_no_meetings:
+        return dict
+    emulator = {} if shaping is None else {EMULATOR: lambda: shaping.cpu_s}
+    return lambda: processor_seconds(fleet.processes()) | {kind: seconds() for kind, seconds in emulator.items()}
 
 
 def local_seconds(now: datetime) -> float:

@@ -5,7 +5,7 @@ Shapes: m x n the matrix view of a tensor, r the rank on the wire. Everything is
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -86,6 +86,12 @@ class Correction:
 
     parts: tuple[Part | None, ...]
     """Per tensor; None where it was left out, or where its difference was too large for the format (void)."""
+    _energies: tuple[float, ...] = field(init=False)
+    """|C|^2 per tensor, 0 of None."""
+
+    def __post_init__(self) -> None:
+        energies = tuple([0.0 if part is None else _energy(part) for part in self.parts])
+        object.__setattr__(self, "_energies", energies)
 
     def add_to_(self, tensors: Sequence[Tensor], weight: float | Sequence[float]) -> None:
         """tensors[k] += weight * C_k in place, with one weight for all tensors or one each; as ``add_to_all_``."""
@@ -130,11 +136,12 @@ class Correction:
 
     def norm(self) -> float:
         """|C|, the Frobenius norm over all tensors; of factors through |C|^2 = tr((a^T a)(b^T b))."""
-        return math.sqrt(sum(_energy(part) for part in self.parts if part is not None))
+        return math.sqrt(sum(self._energies))
 
     def is_finite(self) -> bool:
         """Whether applying C cannot bring a NaN or an infinity into finite tensors through C's own numbers."""
-        return all(_is_part_finite(part) for part in self.parts if part is not None)
+        known = zip(self.parts, self._energies, strict=True)
+        return all(_is_part_finite(part, energy) for part, energy in known if part is not None)
 
     def spectra(self) -> tuple[tuple[float, ...] | None, ...]:
         """What the meeting says of the difference's energy; this is what ``EnergyModel.observe`` takes.
@@ -142,7 +149,8 @@ class Correction:
         Per tensor the squared singular values of C, largest first, from an r x r problem; one number, |C|^2, of a tensor sent
         whole; |C|^2 / share of one of which only a share of the coordinates met; None of one left out or void.
         """
-        return tuple(None if part is None else _spectrum(part) for part in self.parts)
+        known = zip(self.parts, self._energies, strict=True)
+        return tuple(None if part is None else _spectrum(part, energy) for part, energy in known)
 
 
 def right_factors(correction: Correction) -> tuple[Tensor | None, ...]:
@@ -187,12 +195,12 @@ def _energy(part: Part) -> float:
     return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
 
 
-def _is_part_finite(part: Part) -> bool:
+def _is_part_finite(part: Part, energy: float) -> bool:
     if isinstance(part, Tensor):
-        return is_finite(part)
+        return math.isfinite(energy)  # squares of fp32 numbers do not overflow in fp64
     if isinstance(part, Coordinates):
         # No sum of coefficients under signs is longer than |C| sqrt(c).
-        return is_finite(part.values) and (part.rotation is None or _energy(part) * part.total < _FP32_MAX**2)
+        return math.isfinite(energy) and (part.rotation is None or energy * part.total < _FP32_MAX**2)
     if not (is_finite(part.a) and is_finite(part.b)):
         return False
     # |a| |b| bounds every partial sum of a b^T, so the product cannot overflow on the way to a finite C either.
@@ -200,11 +208,11 @@ def _is_part_finite(part: Part) -> bool:
     return bound < _FP32_MAX
 
 
-def _spectrum(part: Part) -> tuple[float, ...]:
+def _spectrum(part: Part, energy: float) -> tuple[float, ...]:
     if isinstance(part, Coordinates):
-        return (_energy(part) * part.total / part.index.numel(),)
+        return (energy * part.total / part.index.numel(),)
     if isinstance(part, Tensor):
-        return (_energy(part),)
+        return (energy,)
     # C^T C has the eigenvalues of G_a^(1/2) G_b G_a^(1/2), which is symmetric.
     values, vectors = torch.linalg.eigh(part.gram_a)
     root = vectors * values.clamp(min=0).sqrt()

@@ -53,8 +53,8 @@ def encode_blocks(numbers: Tensor, dtype: Dtype) -> list[bytes]:
     blocks = torch.nn.functional.pad(numbers, (0, -count % BLOCK)).reshape(num_rows, -1, BLOCK)
     scales = _round_up(blocks.abs().amax(2) / levels)
     divisors = scales.double().where(scales > 0, 1.0)
-    ratios = (blocks.double() / divisors.unsqueeze(2)).reshape(num_rows, -1)[:, :count]
-    integers = ratios.nan_to_num(nan=0.0).round().clamp(-levels, levels).to(torch.int64)
+    ratios = blocks.double().div_(divisors.unsqueeze(2)).reshape(num_rows, -1)[:, :count]
+    integers = ratios.nan_to_num_(nan=0.0).round_().clamp_(-levels, levels).to(torch.int8)
     heads = scales.view(torch.uint8).numpy()
     return [head.tobytes() + packed for head, packed in zip(heads, pack_rows(integers, dtype.bits), strict=True)]
 
@@ -142,13 +142,13 @@ def is_wrapped(own: Tensor, difference: Tensor, signs: Tensor, check: int) -> bo
     average the energy of these errors, exactly: without them the sums are equal integers. Badly is more than a quarter of the
     energy of the difference itself.
     """
-    return contradicts(signed_sum(own - difference, signs), check, difference)
+    return contradicts(signed_sum(own - difference, signs), check, float(difference.double().square().sum()))
 
 
-def contradicts(total: int, check: int, difference: Tensor) -> bool:
-    """``is_wrapped`` where the sum of own - difference is known."""
+def contradicts(total: int, check: int, energy: float) -> bool:
+    """``is_wrapped`` where the signed sum of own - difference, and the energy of the difference, are known."""
     gap = (total - check + (1 << 31)) % (1 << 32) - (1 << 31)
-    return gap * gap > _WRAPPED_SHARE * float(difference.double().square().sum())
+    return gap * gap > _WRAPPED_SHARE * energy
 
 
 def shrink(difference: Tensor, noise: float, dim: int | None = None) -> Tensor:

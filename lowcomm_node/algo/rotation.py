@@ -72,7 +72,9 @@ def rotate(rotations: Sequence[Rotation], X: Tensor) -> Tensor:
     Entries that are mixed lie N/c apart. Rows as long as those of X, and exact to the rounding of fp32.
     """
     first = rotations[0]
-    signed = torch.nn.functional.pad(X * _signs(rotations, X), (0, first.total - first.numel))
+    signed = X * _signs(rotations, X)
+    if first.total > first.numel:
+        signed = torch.nn.functional.pad(signed, (0, first.total - first.numel))
     return _transform_(signed, hadamard_order(first.numel))
 
 
@@ -80,7 +82,7 @@ def rotate_back(rotations: Sequence[Rotation], coefficients: Tensor) -> Tensor:
     """The X (k x N) of ``coefficients`` (k x ``total``), fp32, on their device. What they hold of the zeros behind a row of X is dropped."""
     numel = rotations[0].numel
     signed = _transform_(coefficients.clone(), hadamard_order(numel))[:, :numel]
-    return signed * _signs(rotations, signed)
+    return signed.mul_(_signs(rotations, signed))
 
 
 def reference_rotation(seed: bytes, index: int, numel: int) -> Tensor:

@@ -100,12 +100,12 @@ def coordinates(seed: bytes, indices: Sequence[int], total: int, count: int) -> 
 
 def _drawn(seed: bytes, indices: tuple[int, ...], total: int, count: int) -> Tensor:
     digests = [hashlib.shake_256(seed + index.to_bytes(4, "little")).digest(4 * count) for index in indices]
-    words = torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.int32).reshape(-1, count)
+    words = torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint32).reshape(-1, count)
     number = torch.arange(count)
     width, longer = divmod(total, count)
     starts = number * width + number.clamp(max=longer)
     lengths = width + (number < longer).to(torch.int64)
-    return ((words.to(torch.int64) & 0xFFFFFFFF) * lengths >> 32).add_(starts)
+    return words.to(torch.int64).mul_(lengths).bitwise_right_shift_(32).add_(starts)
 
 
 _remembered = lru_cache(maxsize=32)(_drawn)

@@ -82,13 +82,14 @@ def answer_whole(
     totals = signed_sums(nearest, random_signs(seed, indices, count)).tolist()
     noise = _column([count * each**2 / 12 for each in steps])
     d = shrink(nearest.float() * step.float() - values.double(), noise, dim=1).float()
+    energies = difference.double().square_().sum(1).tolist()
     flags = []
-    for row, is_finite, differs in zip(range(len(d)), _finite_rows(values), difference.any(1).tolist(), strict=True):
-        is_void = is_finite and contradicts(totals[row], checks[row], difference[row])
+    for row, is_finite, energy in zip(range(len(d)), _finite_rows(values), energies, strict=True):
+        is_void = is_finite and contradicts(totals[row], checks[row], energy)
         flags.append(VOID if is_void else VALID)
         if not is_finite:
             d[row] = torch.nan
-        elif is_void or not differs:
+        elif is_void or not energy:
             # Below what the step can tell: equal replicas have a difference of exactly 0.
             d[row] = 0.0
     payloads = encode_differences(d, dtype)

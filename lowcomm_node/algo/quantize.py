@@ -151,7 +151,7 @@ def contradicts(total: int, check: int, energy: float) -> bool:
     return gap * gap > _WRAPPED_SHARE * energy
 
 
-def shrink(difference: Tensor, noise: float, dim: int | None = None) -> Tensor:
+def shrink(difference: Tensor, noise: float | Tensor, dim: int | None = None) -> Tensor:
     """``difference`` (fp64), or each of its slices along ``dim``, times 1 - noise / energy, at least 0: Wiener's filter.
 
     ``noise`` is the energy that rounding alone would have. With steps that fit the difference this is hardly less than 1; with steps

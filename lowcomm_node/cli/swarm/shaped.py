@@ -77,8 +77,12 @@ def processor_times(options: SwarmOptions, fleet: Fleet, shaping: Shaping | None
     """What to ask for processor time by kind of process, where throughput is compared; the emulator is none of a node's."""
     if not options.compare_no_meetings:
         return dict
-    emulator = {} if shaping is None else {EMULATOR: lambda: shaping.cpu_s}
-    return lambda: processor_seconds(fleet.processes()) | {kind: seconds() for kind, seconds in emulator.items()}
+
+    def taken_s() -> Mapping[str, float]:
+        emulator = {} if shaping is None else {EMULATOR: shaping.cpu_s}
+        return processor_seconds(fleet.processes()) | emulator
+
+    return taken_s
 
 
 def local_seconds(now: datetime) -> float:

@@ -176,7 +176,7 @@ def _measure_caps(request: LinkRequest, place: _Place, console: Console) -> list
                 replace(free, up_mbit=rate_mbit if direction == "up" else 0.0),
                 replace(answerer, down_mbit=rate_mbit if direction == "down" else 0.0),
             )
-            if dialler.failures or not other.received:
+            if dialler.failures or not any(count for _, count in other.received):
                 raise LowcommError(
                     f"{carrier}, limit {direction}: {', '.join(dialler.failures) or 'no TCP counters here'}"
                 )

@@ -4,14 +4,14 @@ Shapes: m x n the matrix view of a tensor, r the rank on the wire. Everything is
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from lowcomm_node.algo.omega import balanced
-from lowcomm_node.algo.rotation import Rotation
+from lowcomm_node.algo.rotation import Rotation, rotate_back, together
 from lowcomm_node.algo.wireformat import is_finite
 
 __all__ = ["Coordinates", "Correction", "Factors", "Part", "make_factors", "right_factors", "whiten"]
@@ -86,36 +86,62 @@ class Correction:
 
     parts: tuple[Part | None, ...]
     """Per tensor; None where it was left out, or where its difference was too large for the format (void)."""
+    _energies: tuple[float, ...] = field(init=False)
+    """|C|^2 per tensor, 0 of None."""
+
+    def __post_init__(self) -> None:
+        energies = tuple([0.0 if part is None else _energy(part) for part in self.parts])
+        object.__setattr__(self, "_energies", energies)
+
+    def add_to_(self, tensors: Sequence[Tensor], weight: float | Sequence[float]) -> None:
+        """tensors[k] += weight * C_k in place, with one weight for all tensors or one each; as ``add_to_all_``."""
+        self.add_to_all_((tensors,), weight)
 
     @torch.no_grad()
-    def add_to_(self, tensors: Sequence[Tensor], weight: float | Sequence[float]) -> None:
-        """tensors[k] += weight * C_k in place, with one weight for all tensors or one each.
+    def add_to_all_(self, replicas: Sequence[Sequence[Tensor]], weight: float | Sequence[float]) -> None:
+        """The same C on several lists of tensors that lie on one device: what a part has to be computed for is computed once.
 
         The tensors may lie on any device; those of more than two dimensions that take factors must be contiguous.
         Raises ValueError when the number of tensors or weights is not that of C.
         """
         weights = [weight] * len(self.parts) if isinstance(weight, int | float) else list(weight)
-        if not len(tensors) == len(weights) == len(self.parts):
-            raise ValueError(f"{len(tensors)} tensors and {len(weights)} weights for a correction of {len(self.parts)}")
-        for tensor, part, own_weight in zip(tensors, self.parts, weights, strict=True):
-            if part is None:
-                continue
-            if isinstance(part, Tensor):
-                tensor.add_(part.to(tensor), alpha=own_weight)
-                continue
-            if isinstance(part, Coordinates):
-                _add_coordinates_(tensor, part, own_weight)
-                continue
-            matrix = tensor if tensor.ndim == 2 else tensor.view(tensor.shape[0], -1)
-            matrix.addmm_(part.a.to(tensor), part.b.to(tensor).T, alpha=own_weight)
+        for tensors in replicas:
+            if not len(tensors) == len(weights) == len(self.parts):
+                raise ValueError(
+                    f"{len(tensors)} tensors and {len(weights)} weights for a correction of {len(self.parts)}"
+                )
+        for index, part in enumerate(self.parts):
+            if part is not None and not _is_rotated(part):
+                for tensors in replicas:
+                    _add_(tensors[index], part, weights[index])
+        for indices, rows in self._rotated_back(replicas[0]):
+            for tensors in replicas:
+                for index, row in zip(indices, rows, strict=True):
+                    tensor = tensors[index]
+                    tensor.add_(row.reshape(tensor.shape).to(tensor), alpha=weights[index])
+
+    def _rotated_back(self, tensors: Sequence[Tensor]) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """Of rotated parts: C written out (k x N) for alike tensors, and where these stand; on their device."""
+        alike: dict[tuple[int, torch.device], list[tuple[int, Coordinates, Rotation]]] = {}
+        for index, (tensor, part) in enumerate(zip(tensors, self.parts, strict=True)):
+            if isinstance(part, Coordinates) and part.rotation is not None:
+                alike.setdefault((tensor.numel(), tensor.device), []).append((index, part, part.rotation))
+        for (numel, device), found in alike.items():
+            for some in together(found, numel):
+                indices, parts, rotations = zip(*some, strict=True)
+                coefficients = torch.zeros(len(parts), rotations[0].total, device=device)
+                for row, part in zip(coefficients, parts, strict=True):
+                    row.index_copy_(0, part.index.to(device), part.values.to(row))
+                yield indices, rotate_back(rotations, coefficients)
 
     def norm(self) -> float:
         """|C|, the Frobenius norm over all tensors; of factors through |C|^2 = tr((a^T a)(b^T b))."""
-        return math.sqrt(sum(_energy(part) for part in self.parts if part is not None))
+        return math.sqrt(sum(self._energies))
 
     def is_finite(self) -> bool:
         """Whether applying C cannot bring a NaN or an infinity into finite tensors through C's own numbers."""
-        return all(_is_part_finite(part) for part in self.parts if part is not None)
+        known = zip(self.parts, self._energies, strict=True)
+        return all(_is_part_finite(part, energy) for part, energy in known if part is not None)
 
     def spectra(self) -> tuple[tuple[float, ...] | None, ...]:
         """What the meeting says of the difference's energy; this is what ``EnergyModel.observe`` takes.
@@ -123,7 +149,8 @@ class Correction:
         Per tensor the squared singular values of C, largest first, from an r x r problem; one number, |C|^2, of a tensor sent
         whole; |C|^2 / share of one of which only a share of the coordinates met; None of one left out or void.
         """
-        return tuple(None if part is None else _spectrum(part) for part in self.parts)
+        known = zip(self.parts, self._energies, strict=True)
+        return tuple(None if part is None else _spectrum(part, energy) for part, energy in known)
 
 
 def right_factors(correction: Correction) -> tuple[Tensor | None, ...]:
@@ -142,15 +169,22 @@ def right_factors(correction: Correction) -> tuple[Tensor | None, ...]:
     return tuple(bases)
 
 
-def _add_coordinates_(tensor: Tensor, part: Coordinates, weight: float) -> None:
-    index, values = part.index.to(tensor.device), part.values.to(tensor)
-    if part.rotation is not None:
-        coefficients = torch.zeros(part.total, device=tensor.device).index_copy_(0, index, values.float())
-        tensor.add_(part.rotation.inverse(coefficients).reshape(tensor.shape).to(tensor), alpha=weight)
-    elif tensor.is_contiguous():
-        tensor.view(-1).index_add_(0, index, values, alpha=weight)
+def _is_rotated(part: Part) -> bool:
+    return isinstance(part, Coordinates) and part.rotation is not None
+
+
+def _add_(tensor: Tensor, part: Part, weight: float) -> None:
+    if isinstance(part, Tensor):
+        tensor.add_(part.to(tensor), alpha=weight)
+    elif isinstance(part, Factors):
+        matrix = tensor if tensor.ndim == 2 else tensor.view(tensor.shape[0], -1)
+        matrix.addmm_(part.a.to(tensor), part.b.to(tensor).T, alpha=weight)
     else:
-        tensor[torch.unravel_index(index, tensor.shape)] += weight * values
+        index, values = part.index.to(tensor.device), part.values.to(tensor)
+        if tensor.is_contiguous():
+            tensor.view(-1).index_add_(0, index, values, alpha=weight)
+        else:
+            tensor[torch.unravel_index(index, tensor.shape)] += weight * values
 
 
 def _energy(part: Part) -> float:
@@ -161,12 +195,12 @@ def _energy(part: Part) -> float:
     return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
 
 
-def _is_part_finite(part: Part) -> bool:
+def _is_part_finite(part: Part, energy: float) -> bool:
     if isinstance(part, Tensor):
-        return is_finite(part)
+        return math.isfinite(energy)  # squares of fp32 numbers do not overflow in fp64
     if isinstance(part, Coordinates):
         # No sum of coefficients under signs is longer than |C| sqrt(c).
-        return is_finite(part.values) and (part.rotation is None or _energy(part) * part.total < _FP32_MAX**2)
+        return math.isfinite(energy) and (part.rotation is None or energy * part.total < _FP32_MAX**2)
     if not (is_finite(part.a) and is_finite(part.b)):
         return False
     # |a| |b| bounds every partial sum of a b^T, so the product cannot overflow on the way to a finite C either.
@@ -174,11 +208,11 @@ def _is_part_finite(part: Part) -> bool:
     return bound < _FP32_MAX
 
 
-def _spectrum(part: Part) -> tuple[float, ...]:
+def _spectrum(part: Part, energy: float) -> tuple[float, ...]:
     if isinstance(part, Coordinates):
-        return (_energy(part) * part.total / part.index.numel(),)
+        return (energy * part.total / part.index.numel(),)
     if isinstance(part, Tensor):
-        return (_energy(part),)
+        return (energy,)
     # C^T C has the eigenvalues of G_a^(1/2) G_b G_a^(1/2), which is symmetric.
     values, vectors = torch.linalg.eigh(part.gram_a)
     root = vectors * values.clamp(min=0).sqrt()

@@ -21,7 +21,7 @@ from torch import Tensor
 from lowcomm_node.algo.correction import Correction, Part
 from lowcomm_node.algo.lowrank import LowRank, answer_low_rank, close_low_rank, finish_low_rank, offer_low_rank
 from lowcomm_node.algo.shapes import Plan
-from lowcomm_node.algo.sizes import check_plan, is_integer, offer_bytes, part_bytes, whole_bytes
+from lowcomm_node.algo.sizes import check_plan, is_integer, offer_bytes, tensor_bytes
 from lowcomm_node.algo.sparse import select
 from lowcomm_node.algo.whole import answer_whole, offer_whole, read_whole
 from lowcomm_node.algo.wireformat import Reader, as_fp32, decode, is_finite, read_range
@@ -58,20 +58,20 @@ def encode_offer(
     ``ranges``: per tensor the expected rms of a number of the difference, for integer formats. ``bases``: per tensor the test
     matrix (n x c, any c, ``balanced``, main direction first) of a plan whose Omega is not seeded; None where there is none yet. Raises ValueError when the plan does not fit the tensors, or integers are planned without ranges.
     """
-    check_plan(_shapes(tensors), plan)
+    shapes = _shapes(tensors)
+    check_plan(shapes, plan)
     if is_integer(plan.dtype) and ranges is None:
         raise ValueError(f"{plan.dtype} of {plan.stream} needs the expected ranges of differences")
-    chunks: list[bytes] = []
-    for index, (tensor, rank) in enumerate(zip(tensors, plan.ranks, strict=True)):
-        rms = 0.0 if ranges is None else as_fp32(ranges[index])
-        if rank == 0:
-            continue
-        if not _is_low_rank(plan, rank):
-            values = select(tensor.shape, plan, seed, index).values(tensor)
-            chunks.append(offer_whole(values, plan.dtype, seed, index, rms))
-            continue
+    rms = [0.0] * len(tensors) if ranges is None else [as_fp32(expected) for expected in ranges]
+    chunks = [b""] * len(tensors)
+    for index in _low_rank(plan):
         basis = None if bases is None else bases[index]
-        chunks.append(offer_low_rank(_matrix(tensor), _form(plan, seed, index), basis, rms))
+        chunks[index] = offer_low_rank(_matrix(tensors[index]), _form(plan, seed, index), basis, rms[index])
+    for some in select(shapes, plan, seed):
+        expected = [rms[index] for index in some.indices]
+        offered = offer_whole(some.values(tensors), plan.dtype, seed, some.indices, expected)
+        for index, chunk in zip(some.indices, offered, strict=True):
+            chunks[index] = chunk
     return b"".join(chunks)
 
 
@@ -95,21 +95,16 @@ def encode_answer(tensors: Sequence[Tensor], plan: Plan, seed: bytes, offer: byt
     Raises ValueError when the plan does not fit the tensors or ``offer`` is not one of this plan.
     """
     shapes = _shapes(tensors)
-    reader = Reader(offer, part_bytes(shapes, plan).offer)
-    chunks: list[bytes] = []
-    parts: list[Tensor | None] = []
-    for index, (tensor, rank) in enumerate(zip(tensors, plan.ranks, strict=True)):
-        if rank == 0:
-            parts.append(None)
-            continue
-        if _is_low_rank(plan, rank):
-            chunk, basis = answer_low_rank(_matrix(tensor), _form(plan, seed, index), reader)
-            parts.append(basis)
-        else:
-            values = select(tensor.shape, plan, seed, index).values(tensor)
-            chunk, C = answer_whole(values, plan.dtype, seed, index, reader)
-            parts.append(C)
-        chunks.append(chunk)
+    theirs = _cut(offer, [size.offer for size in tensor_bytes(shapes, plan)])
+    chunks = [b""] * len(tensors)
+    parts: list[Tensor | None] = [None] * len(tensors)
+    for index in _low_rank(plan):
+        chunks[index], parts[index] = answer_low_rank(_matrix(tensors[index]), _form(plan, seed, index), theirs[index])
+    for some in select(shapes, plan, seed):
+        offers = [theirs[index] for index in some.indices]
+        answered = answer_whole(some.values(tensors), plan.dtype, seed, some.indices, offers)
+        for index, (chunk, C) in zip(some.indices, answered, strict=True):
+            chunks[index], parts[index] = chunk, C
     return b"".join(chunks), AnswerHalf(plan, seed, shapes, tuple(parts))
 
 
@@ -123,21 +118,17 @@ def encode_close(
     of this plan.
     """
     shapes = _shapes(tensors)
-    sizes = part_bytes(shapes, plan)
-    own, theirs = Reader(offer, sizes.offer), Reader(answer, sizes.answer)
-    chunks: list[bytes] = []
-    parts: list[Part | None] = []
-    for index, (tensor, rank) in enumerate(zip(tensors, plan.ranks, strict=True)):
-        if rank == 0:
-            parts.append(None)
-        elif _is_low_rank(plan, rank):
-            chunk, factors = close_low_rank(_matrix(tensor), _form(plan, seed, index), own, theirs)
-            chunks.append(chunk)
-            parts.append(factors)
-        else:
-            selection = select(tensor.shape, plan, seed, index)
-            own.take(whole_bytes(selection.count, plan.dtype).offer)
-            parts.append(selection.part(read_whole(selection.count, plan.dtype, theirs)))
+    sizes = tensor_bytes(shapes, plan)
+    own, theirs = _cut(offer, [size.offer for size in sizes]), _cut(answer, [size.answer for size in sizes])
+    chunks = [b""] * len(tensors)
+    parts: list[Part | None] = [None] * len(tensors)
+    for index in _low_rank(plan):
+        form = _form(plan, seed, index)
+        chunks[index], parts[index] = close_low_rank(_matrix(tensors[index]), form, own[index], theirs[index])
+    for some in select(shapes, plan, seed):
+        told = read_whole(some.count, plan.dtype, [theirs[index] for index in some.indices])
+        for index, part in zip(some.indices, some.parts(told), strict=True):
+            parts[index] = part
     return b"".join(chunks), Correction(tuple(parts))
 
 
@@ -148,13 +139,15 @@ def finish(half: AnswerHalf, close: bytes) -> Correction:
     Raises ValueError when ``close`` is not one of this plan.
     """
     plan = half.plan
-    reader = Reader(close, part_bytes(half.shapes, plan).close)
-    parts: list[Part | None] = []
-    for index, (shape, rank, part) in enumerate(zip(half.shapes, plan.ranks, half.parts, strict=True)):
-        if part is not None and _is_low_rank(plan, rank):
-            parts.append(finish_low_rank(part, prod(shape[1:]), _form(plan, half.seed, index), reader))
-        else:
-            parts.append(select(shape, plan, half.seed, index).part(part) if rank else None)
+    theirs = _cut(close, [size.close for size in tensor_bytes(half.shapes, plan)])
+    parts: list[Part | None] = [None] * len(half.shapes)
+    for index in _low_rank(plan):
+        Q, n = half.parts[index], prod(half.shapes[index][1:])
+        assert Q is not None, "low rank is void only in its close"
+        parts[index] = finish_low_rank(Q, n, _form(plan, half.seed, index), theirs[index])
+    for some in select(half.shapes, plan, half.seed):
+        for index, part in zip(some.indices, some.parts([half.parts[index] for index in some.indices]), strict=True):
+            parts[index] = part
     return Correction(tuple(parts))
 
 
@@ -162,8 +155,15 @@ def _shapes(tensors: Sequence[Tensor]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(tensor.shape) for tensor in tensors)
 
 
-def _is_low_rank(plan: Plan, rank: int) -> bool:
-    return plan.codec is Codec.AB and rank > 0
+def _low_rank(plan: Plan) -> list[int]:
+    """Which tensors of the plan go as directions; the others that take part are what ``select`` names."""
+    return [index for index, rank in enumerate(plan.ranks) if rank > 0 and plan.codec is Codec.AB]
+
+
+def _cut(payload: bytes, sizes: Sequence[int]) -> list[Reader]:
+    """Each tensor's piece. Raises ValueError unless all together are exactly the payload."""
+    whole = Reader(payload, sum(sizes))
+    return [Reader(whole.take(size), size) for size in sizes]
 
 
 def _form(plan: Plan, seed: bytes, index: int) -> LowRank:

@@ -98,7 +98,7 @@ def offer_low_rank(matrix: Tensor, form: LowRank, basis: Tensor | None, rms: flo
     if not is_integer(dtype):
         return sent + encode(sketch, dtype)
     integers = lattice(sketch, _sketch_step(rms, n, dtype))
-    return encode_range(sketch, rms) + sent + pack(integers, weight_bits(dtype))
+    return encode_range(is_finite(sketch), rms) + sent + pack(integers, weight_bits(dtype))
 
 
 def answer_low_rank(matrix: Tensor, form: LowRank, offer: Reader) -> tuple[bytes, Tensor]:

@@ -7,18 +7,27 @@ column is transformed on its own. Hence d need not be a power of two; and in tha
 a difference, which is rotated with it, because the transform is linear.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from lowcomm_node.algo.omega import rademacher
+from lowcomm_node.algo.omega import rademacher, random_signs
 from lowcomm_node.algo.sizes import hadamard_order, padded_count
 
-__all__ = ["Rotation", "reference_rotation"]
+__all__ = ["NUMBERS_TOGETHER", "Rotation", "reference_rotation", "rotate", "rotate_back", "together"]
 
 _DOMAIN = b"rotation"
 """Keeps these signs apart from the others of a meeting: sums under the same signs would not be random."""
+
+
+NUMBERS_TOGETHER = 1 << 17
+"""More would leave the processor's nearer cache (measured: 11 tensors of 24,576 numbers one by one 2.5 ms, 6 at a time 1.3, all 1.6), and
+take memory."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +47,42 @@ class Rotation:
         return padded_count(self.numel)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The coefficients (``total``) of ``x`` (N), fp32 both, on the device of ``x``.
-
-        Entries that are mixed lie N/c apart. As long as x, and exact to the rounding of fp32.
-        """
-        signed = torch.nn.functional.pad(x * self._signs(x), (0, self.total - self.numel))
-        return _transform_(signed, hadamard_order(self.numel))
+        """The coefficients (``total``) of ``x`` (N), fp32 both, on the device of ``x``: ``rotate`` for one tensor."""
+        return rotate((self,), x.unsqueeze(0)).squeeze(0)
 
     def inverse(self, coefficients: Tensor) -> Tensor:
-        """The x (N) of ``coefficients`` (``total``), fp32, on their device. What they hold of the zeros behind x is dropped."""
-        signed = _transform_(coefficients.clone(), hadamard_order(self.numel))[: self.numel]
-        return signed * self._signs(signed)
+        """The x (N) of ``coefficients`` (``total``), fp32, on their device: ``rotate_back`` for one tensor."""
+        return rotate_back((self,), coefficients.unsqueeze(0)).squeeze(0)
 
-    def _signs(self, like: Tensor) -> Tensor:
-        return rademacher(self.seed + _DOMAIN, self.index, self.numel, 1).reshape(-1).to(like.device)
+
+def together(alike: Sequence[_T], numel: int) -> Iterator[Sequence[_T]]:
+    """Tensors of one size, ``numel`` numbers each, in the batches in which they go through a meeting.
+
+    Of small tensors the library's calls cost more than the work, and a model has many alike. What happens to each is what would happen
+    to it alone.
+    """
+    most = max(1, NUMBERS_TOGETHER // max(numel, 1))
+    for start in range(0, len(alike), most):
+        yield alike[start : start + most]
+
+
+def rotate(rotations: Sequence[Rotation], X: Tensor) -> Tensor:
+    """The coefficients (k x ``total``) of k tensors of one size, X (k x N), fp32 both, on the device of X.
+
+    Entries that are mixed lie N/c apart. Rows as long as those of X, and exact to the rounding of fp32.
+    """
+    first = rotations[0]
+    signed = X * _signs(rotations, X)
+    if first.total > first.numel:
+        signed = torch.nn.functional.pad(signed, (0, first.total - first.numel))
+    return _transform_(signed, hadamard_order(first.numel))
+
+
+def rotate_back(rotations: Sequence[Rotation], coefficients: Tensor) -> Tensor:
+    """The X (k x N) of ``coefficients`` (k x ``total``), fp32, on their device. What they hold of the zeros behind a row of X is dropped."""
+    numel = rotations[0].numel
+    signed = _transform_(coefficients.clone(), hadamard_order(numel))[:, :numel]
+    return signed.mul_(_signs(rotations, signed))
 
 
 def reference_rotation(seed: bytes, index: int, numel: int) -> Tensor:
@@ -69,17 +100,23 @@ def reference_rotation(seed: bytes, index: int, numel: int) -> Tensor:
     return matrix
 
 
+def _signs(rotations: Sequence[Rotation], like: Tensor) -> Tensor:
+    first = rotations[0]
+    indices = [rotation.index for rotation in rotations]
+    return random_signs(first.seed + _DOMAIN, indices, first.numel).to(like)
+
+
 def _transform_(x: Tensor, order: int) -> Tensor:
-    """H x / sqrt(c) along the first axis of x viewed as c x n, by butterflies; overwrites ``x`` (contiguous, flat).
+    """H x / sqrt(c) along the first axis of each row of x viewed as c x n, by butterflies; overwrites ``x`` (contiguous, k x c n).
 
     Additions and not products of matrices, which some devices round to ten bits.
     """
     other = torch.empty_like(x)
-    half = 1
-    while half < order:
-        pairs, sums = x.view(half, 2, -1), other.view(half, 2, -1)
-        torch.add(pairs[:, 0], pairs[:, 1], out=sums[:, 0])
-        torch.sub(pairs[:, 0], pairs[:, 1], out=sums[:, 1])
+    num_blocks = len(x)
+    for _ in range(order.bit_length() - 1):
+        (upper, lower), (sums, gaps) = (y.view(num_blocks, 2, -1).unbind(1) for y in (x, other))
+        torch.add(upper, lower, out=sums)
+        torch.sub(upper, lower, out=gaps)
         x, other = other, x
-        half *= 2
+        num_blocks *= 2
     return x.mul_(order**-0.5)

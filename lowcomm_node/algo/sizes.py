@@ -19,6 +19,7 @@ __all__ = [
     "offer_bytes",
     "padded_count",
     "part_bytes",
+    "tensor_bytes",
     "weight_bits",
     "whole_bytes",
 ]
@@ -49,6 +50,9 @@ class PartBytes:
     def largest_direction(self) -> int:
         """Bytes the busier of the two ends sends."""
         return max(self.offer + self.close, self.answer)
+
+
+_NOTHING = PartBytes(offer=0, answer=0, close=0)
 
 
 def is_integer(dtype: Dtype) -> bool:
@@ -117,10 +121,23 @@ def low_rank_bytes(m: int, n: int, rank: int, dtype: Dtype, omega: Omega) -> Par
     )
 
 
+def tensor_bytes(shapes: Shapes, plan: Plan) -> list[PartBytes]:
+    """What each tensor takes of the three payloads. Raises ValueError as ``check_plan`` does."""
+    check_plan(shapes, plan)
+    # Most tensors of a model are like others of it.
+    known: dict[tuple[tuple[int, ...], int], PartBytes] = {}
+    sizes = []
+    for shape, rank in zip(shapes, plan.ranks, strict=True):
+        key = (tuple(shape), rank)
+        if key not in known:
+            known[key] = _tensor_bytes(shape, rank, plan) if rank else _NOTHING
+        sizes.append(known[key])
+    return sizes
+
+
 def part_bytes(shapes: Shapes, plan: Plan) -> PartBytes:
     """The size of each of the three payloads. Raises ValueError as ``check_plan`` does."""
-    check_plan(shapes, plan)
-    sizes = [_tensor_bytes(shape, rank, plan) for shape, rank in zip(shapes, plan.ranks, strict=True) if rank]
+    sizes = tensor_bytes(shapes, plan)
     return PartBytes(
         offer=sum(size.offer for size in sizes),
         answer=sum(size.answer for size in sizes),

@@ -22,9 +22,11 @@ __all__ = [
     "as_fp32",
     "decode",
     "decode_difference",
+    "decode_differences",
     "encode",
     "encode_check",
     "encode_difference",
+    "encode_differences",
     "encode_range",
     "is_finite",
     "read_check",
@@ -61,22 +63,32 @@ def decode(payload: bytes | memoryview, shape: Sequence[int], dtype: Dtype) -> T
 
 def encode_difference(tensor: Tensor, dtype: Dtype) -> bytes:
     """Numbers that are small when the replicas are near, in row-major order, in any format: integers have a scale for each block."""
+    return encode_differences(tensor.reshape(1, -1), dtype)[0]
+
+
+def encode_differences(rows: Tensor, dtype: Dtype) -> list[bytes]:
+    """``encode_difference`` of each row (k x count)."""
     if is_integer(dtype):
-        return encode_blocks(tensor.detach().to(device="cpu", dtype=torch.float32).reshape(-1), dtype)
-    return encode(tensor, dtype)
+        return encode_blocks(rows.detach().to(device="cpu", dtype=torch.float32), dtype)
+    return [encode(row, dtype) for row in rows]
 
 
 def decode_difference(payload: bytes | memoryview, shape: Sequence[int], dtype: Dtype) -> Tensor:
     """A new fp32 CPU tensor from the bytes of ``encode_difference``. Raises ValueError when the payload has not its exact size."""
+    return decode_differences((payload,), prod(shape), dtype).reshape(tuple(shape))
+
+
+def decode_differences(payloads: Sequence[bytes | memoryview], count: int, dtype: Dtype) -> Tensor:
+    """``decode_difference`` of payloads of ``count`` numbers each, a row for each."""
     if is_integer(dtype):
-        return decode_blocks(payload, prod(shape), dtype).reshape(tuple(shape))
-    return decode(payload, shape, dtype)
+        return decode_blocks(payloads, count, dtype)
+    return torch.stack([decode(payload, (count,), dtype) for payload in payloads])
 
 
 class Reader:
     """Cuts pieces off a payload whose total size was checked first."""
 
-    def __init__(self, payload: bytes, expected_bytes: int) -> None:
+    def __init__(self, payload: bytes | memoryview, expected_bytes: int) -> None:
         """Raises ValueError unless ``payload`` is exactly ``expected_bytes`` long."""
         if len(payload) != expected_bytes:
             raise ValueError(f"payload of {len(payload)} bytes where the plan takes {expected_bytes}")
@@ -94,9 +106,9 @@ def as_fp32(rms: float) -> float:
     return rounded
 
 
-def encode_range(values: Tensor, rms: float) -> bytes:
-    """The expected rms of a difference to ``values``, fp32; NaN when these are not finite, so that the partner refuses them."""
-    return struct.pack("<f", rms if is_finite(values) else math.nan)
+def encode_range(is_finite: bool, rms: float) -> bytes:
+    """The expected rms of a difference to own numbers, fp32; NaN when these are not finite, so that the partner refuses them."""
+    return struct.pack("<f", rms if is_finite else math.nan)
 
 
 def read_range(reader: Reader) -> float:

@@ -17,7 +17,7 @@ from typing import Any
 import uvloop
 
 from lowcomm_node.adapters.identity import Identity, load_or_create
-from lowcomm_node.adapters.tcp import received_bytes, tune_connections
+from lowcomm_node.adapters.tcp import tune_connections
 from lowcomm_node.bench.link_load import EndResult, LinkLoad, Whereabouts
 from lowcomm_node.bench.link_node import LinkNode
 from lowcomm_node.bench.link_tcp import answer_plainly, meet_plainly
@@ -29,7 +29,7 @@ _TUNE_EVERY_S = 1.0
 _SAMPLE_EVERY_S = 0.05
 
 
-async def _answer(load: LinkLoad, identity: Identity) -> None:
+async def _answer(load: LinkLoad, identity: Identity, result: EndResult) -> None:
     if load.carrier == "tcp":
         async with await answer_plainly(load) as serving:
             port = serving.sockets[0].getsockname()[1]
@@ -39,7 +39,10 @@ async def _answer(load: LinkLoad, identity: Identity) -> None:
     node = LinkNode(load, identity)
     try:
         _say((await node.start()).to_json())
+        sampling = asyncio.create_task(_sample(node, result))
         await _until_stdin_ends()
+        sampling.cancel()
+        await asyncio.gather(sampling, return_exceptions=True)
     finally:
         await node.stop()
 
@@ -72,14 +75,13 @@ async def _probe(node: LinkNode, every_s: float, result: EndResult) -> None:
             result.probes_s.append(await node.meet(b""))
 
 
-async def _watched(work: Coroutine[Any, Any, None], result: EndResult) -> None:
-    watching = [asyncio.create_task(task) for task in (_tune(), _sample(result))]
+async def _tuned(work: Coroutine[Any, Any, None]) -> None:
+    tuning = asyncio.create_task(_tune())
     try:
         await work
     finally:
-        for task in watching:
-            task.cancel()
-        await asyncio.gather(*watching, return_exceptions=True)
+        tuning.cancel()
+        await asyncio.gather(tuning, return_exceptions=True)
 
 
 async def _tune() -> None:
@@ -89,8 +91,8 @@ async def _tune() -> None:
         await asyncio.sleep(_TUNE_EVERY_S)
 
 
-async def _sample(result: EndResult) -> None:
-    while (received := received_bytes()) is not None:
+async def _sample(node: LinkNode, result: EndResult) -> None:
+    while (received := node.received_bytes()) is not None:
         result.received.append((time.monotonic(), received))
         await asyncio.sleep(_SAMPLE_EVERY_S)
 
@@ -110,8 +112,8 @@ def main(arguments: list[str]) -> None:
     result = EndResult()
     identity = load_or_create(Path(load.folder) / "identity.key")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        work = _answer(load, identity) if load.is_answerer else _initiate(load, identity, result)
-        runner.run(_watched(work, result))
+        work = _answer(load, identity, result) if load.is_answerer else _initiate(load, identity, result)
+        runner.run(_tuned(work))
     _say(result.to_json())
 
 

@@ -77,7 +77,7 @@ class EndResult:
     """Seconds from each question to its answer."""
     failures: list[str] = field(default_factory=list)
     received: list[tuple[float, int]] = field(default_factory=list)
-    """Monotonic seconds, bytes that the kernel had received over TCP by then; only on Linux."""
+    """Monotonic seconds, bytes that the kernel had received over TCP by then; of the end that answers, and only on Linux."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -22,7 +22,7 @@ from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.meeting_link import Dialler, MeetingLink
 from lowcomm_node.adapters.p2p_link import p2p_dialler, p2p_handler
-from lowcomm_node.adapters.tcp import tune_connections
+from lowcomm_node.adapters.tcp import received_bytes, tune_connections
 from lowcomm_node.bench.link_load import LinkLoad, Whereabouts
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, StreamPlan, Verdict
@@ -121,6 +121,10 @@ class LinkNode:
         tune_connections()  # what the listening socket has, accepted ones inherit
         certificate = self._certificate.short.hex() if self._certificate is not None else ""
         return Whereabouts(address=f"{self._load.host}:{port}", peer_id=self._identity.peer_id, certificate=certificate)
+
+    def received_bytes(self) -> int | None:
+        """What the kernel has received over this end's connections, which over libp2p are those of its p2pd; None where it does not tell."""
+        return received_bytes(self._directory.pid if self._directory is not None else None)
 
     async def stop(self) -> None:
         """Leave nothing behind."""

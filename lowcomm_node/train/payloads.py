@@ -87,10 +87,8 @@ def apply_corrections(replica: Replica, corrections: Sequence[tuple[Stream, AnyC
     """
     for stream, correction, signed_weight in corrections:
         if stream is Stream.PARAMS and isinstance(correction, Correction):
-            correction.add_to_(replica.theta, signed_weight)
-            correction.add_to_(replica.phi, signed_weight)
-            if replica.has_mixed:
-                correction.add_to_(replica.mixed, signed_weight)
+            mixed = (replica.mixed,) if replica.has_mixed else ()
+            correction.add_to_all_((replica.theta, replica.phi, *mixed), signed_weight)
         else:
             _apply_to_state(replica, stream, correction, signed_weight)
     if any(stream is not Stream.PARAMS for stream, _, _ in corrections):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lowcomm_node.algo import moments
 from lowcomm_node.algo.budget import EnergyModel, choose_counts
@@ -25,7 +26,7 @@ class _Coding:
 
     codec: Codec
     dtype: Dtype
-    shapes: Shapes
+    shapes: tuple[tuple[int, ...], ...]
     energy: EnergyModel
 
 
@@ -138,7 +139,7 @@ class Planner:
             case Codec.AB:
                 return coding.energy.choose_ranks(self._budget_bytes, dtype, self._omega)
             case Codec.SPARSE:
-                return choose_counts(coding.shapes, self._budget_bytes, dtype)
+                return _counts(coding.shapes, self._budget_bytes, dtype)
             case _:
                 return (-1,) * len(coding.shapes)
 
@@ -153,4 +154,10 @@ def _coding(manifest: Manifest, stream: Stream, shapes: Shapes) -> _Coding:
         # Moments of one tensor span many orders of magnitude, and each counts beside its own second moment: the noise of integers
         # is the same everywhere, and would drown the small ones.
         dtype = Dtype.BF16
-    return _Coding(codec, dtype, shapes, EnergyModel(shapes))
+    return _Coding(codec, dtype, tuple(map(tuple, shapes)), EnergyModel(shapes))
+
+
+@lru_cache(maxsize=8)
+def _counts(shapes: tuple[tuple[int, ...], ...], budget_bytes: int, dtype: Dtype) -> tuple[int, ...]:
+    """``choose_counts``, which follows from a run's manifest alone, and takes as long as all else of an offer does."""
+    return choose_counts(shapes, budget_bytes, dtype)

@@ -282,3 +282,51 @@ def test_integers_need_ranges() -> None:
     """Without a belief about the difference there is no step to count in."""
     with pytest.raises(ValueError, match="int8 of params needs the expected ranges"):
         encode_offer(make_replica(torch.Generator()), make_plan((-1,) * 5, dtype=Dtype.INT8), SEED)
+
+
+@pytest.mark.parametrize(("codec", "rank"), [(Codec.DENSE, -1), (Codec.SPARSE, 20)], ids=["dense", "sparse"])
+@pytest.mark.parametrize("dtype", list(Dtype))
+def test_alike_tensors_together_are_as_each_alone(codec: Codec, rank: int, dtype: Dtype) -> None:
+    """Tensors of one size go through in one call, which changes no byte and no number of any; one of them has no finite numbers, one is void."""
+    generator = torch.Generator().manual_seed(48)
+    shapes = [(33,), (11, 3), (40,), (3, 11), (33, 1), (40,)]
+    first, second = make_replica(generator, shapes), make_replica(generator, shapes)
+    second = [a + 0.01 * b for a, b in zip(first, second, strict=True)]
+    second[1] = second[1] + 100.0
+    second[3][0, 0] = torch.nan
+    ranges = [0.01] * len(shapes)
+    together = meet(first, second, make_plan((rank,) * len(shapes), codec=codec, dtype=dtype), ranges=ranges)
+
+    offers, answers = [], []
+    for index in range(len(shapes)):
+        ranks = [rank if other == index else 0 for other in range(len(shapes))]
+        alone = meet(first, second, make_plan(ranks, codec=codec, dtype=dtype), ranges=ranges)
+        offers.append(alone.offer)
+        answers.append(alone.answer)
+        ours, theirs = (outcome.answerer.parts[index] for outcome in (together, alone))
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            written = [
+                materialise(Correction((None,) * index + (part,) + (None,) * (len(shapes) - index - 1)), shapes)[index]
+                for part in (ours, theirs)
+            ]
+            assert torch.equal(*(tensor.nan_to_num(nan=7.0) for tensor in written))
+
+    assert together.offer == b"".join(offers)
+    assert together.answer == b"".join(answers)
+
+
+def test_one_correction_on_two_replicas() -> None:
+    """Weights and their anchor move by the same numbers as one after the other."""
+    generator = torch.Generator().manual_seed(49)
+    first, second = make_replica(generator), make_replica(generator)
+    plan = make_plan((2, 3, -1, 4, -1), codec=Codec.SPARSE, dtype=Dtype.INT8)
+    correction = meet(first, second, plan).initiator
+    one, two = make_replica(generator), make_replica(generator)
+    apart = [[tensor.clone() for tensor in replica] for replica in (one, two)]
+
+    correction.add_to_all_((one, two), -0.3)
+    for replica in apart:
+        correction.add_to_(replica, -0.3)
+
+    assert all(torch.equal(a, b) for a, b in zip([*one, *two], [*apart[0], *apart[1]], strict=True))

@@ -15,8 +15,8 @@ _SEED = hashlib.sha256(b"golden").digest()
 
 def test_golden_vector() -> None:
     """These positions are part of the protocol: another implementation must draw the same."""
-    assert coordinates(_SEED, 3, 1000, 8).tolist() == _by_hand(_SEED, 3, 1000, 8)
-    assert coordinates(_SEED, 3, 1000, 8).tolist() == [36, 220, 318, 397, 511, 725, 767, 892]
+    assert coordinates(_SEED, (3,), 1000, 8)[0].tolist() == _by_hand(_SEED, 3, 1000, 8)
+    assert coordinates(_SEED, (3,), 1000, 8)[0].tolist() == [36, 220, 318, 397, 511, 725, 767, 892]
 
 
 @given(total=st.integers(1, 5000), share=st.floats(0, 1), index=st.integers(0, 1000))
@@ -24,7 +24,7 @@ def test_as_written_out_with_the_standard_library(total: int, share: float, inde
     """As many as asked for, in rising order, none twice, all inside, and as the docstring says."""
     count = max(1, int(share * total))
 
-    found = coordinates(_SEED, index, total, count).tolist()
+    found = coordinates(_SEED, (index,), total, count)[0].tolist()
 
     assert found == _by_hand(_SEED, index, total, count)
     assert len(set(found)) == count
@@ -48,9 +48,9 @@ def test_integers_draw_among_all_coefficients() -> None:
     """Those that the zeros behind a tensor add hold energy too; floating point draws among the tensor's own numbers."""
     for dtype, total in ((Dtype.INT4, 1024), (Dtype.BF16, 997)):
         plan = make_plan((997,), codec=Codec.SPARSE, dtype=dtype)
-        drawn = [select((997,), plan, meeting.to_bytes(32, "little"), 0) for meeting in range(50)]
+        drawn = [next(select(((997,),), plan, meeting.to_bytes(32, "little"))) for meeting in range(50)]
 
-        positions = torch.cat([selection.positions for selection in drawn if selection.positions is not None])
+        positions = torch.cat([selection.positions[0] for selection in drawn if selection.positions is not None])
         assert torch.equal(positions.unique(), torch.arange(total))
 
 
@@ -58,7 +58,7 @@ def test_every_coordinate_has_its_turn() -> None:
     """Over many meetings each position is drawn about as often as count / total says."""
     turns = torch.zeros(50)
     for meeting in range(600):
-        turns[coordinates(meeting.to_bytes(32, "little"), 0, 50, 7)] += 1
+        turns[coordinates(meeting.to_bytes(32, "little"), (0,), 50, 7)[0]] += 1
 
     expected = 600 * 7 / 50
     assert float((turns - expected).abs().max()) < 5 * expected**0.5

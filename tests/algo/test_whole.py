@@ -100,13 +100,13 @@ def test_golden_bytes() -> None:
     seed = hashlib.sha256(b"golden").digest()
     ours, theirs = torch.tensor([0.5, -1.0, 2.0, 100.0]), torch.tensor([0.25, -1.25, 2.5, 101.0])
 
-    offer = offer_whole(ours, Dtype.INT4, seed, 3, 0.5)
-    answer, C = answer_whole(theirs, Dtype.INT4, seed, 3, Reader(offer, len(offer)))
+    (offer,) = offer_whole(ours.unsqueeze(0), Dtype.INT4, seed, (3,), (0.5,))
+    ((answer, C),) = answer_whole(theirs.unsqueeze(0), Dtype.INT4, seed, (3,), (Reader(offer, len(offer)),))
 
     assert offer.hex() == "0000003f1bffffffe195"
     assert answer.hex() == "00213e219e"
     assert C is not None
-    again = read_whole(4, Dtype.INT4, Reader(answer, len(answer)))
+    (again,) = read_whole(4, Dtype.INT4, (Reader(answer, len(answer)),))
     assert again is not None
     assert torch.equal(again, C)
 
@@ -117,8 +117,8 @@ def test_only_the_offer_is_rounded_to_the_step() -> None:
     first = 10 * torch.randn(8192, generator=generator)
     second = first + torch.randn(8192, generator=generator)
 
-    offer = offer_whole(first, Dtype.INT8, SEED, 0, 10.0)
-    _, C = answer_whole(second, Dtype.INT8, SEED, 0, Reader(offer, len(offer)))
+    (offer,) = offer_whole(first.unsqueeze(0), Dtype.INT8, SEED, (0,), (10.0,))
+    ((_, C),) = answer_whole(second.unsqueeze(0), Dtype.INT8, SEED, (0,), (Reader(offer, len(offer)),))
 
     step = 16.0 * 10.0 / 127
     assert C is not None

@@ -1,5 +1,7 @@
 """Minutes with meetings and minutes without, in turns."""
 
+from dataclasses import replace
+
 import pytest
 
 from lowcomm_node.cli.swarm.history import SwarmPoint
@@ -37,6 +39,24 @@ def test_the_ratio_is_of_minutes_in_turns() -> None:
     assert report.without_meetings == pytest.approx([1000.0, 1000.0])
     assert report.with_meetings == pytest.approx([950.0, 970.0])
     assert report.ratio == pytest.approx(0.96)
+
+
+def test_the_emulators_share_is_told_apart() -> None:
+    """By kind of process, minutes with over minutes without; real trainers would have what the emulator takes for meetings."""
+    taken, plain = {"trainer": 0.0, "emulator": 0.0}, _points({}, 500.0, 341)
+    points = []
+    for point in plain:
+        points.append(replace(point, processor_s=dict(taken)))
+        is_quiet = int((500.0 + point.time_s) // 60) % 2 == 0
+        taken["trainer"] += 1.9 if is_quiet else 1.8
+        taken["emulator"] += 0.01 if is_quiet else 0.1
+
+    report = compare_minutes(points, began_at=500.0, from_minute=10, whole_from_s=30.0)
+
+    assert report.processor_ms["trainer"] == pytest.approx((1800.0, 1900.0))
+    assert report.processor_ms["emulator"] == pytest.approx((100.0, 10.0))
+    assert report.ratio == pytest.approx(1.0)
+    assert report.ratio_without_emulator == pytest.approx(1890 / 1800)
 
 
 def test_without_a_pair_of_minutes_there_is_no_ratio() -> None:

@@ -1,5 +1,6 @@
 """What a swarm looked like over time, kept small however long it runs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 __all__ = ["History", "Mark", "NodePoint", "SwarmPoint"]
@@ -29,6 +30,8 @@ class SwarmPoint:
     ddp_bytes: float
     meetings: int
     tokens: int
+    processor_s: Mapping[str, float] = field(default_factory=dict)
+    """Processor time taken by then, by kind of process; empty where nobody wants to know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,8 +27,16 @@ SpreadOf = Callable[[Sequence[Sequence[float]], int], float]
 class Observer:
     """Looks at the nodes of a fleet and remembers; decides nothing."""
 
-    def __init__(self, fleet: Fleet, watcher: Watcher, *, nodes: int, spread_of: SpreadOf) -> None:
-        """``nodes``: size of the DDP run that traffic is compared with."""
+    def __init__(
+        self,
+        fleet: Fleet,
+        watcher: Watcher,
+        *,
+        nodes: int,
+        spread_of: SpreadOf,
+        processor_s: Callable[[], Mapping[str, float]] = dict,
+    ) -> None:
+        """``nodes``: size of the DDP run that traffic is compared with. ``processor_s``: see ``SwarmPoint``."""
         self.ledger = Ledger()
         self.history = History()
         self.statuses: dict[str, Status] = {}
@@ -38,6 +46,7 @@ class Observer:
         self._watcher = watcher
         self._nodes = nodes
         self._spread_of = spread_of
+        self._processor_s = processor_s
         self._training_from_s: float | None = None
         self._tokens_seen = 0
         self._tokens_grew_s = time.monotonic()
@@ -100,6 +109,7 @@ class Observer:
             ddp_bytes=ddp_bytes(self._nodes, self.ledger.parameters, self.ledger.steps),
             meetings=self.ledger.meetings_completed,
             tokens=self.ledger.tokens,
+            processor_s=self._processor_s(),
         )
         self.history.add(swarm, points)
         self._meeting_counts.append((self.elapsed_s, swarm.meetings))

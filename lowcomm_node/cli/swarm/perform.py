@@ -33,7 +33,7 @@ from lowcomm_node.cli.swarm.plot import plot_swarm
 from lowcomm_node.cli.swarm.ports import choose_ports
 from lowcomm_node.cli.swarm.report import SwarmReport, make_report, write_report
 from lowcomm_node.cli.swarm.sandbox import Sandbox
-from lowcomm_node.cli.swarm.shaped import local_seconds, report_lines, room_maker, shaping_for
+from lowcomm_node.cli.swarm.shaped import local_seconds, processor_times, report_lines, room_maker, shaping_for
 from lowcomm_node.cli.swarm.shaping import Shaping
 from lowcomm_node.cli.swarm.throughput import ThroughputReport, compare_minutes, quiet_minutes, throughput_table
 from lowcomm_node.cli.swarm.timeline import Timeline
@@ -136,7 +136,10 @@ class _Performance:
             self._shaping.start()
         fleet = Fleet(workshop.command)
         with Watcher() as watcher:
-            observer = Observer(fleet, watcher, nodes=self._options.nodes, spread_of=_sketch_spread)
+            observer = Observer(
+                fleet, watcher, nodes=self._options.nodes, spread_of=_sketch_spread,
+                processor_s=processor_times(self._options, fleet, self._shaping),
+            )  # fmt: skip
             conductor = Conductor(
                 self._options,
                 places=places,

@@ -14,7 +14,7 @@ import psutil
 
 from lowcomm_node.errors import LowcommError
 
-__all__ = ["NodeProcess", "Part", "memory_of_all"]
+__all__ = ["NodeProcess", "Part", "memory_of_all", "processor_seconds"]
 
 _LOG_TAIL_BYTES = 8192
 _KILL_PATIENCE_S = 5.0
@@ -169,6 +169,18 @@ def memory_of_all(nodes: Sequence[NodeProcess]) -> int:
     for node in nodes:
         node.look()
     return sum(_memory_bytes(process) for node in nodes for process in node.family) + _memory_bytes(psutil.Process())
+
+
+def processor_seconds(nodes: Sequence[NodeProcess]) -> dict[str, float]:
+    """Processor time that these nodes' living processes have taken so far, by part."""
+    seconds = dict.fromkeys([part.value for part in Part], 0.0)
+    for node in nodes:
+        for part in Part:
+            for process in node.part(part):
+                with contextlib.suppress(psutil.Error):
+                    times = process.cpu_times()
+                    seconds[part.value] += times.user + times.system
+    return seconds
 
 
 def _memory_bytes(process: psutil.Process) -> int:

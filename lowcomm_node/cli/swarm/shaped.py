@@ -1,19 +1,22 @@
 """A swarm over shaped lines: its networks while it runs, and its report of them afterwards."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 
+from lowcomm_node.cli.swarm.fleet import Fleet
 from lowcomm_node.cli.swarm.launch import NodePlace, RoomOf
 from lowcomm_node.cli.swarm.line_report import LineReport, make_line_report, read_durations
 from lowcomm_node.cli.swarm.lives import Ledger
 from lowcomm_node.cli.swarm.options import SwarmOptions
+from lowcomm_node.cli.swarm.processes import processor_seconds
 from lowcomm_node.cli.swarm.report import SwarmReport
 from lowcomm_node.cli.swarm.sandbox import Sandbox
 from lowcomm_node.cli.swarm.shaping import Shaping
+from lowcomm_node.cli.swarm.throughput import EMULATOR
 from lowcomm_node.sim.profiles import Nat
 
-__all__ = ["local_seconds", "report_lines", "room_maker", "shaping_for"]
+__all__ = ["local_seconds", "processor_times", "report_lines", "room_maker", "shaping_for"]
 
 
 @contextlib.contextmanager
@@ -69,6 +72,18 @@ def report_lines(
         traffic=shaping.traffic(),
         emulator_cpu_s=shaping.cpu_s,
     )
+
+
+def processor_times(options: SwarmOptions, fleet: Fleet, shaping: Shaping | None) -> Callable[[], Mapping[str, float]]:
+    """What to ask for processor time by kind of process, where throughput is compared; the emulator is none of a node's."""
+    if not options.compare_no_meetings:
+        return dict
+
+    def taken_s() -> Mapping[str, float]:
+        emulator = {} if shaping is None else {EMULATOR: shaping.cpu_s}
+        return processor_seconds(fleet.processes()) | emulator
+
+    return taken_s
 
 
 def local_seconds(now: datetime) -> float:

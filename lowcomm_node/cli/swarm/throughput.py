@@ -1,16 +1,20 @@
 """What do meetings cost training? The same nodes in the same run, minute by minute with them and without, as quiet hours make it."""
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from rich import box
 from rich.table import Table
 
 from lowcomm_node.cli.swarm.history import SwarmPoint
+from lowcomm_node.cli.swarm.processes import Part
 
-__all__ = ["ThroughputReport", "compare_minutes", "quiet_minutes", "throughput_table"]
+__all__ = ["EMULATOR", "ThroughputReport", "compare_minutes", "quiet_minutes", "throughput_table"]
 
+EMULATOR = "emulator"
+"""The kind of process that carries the packets of shaped lines: real nodes have none."""
+_TRAINER = Part.TRAINER.value
 _DAY_MINUTES = 24 * 60
 _MINUTE_S = 60.0
 _SETTLE_S = 10.0
@@ -26,6 +30,10 @@ class ThroughputReport:
     without_meetings: list[float]
     ratio: float | None
     """Mean with over mean without; null when one of them is missing."""
+    ratio_without_emulator: float | None = None
+    """What the ratio would be on full cores if the trainers had the processor time that the emulator takes for meetings; null without one."""
+    processor_ms: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Processor time by kind of process in minutes with meetings and in those without: milliseconds a second, all nodes together."""
 
 
 def quiet_minutes(from_minute: int, count: int) -> str:
@@ -46,6 +54,7 @@ def compare_minutes(
         whole_from_s: points' time from which all nodes trained.
     """
     rates: dict[int, float] = {}
+    busy: dict[int, dict[str, float]] = {}
     minutes = {int((began_at + point.time_s) // _MINUTE_S) for point in points if point.time_s >= whole_from_s}
     for minute in minutes:
         within = [
@@ -55,15 +64,43 @@ def compare_minutes(
             and minute * _MINUTE_S + _SETTLE_S <= began_at + point.time_s < (minute + 1) * _MINUTE_S
         ]
         if len(within) > 1 and within[-1].time_s - within[0].time_s > (_MINUTE_S - _SETTLE_S) / 2:
-            rates[minute] = (within[-1].tokens - within[0].tokens) / (within[-1].time_s - within[0].time_s)
+            first_point, last_point = within[0], within[-1]
+            seconds = last_point.time_s - first_point.time_s
+            rates[minute] = (last_point.tokens - first_point.tokens) / seconds
+            busy[minute] = {
+                kind: 1e3 * (taken_s - first_point.processor_s.get(kind, 0.0)) / seconds
+                for kind, taken_s in last_point.processor_s.items()
+            }
     first = min((minute for minute in rates if minute >= from_minute), default=0)
     # The minutes before the first pair, in which nodes still find each other, are not a measure.
-    on = [rate for minute, rate in sorted(rates.items()) if minute > first and (minute - from_minute) % 2]
-    off = [rate for minute, rate in sorted(rates.items()) if minute >= from_minute and not (minute - from_minute) % 2]
+    on = [minute for minute in sorted(rates) if minute > first and (minute - from_minute) % 2]
+    off = [minute for minute in sorted(rates) if minute >= from_minute and not (minute - from_minute) % 2]
     pairs = min(len(on), len(off))
     on, off = on[:pairs], off[:pairs]
-    ratio = statistics.fmean(on) / statistics.fmean(off) if pairs else None
-    return ThroughputReport(with_meetings=on, without_meetings=off, ratio=ratio)
+    with_rates, without_rates = [rates[minute] for minute in on], [rates[minute] for minute in off]
+    ratio = statistics.fmean(with_rates) / statistics.fmean(without_rates) if pairs else None
+    processor_ms = {
+        kind: (
+            statistics.fmean(busy[minute][kind] for minute in on),
+            statistics.fmean(busy[minute][kind] for minute in off),
+        )
+        for kind in (busy[on[0]] if pairs else ())
+    }
+    return ThroughputReport(
+        with_meetings=with_rates,
+        without_meetings=without_rates,
+        ratio=ratio,
+        ratio_without_emulator=_without_emulator(ratio, processor_ms),
+        processor_ms=processor_ms,
+    )
+
+
+def _without_emulator(ratio: float | None, processor_ms: Mapping[str, tuple[float, float]]) -> float | None:
+    if ratio is None or EMULATOR not in processor_ms or not processor_ms.get(_TRAINER, (0.0, 0.0))[0]:
+        return None
+    with_ms, without_ms = processor_ms[EMULATOR]
+    trainers_ms = processor_ms[_TRAINER][0]
+    return ratio * (trainers_ms + with_ms - without_ms) / trainers_ms
 
 
 def throughput_table(report: ThroughputReport) -> Table:
@@ -77,6 +114,11 @@ def throughput_table(report: ThroughputReport) -> Table:
     for name, rates in (("with", report.with_meetings), ("without", report.without_meetings)):
         mean = f"{statistics.fmean(rates):,.0f}" if rates else "-"
         table.add_row(f"  tokens/s {name}", mean, ", ".join(f"{rate:,.0f}" for rate in rates))
+    if report.ratio_without_emulator is not None:
+        table.add_row("  without the emulator", f"{report.ratio_without_emulator:.3f}", "which real nodes do not have")
+    for kind, (with_ms, without_ms) in report.processor_ms.items():
+        words = f"ms of processor time a second with meetings, {without_ms:,.0f} without"
+        table.add_row(f"  {kind}", f"{with_ms:,.0f}", words)
     return table
 
 

@@ -9,7 +9,7 @@ from math import inf
 
 from lowcomm_node.core.answerer import AnsweringEnd, turn_away
 from lowcomm_node.core.chance import Chance
-from lowcomm_node.core.commands import Command, HealReason, NoteRefusal, ReportMeeting
+from lowcomm_node.core.commands import Command, HealReason, NoteRefusal
 from lowcomm_node.core.deadlines import Deadline, Deadlines
 from lowcomm_node.core.events import (
     AnswerEncoded,
@@ -190,13 +190,8 @@ class NodeCore:
         has_stood_still = now - self._ticked_at > _STOOD_STILL_S
         self._ticked_at = now
         self.partners.expire(now)
-        if has_stood_still:
-            return self._take_care(now)
-        overdue = self._answerer.ticked(now)
-        for report in overdue:
-            if isinstance(report, ReportMeeting) and report.reason == "timeout":
-                self.partners.failed(report.peer, now)
-        return self._initiator.ticked(now) + overdue + self._take_care(now)
+        overdue = [] if has_stood_still else self._initiator.ticked(now) + self._answerer.ticked(now)
+        return overdue + self._take_care(now)
 
     def _steps_taken(self, event: StepsTaken, now: float) -> list[Command]:
         self._health.stepped(event.steps, event.nonfinite_steps, now)

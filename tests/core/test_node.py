@@ -9,7 +9,6 @@ import pytest
 
 from lowcomm_node.core.commands import (
     Command,
-    DropMeeting,
     EncodeAnswer,
     EncodeOffer,
     NoteRefusal,
@@ -207,23 +206,6 @@ def test_a_meeting_that_came_to_nothing_is_made_up_for_soon() -> None:
     assert core.handle(StepsTaken(steps=steps), 0.2) == []
 
     assert steps < core.due()[stream] < before
-
-
-def test_an_initiator_that_falls_silent_is_not_asked_next() -> None:
-    """Whoever has started the meeting: a partner that has frozen in it would freeze the next one too."""
-    core = core_with_partner("a", "b")
-    other = Member(peer=PeerId("c"), grpc_address="x:2", progress_steps=0, has_state=True, expires_at=1e9)
-    core.handle(MembersSeen(members=(other,)), 0.0)
-    core.handle(MessageReceived(message=offer_from("b", "a")), 0.0)
-    core.handle(AnswerEncoded(meeting_id=MeetingId("m"), parts=(b"",), progress_steps=0), 0.1)
-
-    core.handle(Ticked(), 1.0)
-    (_, report) = [c for c in core.handle(Ticked(), 1.0 + core.rules.deadline_s) if not isinstance(c, DropMeeting)]
-
-    assert isinstance(report, ReportMeeting)
-    assert report.reason == "timeout"
-    now = 1.1 + core.rules.deadline_s
-    assert {chosen.peer for _ in range(50) if (chosen := core.partners.choose(now, frozenset()))} == {"c"}
 
 
 def test_draining_node_refuses_offers_and_starts_none() -> None:

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 
 import pytest
+from structlog.testing import capture_logs
 
 from lowcomm_node.core.events import Member, TrainerReady
 from lowcomm_node.core.messages import Offer
@@ -137,3 +138,17 @@ def test_honest_partners_are_never_left_alone() -> None:
         answerer.take(pair.offer(Stream.PARAMS))
     assert answerer.counted(RefusalReason.NONFINITE) == 10
     assert not answerer.is_left_alone
+
+
+def test_a_flood_is_counted_and_does_not_fill_the_log() -> None:
+    """One line for each reason until some time has passed; every single one is in the metric."""
+    recorder = Recorder(Metrics())
+
+    with capture_logs() as lines:
+        for _ in range(200):
+            recorder.rejected(RefusalReason.TOO_MANY, "eve: one more")
+        recorder.rejected(RefusalReason.MALFORMED, "eve: odd")
+
+    warned = [line["reason"] for line in lines if line["log_level"] == "warning"]
+    assert warned == ["too_many", "malformed"]
+    assert 'lowcomm_messages_rejected_total{reason="too_many"} 200.0' in recorder.metrics.exposition().decode()

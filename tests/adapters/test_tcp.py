@@ -1,6 +1,8 @@
 """Options on the connections that gRPC has made itself."""
 
 import socket
+import subprocess
+import sys
 from contextlib import suppress
 
 import grpc
@@ -55,3 +57,28 @@ def test_both_ends_of_grpc_get_them_and_go_on_working(monkeypatch: pytest.Monkey
 
 def test_the_choice_is_named() -> None:
     assert tcp.congestion_control() in tcp._AVAILABLE.read_text().split()
+
+
+def test_a_childs_connections_are_counted_apart() -> None:
+    """What p2pd has received is told by its own sockets, which are not ours."""
+    own = tcp.received_bytes()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        child = (
+            "import socket, sys\n"
+            f"connection = socket.create_connection(('127.0.0.1', {server.getsockname()[1]}))\n"
+            "connection.recv(1000, socket.MSG_WAITALL)\n"
+            "print('read', flush=True)\n"
+            "sys.stdin.read()\n"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(bytes(1000))
+                assert process.stdout is not None
+                assert process.stdout.readline() == "read\n"
+                assert tcp.received_bytes(process.pid) == 1000
+                assert tcp.received_bytes() == own
+                process.communicate("")
+    assert tcp.received_bytes(process.pid) == 0

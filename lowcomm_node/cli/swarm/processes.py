@@ -91,6 +91,11 @@ class NodeProcess:
         self.look()
         return [process for process in self._family.values() if _is_alive(process) and self._part_of(process) is part]
 
+    def parts(self) -> list[tuple[Part, psutil.Process]]:
+        """The processes known by the last look that are of some part; asking costs little."""
+        found = [(self._part_of(process), process) for process in self._family.values()]
+        return [(part, process) for part, process in found if part is not None]
+
     def survivors(self) -> list[psutil.Process]:
         """Processes of this node that are still alive, the daemon included."""
         for pid in psutil.pids():
@@ -175,11 +180,10 @@ def processor_seconds(nodes: Sequence[NodeProcess]) -> dict[str, float]:
     """Processor time that these nodes' living processes have taken so far, by part."""
     seconds = dict.fromkeys([part.value for part in Part], 0.0)
     for node in nodes:
-        for part in Part:
-            for process in node.part(part):
-                with contextlib.suppress(psutil.Error):
-                    times = process.cpu_times()
-                    seconds[part.value] += times.user + times.system
+        for part, process in node.parts():
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                seconds[part.value] += times.user + times.system
     return seconds
 
 

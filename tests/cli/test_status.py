@@ -15,6 +15,7 @@ from lowcomm_node.cli import app
 from lowcomm_node.cli.commands.status import rows
 from lowcomm_node.daemon.control import ControlServer
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import (
+    History,
     LineStatus,
     MeetingStatus,
     Peer,
@@ -81,7 +82,12 @@ def _node(state_dir: Path, status: Status, peers: Peers | None = None) -> Iterat
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     server = ControlServer(
-        state_dir, status=lambda: status, peers=lambda: peers or Peers(), leave=lambda: None, dump=no_dump
+        state_dir,
+        status=lambda: status,
+        peers=lambda: peers or Peers(),
+        history=History,
+        leave=lambda: None,
+        dump=no_dump,
     )
     asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)
     try:

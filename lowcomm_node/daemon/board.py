@@ -14,6 +14,7 @@ from lowcomm_node.daemon.status import peers_status
 from lowcomm_node.settings.hosts import is_loopback
 from lowcomm_node.settings.node import MetricsSettings
 from lowcomm_node.telemetry.history import HistoryRing
+from lowcomm_node.units import PeerId
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import Peers, Status, SwarmStatus
 from lowcomm_node.wire.vitals import Vitals, fold
 
@@ -47,6 +48,7 @@ class Board:
         )
         self._vitals.own = own
         others = self._vitals.others(unix_s)
+        others.pop(PeerId(status.peer_id), None)  # the directory holds our record, too
         status.swarm.CopyFrom(swarm_status(own, others.values(), training.parameters))
         self.status = status
         self.history.see(status, now, unix_s)

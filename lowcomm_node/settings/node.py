@@ -184,8 +184,8 @@ class LogSettings:
 
     level: Annotated[str, OneOf("debug", "info", "warning", "error")] = "info"
     """Least important level that is written."""
-    format: Annotated[str, OneOf("auto", "text", "json")] = "auto"
-    """auto: text on a terminal, json otherwise."""
+    format: Annotated[str, OneOf("auto", "text", "logfmt", "json")] = "auto"
+    """auto: text on a terminal, logfmt in systemd's journal, json otherwise."""
     flight_entries: Annotated[int, Between(100, 1_000_000)] = 8000
     """Events of the node's core that are kept in memory for a dump (see 'debug dump'), some ten minutes' worth and at most
     32 MiB; half as many are always there."""

@@ -16,6 +16,7 @@ __all__ = ["Sight", "frame"]
 
 _LABEL = 10
 _SPARK = 24
+_NOTICEABLE_S = 0.05
 _RATE_LOOKS = 30
 """Looks over which the pace is taken."""
 _STATE_STYLES = {"training": "green", "finished": "bold green", "failed": "bold red", "draining": "yellow"}
@@ -96,7 +97,7 @@ def _training(sight: Sight, width: int) -> Iterator[Text]:
     waits = [
         f"{duration(seconds)} {_CAUSES.get(cause, f'for {printable(cause)}')}"
         for cause, seconds in sorted(training.blocked_seconds.items())
-        if seconds > 0
+        if seconds >= _NOTICEABLE_S
     ]
     yield _row(
         "waited", f"{', '.join(waits) or 'never'}; exchanging took {duration(training.exchange_seconds)} of compute"

@@ -21,6 +21,8 @@ from lowcomm_node.wire.vitals import Vitals, fold
 __all__ = ["Board", "swarm_status"]
 
 _PEERS_EVERY_S = 1.0
+_WHOSE = "__meta_lowcomm_whose"
+"""Labels that begin so are there for relabelling, and do not become labels of what is scraped."""
 
 
 class Board:
@@ -63,11 +65,11 @@ class Board:
         Others' are handed on only by wish, because whoever reads this fetches from whatever stands there.
         """
         run = {"run_id": self.status.run_id}
-        found: list[dict[str, object]] = [_target(self._settings.publish or local, self.status.peer_id, run)]
+        found: list[dict[str, object]] = [_target(self._settings.publish or local, self.status.peer_id, {**run, _WHOSE: "own"})]
         if self._settings.discover == "on":
             may_be_loopback = is_loopback(local.rpartition(":")[0].strip("[]"))
             found += [
-                _target(address, peer, run)
+                _target(address, peer, {**run, _WHOSE: "other"})
                 for peer, address in sorted(self._published.items())
                 if _is_fit(address, may_be_loopback=may_be_loopback)
             ]

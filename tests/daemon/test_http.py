@@ -97,7 +97,7 @@ def test_discovery_names_the_node_where_it_was_asked(server: LocalHttp) -> None:
     status, kind, body = _ask(server, "/sd")
 
     assert (status, kind) == (200, "application/json")
-    labels = {"run_id": "ab", "__meta_lowcomm_peer_id": "P"}
+    labels = {"run_id": "ab", "__meta_lowcomm_peer_id": "P", "__meta_lowcomm_whose": "own"}
     assert json.loads(body) == [{"targets": [f"127.0.0.1:{server.port}"], "labels": labels}]
 
 

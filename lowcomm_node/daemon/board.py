@@ -65,7 +65,9 @@ class Board:
         Others' are handed on only by wish, because whoever reads this fetches from whatever stands there.
         """
         run = {"run_id": self.status.run_id}
-        found: list[dict[str, object]] = [_target(self._settings.publish or local, self.status.peer_id, {**run, _WHOSE: "own"})]
+        found: list[dict[str, object]] = [
+            _target(self._settings.publish or local, self.status.peer_id, {**run, _WHOSE: "own"})
+        ]
         if self._settings.discover == "on":
             may_be_loopback = is_loopback(local.rpartition(":")[0].strip("[]"))
             found += [

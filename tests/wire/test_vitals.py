@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.limits import MAX_RECORD_BYTES
-from lowcomm_node.wire.records import read_member, read_vitals, sign_member
+from lowcomm_node.wire.records import is_address, read_member, read_vitals, sign_member
 from lowcomm_node.wire.vitals import FOLDED_SUMS, Vitals, fold, to_vitals
 from tests.wire.samples import CERTIFICATE, INVITED_RECORD, KEY, MEMBER, RECORD, RUN
 
@@ -75,6 +76,20 @@ def test_folding_is_linear(left: list[float], right: list[float]) -> None:
     """So that differences of folded sketches are folded sketches of differences."""
     together = fold([a + b for a, b in zip(left, right, strict=True)])
     assert together == pytest.approx([a + b for a, b in zip(fold(left), fold(right), strict=True)], abs=1e-3)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_read_within_bounds(data: bytes) -> None:
+    """Whatever a member puts there: a finite loss, sixteen sums or none, an address or none."""
+    try:
+        told = records_pb2.Vitals.FromString(data)
+    except DecodeError:
+        return
+    vitals = to_vitals(told, is_address=is_address(told.metrics_address))
+
+    assert 0.0 <= vitals.validation_loss < 1e6
+    assert len(vitals.sketch) in (0, FOLDED_SUMS)
+    assert not vitals.metrics_address or is_address(vitals.metrics_address)
 
 
 def test_what_cannot_be_folded_is_nothing() -> None:

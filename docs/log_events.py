@@ -98,17 +98,14 @@ def _is_care(function: ast.expr) -> bool:
 
 def _keys_put_into(function: ast.AST, name: str) -> list[str]:
     """Keys of a dictionary that is filled in the same function."""
-    keys: list[str] = []
+    keys: list[ast.expr | None] = []
     for node in ast.walk(function):
-        targets = (
-            [node.target] if isinstance(node, ast.AnnAssign) else node.targets if isinstance(node, ast.Assign) else []
-        )
-        for target in targets:
-            if isinstance(target, ast.Name) and target.id == name and isinstance(node.value, ast.Dict):  # type: ignore[attr-defined]
-                keys += [key.value for key in node.value.keys if isinstance(key, ast.Constant)]  # type: ignore[attr-defined]
-            if isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name) and target.value.id == name:
-                keys += [target.slice.value] if isinstance(target.slice, ast.Constant) else []
-    return keys
+        match node:
+            case ast.AnnAssign(target=ast.Name(id=filled), value=ast.Dict() as given) if filled == name:
+                keys += given.keys
+            case ast.Assign(targets=[ast.Subscript(value=ast.Name(id=filled), slice=key)]) if filled == name:
+                keys.append(key)
+    return [str(key.value) for key in keys if isinstance(key, ast.Constant)]
 
 
 if __name__ == "__main__":

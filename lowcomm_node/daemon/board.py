@@ -20,7 +20,8 @@ from lowcomm_node.wire.vitals import Vitals, fold
 
 __all__ = ["Board", "swarm_status"]
 
-_PEERS_EVERY_S = 1.0
+_RENEW_EVERY_S = 1.0
+"""What others tell changes with their records, every few seconds; it may be of a thousand members."""
 _WHOSE = "__meta_lowcomm_whose"
 """Labels that begin so are there for relabelling, and do not become labels of what is scraped."""
 
@@ -37,27 +38,19 @@ class Board:
         self._settings = settings
         self._vitals = vitals
         self._wall_clock = wall_clock
-        self._peers_due_at = float("-inf")
+        self._renewed_at = float("-inf")
+        self._swarm = SwarmStatus()
         self._published: dict[str, str] = {}
 
     def show(self, status: Status, core: NodeCore | None, now: float) -> None:
         """The status as it is now; the board takes it over. Its part about the swarm is filled in here."""
-        training, unix_s = status.training, self._wall_clock()
-        own = Vitals(
-            validation_loss=training.validation_loss,
-            sketch=fold(training.sketch),
-            metrics_address=self._settings.publish,
-        )
-        self._vitals.own = own
-        others = self._vitals.others(unix_s)
-        others.pop(PeerId(status.peer_id), None)  # the directory holds our record, too
-        status.swarm.CopyFrom(swarm_status(own, others.values(), training.parameters))
+        unix_s = self._wall_clock()
+        if now >= self._renewed_at + _RENEW_EVERY_S:
+            self._renewed_at = now
+            self._renew(status, core, now, unix_s)
+        status.swarm.CopyFrom(self._swarm)
         self.status = status
         self.history.see(status, now, unix_s)
-        if now >= self._peers_due_at:
-            self._peers_due_at = now + _PEERS_EVERY_S
-            self.peers = peers_status(core, now, others)
-            self._published = {peer: told.metrics_address for peer, told in others.items() if told.metrics_address}
 
     def targets(self, local: str) -> list[dict[str, object]]:
         """For Prometheus' HTTP service discovery: this node, which was asked at ``local``, and those that publish an address.
@@ -76,6 +69,21 @@ class Board:
                 if _is_fit(address, may_be_loopback=may_be_loopback)
             ]
         return found
+
+    def _renew(self, status: Status, core: NodeCore | None, now: float, unix_s: float) -> None:
+        """What this node tells, and what it knows of the others."""
+        training = status.training
+        own = Vitals(
+            validation_loss=training.validation_loss,
+            sketch=fold(training.sketch),
+            metrics_address=self._settings.publish,
+        )
+        self._vitals.own = own
+        others = self._vitals.others(unix_s)
+        others.pop(PeerId(status.peer_id), None)  # the directory holds our record, too
+        self._swarm = swarm_status(own, others.values(), training.parameters)
+        self.peers = peers_status(core, now, others)
+        self._published = {peer: told.metrics_address for peer, told in others.items() if told.metrics_address}
 
 
 def swarm_status(own: Vitals, others: Iterable[Vitals], parameters: int) -> SwarmStatus:

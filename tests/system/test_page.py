@@ -66,7 +66,8 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
 
 
 def _get(node: RealNode, path: str) -> Any:
-    connection = http.client.HTTPConnection(*node.status()["http_address"].split(":"), timeout=10)
+    host, _, port = node.status()["http_address"].rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=10)
     try:
         connection.request("GET", path)
         return json.loads(connection.getresponse().read())

@@ -161,11 +161,13 @@ def test_once_prints_plain_text(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_picture_is_an_svg(tmp_path: Path) -> None:
-    """For pages that show what it looks like."""
+    """For pages that show what it looks like; it fetches nothing."""
     with _node(tmp_path, _STATUS):
         assert app.main(["top", "--svg", str(tmp_path / "top.svg"), "--state-dir", str(tmp_path)]) == 0
 
-    assert (tmp_path / "top.svg").read_text().startswith("<svg")
+    drawn = (tmp_path / "top.svg").read_text()
+    assert drawn.startswith("<svg")
+    assert "url(http" not in drawn
 
 
 def test_without_a_node_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

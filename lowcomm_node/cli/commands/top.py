@@ -76,6 +76,8 @@ def _look_back(sight: "Sight", problem: str) -> "Sight":
 
 def _save_picture(path: str, sight: "Sight") -> None:
     import os
+    import re
+    from pathlib import Path
 
     from rich.console import Console
 
@@ -85,4 +87,6 @@ def _save_picture(path: str, sight: "Sight") -> None:
         console = Console(record=True, width=80, height=24, file=nowhere, force_terminal=True, highlight=False)
         for line in frame(sight, 80, 24):
             console.print(line)
-        console.save_svg(path, title="lowcomm-node top")
+        picture = console.export_svg(title="lowcomm-node top")
+    # Without the fonts that rich would have fetched from elsewhere.
+    Path(path).write_text(re.sub(r"@font-face\s*{[^}]*}", "", picture), encoding="utf-8")

@@ -196,7 +196,7 @@ def test_live_ends_with_a_key_and_puts_the_terminal_back(tmp_path: Path, key: by
             os.write(ours, key)
             while b"\x1b[?1049l" not in shown:
                 shown += os.read(ours, 65536)
-            assert process.wait(10) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()
             process.wait()

@@ -50,11 +50,11 @@ def _head(sight: Sight, width: int) -> Iterator[Text]:
     status = sight.status
     run = f"{printable(status.run_name)} {status.run_id[:12]}" if status.run_id else "no run yet"
     right = f"…{status.peer_id[-8:]}  {status.version}  up {duration(status.uptime_seconds)}"
-    yield Text(f"{run:<{max(0, width - len(right))}}", style="bold").append(right, style="dim")
+    yield Text().append(f"{run:<{max(0, width - len(right))}}", style="bold").append(right, style="dim")
     if sight.problem:
         yield Text(f"NOT NEW: {printable(sight.problem)}", style="bold red")
-    line = Text(f"{status.state:<{_LABEL}}", style=_STATE_STYLES.get(status.state, "cyan"))
-    yield line.append(printable(status.detail) or _what_now(status), style="default")
+    line = Text().append(f"{status.state:<{_LABEL}}", style=_STATE_STYLES.get(status.state, "cyan"))
+    yield line.append(printable(status.detail) or _what_now(status))
 
 
 def _what_now(status: Status) -> str:
@@ -176,7 +176,7 @@ def _rule(title: str, width: int) -> Text:
 
 
 def _row(label: str, value: str, style: str = "default") -> Text:
-    return Text(f"{label:<{_LABEL}}", style="bold").append(value, style=style)
+    return Text().append(f"{label:<{_LABEL}}", style="bold").append(value, style=style)
 
 
 def _spark_row(label: str, value: str, series: Iterable[float], width: int) -> Text:

@@ -3,7 +3,7 @@
 const SPACE = "http://www.w3.org/2000/svg";
 const WIDTH = 560, HEIGHT = 200, LEFT = 58, RIGHT = 8, TOP = 10, BOTTOM = 22;
 const TABLE_ROWS = 12;
-const MOST_ON_MAP = 24;
+const MOST_ON_MAP = 16;
 
 export function drawCurves(figure, title, series, { unit, format, times, thousand = 1000 }) {
   const known = series.map((one) => ({ ...one, points: pointsOf(one.values, times) })).filter((one) => one.points.length);
@@ -37,26 +37,27 @@ export function drawCurves(figure, title, series, { unit, format, times, thousan
 
 export function drawMap(figure, peers) {
   const title = "Whom this node met";
-  const parts = partsOf(figure, title, 300, 300);
+  const parts = partsOf(figure, title, 380, 300);
   const met = [...peers].sort((a, b) => b.meetings - a.meetings);
   const shown = met.slice(0, MOST_ON_MAP);
   const most = Math.max(1, ...shown.map((peer) => peer.meetings));
-  const at = (index) => {
+  const at = (index, radius) => {
     const angle = (2 * Math.PI * index) / Math.max(1, shown.length) - Math.PI / 2;
-    return [150 + 112 * Math.cos(angle), 150 + 112 * Math.sin(angle)];
+    return [190 + radius * Math.cos(angle), 150 + radius * Math.sin(angle)];
   };
   const ties = [], dots = [];
   shown.forEach((peer, index) => {
-    const [x, y] = at(index);
+    const [x, y] = at(index, 105), [besideX, besideY] = at(index, 122);
+    const anchor = Math.abs(besideX - 190) < 1 ? "middle" : besideX > 190 ? "start" : "end";
     if (peer.meetings) {
       const width = 1 + 6 * Math.sqrt(peer.meetings / most);
-      ties.push(svg("line", { class: `tie ${peer.last_link}`, x1: 150, y1: 150, x2: x, y2: y, "stroke-width": width.toFixed(1) }));
+      ties.push(svg("line", { class: `tie ${peer.last_link}`, x1: 190, y1: 150, x2: x, y2: y, "stroke-width": width.toFixed(1) }));
     }
     dots.push(svg("circle", { class: `dot ${peer.state}`, cx: x, cy: y, r: 7 }));
-    dots.push(svg("text", { x, y: y + (y > 150 ? 20 : -12), "text-anchor": "middle" }, `${short(peer.peer_id)} ${peer.meetings}`));
+    dots.push(svg("text", { x: besideX, y: besideY + 4, "text-anchor": anchor }, `${short(peer.peer_id)} ${peer.meetings}`));
   });
-  dots.push(svg("circle", { class: "dot self", cx: 150, cy: 150, r: 10 }));
-  dots.push(svg("text", { x: 150, y: 172, "text-anchor": "middle" }, "this node"));
+  dots.push(svg("circle", { class: "dot self", cx: 190, cy: 150, r: 10 }));
+  dots.push(svg("text", { x: 190, y: 172, "text-anchor": "middle" }, "this node"));
   parts.svg.replaceChildren(parts.title, ...ties, ...dots);
   const more = met.length > shown.length ? ` ${met.length - shown.length} more members are not drawn.` : "";
   parts.key.replaceChildren(

@@ -8,7 +8,7 @@ from pathlib import Path
 from lowcomm_node.daemon.control import ControlClient
 from tests.system.browser import Browser
 
-_WIDTH, _HEIGHT = 1100, 1580
+_WIDTH, _HEIGHT = 1100, 1430
 _SETTLED_S = 3.0
 
 

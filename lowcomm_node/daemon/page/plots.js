@@ -57,11 +57,10 @@ export function drawMap(figure, peers) {
     dots.push(svg("text", { x: besideX, y: besideY + 4, "text-anchor": anchor }, `${short(peer.peer_id)} ${peer.meetings}`));
   });
   dots.push(svg("circle", { class: "dot self", cx: 190, cy: 150, r: 10 }));
-  dots.push(svg("text", { x: 190, y: 172, "text-anchor": "middle" }, "this node"));
   parts.svg.replaceChildren(parts.title, ...ties, ...dots);
   const more = met.length > shown.length ? ` ${met.length - shown.length} more members are not drawn.` : "";
   parts.key.replaceChildren(
-    element("li", {}, "solid: dialled"), element("li", {}, "dashed: by bell"), element("li", {}, "dotted: libp2p"));
+    element("li", {}, "in the middle: this node"), element("li", {}, "solid: dialled"), element("li", {}, "dashed: by bell"), element("li", {}, "dotted: libp2p"));
   describe(parts, `${title}: ` + (shown.map((peer) => `${short(peer.peer_id)} ${peer.meetings} times`).join(", ") || "nobody is known yet")
     + `.${more} Lines are thicker where there were more meetings.`);
 }

@@ -54,6 +54,7 @@ proto: setup ## compile proto/ into lowcomm_node/wire/gen and renew the descript
 
 docs: setup ## write the pages that are made from the code
 	$(BIN)/python -m lowcomm_node.telemetry.catalogue > docs/metrics.md
+	$(BIN)/python docs/log_events.py > docs/log-events.md
 
 clean: ## remove the virtual environment, caches and build results
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -16,6 +16,7 @@ from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.member_buckets import MemberBuckets
 from lowcomm_node.adapters.p2p_process import P2pOptions, import_hivemind, split_address
 from lowcomm_node.adapters.relays import choose_relays
+from lowcomm_node.adapters.vitals_book import VitalsBook
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.membership import Bucket
 from lowcomm_node.core.versions import Versions
@@ -74,6 +75,7 @@ class HivemindDirectory:
         """As our record says; see ``play``."""
         self.record = b""
         """Our newest signed record, for offers to carry, whether or not the DHT has taken it."""
+        self.vitals = VitalsBook()
         self.has_company = False
         """Somebody answered at the start."""
         self.restarts = 0
@@ -282,10 +284,9 @@ class HivemindDirectory:
 
     def verify(self, signed_record: bytes) -> Member:
         """Check a record that came in an offer. Raises RemoteProtocolError."""
-        run, now = self._member, time.time()
-        return read_member(
-            signed_record, run_id=run.run_id, protocol_version=run.protocol_version, now=now, rule=run.rule
-        )
+        run, version = self._member, self._member.protocol_version
+        member = read_member(signed_record, run_id=run.run_id, protocol_version=version, now=time.time(), rule=run.rule)
+        return self.vitals.learn(member, signed_record)
 
     async def withdraw(self) -> None:
         """Say in the directory that this node has left; the DHT knows no deletion."""
@@ -341,6 +342,7 @@ class HivemindDirectory:
             protocol_version=self._member.protocol_version,
             sign=self._identity.sign,
             admission=self._member.admission,
+            vitals=self.vitals.own,
         )
 
     async def _store_farewell(self, bucket: Bucket) -> None:

@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "invite": Command("Start or join a run", "let somebody into a run of yours", "create --valid 30d"),
     "status": Command("Look after a node", "what the node on this machine is doing", "--json"),
+    "top": Command("Look after a node", "the same live, with its swarm, until q is pressed", ""),
     "peers": Command("Look after a node", "the members this node knows", "--json"),
     "leave": Command("Look after a node", "ask the node to finish its meeting, save and stop", ""),
     "debug": Command("Look after a node", "write the node's last events into a file for a bug report", "dump"),

@@ -19,6 +19,8 @@ from lowcomm_node.errors import ConfigError, LowcommError, StoreError
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import (
     DumpRequest,
     DumpResponse,
+    History,
+    HistoryRequest,
     LeaveRequest,
     LeaveResponse,
     Peers,
@@ -79,12 +81,13 @@ class ControlServer:
         *,
         status: Callable[[], Status],
         peers: Callable[[], Peers],
+        history: Callable[[], History],
         leave: Callable[[], None],
         dump: Callable[[bool], Awaitable[Path]],
     ) -> None:
         self._state_dir = state_dir
         self._lock = StateDirLock(state_dir)
-        self._servicer = _Servicer(status, peers, leave, dump)
+        self._servicer = _Servicer(status, peers, history, leave, dump)
         self._server: aio.Server | None = None
 
     async def start(self) -> None:
@@ -141,6 +144,10 @@ class ControlClient:
         """The members it knows."""
         return self._call(lambda: self._stub.ListPeers(PeersRequest(), timeout=self._timeout_s))
 
+    def history(self) -> History:
+        """How it went since the node started."""
+        return self._call(lambda: self._stub.GetHistory(HistoryRequest(), timeout=self._timeout_s))
+
     def leave(self) -> None:
         """Ask it to leave; returns when it has agreed to, not when it has left."""
         self._call(lambda: self._stub.Leave(LeaveRequest(), timeout=self._timeout_s))
@@ -185,11 +192,13 @@ class _Servicer(ControlServicer):
         self,
         status: Callable[[], Status],
         peers: Callable[[], Peers],
+        history: Callable[[], History],
         leave: Callable[[], None],
         dump: Callable[[bool], Awaitable[Path]],
     ) -> None:
         self._status = status
         self._peers = peers
+        self._history = history
         self._leave = leave
         self._dump = dump
 
@@ -198,6 +207,9 @@ class _Servicer(ControlServicer):
 
     async def ListPeers(self, request: PeersRequest, context: object) -> Peers:  # noqa: ARG002, N802 - generated
         return self._peers()
+
+    async def GetHistory(self, request: HistoryRequest, context: object) -> History:  # noqa: ARG002, N802 - generated
+        return self._history()
 
     async def Leave(self, request: LeaveRequest, context: object) -> LeaveResponse:  # noqa: ARG002, N802 - generated
         self._leave()

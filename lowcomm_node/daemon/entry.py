@@ -25,7 +25,7 @@ def run_node(options: JoinOptions) -> None:
     service = ServiceNotifier.from_environment(os.environ)
     log = options.settings.log
     recent: deque[dict[str, str]] = deque(maxlen=_RECENT_LOG)
-    configure(log.level, log.format, on_message=metrics.message_logged, recent=recent)
+    configure(log.level, log.format, on_message=metrics.message_logged, recent=recent, environ=os.environ)
 
     async def live() -> None:
         await Node(options, metrics, service, recent).run()

@@ -14,10 +14,11 @@ from lowcomm_node.core.commands import GiveUp, Heal
 from lowcomm_node.core.events import DrainRequested, LineChanged, Member, Ticked, TrainerLost
 from lowcomm_node.core.node import NodeCore
 from lowcomm_node.daemon.black_box import BlackBox
+from lowcomm_node.daemon.board import Board
 from lowcomm_node.daemon.children import Children
 from lowcomm_node.daemon.clock import SystemClock
 from lowcomm_node.daemon.control import ControlServer
-from lowcomm_node.daemon.http import Health, LocalHttp
+from lowcomm_node.daemon.http import LocalHttp, host_of
 from lowcomm_node.daemon.join_options import JoinOptions
 from lowcomm_node.daemon.joining import how_to_join
 from lowcomm_node.daemon.line_watch import LineWatch
@@ -27,15 +28,16 @@ from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.rules import rules_of_a_life
 from lowcomm_node.daemon.run_finder import FoundRun, RunFinder
 from lowcomm_node.daemon.runtime import Runtime
-from lowcomm_node.daemon.status import base_status, meeting_status, peers_status, service_line, training_status
+from lowcomm_node.daemon.status import base_status, meeting_status, service_line, training_status
 from lowcomm_node.daemon.training import Training
+from lowcomm_node.daemon.views import Health, Views
 from lowcomm_node.errors import DivergedError
 from lowcomm_node.settings.streams import periods
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.telemetry.metrics import Metrics
 from lowcomm_node.train.messages import FromTrainer, Report
 from lowcomm_node.units import RunId, Stream
-from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import Peers, Status
+from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import Status
 
 __all__ = ["Node"]
 
@@ -111,21 +113,22 @@ class Node:
         self._black_box = BlackBox(
             settings=self._settings, state_dir=options.state_dir, status=self.status, recent_log=recent_log
         )
+        self._board = Board(self._settings.metrics, self._network.vitals)
         self._control = ControlServer(
             options.state_dir,
             status=self.status,
-            peers=self.peers,
+            peers=lambda: self._board.peers,
+            history=self._board.history.message,
             leave=self._stop_requested.set,
             dump=self._black_box.dump,
         )
         self._http = LocalHttp(
             host=self._settings.metrics.host,
             port=self._settings.metrics.port,
-            metrics=self._metrics.exposition,
-            status=lambda: self._latest_status,
-            health=self._health,
+            names=(*self._settings.metrics.allowed_hosts, host_of(self._settings.metrics.publish)),
+            answer=Views(metrics=self._metrics.exposition, board=self._board, health=self._health).answer,
         )
-        self._latest_status = self.status()
+        self._show()
 
     async def run(self) -> None:
         """Live until asked to leave. Raises LowcommError when the node cannot go on."""
@@ -239,11 +242,11 @@ class Node:
                 self._runtime.handle(Ticked())
                 self._recorder.reached(self._core, self._network.num_quarantined(), now)
                 self._metrics.flight_recorded(*self._black_box.size())
-            self._latest_status = self.status()
+            self._show()
             if self._diverged is not None:
                 raise self._diverged
             is_well = not self._health().reasons_not_live(now)
-            self._service.beat(now, service_line(self._latest_status), state=self._state, is_well=is_well)
+            self._service.beat(now, service_line(self._board.status), state=self._state, is_well=is_well)
 
     async def _announce(self) -> None:
         """Keep our record in the directory alive; renew it at once when we have become a donor."""
@@ -323,11 +326,9 @@ class Node:
             status.peers_known = len(self._core.partners.views())
             status.bells_own, status.bells_held = self._core.num_bells()
         status.line.CopyFrom(self._line_watch.status())
+        status.http_address = self._http.address
+        status.swarm.CopyFrom(self._board.status.swarm)
         return status
-
-    def peers(self) -> Peers:
-        """The members this node knows."""
-        return peers_status(self._core, self._clock.monotonic())
 
     def _health(self) -> Health:
         return Health(
@@ -380,7 +381,10 @@ class Node:
         self._state, self._detail = state, detail
         if has_changed:
             self._recorder.state_changed(state, detail)
-            self._latest_status = self.status()
+            self._show()
+
+    def _show(self) -> None:
+        self._board.show(self.status(), self._core, self._clock.monotonic())
 
     def _signalled(self, number: int) -> None:
         """First signal: leave in order. Second: at once; p2pd and trainer end with this process."""

@@ -100,6 +100,7 @@ class Network:
             ledger=children,
         )
         self._directory: Directory = self._dht
+        self.vitals = self._dht.vitals
         if settings.inbound == "off":
             self._dht.play(Reachability.OUTBOUND_ONLY)
         self._identity = identity

@@ -1,15 +1,20 @@
 """The node's status as the wire's ``Status`` and ``Peers``: one form for control socket, HTTP and command line."""
 
 import math
+from collections.abc import Mapping
 
 from lowcomm_node import __version__
 from lowcomm_node.core.node import NodeCore
 from lowcomm_node.daemon.recorder import MeetingTally
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.messages import Ready, Report
+from lowcomm_node.units import PeerId
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import MeetingStatus, Peer, Peers, Status, TrainingStatus, WireBytes
+from lowcomm_node.wire.vitals import Vitals
 
 __all__ = ["base_status", "meeting_status", "peers_status", "service_line", "training_status"]
+
+_NOTHING = Vitals()
 
 
 def base_status(*, peer_id: str, state: str, detail: str, uptime_s: float) -> Status:
@@ -57,8 +62,8 @@ def meeting_status(tally: MeetingTally, phase: str, now: float) -> MeetingStatus
     )
 
 
-def peers_status(core: NodeCore | None, now: float) -> Peers:
-    """The members this node knows."""
+def peers_status(core: NodeCore | None, now: float, told: Mapping[PeerId, Vitals] | None = None) -> Peers:
+    """The members this node knows; ``told``: what they tell of themselves."""
     if core is None:
         return Peers()
     return Peers(
@@ -73,6 +78,7 @@ def peers_status(core: NodeCore | None, now: float) -> Peers:
                 reachability=view.member.reachability.value,
                 link=core.partners.link_to(view.member.peer) or "",
                 last_link=view.link or "",
+                validation_loss=(told or {}).get(view.member.peer, _NOTHING).validation_loss,
             )
             for view in core.partners.views()
         ]

@@ -156,12 +156,26 @@ class CheckpointSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsSettings:
-    """The local HTTP port with /metrics, /livez, /readyz and /status."""
+    """The local HTTP port: a page to look at, /metrics, /livez, /readyz, /status, /peers, /history and /sd."""
 
     host: str = "127.0.0.1"
     """Address to bind; keep it on loopback unless a firewall guards it."""
     port: Annotated[int, Between(0, 65535)] = 9464
     """TCP port; 0 picks a free one."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names by which the port may be asked, besides localhost and addresses, as in "node1.example". Other names are refused, because
+    a page on the internet can give itself a name that leads here."""
+    publish: str = ""
+    """host:port at which others may fetch this node's /metrics. It stands in this node's record, for everybody in the run to see.
+    Empty: this node does not tell."""
+    discover: Annotated[str, OneOf("on", "off")] = "off"
+    """on: /sd names other members that publish theirs, too. A Prometheus that reads it fetches /metrics from whatever hosts and ports
+    members write into their records."""
+
+    def check(self) -> None:
+        host, _, port = self.publish.rpartition(":")
+        if self.publish and not (host and port.isdecimal() and 0 < int(port) < 65536):
+            fail("metrics.publish", self.publish, "host:port, as in node1.example:9464")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,8 +184,8 @@ class LogSettings:
 
     level: Annotated[str, OneOf("debug", "info", "warning", "error")] = "info"
     """Least important level that is written."""
-    format: Annotated[str, OneOf("auto", "text", "json")] = "auto"
-    """auto: text on a terminal, json otherwise."""
+    format: Annotated[str, OneOf("auto", "text", "logfmt", "json")] = "auto"
+    """auto: text on a terminal, logfmt in systemd's journal, json otherwise."""
     flight_entries: Annotated[int, Between(100, 1_000_000)] = 8000
     """Events of the node's core that are kept in memory for a dump (see 'debug dump'), some ten minutes' worth and at most
     32 MiB; half as many are always there."""

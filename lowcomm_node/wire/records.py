@@ -16,8 +16,9 @@ from lowcomm_node.wire.certificate import CERTIFICATE_BYTES
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.limits import MAX_RECORD_BYTES
 from lowcomm_node.wire.peer_id import peer_id_from_bytes, peer_id_to_bytes, verify
+from lowcomm_node.wire.vitals import Vitals, to_vitals
 
-__all__ = ["MAX_LIFETIME_S", "bucket_key", "is_address", "is_storable", "read_member", "sign_member"]
+__all__ = ["MAX_LIFETIME_S", "bucket_key", "is_address", "is_storable", "read_member", "read_vitals", "sign_member"]
 
 MAX_LIFETIME_S = 7200.0
 """Nobody needs to be believed for longer; the settings allow half of it."""
@@ -36,11 +37,17 @@ _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9.-]{0,2
 
 
 def sign_member(
-    member: Member, *, run_id: RunId, protocol_version: int, sign: Callable[[bytes], bytes], admission: bytes = b""
+    member: Member,
+    *,
+    run_id: RunId,
+    protocol_version: int,
+    sign: Callable[[bytes], bytes],
+    admission: bytes = b"",
+    vitals: Vitals | None = None,
 ) -> bytes:
     """A member's signed record, serialised. A public member without an address is one that has left.
 
-    ``admission``: a serialised Admission, where the run asks for one.
+    ``admission``: a serialised Admission, where the run asks for one. ``vitals``: what it tells of itself.
     """
     record = records_pb2.MemberRecord(
         run_id=bytes.fromhex(run_id),
@@ -53,6 +60,7 @@ def sign_member(
         reachability=_TO_WIRE.get(member.reachability),
         certificate=member.certificate,
         admission=records_pb2.Admission.FromString(admission) if admission else None,
+        vitals=vitals.to_wire() if vitals is not None else None,
     ).SerializeToString()
     return records_pb2.SignedRecord(record=record, signature=sign(_SIGNED_PREFIX + record)).SerializeToString()
 
@@ -109,6 +117,12 @@ def read_member(
         ),
         certificate=record.certificate,
     )
+
+
+def read_vitals(data: bytes) -> Vitals:
+    """What the member of a record, which ``read_member`` has checked, tells of itself."""
+    told = _open(data).vitals
+    return to_vitals(told, is_address=is_address(told.metrics_address))
 
 
 def is_storable(

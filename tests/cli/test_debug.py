@@ -10,7 +10,7 @@ import pytest
 from lowcomm_node.cli import app
 from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.daemon.control import ControlServer
-from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import Peers, Status
+from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import History, Peers, Status
 
 
 def with_node(state_dir: Path, *arguments: str) -> int:
@@ -23,7 +23,7 @@ def with_node(state_dir: Path, *arguments: str) -> int:
         return path
 
     async def scenario(run: Callable[[], Awaitable[int]]) -> int:
-        server = ControlServer(state_dir, status=Status, peers=Peers, leave=lambda: None, dump=dump)
+        server = ControlServer(state_dir, status=Status, peers=Peers, history=History, leave=lambda: None, dump=dump)
         await server.start()
         try:
             return await run()

@@ -10,7 +10,7 @@ import pytest
 from lowcomm_node.cli import app
 from lowcomm_node.cli.commands.leave import wait_until_gone
 from lowcomm_node.daemon.control import ControlServer, NodeSilentError, NoNodeError
-from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import MeetingStatus, Peers, Status, TrainingStatus
+from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import History, MeetingStatus, Peers, Status, TrainingStatus
 
 _TRAINING = Status(state="training")
 _DRAINING = Status(state="draining", detail="finishing a meeting")
@@ -84,7 +84,9 @@ class Daemon(threading.Thread):
             training=TrainingStatus(steps=1200),
             meetings=MeetingStatus(completed=1),
         )
-        server = ControlServer(self._state_dir, status=lambda: status, peers=Peers, leave=leaving.set, dump=no_dump)
+        server = ControlServer(
+            self._state_dir, status=lambda: status, peers=Peers, history=History, leave=leaving.set, dump=no_dump
+        )
         await server.start()
         self.is_up.set()
         await leaving.wait()

@@ -15,11 +15,13 @@ from lowcomm_node.cli import app
 from lowcomm_node.cli.commands.status import rows
 from lowcomm_node.daemon.control import ControlServer
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import (
+    History,
     LineStatus,
     MeetingStatus,
     Peer,
     Peers,
     Status,
+    SwarmStatus,
     TrainingStatus,
     WireBytes,
 )
@@ -81,7 +83,12 @@ def _node(state_dir: Path, status: Status, peers: Peers | None = None) -> Iterat
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     server = ControlServer(
-        state_dir, status=lambda: status, peers=lambda: peers or Peers(), leave=lambda: None, dump=no_dump
+        state_dir,
+        status=lambda: status,
+        peers=lambda: peers or Peers(),
+        history=History,
+        leave=lambda: None,
+        dump=no_dump,
     )
     asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)
     try:
@@ -156,6 +163,18 @@ def test_the_table_says_what_matters() -> None:
     assert "HALF" not in table["meetings"]
     assert table["traffic"] == "2 MiB sent, 1 KiB received"
     assert table["node"].endswith("up 1 h 2 min")
+
+
+def test_the_swarm_and_the_page_have_their_lines() -> None:
+    """What the others tell, and where to look in a browser."""
+    status = Status(
+        state="training", swarm=SwarmStatus(members=3, validation_loss=2.0, spread=0.0123), http_address="[::1]:9464"
+    )
+    status.training.CopyFrom(_STATUS.training)
+    table = dict(rows(status))
+
+    assert table["swarm"] == "3 other members told of themselves, median loss 2.000 on held-out text, spread 0.0123"
+    assert table["page"] == "http://[::1]:9464/"
 
 
 def test_a_node_that_has_just_started_shows_only_what_it_knows() -> None:

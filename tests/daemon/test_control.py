@@ -14,7 +14,7 @@ import pytest
 
 from lowcomm_node.daemon.control import ControlClient, ControlServer, NodeSilentError, NoNodeError, socket_path
 from lowcomm_node.errors import ConfigError, LowcommError, StoreError
-from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import Peer, Peers, Status
+from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import History, Peer, Peers, Status
 
 _T = TypeVar("_T")
 
@@ -31,7 +31,7 @@ def _server(
     dump: Callable[[bool], Awaitable[Path]] = _no_dump,
 ) -> ControlServer:
     peers = Peers(peers=[Peer(peer_id="12D3KooWOther", state="reachable")])
-    return ControlServer(state_dir, status=status, peers=lambda: peers, leave=on_leave, dump=dump)
+    return ControlServer(state_dir, status=status, peers=lambda: peers, history=History, leave=on_leave, dump=dump)
 
 
 async def _served(server: ControlServer, ask: Callable[[], _T]) -> _T:

@@ -3,13 +3,18 @@
 import http.client
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import pytest
 
-from lowcomm_node.daemon.http import Health, LocalHttp
+from lowcomm_node.adapters.vitals_book import VitalsBook
+from lowcomm_node.daemon.board import Board
+from lowcomm_node.daemon.http import LocalHttp, host_of
+from lowcomm_node.daemon.views import Health, Views
 from lowcomm_node.errors import ConfigError
+from lowcomm_node.settings.node import MetricsSettings
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import Status, TrainingStatus
 
 _HEALTHY = Health(loop_beat_s=100.0, trainer_beat_s=100.0, is_joined=True, has_state=True, is_leaving=False)
@@ -27,14 +32,11 @@ class Node:
         return self.metrics()
 
     def serve(self, port: int = 0) -> LocalHttp:
-        server = LocalHttp(
-            host="127.0.0.1",
-            port=port,
-            metrics=self.exposition,
-            status=lambda: Status(state="training", training=TrainingStatus(steps=7)),
-            health=lambda: self.health,
-            clock=lambda: self.now,
-        )
+        board = Board(MetricsSettings(), VitalsBook(), lambda: 1000.0)
+        status = Status(state="training", peer_id="P", run_id="ab", training=TrainingStatus(steps=7))
+        board.show(status, None, 0.0)
+        views = Views(metrics=self.exposition, board=board, health=lambda: self.health, clock=lambda: self.now)
+        server = LocalHttp(host="127.0.0.1", port=port, names=["Node.example", ""], answer=views.answer)
         server.start()
         return server
 
@@ -51,10 +53,12 @@ def server(node: Node) -> Iterator[LocalHttp]:
     server.stop()
 
 
-def _ask(server: LocalHttp, path: str, method: str = "GET") -> tuple[int, str, bytes]:
+def _ask(
+    server: LocalHttp, path: str, method: str = "GET", headers: Mapping[str, str] = MappingProxyType({})
+) -> tuple[int, str, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     try:
-        connection.request(method, path)
+        connection.request(method, path, headers=dict(headers))
         response = connection.getresponse()
         return response.status, response.headers["Content-Type"], response.read()
     finally:
@@ -78,6 +82,67 @@ def test_status_is_json_with_all_fields(server: LocalHttp) -> None:
     assert set(read) == {field.name for field in Status.DESCRIPTOR.fields}
     assert read["training"]["steps"] == 7
     assert read["meetings"]["completed"] == 0
+
+
+def test_history_and_peers_are_json(server: LocalHttp) -> None:
+    """The page and scripts read them under the names of the contract."""
+    for path, field in (("/history", "validation_loss"), ("/peers", "peers")):
+        status, kind, body = _ask(server, path)
+        assert (status, kind) == (200, "application/json")
+        assert field in json.loads(body)
+
+
+def test_discovery_names_the_node_where_it_was_asked(server: LocalHttp) -> None:
+    """Prometheus' format; a port that answers here answers there too."""
+    status, kind, body = _ask(server, "/sd")
+
+    assert (status, kind) == (200, "application/json")
+    labels = {"run_id": "ab", "__meta_lowcomm_peer_id": "P", "__meta_lowcomm_whose": "own"}
+    assert json.loads(body) == [{"targets": [f"127.0.0.1:{server.port}"], "labels": labels}]
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:80", "127.0.0.1:9464", "[::1]:9464", "192.0.2.7", "node.example"]
+)
+def test_own_names_and_addresses_are_answered(server: LocalHttp, host: str) -> None:
+    """A page on the internet has none of these for a name."""
+    assert _ask(server, "/status", headers={"Host": host})[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "[", "node.example.", "0x7f.1"]
+)
+@pytest.mark.parametrize("path", ["/status", "/metrics", "/", "/nothing"])
+def test_a_foreign_name_gets_nothing(server: LocalHttp, host: str, path: str) -> None:
+    """A name on the internet that leads here by DNS rebinding reads nothing through somebody's browser."""
+    status, kind, body = _ask(server, path, headers={"Host": host})
+
+    assert (status, kind) == (421, "text/plain; charset=utf-8")
+    assert b"allowed_hosts" in body
+
+
+def test_the_host_is_what_stands_before_the_port() -> None:
+    """Brackets, capitals and ports are no part of a name."""
+    hosts = ["A.example:1", "[::1]:2", "10.0.0.1", "a@b.example:3", "b:c:d", ""]
+    assert [host_of(host) for host in hosts] == ["a.example", "::1", "10.0.0.1", "b.example", "b", ""]
+
+
+def test_nobody_frames_or_feeds_the_page(server: LocalHttp) -> None:
+    """Each answer says that scripts, styles and data come from this port alone, and that other pages may not show it."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection.request("GET", "/")
+    response = connection.getresponse()
+    response.read()
+    connection.close()
+
+    policy = response.headers["Content-Security-Policy"]
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert policy.startswith("default-src 'none'")
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    assert response.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert "Access-Control-Allow-Origin" not in response.headers
 
 
 def test_a_living_node_is_live_and_ready(server: LocalHttp) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lowcomm_node.adapters.vitals_book import VitalsBook
 from lowcomm_node.core.events import Member, RecordRenewed, TrainerReady
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.daemon import lifecycle
@@ -104,6 +105,7 @@ class FakeNetwork:
         self.link = self.state_client = None
         self.outreach, self.reachability = FakeOutreach(), Reachability.PUBLIC
         self.record = b""
+        self.vitals = VitalsBook()
         self.story: list[str] = []
         self.announcing: Callable[[], Awaitable[None]] = _at_once
         self.starting: Callable[[], Awaitable[None]] = _at_once

@@ -88,6 +88,16 @@ def test_verdicts_must_be_kept_at_least_as_long_as_a_phase_may_take() -> None:
 
 
 @pytest.mark.parametrize(
+    "publish", ["node1.example", "node1.example:", ":9464", "node1.example:0", "node1.example:http", "a:65536"]
+)
+def test_a_published_address_is_a_host_and_a_port(publish: str) -> None:
+    """What others could not fetch from is refused here, and not passed over in silence there."""
+    with pytest.raises(ConfigError, match=r"metrics\.publish = .*host:port"):
+        build(NodeSettings, {"metrics": {"publish": publish}}, "config.toml")
+    assert build(NodeSettings, {"metrics": {"publish": "[2001:db8::1]:9464"}}, "x").metrics.discover == "off"
+
+
+@pytest.mark.parametrize(
     ("config", "expected"),
     [(ModelConfig(), 381_600 // 8), (ModelConfig(num_layers=1, d_model=8, num_heads=2, d_ff=8), 528)],
 )

@@ -142,7 +142,10 @@ def test_problems_of_all_sources_are_listed_together() -> None:
 
     assert text.startswith("3 problems:")
     assert "/x.toml: unknown key log.levle; did you mean log.level?" in text
-    assert 'environment LOWCOMM_LOG__FORMAT: log.format = "xml" is not allowed; allowed: "auto", "text", "json"' in text
+    assert (
+        'environment LOWCOMM_LOG__FORMAT: log.format = "xml" is not allowed; allowed: "auto", "text", "logfmt", "json"'
+        in text
+    )
     assert "flag --set network.gpc_port: unknown key network.gpc_port; did you mean network.grpc_port?" in text
 
 

@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dht-port", type=int, metavar="PORT", help="setting network.dht_port")
     parser.add_argument("--grpc-port", type=int, metavar="PORT", help="setting network.grpc_port")
     parser.add_argument("--metrics-port", type=int, metavar="PORT", help="setting metrics.port")
+    parser.add_argument("--log-format", metavar="FORMAT", help="auto, text, logfmt or json (setting log.format)")
     add_settings_arguments(parser)
 
 
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         "network.dht_port": ("--dht-port", args.dht_port),
         "network.grpc_port": ("--grpc-port", args.grpc_port),
         "metrics.port": ("--metrics-port", args.metrics_port),
+        "log.format": ("--log-format", args.log_format),
     }
     settings, _ = settings_from(args, flags)
     peers = tuple(args.peers or os.environ.get("LOWCOMM_PEERS", "").replace(",", " ").split())

@@ -7,9 +7,9 @@ from lowcomm_node.cli.common import add_settings_arguments, settings_from, state
 from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.cli.words import ago, printable
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["OVER", "add_arguments", "run"]
 
-_OVER = {"grpc": "grpc", "grpc_reversed": "bell", "libp2p": "p2p"}
+OVER = {"grpc": "grpc", "grpc_reversed": "bell", "libp2p": "p2p"}
 """What the last meeting travelled over, in a few letters."""
 
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             f"…{printable(peer.peer_id)[-8:]}",
             printable(peer.grpc_address) or peer.reachability,
             peer.state if peer.link else "no way",
-            _OVER.get(peer.last_link, ""),
+            OVER.get(peer.last_link, ""),
             f"{peer.progress_steps:,.0f}",
             f"{peer.meetings:,}",
             ago(peer.seen_ago_seconds),

@@ -9,9 +9,15 @@ from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.cli.words import ago, amount, count, duration, printable, size
 
 if TYPE_CHECKING:
-    from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import LineStatus, MeetingStatus, Status, TrainingStatus
+    from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import (
+        LineStatus,
+        MeetingStatus,
+        Status,
+        SwarmStatus,
+        TrainingStatus,
+    )
 
-__all__ = ["add_arguments", "rows", "run"]
+__all__ = ["add_arguments", "line_words", "reach_words", "rows", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,16 +64,30 @@ def rows(status: "Status") -> list[tuple[str, str]]:
         ("node", f"{status.peer_id}  version {status.version}, up {duration(status.uptime_seconds)}"),
     ]
     if status.reachability:
-        found.append(("reachable", _reach(status)))
+        found.append(("reachable", reach_words(status)))
     if status.training.parameters:
         found += _training_rows(status.training)
         found += _meeting_rows(status.meetings, status.peers_known)
+    if status.swarm.members:
+        found.append(("swarm", _swarm(status.swarm)))
     if status.line.state:
-        found.append(("line", _line(status.line)))
+        found.append(("line", line_words(status.line)))
+    if status.http_address:
+        found.append(("page", f"http://{printable(status.http_address)}/"))
     return found
 
 
-def _reach(status: "Status") -> str:
+def _swarm(swarm: "SwarmStatus") -> str:
+    parts = [f"{count(swarm.members, 'other member')} told of themselves"]
+    if swarm.validation_loss:
+        parts.append(f"median loss {swarm.validation_loss:.3f} on held-out text")
+    if swarm.spread:
+        parts.append(f"spread {swarm.spread:.4g}")
+    return ", ".join(parts)
+
+
+def reach_words(status: "Status") -> str:
+    """How others get to it."""
     words = {
         "public": "by everybody",
         "holepunched": "by those who punch a hole with it",
@@ -101,7 +121,8 @@ def _training_rows(training: "TrainingStatus") -> list[tuple[str, str]]:
     return found
 
 
-def _line(line: "LineStatus") -> str:
+def line_words(line: "LineStatus") -> str:
+    """What it may take of the line, and has taken."""
     states = {
         "quiet": "quiet hours, nothing is sent or fetched",
         "saving": "waiting, this month's bytes have to last",

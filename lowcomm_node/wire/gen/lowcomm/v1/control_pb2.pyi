@@ -11,7 +11,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("peer_id", "run_id", "run_name", "state", "version", "uptime_seconds", "join_address", "grpc_address", "training", "meetings", "peers_known", "detail", "reachability", "bells_own", "bells_held", "line")
+    __slots__ = ("peer_id", "run_id", "run_name", "state", "version", "uptime_seconds", "join_address", "grpc_address", "training", "meetings", "peers_known", "detail", "reachability", "bells_own", "bells_held", "line", "swarm", "http_address")
     PEER_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,8 @@ class Status(_message.Message):
     BELLS_OWN_FIELD_NUMBER: _ClassVar[int]
     BELLS_HELD_FIELD_NUMBER: _ClassVar[int]
     LINE_FIELD_NUMBER: _ClassVar[int]
+    SWARM_FIELD_NUMBER: _ClassVar[int]
+    HTTP_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     peer_id: str
     run_id: str
     run_name: str
@@ -44,7 +46,19 @@ class Status(_message.Message):
     bells_own: int
     bells_held: int
     line: LineStatus
-    def __init__(self, peer_id: _Optional[str] = ..., run_id: _Optional[str] = ..., run_name: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., join_address: _Optional[str] = ..., grpc_address: _Optional[str] = ..., training: _Optional[_Union[TrainingStatus, _Mapping]] = ..., meetings: _Optional[_Union[MeetingStatus, _Mapping]] = ..., peers_known: _Optional[int] = ..., detail: _Optional[str] = ..., reachability: _Optional[str] = ..., bells_own: _Optional[int] = ..., bells_held: _Optional[int] = ..., line: _Optional[_Union[LineStatus, _Mapping]] = ...) -> None: ...
+    swarm: SwarmStatus
+    http_address: str
+    def __init__(self, peer_id: _Optional[str] = ..., run_id: _Optional[str] = ..., run_name: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., join_address: _Optional[str] = ..., grpc_address: _Optional[str] = ..., training: _Optional[_Union[TrainingStatus, _Mapping]] = ..., meetings: _Optional[_Union[MeetingStatus, _Mapping]] = ..., peers_known: _Optional[int] = ..., detail: _Optional[str] = ..., reachability: _Optional[str] = ..., bells_own: _Optional[int] = ..., bells_held: _Optional[int] = ..., line: _Optional[_Union[LineStatus, _Mapping]] = ..., swarm: _Optional[_Union[SwarmStatus, _Mapping]] = ..., http_address: _Optional[str] = ...) -> None: ...
+
+class SwarmStatus(_message.Message):
+    __slots__ = ("members", "validation_loss", "spread")
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_LOSS_FIELD_NUMBER: _ClassVar[int]
+    SPREAD_FIELD_NUMBER: _ClassVar[int]
+    members: int
+    validation_loss: float
+    spread: float
+    def __init__(self, members: _Optional[int] = ..., validation_loss: _Optional[float] = ..., spread: _Optional[float] = ...) -> None: ...
 
 class TrainingStatus(_message.Message):
     __slots__ = ("steps", "tokens", "loss", "validation_loss", "learning_rate", "gradient_norm", "progress_steps", "total_steps", "tokens_per_second", "step_seconds", "blocked_seconds", "exchange_seconds", "parameters", "sketch", "started_loss", "restarts", "micro_batches")
@@ -166,7 +180,7 @@ class Peers(_message.Message):
     def __init__(self, peers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ...) -> None: ...
 
 class Peer(_message.Message):
-    __slots__ = ("peer_id", "grpc_address", "progress_steps", "state", "seen_ago_seconds", "meetings", "reachability", "link", "last_link")
+    __slots__ = ("peer_id", "grpc_address", "progress_steps", "state", "seen_ago_seconds", "meetings", "reachability", "link", "last_link", "validation_loss")
     PEER_ID_FIELD_NUMBER: _ClassVar[int]
     GRPC_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -176,6 +190,7 @@ class Peer(_message.Message):
     REACHABILITY_FIELD_NUMBER: _ClassVar[int]
     LINK_FIELD_NUMBER: _ClassVar[int]
     LAST_LINK_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_LOSS_FIELD_NUMBER: _ClassVar[int]
     peer_id: str
     grpc_address: str
     progress_steps: float
@@ -185,7 +200,40 @@ class Peer(_message.Message):
     reachability: str
     link: str
     last_link: str
-    def __init__(self, peer_id: _Optional[str] = ..., grpc_address: _Optional[str] = ..., progress_steps: _Optional[float] = ..., state: _Optional[str] = ..., seen_ago_seconds: _Optional[float] = ..., meetings: _Optional[int] = ..., reachability: _Optional[str] = ..., link: _Optional[str] = ..., last_link: _Optional[str] = ...) -> None: ...
+    validation_loss: float
+    def __init__(self, peer_id: _Optional[str] = ..., grpc_address: _Optional[str] = ..., progress_steps: _Optional[float] = ..., state: _Optional[str] = ..., seen_ago_seconds: _Optional[float] = ..., meetings: _Optional[int] = ..., reachability: _Optional[str] = ..., link: _Optional[str] = ..., last_link: _Optional[str] = ..., validation_loss: _Optional[float] = ...) -> None: ...
+
+class HistoryRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class History(_message.Message):
+    __slots__ = ("every_seconds", "unix_seconds", "loss", "validation_loss", "swarm_loss", "spread", "progress_steps", "tokens_per_second", "tokens", "bytes_sent", "bytes_received", "meetings")
+    EVERY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    UNIX_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_LOSS_FIELD_NUMBER: _ClassVar[int]
+    SWARM_LOSS_FIELD_NUMBER: _ClassVar[int]
+    SPREAD_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_STEPS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_SENT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    MEETINGS_FIELD_NUMBER: _ClassVar[int]
+    every_seconds: float
+    unix_seconds: _containers.RepeatedScalarFieldContainer[float]
+    loss: _containers.RepeatedScalarFieldContainer[float]
+    validation_loss: _containers.RepeatedScalarFieldContainer[float]
+    swarm_loss: _containers.RepeatedScalarFieldContainer[float]
+    spread: _containers.RepeatedScalarFieldContainer[float]
+    progress_steps: _containers.RepeatedScalarFieldContainer[float]
+    tokens_per_second: _containers.RepeatedScalarFieldContainer[float]
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    bytes_sent: _containers.RepeatedScalarFieldContainer[int]
+    bytes_received: _containers.RepeatedScalarFieldContainer[int]
+    meetings: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, every_seconds: _Optional[float] = ..., unix_seconds: _Optional[_Iterable[float]] = ..., loss: _Optional[_Iterable[float]] = ..., validation_loss: _Optional[_Iterable[float]] = ..., swarm_loss: _Optional[_Iterable[float]] = ..., spread: _Optional[_Iterable[float]] = ..., progress_steps: _Optional[_Iterable[float]] = ..., tokens_per_second: _Optional[_Iterable[float]] = ..., tokens: _Optional[_Iterable[int]] = ..., bytes_sent: _Optional[_Iterable[int]] = ..., bytes_received: _Optional[_Iterable[int]] = ..., meetings: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class LeaveRequest(_message.Message):
     __slots__ = ()

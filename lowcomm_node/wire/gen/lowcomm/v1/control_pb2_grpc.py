@@ -44,6 +44,11 @@ class ControlStub:
                 request_serializer=lowcomm_dot_v1_dot_control__pb2.PeersRequest.SerializeToString,
                 response_deserializer=lowcomm_dot_v1_dot_control__pb2.Peers.FromString,
                 _registered_method=True)
+        self.GetHistory = channel.unary_unary(
+                '/lowcomm.v1.Control/GetHistory',
+                request_serializer=lowcomm_dot_v1_dot_control__pb2.HistoryRequest.SerializeToString,
+                response_deserializer=lowcomm_dot_v1_dot_control__pb2.History.FromString,
+                _registered_method=True)
         self.Leave = channel.unary_unary(
                 '/lowcomm.v1.Control/Leave',
                 request_serializer=lowcomm_dot_v1_dot_control__pb2.LeaveRequest.SerializeToString,
@@ -67,6 +72,13 @@ class ControlServicer:
 
     def ListPeers(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetHistory(self, request, context):
+        """How it went since the node started; also what GET /history answers.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -96,6 +108,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ListPeers,
                     request_deserializer=lowcomm_dot_v1_dot_control__pb2.PeersRequest.FromString,
                     response_serializer=lowcomm_dot_v1_dot_control__pb2.Peers.SerializeToString,
+            ),
+            'GetHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHistory,
+                    request_deserializer=lowcomm_dot_v1_dot_control__pb2.HistoryRequest.FromString,
+                    response_serializer=lowcomm_dot_v1_dot_control__pb2.History.SerializeToString,
             ),
             'Leave': grpc.unary_unary_rpc_method_handler(
                     servicer.Leave,
@@ -162,6 +179,33 @@ class Control:
             '/lowcomm.v1.Control/ListPeers',
             lowcomm_dot_v1_dot_control__pb2.PeersRequest.SerializeToString,
             lowcomm_dot_v1_dot_control__pb2.Peers.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lowcomm.v1.Control/GetHistory',
+            lowcomm_dot_v1_dot_control__pb2.HistoryRequest.SerializeToString,
+            lowcomm_dot_v1_dot_control__pb2.History.FromString,
             options,
             channel_credentials,
             insecure,

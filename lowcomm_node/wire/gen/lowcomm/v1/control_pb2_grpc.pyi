@@ -35,6 +35,8 @@ class ControlStub:
     def __new__(cls, channel: _aio.Channel) -> ControlAsyncStub: ...
     GetStatus: _grpc.UnaryUnaryMultiCallable[_control_pb2.StatusRequest, _control_pb2.Status]
     ListPeers: _grpc.UnaryUnaryMultiCallable[_control_pb2.PeersRequest, _control_pb2.Peers]
+    GetHistory: _grpc.UnaryUnaryMultiCallable[_control_pb2.HistoryRequest, _control_pb2.History]
+    """How it went since the node started; also what GET /history answers."""
     Leave: _grpc.UnaryUnaryMultiCallable[_control_pb2.LeaveRequest, _control_pb2.LeaveResponse]
     Dump: _grpc.UnaryUnaryMultiCallable[_control_pb2.DumpRequest, _control_pb2.DumpResponse]
     """Writes the flight recorder into a file in the state directory, mode 0600: a dump may be larger than an answer."""
@@ -44,6 +46,8 @@ class ControlAsyncStub(ControlStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStatus: _aio.UnaryUnaryMultiCallable[_control_pb2.StatusRequest, _control_pb2.Status]  # type: ignore[assignment]
     ListPeers: _aio.UnaryUnaryMultiCallable[_control_pb2.PeersRequest, _control_pb2.Peers]  # type: ignore[assignment]
+    GetHistory: _aio.UnaryUnaryMultiCallable[_control_pb2.HistoryRequest, _control_pb2.History]  # type: ignore[assignment]
+    """How it went since the node started; also what GET /history answers."""
     Leave: _aio.UnaryUnaryMultiCallable[_control_pb2.LeaveRequest, _control_pb2.LeaveResponse]  # type: ignore[assignment]
     Dump: _aio.UnaryUnaryMultiCallable[_control_pb2.DumpRequest, _control_pb2.DumpResponse]  # type: ignore[assignment]
     """Writes the flight recorder into a file in the state directory, mode 0600: a dump may be larger than an answer."""
@@ -62,6 +66,14 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.PeersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.Peers, _abc.Awaitable[_control_pb2.Peers]]: ...
+
+    @_abc_1.abstractmethod
+    def GetHistory(
+        self,
+        request: _control_pb2.HistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.History, _abc.Awaitable[_control_pb2.History]]:
+        """How it went since the node started; also what GET /history answers."""
 
     @_abc_1.abstractmethod
     def Leave(

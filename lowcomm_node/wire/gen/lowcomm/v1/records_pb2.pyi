@@ -1,7 +1,8 @@
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -20,7 +21,7 @@ REACHABILITY_RELAYED: Reachability
 REACHABILITY_OUTBOUND_ONLY: Reachability
 
 class MemberRecord(_message.Message):
-    __slots__ = ("run_id", "peer_id", "grpc_address", "protocol_version", "progress_steps", "has_state", "expires_at", "certificate", "admission", "reachability")
+    __slots__ = ("run_id", "peer_id", "grpc_address", "protocol_version", "progress_steps", "has_state", "expires_at", "certificate", "admission", "reachability", "vitals")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PEER_ID_FIELD_NUMBER: _ClassVar[int]
     GRPC_ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +32,7 @@ class MemberRecord(_message.Message):
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     ADMISSION_FIELD_NUMBER: _ClassVar[int]
     REACHABILITY_FIELD_NUMBER: _ClassVar[int]
+    VITALS_FIELD_NUMBER: _ClassVar[int]
     run_id: bytes
     peer_id: bytes
     grpc_address: str
@@ -41,7 +43,18 @@ class MemberRecord(_message.Message):
     certificate: bytes
     admission: Admission
     reachability: Reachability
-    def __init__(self, run_id: _Optional[bytes] = ..., peer_id: _Optional[bytes] = ..., grpc_address: _Optional[str] = ..., protocol_version: _Optional[int] = ..., progress_steps: _Optional[float] = ..., has_state: _Optional[bool] = ..., expires_at: _Optional[float] = ..., certificate: _Optional[bytes] = ..., admission: _Optional[_Union[Admission, _Mapping]] = ..., reachability: _Optional[_Union[Reachability, str]] = ...) -> None: ...
+    vitals: Vitals
+    def __init__(self, run_id: _Optional[bytes] = ..., peer_id: _Optional[bytes] = ..., grpc_address: _Optional[str] = ..., protocol_version: _Optional[int] = ..., progress_steps: _Optional[float] = ..., has_state: _Optional[bool] = ..., expires_at: _Optional[float] = ..., certificate: _Optional[bytes] = ..., admission: _Optional[_Union[Admission, _Mapping]] = ..., reachability: _Optional[_Union[Reachability, str]] = ..., vitals: _Optional[_Union[Vitals, _Mapping]] = ...) -> None: ...
+
+class Vitals(_message.Message):
+    __slots__ = ("validation_loss", "sketch", "metrics_address")
+    VALIDATION_LOSS_FIELD_NUMBER: _ClassVar[int]
+    SKETCH_FIELD_NUMBER: _ClassVar[int]
+    METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    validation_loss: float
+    sketch: _containers.RepeatedScalarFieldContainer[float]
+    metrics_address: str
+    def __init__(self, validation_loss: _Optional[float] = ..., sketch: _Optional[_Iterable[float]] = ..., metrics_address: _Optional[str] = ...) -> None: ...
 
 class Admission(_message.Message):
     __slots__ = ("expires_at", "invite_key", "organiser_signature", "invite_signature")

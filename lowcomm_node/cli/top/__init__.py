@@ -1,0 +1,1 @@
+"""``lowcomm-node top``: one node and its swarm in a terminal."""

@@ -40,8 +40,8 @@ _TRAINING = Row(
     panels=(
         timeseries("Loss against the swarm", "This node, and the middle half of all nodes.", "none",
                    Query(expr=of_node("lowcomm_train_loss"), legend="{{instance}}"),
-                   Query(expr=f"quantile(0.25, {of_run('lowcomm_train_loss')})", legend="swarm, 25 %"),
-                   Query(expr=f"quantile(0.75, {of_run('lowcomm_train_loss')})", legend="swarm, 75 %"),
+                   Query(expr=f"quantile(0.25, {of_run('lowcomm_train_loss')} >= 0)", legend="swarm, 25 %"),
+                   Query(expr=f"quantile(0.75, {of_run('lowcomm_train_loss')} >= 0)", legend="swarm, 75 %"),
                    Query(expr=of_node("lowcomm_train_validation_loss"), legend="held-out text")),
         timeseries("Steps", "Inner steps, and local outer ones, per second.", "ops",
                    Query(expr=per_second(of_node("lowcomm_train_steps_total")), legend="inner"),

@@ -28,6 +28,8 @@ class Metric:
     """Upper bounds of a histogram, without infinity."""
     initial: float = 0.0
     """Of a gauge before its first value: NaN where zero would be a lie."""
+    is_explored: bool = False
+    """No dashboard and no alert shows it; it is there for whoever looks into something."""
     needs: Literal["", "gpu"] = ""
     """What a machine must have for this metric to exist."""
 

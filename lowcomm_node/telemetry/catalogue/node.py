@@ -18,6 +18,7 @@ NODE_METRICS: tuple[Metric, ...] = (
         kind="info",
         help="Who this node is and what it takes part in.",
         labels={"peer_id": (), "run_id": (), "run_name": (), "codec": (), "device": ()},
+        is_explored=True,
         used_by="Join it to other metrics to select by run or node.",
     ),
     Metric(
@@ -40,6 +41,7 @@ NODE_METRICS: tuple[Metric, ...] = (
         kind="counter",
         help="What an earlier life of this node had left, found and removed at the start.",
         labels={"kind": ("process", "socket")},
+        is_explored=True,
         used_by="Do killed nodes leave something behind?",
     ),
     Metric(
@@ -54,6 +56,7 @@ NODE_METRICS: tuple[Metric, ...] = (
         name="flight_recorder_entries",
         kind="gauge",
         help="Events of the core held for a dump; between half of log.flight_entries and all of it once it has been full.",
+        is_explored=True,
         used_by="How far back would a dump reach?",
     ),
     Metric(

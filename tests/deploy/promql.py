@@ -9,7 +9,7 @@ import promql_parser
 from lowcomm_node.telemetry.catalogue import CATALOGUE
 from lowcomm_node.telemetry.metric import Metric
 
-__all__ = ["TARGET_LABELS", "check", "expand", "metrics_in", "result_labels"]
+__all__ = ["TARGET_LABELS", "check", "expand", "metrics_in", "result_labels", "selectors_in"]
 
 TARGET_LABELS = frozenset({"job", "run_id", "instance"})
 """What Prometheus adds to each series of a node."""
@@ -54,6 +54,18 @@ def metrics_in(expr: str) -> Iterator[str]:
     for node in _walk(promql_parser.parse(expr)):
         if isinstance(node, promql_parser.VectorSelector) and (metric := _metric(node.name)) is not None:
             yield metric.name
+
+
+def selectors_in(expr: str) -> Iterator[str]:
+    """Each selector of a query, as it stands and without an offset."""
+    for node in _walk(promql_parser.parse(expr)):
+        if isinstance(node, promql_parser.VectorSelector):
+            yield f"{node.name}{{{','.join(_written(matcher) for matcher in node.matchers.matchers)}}}"
+
+
+def _written(matcher: Any) -> str:
+    signs = {"Equal": "=", "NotEqual": "!=", "Re": "=~", "NotRe": "!~"}
+    return f'{matcher.name}{signs[str(matcher.op).rpartition(".")[2]]}"{matcher.value}"'
 
 
 def result_labels(node: Any, recordings: Mapping[str, frozenset[str]]) -> frozenset[str] | None:

@@ -7,15 +7,17 @@ from pathlib import Path
 
 from deploy.prometheus.alert import Alert, Case, Recording
 from deploy.prometheus.alerts.machine import MACHINE_ALERTS
+from deploy.prometheus.alerts.meetings import MEETING_ALERTS
 from deploy.prometheus.alerts.swarm import SWARM_ALERTS
 from deploy.prometheus.alerts.training import TRAINING_ALERTS
 from deploy.prometheus.recording import RECORDINGS
 
 __all__ = ["ALERTS", "files"]
 
-ALERTS: tuple[Alert, ...] = (*TRAINING_ALERTS, *SWARM_ALERTS, *MACHINE_ALERTS)
+ALERTS: tuple[Alert, ...] = (*TRAINING_ALERTS, *MEETING_ALERTS, *SWARM_ALERTS, *MACHINE_ALERTS)
 _GROUPS = {
     "lowcomm-training": TRAINING_ALERTS,
+    "lowcomm-meetings": MEETING_ALERTS,
     "lowcomm-swarm": SWARM_ALERTS,
     "lowcomm-machine": MACHINE_ALERTS,
 }

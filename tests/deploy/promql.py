@@ -138,7 +138,8 @@ def _check_selector(node: Any, recordings: Mapping[str, frozenset[str]]) -> None
                 assert word in values, f'{node.name}: {matcher.name} is never "{word}"'
 
 
-def _labels_of(name: str, recordings: Mapping[str, frozenset[str]]) -> frozenset[str]:
+def _labels_of(name: str | None, recordings: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    assert name is not None, "every selector names its metric"
     if name in recordings:
         return recordings[name]
     if name in _FOREIGN:
@@ -148,8 +149,9 @@ def _labels_of(name: str, recordings: Mapping[str, frozenset[str]]) -> frozenset
     return TARGET_LABELS | frozenset(metric.labels) | ({"le"} if name.endswith("_bucket") else frozenset())
 
 
-def _metric(name: str) -> Metric | None:
+def _metric(name: str | None) -> Metric | None:
     """The entry behind a series; a histogram alone has suffixes, and nothing but them."""
+    name = name or ""
     for suffix in _SUFFIXES:
         metric = _METRICS.get(name.removesuffix(suffix))
         if name.endswith(suffix) and metric is not None and metric.kind == "histogram":

@@ -62,7 +62,7 @@ def test_queries_ask_for_what_there_is(name: str, panel: Panel, query: Query) ->
 def test_every_metric_is_shown_or_watched() -> None:
     """By a panel or an alert; what is not is marked in the catalogue as something to explore, and nothing else is."""
     expressions = [expand(query.expr, _FILLED) for _, _, query in _QUERIES]
-    expressions += [rule.expr for rule in (*ALERTS, *RECORDINGS)]
+    expressions += [*(alert.expr for alert in ALERTS), *(recording.expr for recording in RECORDINGS)]
     used = {name for expr in expressions for name in metrics_in(expr)}
 
     for metric in CATALOGUE:

@@ -47,6 +47,7 @@ def test_names_and_labels_follow_the_rules(metric: Metric) -> None:
         assert metric.unit
     assert list(metric.buckets) == sorted(set(metric.buckets))
     assert metric.help.endswith(".")
+    assert "|" not in metric.help + metric.used_by  # they are cells of a table
     assert metric.used_by.endswith(("?", "."))
     if metric.kind != "info":
         assert set(metric.labels) <= _CLOSED_LABELS

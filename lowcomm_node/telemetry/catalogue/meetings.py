@@ -82,14 +82,14 @@ MEETINGS_METRICS: tuple[Metric, ...] = (
     Metric(
         name="meeting_captured_energy_total",
         kind="counter",
-        help="Sum over corrections of |C|^2, C the part of the difference from the partner that a meeting moved, before clipping; only where the codec tells the whole difference.",
+        help="Sum over corrections of the squared norm of C, the part of the difference from the partner that a meeting moved, before clipping; only where the codec tells the whole difference.",
         labels={"stream": STREAMS},
         used_by="Captured energy: divide by meeting_difference_energy_total.",
     ),
     Metric(
         name="meeting_difference_energy_total",
         kind="counter",
-        help="Sum over corrections of |D|^2, D the whole difference from the partner as the meeting tells it: without bias for sparse and dense, by a model for ab, nothing for rank1.",
+        help="Sum over corrections of the squared norm of D, the whole difference from the partner as the meeting tells it: without bias for sparse and dense, by a model for ab, nothing for rank1.",
         labels={"stream": STREAMS},
         used_by="Spread of the swarm: sqrt(sum over nodes / corrections / 2 / stream_values).",
     ),

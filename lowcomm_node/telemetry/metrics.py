@@ -6,6 +6,7 @@ it is counted as ``other``.
 """
 
 import platform
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -89,6 +90,7 @@ class Metrics:
         self._wall_clock = wall_clock
         self._clock = clock
         self._gpus = gpus
+        self._one_reading = threading.Lock()
         self._counted: dict[tuple[str, ...], float] = {}
         self._checkpoint_began_at: float | None = None
         self._registry = CollectorRegistry()
@@ -104,8 +106,9 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Everything, in the Prometheus text format."""
-        for reading in self._gpus():
-            self._gpu_read(reading)
+        with self._one_reading:  # two scrapes at a time would count the same joules twice
+            for reading in self._gpus():
+                self._gpu_read(reading)
         return generate_latest(self._registry)
 
     def identify(

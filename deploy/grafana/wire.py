@@ -27,7 +27,7 @@ _AT_A_GLANCE = Row(
         stat("Sent", "Meetings and downloads, framing included; the directory's own traffic is not counted.", "Bps", _LINE_SENT),
         stat("Received", "As sent.", "Bps", _total("lowcomm_line_bytes_total", 'direction="received"')),
         stat("Compression", "Whole fp32 tensors over what was sent for them.", "none", f"{_RAW} / {_PAYLOAD}"),
-        stat("Bytes sent per token", "Payload of meetings for each token trained on.", "bytes",
+        stat("Bytes per token", "Payload of meetings for each token trained on.", "bytes",
              f"{_PAYLOAD} / {_total('lowcomm_train_tokens_total')}"),
         stat("Not payload", "Share of what is sent that is neither a meeting's payload nor state for joiners.", "percentunit",
              f"clamp_min(1 - ({_PAYLOAD} + {_STATE_SENT}) / {_LINE_SENT}, 0)"),

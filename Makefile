@@ -2,6 +2,7 @@
 
 PYTHON  ?= python3
 VENV    ?= .venv
+TOOLS   ?= .tools
 WORKERS ?= 2
 ARGS    ?=
 MINUTES ?= 2
@@ -11,8 +12,8 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup swarm chaos test check fmt proto docs clean
-.PHONY: check-format check-lint check-types check-imports check-proto check-spelling
+.PHONY: help setup swarm chaos test check fmt proto docs tools clean
+.PHONY: check-format check-lint check-types check-imports check-proto check-deploy check-spelling
 
 help: ## print this menu
 	@echo "Recipes (PYTHON=$(PYTHON) VENV=$(VENV); extra words for a command go into ARGS=\"...\"):"
@@ -30,7 +31,7 @@ test: setup ## run all tests: the quick ones side by side, then those with real 
 	$(BIN)/pytest -m "not system" -n $(WORKERS) $(ARGS)
 	$(BIN)/pytest -m system $(ARGS)
 
-check: check-format check-lint check-types check-imports check-proto check-spelling ## format, lint, types, imports, generated code, spelling; changes nothing
+check: check-format check-lint check-types check-imports check-proto check-deploy check-spelling ## format, lint, types, imports, generated code, spelling; changes nothing
 
 check-format: setup
 	$(BIN)/ruff format --check .
@@ -42,6 +43,9 @@ check-imports: setup
 	$(BIN)/lint-imports
 check-proto: setup
 	$(BIN)/python proto/generate.py --check
+check-deploy: setup
+	$(BIN)/python -m deploy.grafana.generate --check
+	$(BIN)/python -m deploy.prometheus.generate --check
 check-spelling: setup
 	$(BIN)/codespell
 
@@ -52,13 +56,23 @@ fmt: setup ## format the code and repair what the linter can
 proto: setup ## compile proto/ into lowcomm_node/wire/gen and renew the descriptor lock
 	$(BIN)/python proto/generate.py $(ARGS)
 
-docs: setup ## write the pages that are made from the code
+docs: setup ## write the pages, dashboards and rules that are made from the code
 	$(BIN)/python -m lowcomm_node.telemetry.catalogue > docs/metrics.md
 	$(BIN)/python docs/log_events.py > docs/log-events.md
+	$(BIN)/python -m deploy.grafana.generate
+	$(BIN)/python -m deploy.prometheus.generate
+
+tools: $(TOOLS)/usr/bin/promtool ## fetch Debian's Prometheus for the tests of dashboards and alerts; nothing is installed
 
 clean: ## remove the virtual environment, caches and build results
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find lowcomm_node tests proto -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(TOOLS)/usr/bin/promtool:
+	mkdir -p $(TOOLS)
+	cd $(TOOLS) && { apt-get download prometheus || { apt-get update && apt-get download prometheus; }; }
+	dpkg-deb --extract $(TOOLS)/prometheus_*.deb $(TOOLS)
+	rm $(TOOLS)/prometheus_*.deb
 
 # torch goes first and alone: which build fits this machine is settled before anything else asks for it.
 $(STAMP): pyproject.toml constraints.txt

@@ -22,6 +22,7 @@ __all__ = [
     "Clock",
     "Directory",
     "FingerprintSource",
+    "GpuReading",
     "Link",
     "MeetingSink",
     "NodeSink",
@@ -178,6 +179,20 @@ class Checkpoints(Protocol):
     def set_aside(self, path: Path, why: str, detail: str) -> None:
         """This one cannot be used, for a reason in one word and in a sentence: keep it out of the way, and say so."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuReading:
+    """What one GPU says of itself; None where it does not."""
+
+    index: int
+    memory_used_bytes: int | None
+    memory_size_bytes: int | None
+    utilization_ratio: float | None
+    """0 to 1."""
+    temperature_celsius: float | None
+    energy_joules: float | None
+    """Since the driver was loaded."""
 
 
 class StateClient(Protocol):

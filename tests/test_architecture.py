@@ -21,7 +21,7 @@ _TOP_LEVEL = {
     "lowcomm_node", "proto", "pyproject.toml", "tests",
 }  # fmt: skip
 _HEAVY = ("torch", "hivemind", "grpc", "numpy", "matplotlib")
-_ENTRY_POINTS = {"lowcomm_node.__main__", "lowcomm_node.cli.app"}
+_ENTRY_POINTS = {"lowcomm_node.__main__", "lowcomm_node.cli.app", "lowcomm_node.telemetry.catalogue.__main__"}
 
 
 def test_layers_hold(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

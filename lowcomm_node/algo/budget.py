@@ -8,7 +8,7 @@ marginal rank, which is optimal for falling e_k up to what does not fit at the e
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, prod, sqrt
+from math import isfinite, nan, prod, sqrt
 
 from lowcomm_node.algo.shapes import Shapes, matrix_shape, max_paying_rank
 from lowcomm_node.algo.sizes import low_rank_bytes, num_coefficients, whole_bytes
@@ -101,6 +101,19 @@ class EnergyModel:
         if total > 0:
             # Tensors never seen keep the prior, energy proportional to size, in the unit that the others turned out to have.
             self._energy_per_number = total / sum(tensor.numel for tensor in seen)
+
+    def estimate(self, ranks: Sequence[int], spectra: Sequence[Sequence[float] | None]) -> float:
+        """Energy of the whole difference as one meeting tells it, from the same arguments as ``observe``; NaN where it tells nothing.
+
+        Exact of tensors sent whole, and unbiased where coordinates were drawn; where directions were, what the rest of a geometric series
+        would hold is added; a tensor left out or void counts as many times the average number as it has numbers.
+        """
+        energy, numel = 0.0, 0
+        for tensor, rank, spectrum in zip(self._tensors, ranks, spectra, strict=True):
+            if rank and spectrum is not None:
+                energy += sum(spectrum) / (tensor.captured(rank) if rank > 0 else 1.0)
+                numel += tensor.numel
+        return energy * sum(tensor.numel for tensor in self._tensors) / numel if numel else nan
 
     def export(self) -> dict[str, list[float]]:
         """What was learnt, as plain numbers for a checkpoint: after a restart integers would otherwise have to find their range anew."""

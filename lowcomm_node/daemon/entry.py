@@ -7,6 +7,7 @@ from collections import deque
 
 import uvloop
 
+from lowcomm_node.adapters.nvml import gpu_reader
 from lowcomm_node.daemon.join_options import JoinOptions
 from lowcomm_node.daemon.lifecycle import Node
 from lowcomm_node.daemon.notify import ServiceNotifier
@@ -21,7 +22,7 @@ _RECENT_LOG = 100
 
 def run_node(options: JoinOptions) -> None:
     """Live as a node until asked to leave. Raises LowcommError when the node cannot go on."""
-    metrics = Metrics()
+    metrics = Metrics(gpus=gpu_reader())
     service = ServiceNotifier.from_environment(os.environ)
     log = options.settings.log
     recent: deque[dict[str, str]] = deque(maxlen=_RECENT_LOG)

@@ -68,6 +68,7 @@ class Node:
         self._started_at = self._beat = self._clock.monotonic()
         self._metrics = metrics
         self._recorder = Recorder(self._metrics)
+        self._metrics.limited(peers=self._settings.network.max_peers, bells=self._settings.network.max_bells)
         self._stop_requested = asyncio.Event()
         self._announce_now = asyncio.Event()
         self._announcing: asyncio.Task[None] | None = None
@@ -224,6 +225,7 @@ class Node:
             run_name=manifest.name,
             codec=manifest.meeting.codec,
             device=ready.device,
+            total_steps=manifest.training.total_steps,
         )
         self._log.info("joined", run=run, name=manifest.name, parameters=ready.parameters)
         self._service.ready()

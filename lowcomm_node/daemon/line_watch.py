@@ -133,7 +133,12 @@ class LineWatch:
             used_bytes=self.month_used_bytes,
             month_share=_share_of_month(now),
         )
-        self._recorder.metrics.line_used(is_open=state is LineState.OPEN, month_bytes=self.month_used_bytes)
+        self._recorder.metrics.line_used(
+            is_open=state is LineState.OPEN,
+            month_bytes=self.month_used_bytes,
+            sent_bytes=self.line.sent_bytes,
+            received_bytes=self.line.received_bytes,
+        )
         if state is self.state:
             return
         self.state = state

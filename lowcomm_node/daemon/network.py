@@ -391,11 +391,12 @@ class Network:
                 self._door.end(peer)
 
     async def _counted(self, operation: str, request: Callable[[], Awaitable[_T]]) -> _T | None:
+        began_at = time.monotonic()
         try:
             result = await request()
         except DirectoryError as error:
-            self._recorder.metrics.dht_requested(operation, "error")
+            self._recorder.metrics.dht_requested(operation, "error", time.monotonic() - began_at)
             self._log.warning("dht_request_failed", operation=operation, detail=str(error))
             return None
-        self._recorder.metrics.dht_requested(operation, "ok")
+        self._recorder.metrics.dht_requested(operation, "ok", time.monotonic() - began_at)
         return result

@@ -152,6 +152,7 @@ class Recorder:
 
     def quarantined(self, peer: PeerId, reason: RefusalReason, length_s: float) -> None:
         """A peer has sent too much that was wrong, at last this, and is left alone for a while."""
+        self.metrics.quarantined()
         self._log.warning("peer_quarantined", peer=peer, reason=reason.value, seconds=round(length_s))
 
     def checkpoint_failed(self, detail: str) -> None:

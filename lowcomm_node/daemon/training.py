@@ -267,6 +267,7 @@ class Training:
     async def _begin_checkpoint(self) -> Path:
         if self.ready is None:
             raise TrainerError("the trainer is not configured")
+        self._recorder.metrics.checkpoint_began()
         return await asyncio.to_thread(self._checkpoints.begin, self.ready.snapshot_bytes_max)
 
     def _check_state(self) -> None:
@@ -334,7 +335,6 @@ class Training:
             total_steps=question.manifest.training.total_steps,
             initial_sketch=ready.initial_sketch,
         )
-
         say, metrics = partial(self._enter, "syncing"), self._recorder.metrics
         donors = Donors(
             rules,

@@ -1,4 +1,4 @@
-"""What a metric is. The tables of all metrics are in ``catalogue`` and ``line_metrics``."""
+"""What a metric is. The tables of all metrics are in ``catalogue``."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,12 +20,18 @@ class Metric:
     help: str
     used_by: str
     """The question it answers."""
+    unit: str = ""
+    """Base unit of its value (seconds, bytes, steps, tokens, nats, joules, celsius, ratio); empty for a plain number."""
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Label name to its closed set of values; the values of an info metric are open and written once."""
     buckets: tuple[float, ...] = ()
     """Upper bounds of a histogram, without infinity."""
     initial: float = 0.0
     """Of a gauge before its first value: NaN where zero would be a lie."""
+    is_explored: bool = False
+    """No dashboard and no alert shows it; it is there for whoever looks into something."""
+    needs: Literal["", "gpu"] = ""
+    """What a machine must have for this metric to exist."""
 
 
 def label_sets(metric: Metric) -> Iterator[tuple[str, ...]]:

@@ -6,16 +6,14 @@ it is counted as ``other``.
 """
 
 import platform
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
@@ -24,13 +22,26 @@ from prometheus_client import (
 from lowcomm_node import __version__
 from lowcomm_node.core.commands import HealReason, ReportMeeting, Role
 from lowcomm_node.core.supervision import Cause
-from lowcomm_node.telemetry.catalogue import CATALOGUE, OTHER
-from lowcomm_node.telemetry.metric import Metric, label_sets
+from lowcomm_node.ports import GpuReading
+from lowcomm_node.telemetry.instruments import Instruments
 from lowcomm_node.units import Codec, PeerId, Reachability, RunId, Stream
 
-__all__ = ["Metrics", "TrainingReport"]
+__all__ = ["ExchangeSums", "Metrics", "TrainingReport"]
 
 _FP32_BYTES = 4
+
+
+class ExchangeSums(Protocol):
+    """What the corrections of one stream have told; ``train.exchanged.Exchanged`` is one."""
+
+    @property
+    def corrections(self) -> int: ...
+    @property
+    def captured_energy(self) -> float: ...
+    @property
+    def difference_energy(self) -> float: ...
+    @property
+    def progress_gap_steps(self) -> float: ...
 
 
 class TrainingReport(Protocol):
@@ -60,17 +71,30 @@ class TrainingReport(Protocol):
     def nonfinite_steps(self) -> int: ...
     @property
     def outer_steps(self) -> int: ...
+    @property
+    def exchanged(self) -> Mapping[Stream, ExchangeSums]: ...
 
 
 class Metrics:
     """All metrics of one node, on a registry of its own."""
 
-    def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        wall_clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        gpus: Callable[[], Sequence[GpuReading]] = tuple,
+    ) -> None:
+        """``clock``: monotonic seconds. ``gpus`` is asked at each scrape, in the thread that scrapes."""
         # Otherwise each counter and histogram brings a second series that says when it was made.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._wall_clock = wall_clock
+        self._clock = clock
+        self._gpus = gpus
+        self._one_reading = threading.Lock()
+        self._counted: dict[tuple[str, ...], float] = {}
+        self._checkpoint_began_at: float | None = None
         self._registry = CollectorRegistry()
-        self._instruments = _Instruments(self._registry)
+        self._instruments = Instruments(self._registry)
         self._seen: dict[tuple[str, ...], float] = {}
         self._stream_sizes: Mapping[Stream, int] = {}
         self._trainer_pid: int | None = None
@@ -82,10 +106,16 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Everything, in the Prometheus text format."""
+        with self._one_reading:  # two scrapes at a time would count the same joules twice
+            for reading in self._gpus():
+                self._gpu_read(reading)
         return generate_latest(self._registry)
 
-    def identify(self, *, peer_id: PeerId, run_id: RunId, run_name: str, codec: str, device: str) -> None:
-        """Say once who this node is."""
+    def identify(
+        self, *, peer_id: PeerId, run_id: RunId, run_name: str, codec: str, device: str, total_steps: int
+    ) -> None:
+        """Say once who this node is, and what it takes part in."""
+        self._instruments.gauge("run_total_steps").set(total_steps)
         self._instruments.set_info(
             "node_info", peer_id=peer_id, run_id=run_id, run_name=run_name, codec=codec, device=device
         )
@@ -98,6 +128,8 @@ class Metrics:
         """A trainer process is ready; its cumulative numbers count from zero. Sizes are numbers of values."""
         self._trainer_pid = pid
         self._stream_sizes = stream_sizes
+        for stream in Stream:
+            self._instruments.gauge("stream_values", stream).set(stream_sizes.get(stream, 0))
         self._seen.clear()
 
     def trainer_resumed(self, steps: int, tokens: int) -> None:
@@ -129,6 +161,11 @@ class Metrics:
         self._advance(report.outer_steps, "outer_steps_total")
         for cause, seconds in report.blocked_seconds.items():
             self._advance(seconds, "train_blocked_seconds_total", cause)
+        for stream, sums in report.exchanged.items():
+            self._advance(sums.corrections, "meeting_corrections_total", stream)
+            self._advance(sums.captured_energy, "meeting_captured_energy_total", stream)
+            self._advance(sums.difference_energy, "meeting_difference_energy_total", stream)
+            self._advance(sums.progress_gap_steps, "meeting_progress_gap_steps_total", stream)
         instruments.gauge("train_validation_loss").set(report.validation_loss)
         instruments.gauge("train_progress_steps").set(report.progress_steps)
         if not new_steps:
@@ -191,9 +228,19 @@ class Metrics:
         self._instruments.gauge("bells", "own").set(bells_own)
         self._instruments.gauge("bells", "held").set(bells_held)
 
-    def dht_requested(self, operation: str, outcome: str) -> None:
+    def quarantined(self) -> None:
+        """A peer is left alone for a while."""
+        self._instruments.counter("quarantines_total").inc()
+
+    def limited(self, *, peers: int, bells: int) -> None:
+        """How many other members this node keeps in mind at most, and how many bells of others it holds."""
+        self._instruments.gauge("peers_limit").set(peers)
+        self._instruments.gauge("bells_limit").set(bells)
+
+    def dht_requested(self, operation: str, outcome: str, duration_s: float) -> None:
         """A ``get`` or ``put`` has ended ``ok``, in a ``timeout`` or in an ``error``."""
         self._instruments.counter("dht_requests_total", operation, outcome).inc()
+        self._instruments.histogram("dht_request_duration_seconds", operation).observe(duration_s)
 
     def dht_restarted(self) -> None:
         """The DHT had died and was started again."""
@@ -215,14 +262,24 @@ class Metrics:
         """A chunk of a snapshot was ``sent`` to a joiner or ``received`` from a donor."""
         self._instruments.counter("state_bytes_total", direction).inc(num_bytes)
 
+    def checkpoint_began(self) -> None:
+        """The trainer is about to be asked for a checkpoint."""
+        self._checkpoint_began_at = self._clock()
+
     def checkpoint_written(self, *, has_succeeded: bool) -> None:
         """An attempt to write a checkpoint has ended."""
         self._instruments.counter("checkpoint_writes_total", "ok" if has_succeeded else "failed").inc()
         if has_succeeded:
             self._instruments.gauge("checkpoint_last_success_timestamp_seconds").set(self._wall_clock())
+            if self._checkpoint_began_at is not None:
+                duration_s = self._clock() - self._checkpoint_began_at
+                self._instruments.histogram("checkpoint_duration_seconds").observe(duration_s)
+        self._checkpoint_began_at = None
 
-    def line_used(self, *, is_open: bool, month_bytes: int) -> None:
-        """May the owner's line be used, and what has this month cost?"""
+    def line_used(self, *, is_open: bool, month_bytes: int, sent_bytes: int, received_bytes: int) -> None:
+        """May the owner's line be used, what has this month cost, and this life of the node?"""
+        self._grown(sent_bytes, "line_bytes_total", "sent")
+        self._grown(received_bytes, "line_bytes_total", "received")
         self._instruments.gauge("line_closed").set(float(not is_open))
         self._instruments.gauge("line_month_bytes").set(month_bytes)
 
@@ -239,6 +296,30 @@ class Metrics:
         """A log message was written; safe from any thread."""
         self._instruments.counter("log_messages_total", level).inc()
 
+    def _gpu_read(self, reading: GpuReading) -> None:
+        """Show what a GPU tells of itself, and only that."""
+        gpu = str(reading.index)
+        for name, value in (
+            ("gpu_memory_used_bytes", reading.memory_used_bytes),
+            ("gpu_memory_size_bytes", reading.memory_size_bytes),
+            ("gpu_utilization_ratio", reading.utilization_ratio),
+            ("gpu_temperature_celsius", reading.temperature_celsius),
+        ):
+            if value is not None:
+                self._instruments.reveal(name, gpu)
+                self._instruments.gauge(name, gpu).set(value)
+        if reading.energy_joules is not None:
+            self._instruments.reveal("gpu_energy_joules_total", gpu)
+            # The driver counts since it was loaded; what the first reading says was not used by this node.
+            self._counted.setdefault(("gpu_energy_joules_total", gpu), reading.energy_joules)
+            self._grown(reading.energy_joules, "gpu_energy_joules_total", gpu)
+
+    def _grown(self, value: float, name: str, *labels: str) -> None:
+        """Add what a sum outside the trainer has grown by."""
+        growth = max(0.0, value - self._counted.get((name, *labels), 0.0))
+        self._counted[name, *labels] = value
+        self._instruments.counter(name, *labels).inc(growth)
+
     def _advance(self, value: float, name: str, *labels: str) -> float:
         """Add what ``value`` has grown by since the report before; returns the growth.
 
@@ -249,60 +330,6 @@ class Metrics:
         self._seen[name, *labels] = value
         self._instruments.counter(name, *labels).inc(growth)
         return growth
-
-
-class _Instruments:
-    """The catalogue as live objects: each label combination looked up once, then held."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-        self._counters: dict[tuple[str, ...], Counter] = {}
-        self._gauges: dict[tuple[str, ...], Gauge] = {}
-        self._histograms: dict[tuple[str, ...], Histogram] = {}
-        self._infos: dict[str, Gauge] = {}
-        for metric in CATALOGUE:
-            self._build(metric)
-
-    def counter(self, name: str, *labels: str) -> Counter:
-        """The counter of one label combination; an unknown last value counts as ``other`` where there is one."""
-        found = self._counters.get((name, *labels))
-        return found if found is not None else self._counters[(name, *labels[:-1], OTHER)]
-
-    def gauge(self, name: str, *labels: str) -> Gauge:
-        return self._gauges[(name, *labels)]
-
-    def histogram(self, name: str) -> Histogram:
-        return self._histograms[(name,)]
-
-    def set_info(self, name: str, **labels: str) -> None:
-        info = self._infos[name]
-        info.clear()
-        info.labels(**labels).set(1)
-
-    def set_exclusive(self, name: str, value: str) -> None:
-        """1 for one label value, 0 for its siblings."""
-        chosen = self._gauges[name, value]
-        for key, gauge in self._gauges.items():
-            if key[0] == name:
-                gauge.set(1 if gauge is chosen else 0)
-
-    def _build(self, metric: Metric) -> None:
-        name, names = f"lowcomm_{metric.name}", tuple(metric.labels)
-        if metric.kind == "info":
-            self._infos[metric.name] = Gauge(name, metric.help, names, registry=self._registry)
-        elif metric.kind == "counter":
-            counter = Counter(name, metric.help, names, registry=self._registry)
-            for values in label_sets(metric):
-                self._counters[metric.name, *values] = counter.labels(*values) if values else counter
-        elif metric.kind == "gauge":
-            gauge = Gauge(name, metric.help, names, registry=self._registry)
-            for values in label_sets(metric):
-                child = self._gauges[metric.name, *values] = gauge.labels(*values) if values else gauge
-                child.set(metric.initial)
-        else:
-            self._histograms[(metric.name,)] = Histogram(
-                name, metric.help, buckets=metric.buckets, registry=self._registry
-            )
 
 
 def _installed(package: str) -> str:

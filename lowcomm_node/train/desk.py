@@ -22,6 +22,7 @@ from lowcomm_node.core.quarantine import OFFENCES
 from lowcomm_node.core.standing import ASLEEP_PERIODS, PROBATION_MEETINGS, share, weight_after, weight_after_sleep
 from lowcomm_node.errors import ForgivableError, RefusalReason, RemoteProtocolError, StoreError
 from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.train.exchanged import Exchanged
 from lowcomm_node.train.payloads import (
     AnyCorrection,
     AnyHalf,
@@ -115,6 +116,8 @@ class MeetingDesk:
         self._initiated: OrderedDict[MeetingId, _Offered | _Held] = OrderedDict()
         self._answered: OrderedDict[MeetingId, _Answered] = OrderedDict()
         self._applied: deque[MeetingId] = deque(maxlen=MAX_APPLIED)
+        self.exchanged: dict[Stream, Exchanged] = {}
+        """Of each stream that has met, in the life of this process."""
 
     def handle(self, command: MeetingCommand) -> MeetingEvent | None:
         """Carry out one command; DropMeeting has no answer."""
@@ -274,27 +277,34 @@ class MeetingDesk:
                 corrections.append(_Checked(plan, correction, norm, scale))
         del self._answered[close.meeting_id]
         self._applied.append(close.meeting_id)
-        return self._follow(close.meeting_id, corrections, answered.share * self._weight, answered.progress_shift)
+        return self._follow(close.meeting_id, corrections, answered, sign=1)
 
     def _settle(self, command: SettleMeeting) -> CorrectionApplied:
         held = self._initiated.get(command.meeting_id)
         if not isinstance(held, _Held):
             raise _unknown(command.meeting_id)
         del self._initiated[command.meeting_id]
-        return self._follow(command.meeting_id, held.corrections, -held.share * self._weight, held.progress_shift)
+        return self._follow(command.meeting_id, held.corrections, held, sign=-1)
 
     def _follow(
-        self, meeting_id: MeetingId, corrections: Sequence[_Checked], signed_weight: float, progress_shift: float
+        self, meeting_id: MeetingId, corrections: Sequence[_Checked], pending: _Held | _Answered, *, sign: int
     ) -> CorrectionApplied:
+        signed_weight = sign * pending.share * self._weight
         weighted = [(c.plan.stream, c.correction, signed_weight * c.scale) for c in corrections]
         apply_corrections(self._replica, weighted)
         self._num_meetings += 1
         self._missed_steps = 0
         # Never below the start: the learning rate of a negative progress has no meaning.
-        self._replica.progress_steps = max(0.0, self._replica.progress_steps + progress_shift)
+        self._replica.progress_steps = max(0.0, self._replica.progress_steps + pending.progress_shift)
         for checked in corrections:
-            is_own = signed_weight < 0
-            self._planner.observe(checked.plan, checked.correction, is_own=is_own, scale=checked.scale)
+            is_own = sign < 0
+            whole = self._planner.observe(checked.plan, checked.correction, is_own=is_own, scale=checked.scale)
+            before = self.exchanged.get(checked.plan.stream, Exchanged())
+            self.exchanged[checked.plan.stream] = before.with_correction(
+                captured=checked.norm**2,
+                whole=whole,
+                progress_gap_steps=2 * abs(pending.progress_shift) / pending.share,
+            )
             self._clip_norms.observe(checked.plan.stream, checked.plan.codec, checked.norm)
         return CorrectionApplied(
             meeting_id=meeting_id,

@@ -75,6 +75,7 @@ class Trainer:
         self._num_waits = num_waits or _voluntary_switches
         self._desk = MeetingDesk(session.replica, session.manifest, session.run_id)
         self._meter = Meter(session.replica, session.manifest, clock)
+        self._meter.exchanged = self._desk.exchanged
         self._writer = StateWriter(session.replica)
         self._is_running = False
         self._is_stopped = False

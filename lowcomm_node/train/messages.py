@@ -17,6 +17,7 @@ from lowcomm_node.core.events import (
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
+from lowcomm_node.train.exchanged import Exchanged
 from lowcomm_node.units import MeetingId, PeerId, RunId, Stream
 
 __all__ = [
@@ -122,6 +123,8 @@ class Report:
     outer_steps: int = 0
     micro_batches: int = 1
     """Parts that the trainer takes a batch in."""
+    exchanged: dict[Stream, Exchanged] = field(default_factory=dict)
+    """What meetings have told of each stream that has met."""
     sketch: tuple[float, ...] = ()
     """Count sketch of the parameters, renewed with each validation."""
     is_finished: bool = False

@@ -1,12 +1,14 @@
 """What training tells the daemon about itself: means over the steps since the last report, and running sums."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from lowcomm_node.core.progress import is_finished
 from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.train.exchanged import Exchanged
 from lowcomm_node.train.messages import Report
 from lowcomm_node.train.replica import Replica, StepResult
+from lowcomm_node.units import Stream
 
 __all__ = ["BLOCKED_CAUSES", "Meter"]
 
@@ -24,6 +26,7 @@ class Meter:
         self.exchange_seconds = 0.0
         self.validation_loss = math.nan
         self.sketch: tuple[float, ...] = ()
+        self.exchanged: Mapping[Stream, Exchanged] = {}
         self._last: StepResult | None = None
         self._start_window()
 
@@ -60,6 +63,7 @@ class Meter:
             nonfinite_steps=replica.nonfinite_steps,
             outer_steps=replica.outer_steps,
             micro_batches=replica.micro_batches,
+            exchanged=dict(self.exchanged),
             sketch=self.sketch,
             is_finished=is_finished(replica.progress_steps, self._training),
         )

@@ -1,5 +1,6 @@
 """How own meetings are coded, and which plans of others are accepted; every limit follows from the manifest."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -62,24 +63,28 @@ class Planner:
         """What ``encode_offer`` needs to know for an own plan: expected rms per tensor; None where the format does not ask."""
         return self._coding(plan.stream).energy.ranges() if is_integer(plan.dtype) else None
 
-    def observe(self, plan: StreamPlan, correction: AnyCorrection, *, is_own: bool, scale: float = 1.0) -> None:
+    def observe(self, plan: StreamPlan, correction: AnyCorrection, *, is_own: bool, scale: float = 1.0) -> float:
         """Learn from a meeting's correction where the next bytes buy most, and how large differences are.
+
+        Returns the energy |D|^2 of the whole difference as this meeting tells it, before clipping; NaN where its codec does not.
 
         Only ``scale`` times the correction was applied, and counts: what was clipped says nothing about honest partners, and
         integers whose range has grown with it would no longer tell their differences. A void tensor teaches the initiator
         alone: it was its belief that was too small.
         """
         if not isinstance(correction, Correction):
-            return
-        spectra = [
-            None if spectrum is None else tuple(scale**2 * energy for energy in spectrum)
-            for spectrum in correction.spectra()
-        ]
+            return math.nan
+        spectra = correction.spectra()
         ranks = [
             0 if not rank or (spectrum is None and not is_own) else rank if plan.codec is Codec.AB else -1
             for rank, spectrum in zip(plan.ranks, spectra, strict=True)
         ]
-        self._coding(plan.stream).energy.observe(ranks, spectra)
+        energy = self._coding(plan.stream).energy
+        whole = energy.estimate(ranks, spectra)
+        energy.observe(
+            ranks, [None if spectrum is None else tuple(scale**2 * part for part in spectrum) for spectrum in spectra]
+        )
+        return whole
 
     def export(self) -> dict[str, dict[str, list[float]]]:
         """What was learnt of each stream, for a checkpoint."""

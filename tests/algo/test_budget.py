@@ -223,6 +223,16 @@ def test_ranges_are_the_rms_that_was_seen() -> None:
     assert model.ranges()[:2] == pytest.approx((2.0 * math.sqrt(2), 3.0))
 
 
+def test_the_energy_of_a_difference_is_that_of_its_parts() -> None:
+    """Of whole tensors the sum; what was left out or void counts as the average number; directions count for what they leave, too."""
+    model = EnergyModel(((10, 10), (100,), (200,)))
+
+    assert model.estimate((-1, -1, -1), [(4.0,), (2.0,), (2.0,)]) == pytest.approx(8.0)
+    assert model.estimate((-1, -1, 0), [(4.0,), (2.0,), None]) == pytest.approx(12.0)
+    assert model.estimate((2, -1, -1), [(3.0, 1.0), (2.0,), (2.0,)]) > 8.0
+    assert math.isnan(model.estimate((0, -1, 0), [None, None, None]))
+
+
 def test_a_void_tensor_is_believed_to_differ_more() -> None:
     """Four times in size, and only where something was planned; absurdly often does not overflow."""
     model = EnergyModel(((4,), (4,)))

@@ -27,6 +27,7 @@ _CLOSED_LABELS = {
     "link",
     "reachability",
     "side",
+    "gpu",
 }
 
 
@@ -41,8 +42,12 @@ def test_names_and_labels_follow_the_rules(metric: Metric) -> None:
     assert metric.name.endswith("_total") == (metric.kind == "counter")
     assert metric.name.endswith("_info") == (metric.kind == "info")
     assert bool(metric.buckets) == (metric.kind == "histogram")
+    assert not metric.unit or metric.name.removesuffix("_total").endswith((f"_{metric.unit}", "_loss"))
+    if metric.name.removesuffix("_total").endswith(("_seconds", "_bytes", "_steps", "_tokens", "_ratio")):
+        assert metric.unit
     assert list(metric.buckets) == sorted(set(metric.buckets))
     assert metric.help.endswith(".")
+    assert "|" not in metric.help + metric.used_by  # they are cells of a table
     assert metric.used_by.endswith(("?", "."))
     if metric.kind != "info":
         assert set(metric.labels) <= _CLOSED_LABELS

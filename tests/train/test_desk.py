@@ -73,6 +73,47 @@ def test_a_newcomer_moves_more_than_its_partner_and_the_weighted_mean_stays(newc
     assert (young.progress_steps, old.progress_steps) == pytest.approx((50.0, 50.0))
 
 
+def test_a_meeting_of_whole_tensors_tells_the_difference() -> None:
+    """Both ends count the same energies; nothing of the difference is missed, and progress apart is counted whole."""
+    pair = _pair(tiny_meeting(codec="dense", dtype="fp32"))
+    pair.i.progress_steps, pair.j.progress_steps = 4.0, 10.0
+    energy = distance(pair.i.theta, pair.j.theta) ** 2
+
+    pair.meet(Stream.PARAMS)
+
+    for desk in (pair.desk_i, pair.desk_j):
+        told = desk.exchanged[Stream.PARAMS]
+        assert told.corrections == 1
+        assert told.difference_energy == pytest.approx(energy, rel=1e-4)
+        assert told.captured_energy == pytest.approx(energy, rel=1e-4)
+        assert told.progress_gap_steps == pytest.approx(6.0)
+
+
+def test_coordinates_tell_the_whole_difference_without_bias() -> None:
+    """A twentieth of the numbers is exchanged; over thirty meetings its energy stands for all of it."""
+    pair = _pair(tiny_meeting(codec="sparse", dtype="fp32"))
+    true = 0.0
+    for _ in range(30):
+        pair.step(1)
+        true += distance(pair.i.theta, pair.j.theta) ** 2
+        pair.meet(Stream.PARAMS)
+
+    told = pair.desk_i.exchanged[Stream.PARAMS]
+    assert told.corrections == 30
+    assert told.difference_energy == pytest.approx(true, rel=0.2)
+    assert told.captured_energy < 0.5 * true
+
+
+def test_a_codec_that_tells_no_difference_adds_no_energy() -> None:
+    """rank1 averages second moments without ever knowing how far apart they were."""
+    pair = _pair(tiny_meeting(exp_avg_sq_codec="rank1"))
+    pair.meet(Stream.EXP_AVG_SQ)
+
+    told = pair.desk_j.exchanged[Stream.EXP_AVG_SQ]
+    assert told.corrections == 1
+    assert told.difference_energy == told.captured_energy == 0.0
+
+
 def test_after_some_meetings_a_newcomer_counts_as_everybody() -> None:
     """Then the plain mean stays again; what was taken over from an own file counts fully at once."""
     pair = _pair(tiny_meeting(codec="dense", dtype="fp32"))

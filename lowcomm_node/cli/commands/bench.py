@@ -24,11 +24,14 @@ _PLAIN_WIDTH = 160
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the experiments and their arguments."""
-    experiments = parser.add_subparsers(dest="experiment", required=True, metavar="methods|codecs|link|checkpoint")
+    experiments = parser.add_subparsers(
+        dest="experiment", required=True, metavar="methods|codecs|link|checkpoint|scrape"
+    )
     _add_methods(experiments)
     _add_codecs(experiments)
     _add_link(experiments)
     _add_checkpoint(experiments)
+    _add_scrape(experiments)
 
 
 def _add_methods(experiments: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -180,6 +183,11 @@ def _add_checkpoint(experiments: "argparse._SubParsersAction[argparse.ArgumentPa
     checkpoint.add_argument("--json", type=Path, metavar="FILE", help="everything that was measured")
 
 
+def _add_scrape(experiments: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    scrape = experiments.add_parser("scrape", help="what it costs a node to be scraped by Prometheus")
+    scrape.add_argument("--scrapes", type=int, default=200, metavar="N", help="how many (200)")
+
+
 def _numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in text.split(","))
@@ -197,6 +205,11 @@ def run(args: argparse.Namespace) -> int:
         return ExitCode.OK
     if args.experiment == "checkpoint":
         _run_checkpoint(args)
+        return ExitCode.OK
+    if args.experiment == "scrape":
+        from lowcomm_node.cli.bench.scrape import show_scrapes
+
+        show_scrapes(args.scrapes, _console())
         return ExitCode.OK
     return _run_methods(args)
 

@@ -1,0 +1,76 @@
+"""What a node is and how it is."""
+
+from lowcomm_node.telemetry.catalogue.words import LAG_BUCKETS, LEVELS, STATES
+from lowcomm_node.telemetry.metric import UNMEASURED, Metric
+
+__all__ = ["NODE_METRICS"]
+
+NODE_METRICS: tuple[Metric, ...] = (
+    Metric(
+        name="build_info",
+        kind="info",
+        help="What is running here.",
+        labels={"version": (), "python": (), "torch": ()},
+        used_by="Do all nodes run the same version?",
+    ),
+    Metric(
+        name="node_info",
+        kind="info",
+        help="Who this node is and what it takes part in.",
+        labels={"peer_id": (), "run_id": (), "run_name": (), "codec": (), "device": ()},
+        is_explored=True,
+        used_by="Join it to other metrics to select by run or node.",
+    ),
+    Metric(
+        name="node_state",
+        kind="gauge",
+        help="1 for the state of its life the node is in, 0 for the others.",
+        labels={"state": STATES},
+        used_by="What is the node doing? Has it failed?",
+    ),
+    Metric(
+        name="run_total_steps",
+        kind="gauge",
+        unit="steps",
+        help="Swarm progress at which the run ends.",
+        initial=UNMEASURED,
+        used_by="How far is the run?",
+    ),
+    Metric(
+        name="leftovers_removed_total",
+        kind="counter",
+        help="What an earlier life of this node had left, found and removed at the start.",
+        labels={"kind": ("process", "socket")},
+        is_explored=True,
+        used_by="Do killed nodes leave something behind?",
+    ),
+    Metric(
+        name="eventloop_lag_seconds",
+        kind="histogram",
+        unit="seconds",
+        help="How late the daemon's event loop woke up from a timed sleep.",
+        buckets=LAG_BUCKETS,
+        used_by="Is the daemon starved or blocked?",
+    ),
+    Metric(
+        name="flight_recorder_entries",
+        kind="gauge",
+        help="Events of the core held for a dump; between half of log.flight_entries and all of it once it has been full.",
+        is_explored=True,
+        used_by="How far back would a dump reach?",
+    ),
+    Metric(
+        name="flight_recorder_bytes",
+        kind="gauge",
+        unit="bytes",
+        help="Memory these events take, roughly; at most 32 MiB.",
+        used_by="What does the flight recorder cost?",
+    ),
+    Metric(
+        name="log_messages_total",
+        kind="counter",
+        help="Log messages written, by level.",
+        labels={"level": LEVELS},
+        used_by="Are there errors to read about?",
+    ),
+)

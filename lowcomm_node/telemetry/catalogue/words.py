@@ -1,0 +1,42 @@
+"""Closed sets of label values, and bounds of histograms."""
+
+from lowcomm_node.errors import RefusalReason
+from lowcomm_node.units import Stream
+
+__all__ = [
+    "BLOCKED_CAUSES",
+    "CHECKPOINT_BUCKETS",
+    "DHT_BUCKETS",
+    "DIRECTIONS",
+    "FAILURES",
+    "GPUS",
+    "LAG_BUCKETS",
+    "LEVELS",
+    "MEETING_BUCKETS",
+    "OPERATIONS",
+    "OTHER",
+    "REFUSALS",
+    "STATES",
+    "STEP_BUCKETS",
+    "STREAMS",
+]
+
+OTHER = "other"
+"""Label value for a word that is not in a closed set; it staying above zero means the set lacks a word."""
+
+STATES = ("starting", "connecting", "syncing", "training", "finished", "draining", "stopped", "failed")
+BLOCKED_CAUSES = ("meeting", "data", "sync", "checkpoint")
+STREAMS = tuple(Stream)
+DIRECTIONS = ("sent", "received")
+OPERATIONS = ("get", "put")
+REFUSALS = (*RefusalReason, OTHER)
+FAILURES = ("busy", "unreachable", "disconnect", "timeout", "trainer", *REFUSALS)
+LEVELS = ("debug", "info", "warning", "error", "critical")
+GPUS = tuple(str(index) for index in range(8))
+"""A machine with more shows its first ones."""
+
+STEP_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+MEETING_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
+DHT_BUCKETS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+CHECKPOINT_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)

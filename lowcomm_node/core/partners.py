@@ -33,7 +33,6 @@ class PeerView:
     avoid_until: float = 0.0
     """Until then not our choice while there is another one. No sign of life ends it: the peer is alive, and far from us."""
     meetings: int = 0
-    """Whose correction was applied, whichever end had started them."""
     clipped: deque[bool] = field(default_factory=lambda: deque(maxlen=_REMEMBERED_MEETINGS))
     """Of the last meetings with it: was a correction scaled down?"""
     paths: Paths = field(default_factory=Paths)
@@ -116,6 +115,7 @@ class Partners:
         known = self._known.get(peer)
         if known is None:
             return
+        known.meetings += 1
         known.clipped.append(is_clipped)
         if sum(known.clipped) >= _MANY_CLIPPED:
             known.avoid_until = now + _LONGEST_SUSPICION_S
@@ -168,7 +168,6 @@ class Partners:
         known = self._known.get(peer)
         if known is not None:
             known.link = kind
-            known.meetings += 1
             if is_own_choice:
                 known.paths.worked(kind)
 

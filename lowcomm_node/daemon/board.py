@@ -5,8 +5,9 @@ Threads of the HTTP port read it while the loop goes on; what they get is replac
 
 import ipaddress
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from statistics import median
+from types import MappingProxyType
 
 from lowcomm_node.adapters.vitals_book import VitalsBook
 from lowcomm_node.core.node import NodeCore
@@ -30,13 +31,20 @@ class Board:
     """``settings`` say what this node tells of itself and what it hands on of others."""
 
     def __init__(
-        self, settings: MetricsSettings, vitals: VitalsBook, wall_clock: Callable[[], float] = time.time
+        self,
+        settings: MetricsSettings,
+        vitals: VitalsBook,
+        wall_clock: Callable[[], float] = time.time,
+        *,
+        met: Mapping[PeerId, int] = MappingProxyType({}),
     ) -> None:
+        """``met``: completed meetings with each peer; it may grow."""
         self.status = Status()
         self.peers = Peers()
         self.history = HistoryRing()
         self._settings = settings
         self._vitals = vitals
+        self._met = met
         self._wall_clock = wall_clock
         self._renewed_at = float("-inf")
         self._swarm = SwarmStatus()
@@ -82,7 +90,7 @@ class Board:
         others = self._vitals.others(unix_s)
         others.pop(PeerId(status.peer_id), None)  # the directory holds our record, too
         self._swarm = swarm_status(own, others.values(), training.parameters)
-        self.peers = peers_status(core, now, others)
+        self.peers = peers_status(core, now, others, self._met)
         self._published = {peer: told.metrics_address for peer, told in others.items() if told.metrics_address}
 
 

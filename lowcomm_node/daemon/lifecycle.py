@@ -114,7 +114,7 @@ class Node:
         self._black_box = BlackBox(
             settings=self._settings, state_dir=options.state_dir, status=self.status, recent_log=recent_log
         )
-        self._board = Board(self._settings.metrics, self._network.vitals)
+        self._board = Board(self._settings.metrics, self._network.vitals, met=self._recorder.tally.partners)
         self._control = ControlServer(
             options.state_dir,
             status=self.status,

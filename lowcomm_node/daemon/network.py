@@ -59,8 +59,7 @@ from lowcomm_node.wire.gen.lowcomm.v1.records_pb2 import DialBackRequest
 __all__ = ["Network"]
 
 _WITHDRAW_S = 3.0
-_MAX_CALLS = 64
-"""Streams and calls that are served at a time, bells apart."""
+_MAX_CALLS = 64  # streams and calls that are served at a time, bells apart
 
 _T = TypeVar("_T")
 
@@ -340,7 +339,7 @@ class Network:
 
     def _public_members(self) -> list[PeerId]:
         """Members that others can dial, as far as we have heard."""
-        told = [self._welcome.member] if self._welcome is not None else []
+        told = () if self._welcome is None else (self._welcome.member,)
         return list({member.peer for member in (*told, *self._seen) if member.grpc_address})
 
     def _is_welcome(self, peer: PeerId) -> bool:

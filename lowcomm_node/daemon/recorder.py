@@ -20,6 +20,7 @@ from lowcomm_node.units import Codec, LinkKind, PeerId, Stream
 __all__ = ["MeetingTally", "Recorder"]
 
 _SAME_WARNING_S = 10.0
+_MAX_PARTNERS = 4096
 
 
 @dataclass(slots=True)
@@ -37,6 +38,13 @@ class MeetingTally:
     """Completed meetings by what they travelled over."""
     bytes: Counter[tuple[str, Stream, Codec]] = field(default_factory=Counter)
     """Payload by direction (sent, received), stream and codec."""
+    partners: Counter[PeerId] = field(default_factory=Counter)
+    """Completed meetings with each, whoever had started them; the core forgets a partner whose record runs out. Bounded."""
+
+    def met(self, peer: PeerId) -> None:
+        self.partners[peer] += 1
+        if len(self.partners) > _MAX_PARTNERS:
+            del self.partners[next(iter(self.partners))]
 
 
 class Recorder:
@@ -106,6 +114,7 @@ class Recorder:
         if report.outcome == "completed":
             self.tally.completed[report.role] += 1
             self.tally.links[report.link] += 1
+            self.tally.met(report.peer)
             self.tally.duration_sum_s += report.duration_s
             self.tally.last_partner, self.tally.last_at = report.peer, now
             self._log.debug("meeting_completed", **fields)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from lowcomm_node import __version__
 from lowcomm_node.core.node import NodeCore
@@ -15,6 +16,8 @@ from lowcomm_node.wire.vitals import Vitals
 __all__ = ["base_status", "meeting_status", "peers_status", "service_line", "training_status"]
 
 _NOTHING = Vitals()
+_NO_VITALS: Mapping[PeerId, Vitals] = MappingProxyType({})
+_NOBODY: Mapping[PeerId, int] = MappingProxyType({})
 
 
 def base_status(*, peer_id: str, state: str, detail: str, uptime_s: float) -> Status:
@@ -62,8 +65,10 @@ def meeting_status(tally: MeetingTally, phase: str, now: float) -> MeetingStatus
     )
 
 
-def peers_status(core: NodeCore | None, now: float, told: Mapping[PeerId, Vitals] | None = None) -> Peers:
-    """The members this node knows; ``told``: what they tell of themselves."""
+def peers_status(
+    core: NodeCore | None, now: float, told: Mapping[PeerId, Vitals] = _NO_VITALS, met: Mapping[PeerId, int] = _NOBODY
+) -> Peers:
+    """The members this node knows; ``told``: what they tell of themselves; ``met``: completed meetings with each."""
     if core is None:
         return Peers()
     return Peers(
@@ -74,11 +79,11 @@ def peers_status(core: NodeCore | None, now: float, told: Mapping[PeerId, Vitals
                 progress_steps=view.member.progress_steps,
                 state="suspect" if view.is_suspect(now) else "reachable",
                 seen_ago_seconds=max(0.0, now - view.seen_at),
-                meetings=view.meetings,
+                meetings=met.get(view.member.peer, 0),
                 reachability=view.member.reachability.value,
                 link=core.partners.link_to(view.member.peer) or "",
                 last_link=view.link or "",
-                validation_loss=(told or {}).get(view.member.peer, _NOTHING).validation_loss,
+                validation_loss=told.get(view.member.peer, _NOTHING).validation_loss,
             )
             for view in core.partners.views()
         ]

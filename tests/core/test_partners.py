@@ -5,7 +5,7 @@ from collections import Counter
 from lowcomm_node.core.chance import Chance
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.partners import Partners
-from lowcomm_node.units import LinkKind, PeerId
+from lowcomm_node.units import PeerId
 
 NOBODY: frozenset[PeerId] = frozenset()
 
@@ -182,13 +182,3 @@ def test_a_look_fills_an_empty_sample() -> None:
     found.see_all([member(f"new{index}") for index in range(200)], 0.0)
 
     assert len(found.views()) == 16
-
-
-def test_meetings_count_whoever_has_started_them() -> None:
-    """A person who looks wants to know whom this node met, not whom it asked."""
-    found = partners("a")
-    found.came_over(PeerId("a"), LinkKind.GRPC, is_own_choice=True)
-    found.came_over(PeerId("a"), LinkKind.GRPC, is_own_choice=False)
-    found.met(PeerId("a"), 1.0)
-
-    assert [view.meetings for view in found.views()] == [2]

@@ -2,8 +2,10 @@
 
 import math
 
+from lowcomm_node.daemon.recorder import MeetingTally
 from lowcomm_node.daemon.status import training_status
 from lowcomm_node.train.messages import Report
+from lowcomm_node.units import PeerId
 
 
 def test_how_batches_are_taken_is_in_the_status() -> None:
@@ -15,3 +17,16 @@ def test_how_batches_are_taken_is_in_the_status() -> None:
 
     assert training_status(report, None, None, math.nan, 0).micro_batches == 4
     assert training_status(None, None, None, math.nan, 0).micro_batches == 0
+
+
+def test_whom_the_node_met_is_remembered_within_bounds() -> None:
+    """Whoever had started it, and though the partner's record has run out since; identities cost nothing, so not for ever."""
+    tally = MeetingTally()
+    for _ in range(3):
+        tally.met(PeerId("again"))
+    assert tally.partners == {PeerId("again"): 3}
+
+    for number in range(5000):
+        tally.met(PeerId(f"p{number}"))
+    assert len(tally.partners) == 4096
+    assert PeerId("p4999") in tally.partners

@@ -16,7 +16,7 @@ _KEPT = {"run:kept:sum": frozenset({"job", "run_id"})}
         ('lowcomm_peers{stat="reachable"}', "no label stat"),
         ('lowcomm_peers{state="reachabel"}', "never"),
         ('lowcomm_peers{state=~"reachable|dead"}', "never"),
-        ("sum by (opration) (rate(lowcomm_dht_requests_total[5m]))", "grouped by"),
+        ("sum by (verb) (rate(lowcomm_dht_requests_total[5m]))", "grouped by"),
         ("lowcomm_train_loss / on (stream) lowcomm_train_loss", "matched on"),
         ("lowcomm_train_loss / lowcomm_peers", "one side alone"),
         ("lowcomm_train_loss - run:kept:sum", "one side alone"),

@@ -60,7 +60,6 @@ __all__ = ["Network"]
 
 _WITHDRAW_S = 3.0
 _MAX_CALLS = 64  # streams and calls that are served at a time, bells apart
-
 _T = TypeVar("_T")
 
 

@@ -17,7 +17,8 @@ export function drawCurves(figure, title, series, { unit, format, times, thousan
   }
   const all = known.flatMap((one) => one.points);
   const scale = scaleOf(all.map((point) => point[1]), thousand);
-  const from = all[0][0], span = Math.max(...all.map((point) => point[0])) - from || 1;
+  const moments = all.map((point) => point[0]);
+  const from = Math.min(...moments), span = Math.max(...moments) - from || 1;
   const x = (time) => LEFT + ((time - from) / span) * (WIDTH - LEFT - RIGHT);
   const y = (value) => HEIGHT - BOTTOM - ((value - scale.low) / (scale.high - scale.low)) * (HEIGHT - TOP - BOTTOM);
   const marks = scale.ticks.flatMap((tick) => [

@@ -10,7 +10,7 @@ _BAD_BELOW = ((None, "red"), (0.8, "orange"), (0.95, "green"))
 _NODE_LINK = "/d/lowcomm-node?var-instance=${__data.fields.instance}&var-datasource=${datasource}&${__url_time_range}"
 
 _COMPLETED = f"sum({per_second(of_run('lowcomm_meetings_completed_total'), '15m')})"
-_FAILED = f"""sum({per_second(of_run("lowcomm_meetings_failed_total", 'reason!="busy"'), "15m")})"""
+_FAILED = f"""sum({per_second(of_run("lowcomm_meetings_failed_total", 'reason!~"busy|yielded"'), "15m")})"""
 _SENT = f"""sum({per_second(of_run("lowcomm_wire_bytes_total", 'direction="sent"'))})"""
 _RAW = f"""sum({per_second(of_run("lowcomm_wire_raw_bytes_total", 'direction="sent"'))})"""
 _TOKENS = f"sum({per_second(of_run('lowcomm_train_tokens_total'))})"
@@ -30,7 +30,7 @@ _AT_A_GLANCE = Row(
         stat("Tokens per second", "All nodes together.", "short", _TOKENS),
         stat("Loss", "Median over nodes of the training loss, nats per token.", "none",
              f"quantile(0.5, {of_run('lowcomm_train_loss')} >= 0)"),
-        stat("Meeting success", "Of those that did not find their partner busy, over 15 minutes.", "percentunit",
+        stat("Meeting success", "Of those that did not find their partner busy or in a meeting with this node, over 15 minutes.", "percentunit",
              f"{_COMPLETED} / ({_COMPLETED} + {_FAILED})", steps=_BAD_BELOW),
         stat("Bytes per token", "Payload of meetings for each token trained on.", "bytes", f"{_SENT} / {_TOKENS}"),
         stat("Compression", "Whole fp32 tensors over what was sent for them.", "none", f"{_RAW} / {_SENT}"),
@@ -67,8 +67,8 @@ _MEETINGS = Row(
     panels=(
         timeseries("Outcomes", "Ends of meetings per second; each meeting has two. Half ones should stay at 0.", "ops",
                    Query(expr=f"sum({per_second(of_run('lowcomm_meetings_completed_total'))})", legend="completed"),
-                   Query(expr=f"""sum({per_second(of_run("lowcomm_meetings_failed_total", 'reason="busy"'))})""", legend="busy"),
-                   Query(expr=f"""sum({per_second(of_run("lowcomm_meetings_failed_total", 'reason!="busy"'))})""", legend="failed"),
+                   Query(expr=f"""sum({per_second(of_run("lowcomm_meetings_failed_total", 'reason=~"busy|yielded"'))})""", legend="busy"),
+                   Query(expr=f"""sum({per_second(of_run("lowcomm_meetings_failed_total", 'reason!~"busy|yielded"'))})""", legend="failed"),
                    Query(expr=f"sum({per_second(of_run('lowcomm_meetings_half_total'))})", legend="half"), is_stacked=True),
         timeseries("Why meetings fail", "The most frequent reasons.", "ops",
                    Query(expr=f"topk(6, {_sum_by('reason', 'lowcomm_meetings_failed_total')})", legend="{{reason}}")),

@@ -28,9 +28,9 @@ RECORDINGS: tuple[Recording, ...] = (
     ),
     Recording(
         record="instance:lowcomm_meetings_failed:ratio_rate15m",
-        expr=f"""sum {_NODE} (rate(lowcomm_meetings_failed_total{{reason!="busy"}}[15m]))
+        expr=f"""sum {_NODE} (rate(lowcomm_meetings_failed_total{{reason!~"busy|yielded"}}[15m]))
 / (
-  sum {_NODE} (rate(lowcomm_meetings_failed_total{{reason!="busy"}}[15m]))
+  sum {_NODE} (rate(lowcomm_meetings_failed_total{{reason!~"busy|yielded"}}[15m]))
   + sum {_NODE} (rate(lowcomm_meetings_completed_total[15m])) > 0
 )""",
     ),

@@ -110,7 +110,9 @@ def test_series_stay_within_the_budget_and_do_not_grow(metrics: Metrics) -> None
     assert _value(metrics, "messages_rejected_total", reason="other") == 200
 
 
-@pytest.mark.parametrize("reason", [*RefusalReason, "busy", "unreachable", "disconnect", "timeout", "trainer"])
+@pytest.mark.parametrize(
+    "reason", [*RefusalReason, "busy", "yielded", "unreachable", "disconnect", "timeout", "trainer"]
+)
 def test_every_reason_of_the_core_has_its_own_series(metrics: Metrics, reason: str) -> None:
     """No reason that core.commands documents ends up as ``other``."""
     metrics.meeting_reported(replace(_MEETING, outcome="failed", reason=str(reason)))

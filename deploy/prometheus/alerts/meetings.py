@@ -66,7 +66,7 @@ and on (job, run_id, instance) lowcomm_line_closed == 0""",
         severity="warning",
         expr=f"""instance:lowcomm_meetings_failed:ratio_rate15m > 0.2
 and on (job, run_id, instance)
-  sum {_BY_NODE} (increase(lowcomm_meetings_failed_total{{reason!="busy"}}[15m])) > 5""",
+  sum {_BY_NODE} (increase(lowcomm_meetings_failed_total{{reason!~"busy|yielded"}}[15m])) > 5""",
         minutes=10,
         summary="More than a fifth of the meetings of {{ $labels.instance }} fail.",
         cause="A line that breaks or is too slow, partners that die, a trainer that does not answer in time.",

@@ -30,7 +30,7 @@ STREAMS = tuple(Stream)
 DIRECTIONS = ("sent", "received")
 OPERATIONS = ("get", "put")
 REFUSALS = (*RefusalReason, OTHER)
-FAILURES = ("busy", "unreachable", "disconnect", "timeout", "trainer", *REFUSALS)
+FAILURES = ("busy", "yielded", "unreachable", "disconnect", "timeout", "trainer", *REFUSALS)
 LEVELS = ("debug", "info", "warning", "error", "critical")
 GPUS = tuple(str(index) for index in range(8))
 """A machine with more shows its first ones."""

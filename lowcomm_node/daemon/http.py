@@ -10,6 +10,7 @@ address, to localhost, and to the names that the settings allow.
 import ipaddress
 import socket
 import socketserver
+import sys
 import threading
 from collections.abc import Callable, Collection
 from http import HTTPStatus
@@ -143,8 +144,12 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
             self._slots.release()
 
     def handle_error(self, _request: object, _client_address: object) -> None:
-        """A connection broke while it was being answered: the client's loss, no traceback on our standard error."""
-        _log.debug("http_connection_broken", exc_info=True)
+        """A connection broke while it was being answered: the client's loss. Anything else is a fault of ours."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            _log.debug("http_connection_broken", detail=str(error))
+        else:
+            _log.error("http_fault", exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lowcomm_node.bench.link_load import EndResult
+from lowcomm_node.errors import ConfigError
 
 __all__ = ["CapFigures", "MeetingFigures", "cap_figures", "meeting_figures"]
 
@@ -99,7 +100,7 @@ def cap_figures(
     place: str, carrier: str, direction: str, cap_mbit: float, received: Sequence[tuple[float, int]], *,
     probes_s: Sequence[float], idle_probe_s: float,
 ) -> CapFigures:  # fmt: skip
-    """``received``: seconds and bytes at the kernel of the end that takes the payload in."""
+    """``received``: seconds and bytes at the kernel of the end that takes the payload in. Raises ConfigError where they tell no rate."""
     return CapFigures(
         place=place,
         carrier=carrier,
@@ -120,6 +121,10 @@ def _steady_rate(received: Sequence[tuple[float, int]]) -> float:
     (from_s, before), (until_s, after) = (
         next(sample for sample in received if sample[1] >= share * total) for share in (_STEADY_FROM, _STEADY_TO)
     )
+    if until_s == from_s:
+        raise ConfigError(
+            "all of it lay in buffers at once, so there is no rate: take a larger payload or a lower limit"
+        )
     return (after - before) / (until_s - from_s)
 
 

@@ -17,7 +17,7 @@ def test_every_kind_of_connection_is_measured_in_one_run(tmp_path: Path, capsys:
     others = psutil.Process().children()  # of tests before this one
 
     status = main(
-        ["bench", "link", "--mb", "2", "--rounds", "1", "--meetings", "2", "--cap-mbit", "16", "--json", str(report)]
+        ["bench", "link", "--mb", "2", "--rounds", "1", "--meetings", "2", "--cap-mbit", "8", "--json", str(report)]
     )
 
     out = capsys.readouterr().out

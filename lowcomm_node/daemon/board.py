@@ -70,7 +70,8 @@ class Board:
             _target(self._settings.publish or local, self.status.peer_id, {**run, _WHOSE: "own"})
         ]
         if self._settings.discover == "on":
-            may_be_loopback = is_loopback(local.rpartition(":")[0].strip("[]"))
+            # Only a node that publishes such an address itself is in a swarm on one computer: any other's would be ours.
+            may_be_loopback = is_loopback(self._settings.publish.rpartition(":")[0].strip("[]"))
             found += [
                 _target(address, peer, {**run, _WHOSE: "other"})
                 for peer, address in sorted(self._published.items())

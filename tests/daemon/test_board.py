@@ -62,10 +62,13 @@ def test_no_member_points_others_at_their_own_machine(address: str) -> None:
 
 
 def test_on_one_computer_loopback_is_a_place_like_others() -> None:
-    """A swarm for trying out has no other addresses."""
-    found = _targets(MetricsSettings(discover="on"), _book(a="127.0.0.1:2"), local="127.0.0.1:1")
+    """A swarm for trying out has no other addresses; who publishes one itself is in such a swarm, and nobody else."""
+    book = _book(a="127.0.0.1:2")
+
+    found = _targets(MetricsSettings(discover="on", publish="127.0.0.1:1"), book, local="127.0.0.1:1")
 
     assert found == [["127.0.0.1:1"], ["127.0.0.1:2"]]
+    assert _targets(MetricsSettings(discover="on"), book, local="127.0.0.1:1") == [["127.0.0.1:1"]]
 
 
 def test_own_vitals_go_where_records_are_made() -> None:

@@ -35,9 +35,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RealNode, 
     text = folder / "text.txt"
     text.write_text("\n".join(f"{n} times {m} is {n * m}" for n in range(60) for m in range(60)))
     quick = ("--set", "network.record_ttl_s=6", "--set", "network.poll_every_s=1")
-    first = RealNode(
-        folder / "a", "--manifest", str(folder / "run.toml"), *quick, "--set", "metrics.discover=on", text=text
-    )
+    one_computer = ("--set", "metrics.discover=on", "--set", "metrics.publish=127.0.0.1:2")
+    first = RealNode(folder / "a", "--manifest", str(folder / "run.toml"), *quick, *one_computer, text=text)
     second = None
     try:
         address = first.wait_for(lambda s: bool(s["join_address"]), _PATIENCE_S, "first node up")["join_address"]
@@ -84,7 +83,7 @@ def test_members_tell_each_other_how_it_goes(nodes: tuple[RealNode, RealNode]) -
     assert 0 < status["swarm"]["validation_loss"] < 7
     wait_until(lambda: len(_get(first, "/sd")) == 2, 30, "the published address arrives")
     own, other = _get(first, "/sd")
-    assert own["targets"] == [status["http_address"]]
+    assert own["targets"] == ["127.0.0.1:2"]
     assert (other["targets"], other["labels"]["run_id"]) == (["127.0.0.1:1"], status["run_id"])
     assert len(_get(second, "/sd")) == 1
     history = _get(first, "/history")

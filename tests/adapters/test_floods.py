@@ -76,7 +76,7 @@ def test_a_flood_of_connections_from_many_hosts_keeps_nobody_out(meeting_id: Mee
             before_bytes = process.memory_info().rss
             async with crowd(bob.port.number, _CROWD) as sockets:
                 await until(lambda: sum(map(is_over, sockets)) >= _CROWD - _MAX_CONNECTIONS)
-                assert len(incoming(bob.port.number)) <= _MAX_CONNECTIONS
+                await until(lambda: len(incoming(bob.port.number)) <= _MAX_CONNECTIONS)  # one may be on its way out
                 assert process.memory_info().rss - before_bytes < _CROWD * _BYTES_OF_ONE
 
                 bob.port.look()

@@ -177,6 +177,7 @@ class AnsweringEnd:
             self._kept(Wait.CLOSE, known, now)
             self._reluctance.made_good(known.peer)
             _enter(known, _Phase.APPLYING, now)
+            self._let_go(close.meeting_id)
             return [ApplyClose(close=close)]
         if not self._has_state and (known is None or known.verdict is None or known.verdict.applied):
             return turn_away(Refusal(meeting_id=close.meeting_id, reason=RefusalReason.NOT_READY))  # ask again later

@@ -56,11 +56,13 @@ class Initiated:
     has_link: bool = False
     is_lost: bool = False
     """The held correction is gone with the trainer: the verdict can still tell whether the partner has applied its half."""
+    is_aside: bool = False
+    """The partner was found late in this wait."""
     retry_at: float = 0.0
 
     def enter(self, phase: Phase, now: float) -> None:
         """Another wait begins."""
-        self.phase, self.changed_at, self.silence = phase, now, Silence(now)
+        self.phase, self.changed_at, self.silence, self.is_aside = phase, now, Silence(now), False
 
     def waited_for(self, wait: Wait) -> PeerId | None:
         """The partner, where it is not our own trainer."""
@@ -72,8 +74,10 @@ class Initiated:
 
     def is_late(self, deadlines: Deadlines, now: float) -> bool:
         """Has the partner not answered for longer than partners usually take, be it too early to give up?"""
-        silence_s = now - self.silence.since
-        return self.phase is Phase.OFFERED and deadlines.is_late(Wait.ANSWER, self.is_dense, silence_s, self.peer)
+        wait = WAITS.get(self.phase)
+        if self.is_aside or wait not in (Wait.ANSWER, Wait.VERDICT):
+            return False
+        return deadlines.is_late(wait, self.is_dense, now - self.silence.since, self.peer)
 
     def yields_to(self, peer: PeerId, own: PeerId, deadlines: Deadlines, now: float) -> bool:
         """May an offer from ``peer`` to this node, ``own``, push the meeting aside?

@@ -166,6 +166,8 @@ class InitiatingEnd:
         self._kept(Wait.CLOSE_ENCODED, meeting, now)
         meeting.close = Close(meeting_id=event.meeting_id, parts=event.parts, scales=event.scales)
         meeting.enter(Phase.CLOSED, now)
+        if self.active == meeting.meeting_id:
+            self.active = None
         if meeting.has_link:
             return [Send(meeting_id=event.meeting_id, message=meeting.close)]
         return self._wait_aside(meeting, now)
@@ -282,14 +284,16 @@ class InitiatingEnd:
                     commands += self._wait_aside(meeting, now)
                     continue
                 commands += self._give_up(meeting, "timeout", now)
-            elif meeting.meeting_id == self.active and meeting.is_late(self._deadlines, now):
+            elif meeting.is_late(self._deadlines, now):
                 self._set_aside(meeting, now)
         return commands
 
     def _set_aside(self, meeting: Initiated, now: float) -> None:
         """The partner is late: be free for others meanwhile. Its answer is as good as any when it comes."""
+        meeting.is_aside = True
         self._partners.failed(meeting.peer, now)
-        self.active = None
+        if self.active == meeting.meeting_id:
+            self.active = None
 
     def _kept(self, wait: Wait, meeting: Initiated, now: float) -> None:
         """What was waited for has come."""
@@ -349,8 +353,6 @@ class InitiatingEnd:
             return self._end(meeting, "half", "trainer", now)
         meeting.has_link = False
         meeting.retry_at = max(meeting.retry_at, now + retry_after_s(0))
-        if self.active == meeting.meeting_id:
-            self.active = None
         return []
 
     def _open(self, meeting: Initiated, message: Offer | Close | Confirm) -> OpenLink:

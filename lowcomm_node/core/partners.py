@@ -94,8 +94,12 @@ class Partners:
     def heard_from(self, peer: PeerId, now: float) -> None:
         """The peer is alive: it has just sent a message that makes sense."""
         known = self._known.get(peer)
-        if known is not None:
-            known.seen_at, known.suspect_until, known.failures = now, 0.0, 0
+        if known is None:
+            return
+        if all(now < other.suspect_until for other in self._known.values()):
+            for other in self._known.values():
+                other.suspect_until, other.failures = 0.0, 0
+        known.seen_at, known.suspect_until, known.failures = now, 0.0, 0
 
     def failed(self, peer: PeerId, now: float) -> None:
         """Contact with the peer failed: leave it alone for a while, doubling with each failure in a row."""

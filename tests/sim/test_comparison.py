@@ -99,14 +99,14 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
     return Scenario(
         level=Level.TRAINING,
         nodes=3,
-        minutes=0.7,
+        minutes=1.4,
         network="loopback",
         speeds=Speeds.EQUAL,
         latency_s=0.01,
         machine=_MACHINE,
         manifest=Manifest(
             model=ModelConfig(num_layers=1, num_heads=2, d_model=8, d_ff=8, context_length=8),
-            training=TrainingConfig(batch_size=2, total_steps=1000, warmup_steps=5),
+            training=TrainingConfig(batch_size=2, total_steps=2000, warmup_steps=5),
             optimizer=OPTIMIZERS["adamw"],
             meeting=MeetingConfig(params_every_steps=9, exp_avg_sq_every_steps=7),
         ),

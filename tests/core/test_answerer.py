@@ -78,6 +78,17 @@ def test_a_close_that_is_late_is_as_good_as_any() -> None:
     assert end.close_received(_CLOSE, 9.0) == [ApplyClose(close=_CLOSE)]
 
 
+def test_a_node_is_free_while_its_trainer_applies() -> None:
+    """What it is asked next comes after the correction in its trainer's order, so the next meeting is about the corrected weights."""
+    end = end_with_offer()
+    end.answer_encoded(_ENCODED, 0.1)
+    assert end.active == _ID
+
+    assert end.close_received(_CLOSE, 0.2) == [ApplyClose(close=_CLOSE)]
+    assert end.active is None
+    assert not end.is_settled()
+
+
 def test_what_both_ends_must_know_goes_out_and_into_the_report() -> None:
     """The answer says how large a correction may be and how much this node counts; the report says what was applied, and how much of it."""
     end = end_with_offer()

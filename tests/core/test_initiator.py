@@ -56,9 +56,11 @@ def end_with_offer(
     return end, encode.meeting_id
 
 
-def end_with_close(verdict_keep_s: float = 30.0) -> tuple[InitiatingEnd, MeetingId]:
+def end_with_close(
+    verdict_keep_s: float = 30.0, *, partners: Partners | None = None, deadlines: Deadlines | None = None
+) -> tuple[InitiatingEnd, MeetingId]:
     """The same, with the close out at time 0."""
-    end, meeting = end_with_offer(verdict_keep_s)
+    end, meeting = end_with_offer(verdict_keep_s, partners=partners, deadlines=deadlines)
     end.answered(Answer(meeting_id=meeting, parts=(b"",), progress_steps=0), 0.0)
     end.close_encoded(CloseEncoded(meeting_id=meeting, parts=(b"",)), 0.0)
     return end, meeting
@@ -366,6 +368,38 @@ def test_a_turn_that_came_to_nothing_is_remembered() -> None:
     done.verdict_received(Verdict(meeting_id=meeting, applied=True), 0.2)
     done.settled(CorrectionApplied(meeting_id=meeting, norms=(), scales=()), 0.3)
     assert done.missed == set()
+
+
+def test_a_node_is_free_again_when_its_close_is_out() -> None:
+    """The partner's trainer ends its step before it applies: nothing that this node could do hangs on it. Both meetings count."""
+    end, first = end_with_close()
+    assert end.active is None
+    assert end.yields_to(PeerId("c"), 0.1)
+
+    (encode,) = end.start((Stream.PARAMS,), False, 0.2)
+    assert isinstance(encode, EncodeOffer)
+    assert end.active == encode.meeting_id
+    end.verdict_received(Verdict(meeting_id=first, applied=True), 0.3)
+    applied = CorrectionApplied(meeting_id=first, norms=(), scales=())
+
+    assert outcomes(end.settled(applied, 0.4)) == [("completed", "")]
+    assert end.active == encode.meeting_id
+
+
+def test_a_partner_whose_verdict_is_late_is_left_alone_once() -> None:
+    """As with a late answer: it may be frozen. Each look at the same silence must not count as one more failure."""
+    partners = Partners(PeerId("a"), 4, Chance(b"p"))
+    deadlines = Deadlines(shortest_s=1.0, longest_s=60.0)
+    end, _ = end_with_close(partners=partners, deadlines=deadlines)
+
+    assert end.ticked(0.9) == []
+    assert partners.choose(0.9, frozenset()) is not None
+    for tenths in range(11, 20):
+        assert end.ticked(tenths / 10) == []
+    (view,) = partners.views()
+
+    assert partners.choose(2.0, frozenset()) is None
+    assert view.failures == 1
 
 
 @pytest.mark.parametrize("has_answer", [False, True])

@@ -91,6 +91,21 @@ def test_who_suspects_everybody_was_cut_off_itself() -> None:
     assert chosen(found, 27.1) == {"a", "b"}
 
 
+def test_who_was_cut_off_and_hears_from_anybody_trusts_all_again() -> None:
+    """Its own line is back, so nothing is held against the others; where one was fine all along, a sign of life tells nothing of the rest."""
+    cut_off = partners("b", "c", "d")
+    for peer in ("b", "c", "d", "d", "d"):
+        cut_off.failed(PeerId(peer), 0.0)
+    cut_off.heard_from(PeerId("b"), 1.0)
+    assert chosen(cut_off, 1.0) == {"b", "c", "d"}
+
+    well = partners("b", "c", "d")
+    for peer in ("b", "c"):
+        well.failed(PeerId(peer), 0.0)
+    well.heard_from(PeerId("b"), 1.0)
+    assert chosen(well, 1.0) == {"b", "d"}
+
+
 def test_an_old_record_changes_nothing() -> None:
     """The DHT may return a cached older record after a newer one."""
     found = partners()

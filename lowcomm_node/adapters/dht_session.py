@@ -7,6 +7,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from hivemind.p2p import P2PContext, PeerID
     from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 
-__all__ = ["DhtSession", "IncomingStream", "PeerHandlers", "StreamHandler"]
+__all__ = ["DhtSession", "IncomingStream", "PeerHandlers", "StreamHandler", "StreamTopic"]
 
 _CALL_TIMEOUT_S = 15.0
 _CONNECT_TIMEOUT_S = 10.0
@@ -33,13 +34,19 @@ _HELLO = "lowcomm.v1.Hello"
 _DIAL_BACK = "lowcomm.v1.DialBack"
 _SEEN = "lowcomm.v1.Seen"
 _PUNCH = "lowcomm.v1.Punch"
-_MEET = "lowcomm/v1/meet"
 _RELAYED = "/p2p-circuit"
 _LOOK_EVERY_S = 0.25
 _MAX_WAYS = 8
 
 _T = TypeVar("_T")
 _Response = TypeVar("_Response", bound=Message)
+
+
+class StreamTopic(StrEnum):
+    """What a stream of ours is for, as libp2p names it."""
+
+    MEETING = "lowcomm/v1/meet"
+    STATE = "lowcomm/v1/state"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,7 @@ class IncomingStream:
     """No relay carries it."""
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    topic: StreamTopic = StreamTopic.MEETING
 
 
 StreamHandler = Callable[[IncomingStream], Awaitable[None]]
@@ -148,11 +156,11 @@ class DhtSession:
         await self._bounded(self.process.p2p._client.disconnect(_peer_id(peer)))  # noqa: SLF001 - no public name for it
         await self._connect(peer, [f"/{'ip6' if ':' in host else 'ip4'}/{host}/tcp/{port}"])
 
-    async def open_stream(self, peer: PeerId) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Open a stream for a meeting over a direct connection. Raises DirectoryError when there is none."""
+    async def open_stream(self, peer: PeerId, topic: StreamTopic) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a stream over a direct connection. Raises DirectoryError when there is none."""
         if not await self.is_direct(peer):
             raise DirectoryError(f"there is no direct connection to {peer}")
-        info, reader, writer = await self._bounded(self.process.p2p.call_binary_stream_handler(_peer_id(peer), _MEET))
+        info, reader, writer = await self._bounded(self.process.p2p.call_binary_stream_handler(_peer_id(peer), topic))
         if _RELAYED in str(info.addr):
             writer.close()
             raise DirectoryError(f"only a relay leads to {peer}")
@@ -242,7 +250,8 @@ class DhtSession:
         await p2p.add_protobuf_handler(_DIAL_BACK, dial_back, records_pb2.DialBackRequest)
         await p2p.add_protobuf_handler(_SEEN, seen, records_pb2.SeenRequest)
         await p2p.add_protobuf_handler(_PUNCH, punch, records_pb2.PunchRequest)
-        await p2p.add_binary_stream_handler(_MEET, partial(_take_stream, peers))
+        for topic in StreamTopic:
+            await p2p.add_binary_stream_handler(topic, partial(_take_stream, peers, topic))
 
     async def _seen_at(self, context: "P2PContext") -> tuple[str, str]:
         """Host and port from which who asks is connected with us. Raises DirectoryError when only a relay connects us."""
@@ -342,6 +351,7 @@ def _peer_id(peer: PeerId) -> "PeerID":
 
 async def _take_stream(
     peers: Callable[[], PeerHandlers | None],
+    topic: StreamTopic,
     info: "StreamInfo",
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
@@ -350,6 +360,6 @@ async def _take_stream(
     try:
         if (handlers := peers()) is not None:
             is_direct = _RELAYED not in str(info.addr)
-            await handlers.streams(IncomingStream(PeerId(info.peer_id.to_base58()), is_direct, reader, writer))
+            await handlers.streams(IncomingStream(PeerId(info.peer_id.to_base58()), is_direct, reader, writer, topic))
     finally:
         writer.close()

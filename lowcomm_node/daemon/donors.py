@@ -46,7 +46,7 @@ class Donors:
     """The members that have state, and what is known of them.
 
     Args:
-        find: the members seen now. Raises LinkError, with a reason for people, where nobody is to be asked now.
+        find: the members seen now to whom there is a way. Raises LinkError, with a reason for people, where nobody is to be asked now.
         client: downloads and asks.
         examine, load: questions to the trainer.
         say: a line for ``status``.
@@ -83,22 +83,22 @@ class Donors:
         """What to say of a round in vain."""
 
     async def look(self) -> tuple[Member, ...]:
-        """Who is to be asked in the next round: in the order of progress, those that have failed after all others.
+        """Who is to be asked in the next round: in the order of progress, those that nobody can dial after those that can be.
 
-        What a member says of its progress must not bring it to the front for ever.
+        Those that have failed come after all others. What a member says of its progress must not bring it to the front for ever.
         """
         self._members, self.complaint = (), "no donor could give its state; retrying"
         try:
-            able = [member for member in await self._find() if member.has_state]
-        except LinkError as error:  # our own line is closed
+            self._members = tuple(member for member in await self._find() if member.has_state)
+        except LinkError as error:  # our own line is closed, or nothing leads to any of them yet
             self.complaint = error.detail
             return ()
-        self._members = tuple(member for member in able if member.grpc_address)
         if not self._members:
-            told = f"; of {len(able)} that have one, none can be dialled, and a state comes from those that can"
-            self.complaint = f"waiting for a member that can give its state{told if able else ''}"
-        order = sorted(self._members, key=lambda member: (self._failures[member.peer], -member.progress_steps))
-        return tuple(order[:_MAX_DONORS_PER_ROUND])
+            self.complaint = "waiting for a member that can give its state"
+        return tuple(sorted(self._members, key=self._rank)[:_MAX_DONORS_PER_ROUND])
+
+    def _rank(self, member: Member) -> tuple[int, bool, float]:
+        return self._failures[member.peer], not member.grpc_address, -member.progress_steps
 
     def has_failed(self, donor: Member) -> bool:
         """Has this one been asked in vain?"""

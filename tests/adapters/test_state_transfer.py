@@ -15,11 +15,12 @@ import pytest
 
 from lowcomm_node.adapters import state_download
 from lowcomm_node.adapters.contacts import Contacts
+from lowcomm_node.adapters.grpc_states import grpc_way, state_handler
 from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.partial_file import write_begun
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
-from lowcomm_node.adapters.state_client import GrpcStateClient
-from lowcomm_node.adapters.state_service import StateService
+from lowcomm_node.adapters.state_client import MemberStateClient
+from lowcomm_node.adapters.state_donor import StateDonor
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.pacing import Pacer
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError, StoreError
@@ -60,7 +61,7 @@ class Served:
         self.print = PRINT
         self.port = Port(next(_PEERS))
         self.peer = self.port.identity.peer_id
-        self.service = StateService(
+        self.donor = StateDonor(
             run_id=RUN,
             protocol_version=1,
             source=self.source,
@@ -69,7 +70,6 @@ class Served:
             pacer=Pacer(1e6),
             is_meeting=lambda: self.is_meeting,
             on_sent=self.sent.append,
-            caller=self.port.door.caller,
             **options,  # type: ignore[arg-type]
         )
 
@@ -85,7 +85,7 @@ class Served:
 
     async def start(self) -> None:
         await self.shelf.take_up()
-        CONTACTS.learn(await self.port.start(self.service.handler()))
+        CONTACTS.learn(await self.port.start(state_handler(self.donor, self.port.door.caller)))
 
     async def stop(self) -> None:
         await self.port.server.stop(0)
@@ -109,12 +109,12 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def joiner(folder: Path, on_received: Callable[[int], None] = lambda _: None) -> AsyncIterator[GrpcStateClient]:
+async def joiner(folder: Path, on_received: Callable[[int], None] = lambda _: None) -> AsyncIterator[MemberStateClient]:
     channels = channels_of(somebody(99), CONTACTS)
     shelf = SnapshotShelf(folder / "joiner")
     try:
-        yield GrpcStateClient(
-            channels=channels, protocol_version=1, shelf=shelf, on_received=on_received, stall_timeout_s=1.0
+        yield MemberStateClient(
+            ways=(grpc_way(channels),), protocol_version=1, shelf=shelf, on_received=on_received, stall_timeout_s=1.0
         )
     finally:
         await channels.close()
@@ -291,15 +291,13 @@ def test_a_donor_that_dies_costs_no_chunk_that_has_arrived(tmp_path: Path, share
             await first.start()
             await second.start()
             await second.shelf.put(second.path, 12.0)
-            second.service._num_downloads = (
-                99  # busy, until the first is dead: or it would share the work from the start
-            )
+            second.donor._num_downloads = 99  # busy, until the first is dead: or it would share the work from the start
             async with joiner(tmp_path, received.append) as client:
                 download = client.download([first.peer, second.peer], RUN, tmp_path / "state", len(state), show)
                 task = asyncio.create_task(download)
                 await is_far_enough.wait()
                 await first.stop()
-                second.service._num_downloads = 0
+                second.donor._num_downloads = 0
                 await task
         finally:
             await second.stop()

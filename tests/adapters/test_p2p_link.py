@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lowcomm_node.adapters.dht_session import DhtSession, IncomingStream
+from lowcomm_node.adapters.dht_session import DhtSession, IncomingStream, StreamTopic
 from lowcomm_node.adapters.meeting_link import MeetingLink
 from lowcomm_node.adapters.p2p_link import P2pTransport, p2p_dialler, p2p_handler
 from lowcomm_node.core.messages import Answer, Busy, Confirm, Verdict
@@ -129,10 +129,16 @@ def test_what_a_relay_carries_is_not_taken() -> None:
             async def serve(self, _transport: P2pTransport, _kind: LinkKind, peer: PeerId) -> None:
                 taken.append(peer)
 
-        take = p2p_handler(Link(), lambda peer: peer != some_peer(3))  # type: ignore[arg-type]
-        for number, is_direct in ((1, False), (2, True), (3, True)):
-            await take(IncomingStream(some_peer(number), is_direct, None, None))  # type: ignore[arg-type]
-        assert taken == [some_peer(2)]
+        async def states(_transport: object, peer: PeerId) -> str:
+            asked.append(peer)
+            return ""
+
+        asked: list[PeerId] = []
+        take = p2p_handler(Link(), lambda peer: peer != some_peer(3), states)  # type: ignore[arg-type]
+        for topic in StreamTopic:
+            for number, is_direct in ((1, False), (2, True), (3, True)):
+                await take(IncomingStream(some_peer(number), is_direct, None, None, topic))  # type: ignore[arg-type]
+        assert taken == asked == [some_peer(2)]
 
     run(scenario())
 

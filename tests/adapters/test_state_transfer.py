@@ -2,8 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from hashlib import sha256
 from itertools import count
@@ -21,13 +21,14 @@ from lowcomm_node.adapters.partial_file import write_begun
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_client import MemberStateClient
 from lowcomm_node.adapters.state_donor import StateDonor
+from lowcomm_node.adapters.state_streams import StateWay
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.pacing import Pacer
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError, StoreError
 from lowcomm_node.units import PeerId, RunId
 from lowcomm_node.wire.gen.lowcomm.v1 import state_pb2
 from lowcomm_node.wire.state import STATE_CHUNK_BYTES, Snapshot
-from tests.adapters.nodes import RUN, Port, channels_of, run, somebody
+from tests.adapters.nodes import RUN, Port, at, channels_of, run, some_peer, somebody
 
 STATE = bytes(range(256)) * (14 * 1024) + b"end"
 """Three and a half chunks."""
@@ -109,12 +110,18 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def joiner(folder: Path, on_received: Callable[[int], None] = lambda _: None) -> AsyncIterator[MemberStateClient]:
+async def joiner(
+    folder: Path, on_received: Callable[[int], None] = lambda _: None, *detours: StateWay
+) -> AsyncIterator[MemberStateClient]:
     channels = channels_of(somebody(99), CONTACTS)
     shelf = SnapshotShelf(folder / "joiner")
     try:
         yield MemberStateClient(
-            ways=(grpc_way(channels),), protocol_version=1, shelf=shelf, on_received=on_received, stall_timeout_s=1.0
+            ways=(grpc_way(channels), *detours),
+            protocol_version=1,
+            shelf=shelf,
+            on_received=on_received,
+            stall_timeout_s=1.0,
         )
     finally:
         await channels.close()
@@ -524,3 +531,39 @@ def test_who_is_in_numeric_trouble_does_not_say_so_in_numbers(tmp_path: Path) ->
             await served.stop()
 
     run(scenario())
+
+
+def test_another_way_is_taken_where_no_connection_comes_about_and_only_there(tmp_path: Path) -> None:
+    """A donor that cannot be dialled is asked over the next way; one that says no has been reached."""
+    asked: list[str] = []
+
+    async def detour(peer: PeerId, method: str, request: bytes, _timeout_s: float) -> AsyncGenerator[bytes, None]:
+        asked.append(method)
+        if peer == hidden:
+            async with aclosing(behind.donor.answer(method, request)) as answers:
+                async for answer in answers:
+                    yield answer
+        else:
+            raise LinkError("unreachable", "no bell hangs here")
+
+    behind = Served(written(tmp_path / "behind", STATE))
+    hidden = behind.peer
+    CONTACTS.learn(at(behind.port.identity, ""))
+
+    async def scenario() -> None:
+        async with joiner(tmp_path, lambda _: None, detour) as client, donor(tmp_path / "none" / "snapshot") as other:
+            destination = tmp_path / "state"
+            await client.download([hidden], RUN, destination, 1 << 30, lambda *_: None)
+            assert destination.read_bytes() == STATE
+            assert await client.fingerprint(hidden, RUN) == PRINT
+            assert asked == ["Describe", "Fetch", "Fingerprint"]
+            with pytest.raises(RemoteProtocolError, match="not_ready"):
+                await client.fingerprint(other, RUN)
+            with pytest.raises(LinkError, match=r"no record of .* is known; no bell hangs here"):
+                await client.fingerprint(some_peer(88), RUN)
+            assert asked == ["Describe", "Fetch", "Fingerprint", "Fingerprint"]
+
+    try:
+        run(scenario())
+    finally:
+        behind.shelf.close()

@@ -135,3 +135,23 @@ def test_nodes_behind_routers_meet_as_often_as_they_can() -> None:
     assert report.meetings.completed_ratio > 0.8
     assert report.meetings.failed.get("unreachable", 0) < 0.02 * report.meetings.completed
     assert report.meetings.half == {}
+
+
+def test_an_attackers_state_is_refused_and_an_honest_ones_is_taken() -> None:
+    """As in the daemon, by fingerprints: newcomers of a swarm of which two in ten flip signs come to honest states."""
+    churn: dict[str, Any] = {"churn_per_minute": 0.3, "every_steps": 20, "minutes": 4.0, "attack_from_s": 180.0}
+    report = run(hostile_ratio=0.2, attack=Attack.SIGN_FLIP, **churn)
+
+    assert report.attack is not None
+    assert report.attack.states_refused_of_hostile > 0
+    assert report.attack.states_taken_of_hostile == 0
+    assert report.attack.states_taken_of_honest > 10
+    assert report.joins.ready > 0.8 * report.joins.joined
+
+
+def test_nodes_that_nobody_can_dial_give_their_state_too() -> None:
+    """Home lines, where seven in ten are closed: nobody waits for one of the others."""
+    report = run(nodes=40, network="home", churn_per_minute=0.5)
+
+    assert report.joins.joined > 20
+    assert report.joins.ready > 0.8 * report.joins.joined

@@ -73,7 +73,10 @@ def test_nodes_that_nobody_can_dial_are_members_like_others(nodes: list[RealNode
 
 @pytest.mark.parametrize("inbound", ["auto", "off"])
 def test_a_joiner_gets_its_state_from_a_member_that_nobody_can_dial(tmp_path: Path, text: Path, inbound: str) -> None:
-    """The only one that has a state; by its bell or over libp2p, and over libp2p where nobody can dial the joiner either."""
+    """The only one that has a state, whether or not the joiner can be dialled itself.
+
+    Nothing is said of meetings: as long as the first node can be dialled by nobody, no record of another one comes to it.
+    """
     started: list[RealNode] = []
     try:
         with socket.socket() as held:
@@ -87,7 +90,6 @@ def test_a_joiner_gets_its_state_from_a_member_that_nobody_can_dial(tmp_path: Pa
         started.append(joiner := RealNode(tmp_path / "j", *peers, "--set", f"network.inbound={inbound}", text=text))
         joiner.wait_for(lambda status: status["state"] == "training", PATIENCE_S, "the joiner trains")
         assert "state_downloaded" in joiner.log.read_text()
-        joiner.wait_for(lambda status: status["meetings"]["completed"] > 1, PATIENCE_S, "they meet")
         for node in started:
             assert node.end() == 0, node.tail()
             assert node.survivors() == []

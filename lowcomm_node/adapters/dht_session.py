@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hivemind.dht.node import DHTNode
     from hivemind.p2p import P2PContext, PeerID
     from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
+    from hivemind.utils.multiaddr import Multiaddr
 
 __all__ = ["DhtSession", "IncomingStream", "PeerHandlers", "StreamHandler", "StreamTopic"]
 
@@ -35,6 +36,9 @@ _DIAL_BACK = "lowcomm.v1.DialBack"
 _SEEN = "lowcomm.v1.Seen"
 _PUNCH = "lowcomm.v1.Punch"
 _RELAYED = "/p2p-circuit"
+_PEER = "/p2p/"
+_PEER_CODE = b"\xa5\x03"
+"""421, the number of ``/p2p`` in a binary multiaddress."""
 _LOOK_EVERY_S = 0.25
 _MAX_WAYS = 8
 
@@ -149,12 +153,12 @@ class DhtSession:
             await self._connect(peer, [])
         except DirectoryError:
             neighbours = [address for address in await self.connected_addresses() if not address.endswith(f"/{peer}")]
-            await self._connect(peer, [f"{address}{_RELAYED}" for address in neighbours[:_MAX_WAYS]])
+            await self._connect(peer, [_by_a_place_at(address) for address in neighbours[:_MAX_WAYS]])
 
     async def dial_anew(self, peer: PeerId, host: str, port: int) -> None:
         """End what connections to ``peer`` there are, relayed ones, and dial it there. Raises DirectoryError."""
         await self._bounded(self.process.p2p._client.disconnect(_peer_id(peer)))  # noqa: SLF001 - no public name for it
-        await self._connect(peer, [f"/{'ip6' if ':' in host else 'ip4'}/{host}/tcp/{port}"])
+        await self._connect(peer, [_multiaddress(f"/{'ip6' if ':' in host else 'ip4'}/{host}/tcp/{port}")])
 
     async def open_stream(self, peer: PeerId, topic: StreamTopic) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Open a stream over a direct connection. Raises DirectoryError when there is none."""
@@ -205,14 +209,12 @@ class DhtSession:
             raise DirectoryError("an answer of the wrong kind")
         return response
 
-    async def _connect(self, peer: PeerId, ways: Sequence[str]) -> None:
+    async def _connect(self, peer: PeerId, ways: Sequence["Multiaddr"]) -> None:
         """Return when there is a connection, relayed or not: p2pd goes on for seconds where some of a peer's addresses are silent."""
-        from hivemind.utils.multiaddr import Multiaddr  # noqa: PLC0415 - hivemind is imported late
-
         if await self._is_connected(peer):
             return
         client = self.process.p2p._client  # noqa: SLF001 - no public name for it
-        connecting = asyncio.ensure_future(self._bounded(client.connect(_peer_id(peer), list(map(Multiaddr, ways)))))
+        connecting = asyncio.ensure_future(self._bounded(client.connect(_peer_id(peer), list(ways))))
         try:
             while not connecting.done() and not await self._is_connected(peer):
                 await asyncio.wait({connecting}, timeout=_LOOK_EVERY_S)
@@ -347,6 +349,25 @@ def _peer_id(peer: PeerId) -> "PeerID":
         return PeerID.from_base58(peer)
     except (ValueError, KeyError) as error:
         raise DirectoryError(f"{peer!r} is not a peer id") from error
+
+
+def _multiaddress(text: str) -> "Multiaddr":
+    from hivemind.utils.multiaddr import Multiaddr  # noqa: PLC0415 - hivemind is imported late
+
+    return Multiaddr(text)
+
+
+def _by_a_place_at(address: str) -> "Multiaddr":
+    """Where a peer that has a place at the relay of this address is found.
+
+    Put together here: hivemind writes a peer id inside of an address as a CID, which p2pd takes for a multihash and cannot read.
+    """
+    from hivemind.utils.multiaddr import Multiaddr  # noqa: PLC0415 - hivemind is imported late
+
+    transport, _, relay = address.rpartition(_PEER)
+    name = _peer_id(PeerId(relay)).to_bytes()
+    where = Multiaddr(transport).to_bytes() + _PEER_CODE + bytes([len(name)]) + name
+    return Multiaddr(where + Multiaddr(_RELAYED).to_bytes())
 
 
 async def _take_stream(

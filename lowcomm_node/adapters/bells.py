@@ -1,13 +1,14 @@
-"""Bells: standing gRPC streams from nodes that cannot be dialled to nodes that can, who ring when they have a meeting.
+"""Bells: standing gRPC streams from nodes that cannot be dialled to nodes that can, who ring when they want something.
 
-Who is rung dials at once, and the stream that it opens carries a meeting of which it is the answerer. It names the meeting by
-the id in the ring, and as on every connection both ends have proven who they are.
+Who is rung dials at once, and the stream that it opens carries a meeting of which it is the answerer, or a question about its
+state. It names what it was rung for by the id in the ring, and as on every connection both ends have proven who they are.
 """
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import grpc.aio
@@ -16,6 +17,7 @@ from google.protobuf.message import DecodeError
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache
 from lowcomm_node.adapters.grpc_transports import ANSWER_RING, HANG_BELL, ClientTransport, ServerTransport
 from lowcomm_node.adapters.meeting_link import MeetingLink
+from lowcomm_node.adapters.state_streams import StateServer
 from lowcomm_node.core.events import BellHung, BellLost, BellsHeld, Event, Member
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError
 from lowcomm_node.units import LinkKind, MeetingId, PeerId
@@ -52,9 +54,9 @@ class _Bell:
         self._lock = asyncio.Lock()
         self.gone = asyncio.Event()
 
-    async def ring(self, meeting_id: str) -> None:
+    async def ring(self, ring: meeting_pb2.Ring) -> None:
         async with self._lock:
-            await self._transport.write(meeting_pb2.Ring(meeting_id=bytes.fromhex(meeting_id)).SerializeToString())
+            await self._transport.write(ring.SerializeToString())
 
 
 class _Rung:
@@ -100,19 +102,31 @@ class HeldBells:
     def __len__(self) -> int:
         return len(self._bells)
 
+    @property
+    def peers(self) -> frozenset[PeerId]:
+        """Whose bells they are."""
+        return frozenset(self._bells)
+
     @asynccontextmanager
-    async def ring(self, peer: PeerId, meeting_id: MeetingId) -> AsyncIterator[ServerTransport]:
-        """Have ``peer`` dial us for a meeting that we start (``meeting_link.Dialler``)."""
+    async def ring(
+        self, peer: PeerId, meeting_id: MeetingId, *, wants_state: bool = False
+    ) -> AsyncIterator[ServerTransport]:
+        """Have ``peer`` dial us for a meeting that we start (``meeting_link.Dialler``), or to be asked about its state."""
         bell = self._bells.get(peer)
         if bell is None:
             raise LinkError("unreachable", f"{peer} has no bell here")
+        ring = meeting_pb2.Ring(meeting_id=bytes.fromhex(meeting_id), wants_state=wants_state)
         rung = self._rung[meeting_id] = _Rung(peer)
         try:
-            yield await self._wait_for(peer, meeting_id, bell, rung)
+            yield await self._wait_for(bell, ring, rung)
         finally:
             rung.is_over.set()
             if self._rung.get(meeting_id) is rung:
                 del self._rung[meeting_id]
+
+    def ring_for_state(self, peer: PeerId) -> AbstractAsyncContextManager[ServerTransport]:
+        """As ``ring``, under an id of its own (``state_streams.StateDialler``)."""
+        return self.ring(peer, MeetingId(secrets.token_hex(16)), wants_state=True)
 
     async def hold(self, _: object, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
         """Serve ``HangBell``: the stream lasts as long as the bell hangs."""
@@ -150,12 +164,13 @@ class HeldBells:
                 rung.came.set_result(transport)
                 await rung.is_over.wait()
 
-    async def _wait_for(self, peer: PeerId, meeting_id: MeetingId, bell: _Bell, rung: _Rung) -> ServerTransport:
+    async def _wait_for(self, bell: _Bell, ring: meeting_pb2.Ring, rung: _Rung) -> ServerTransport:
+        peer = rung.peer
         gone = asyncio.ensure_future(bell.gone.wait())
         waited_for: set[asyncio.Future[Any]] = {gone, rung.came}
         try:
             async with asyncio.timeout(_CALL_BACK_S):
-                await bell.ring(meeting_id)
+                await bell.ring(ring)
                 await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             raise LinkError("unreachable", f"{peer} was rung and does not come") from None
@@ -216,6 +231,7 @@ class OwnBells:
     Args:
         channels: connections to other nodes.
         link: answers the meetings for which we are rung.
+        states: answers who rings to ask about our state.
         record: our newest signed record.
         on_event: told when a bell hangs, and when it is gone.
     """
@@ -225,11 +241,13 @@ class OwnBells:
         *,
         channels: ChannelCache,
         link: MeetingLink,
+        states: StateServer,
         record: Callable[[], bytes],
         on_event: Callable[[Event], None],
     ) -> None:
         self._channels = channels
         self._link = link
+        self._states = states
         self._record = record
         self._on_event = on_event
         self._keepers: dict[PeerId, asyncio.Task[None]] = {}
@@ -267,7 +285,7 @@ class OwnBells:
                 self._on_event(BellHung(peer=peer))
                 renewing = asyncio.create_task(self._renew(transport, record))
                 while (data := await transport.read()) is not None:
-                    self._rung(peer, _meeting_of(data))
+                    self._rung(peer, _read_ring(data))
         except (LinkError, TimeoutError, RemoteProtocolError) as error:
             _log.debug("bell_gone peer=%s detail=%s", peer, error)
         finally:
@@ -290,9 +308,9 @@ class OwnBells:
                 with suppress(LinkError):  # the reader notices
                     await transport.write(_request(record))
 
-    def _rung(self, peer: PeerId, meeting_id: bytes) -> None:
+    def _rung(self, peer: PeerId, ring: meeting_pb2.Ring) -> None:
         if len(self._answers) < _MAX_ANSWERS:
-            task = asyncio.create_task(self._answer(peer, meeting_id))
+            task = asyncio.create_task(self._answer(peer, ring))
             self._answers.add(task)
             task.add_done_callback(self._answered)
 
@@ -301,13 +319,16 @@ class OwnBells:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("meeting_stream_fault", exc_info=error)
 
-    async def _answer(self, peer: PeerId, meeting_id: bytes) -> None:
-        """Dial whoever has rung, and answer its meeting; that may outlive the bell."""
-        frame = meeting_pb2.MeetingFrame(call_back=meeting_pb2.CallBack(meeting_id=meeting_id))
+    async def _answer(self, peer: PeerId, ring: meeting_pb2.Ring) -> None:
+        """Dial whoever has rung, and answer its meeting or question; that may outlive the bell."""
+        frame = meeting_pb2.MeetingFrame(call_back=meeting_pb2.CallBack(meeting_id=ring.meeting_id))
         with suppress(LinkError, RemoteProtocolError):
             async with self._channels.lend(peer) as lent, ClientTransport.call(lent, ANSWER_RING) as transport:
                 await transport.write(frame.SerializeToString())
-                reason = await self._link.serve(transport, LinkKind.GRPC_REVERSED, peer)
+                if ring.wants_state:
+                    reason = await self._states(transport, peer)
+                else:
+                    reason = await self._link.serve(transport, LinkKind.GRPC_REVERSED, peer)
                 if reason:
                     raise LinkError(reason, "the stream has ended")  # so that the channel proves itself anew
 
@@ -316,11 +337,11 @@ def _request(record: bytes) -> bytes:
     return meeting_pb2.BellRequest(member=records_pb2.SignedRecord.FromString(record)).SerializeToString()
 
 
-def _meeting_of(data: bytes) -> bytes:
+def _read_ring(data: bytes) -> meeting_pb2.Ring:
     """Raises RemoteProtocolError for what is no ring."""
     try:
         if len(data) <= _MAX_RING_BYTES:
-            return meeting_pb2.Ring.FromString(data).meeting_id
+            return meeting_pb2.Ring.FromString(data)
     except DecodeError:
         pass
     raise RemoteProtocolError(RefusalReason.MALFORMED, "a ring that cannot be read")

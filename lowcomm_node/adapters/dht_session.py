@@ -7,6 +7,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from hivemind.dht.node import DHTNode
     from hivemind.p2p import P2PContext, PeerID
     from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
+    from hivemind.utils.multiaddr import Multiaddr
 
-__all__ = ["DhtSession", "IncomingStream", "PeerHandlers", "StreamHandler"]
+__all__ = ["DhtSession", "IncomingStream", "PeerHandlers", "StreamHandler", "StreamTopic"]
 
 _CALL_TIMEOUT_S = 15.0
 _CONNECT_TIMEOUT_S = 10.0
@@ -33,13 +35,22 @@ _HELLO = "lowcomm.v1.Hello"
 _DIAL_BACK = "lowcomm.v1.DialBack"
 _SEEN = "lowcomm.v1.Seen"
 _PUNCH = "lowcomm.v1.Punch"
-_MEET = "lowcomm/v1/meet"
 _RELAYED = "/p2p-circuit"
+_PEER = "/p2p/"
+_PEER_CODE = b"\xa5\x03"
+"""421, the number of ``/p2p`` in a binary multiaddress."""
 _LOOK_EVERY_S = 0.25
 _MAX_WAYS = 8
 
 _T = TypeVar("_T")
 _Response = TypeVar("_Response", bound=Message)
+
+
+class StreamTopic(StrEnum):
+    """What a stream of ours is for, as libp2p names it."""
+
+    MEETING = "lowcomm/v1/meet"
+    STATE = "lowcomm/v1/state"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +63,7 @@ class IncomingStream:
     """No relay carries it."""
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    topic: StreamTopic = StreamTopic.MEETING
 
 
 StreamHandler = Callable[[IncomingStream], Awaitable[None]]
@@ -141,18 +153,18 @@ class DhtSession:
             await self._connect(peer, [])
         except DirectoryError:
             neighbours = [address for address in await self.connected_addresses() if not address.endswith(f"/{peer}")]
-            await self._connect(peer, [f"{address}{_RELAYED}" for address in neighbours[:_MAX_WAYS]])
+            await self._connect(peer, [_by_a_place_at(address) for address in neighbours[:_MAX_WAYS]])
 
     async def dial_anew(self, peer: PeerId, host: str, port: int) -> None:
         """End what connections to ``peer`` there are, relayed ones, and dial it there. Raises DirectoryError."""
         await self._bounded(self.process.p2p._client.disconnect(_peer_id(peer)))  # noqa: SLF001 - no public name for it
-        await self._connect(peer, [f"/{'ip6' if ':' in host else 'ip4'}/{host}/tcp/{port}"])
+        await self._connect(peer, [_multiaddress(f"/{'ip6' if ':' in host else 'ip4'}/{host}/tcp/{port}")])
 
-    async def open_stream(self, peer: PeerId) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Open a stream for a meeting over a direct connection. Raises DirectoryError when there is none."""
+    async def open_stream(self, peer: PeerId, topic: StreamTopic) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a stream over a direct connection. Raises DirectoryError when there is none."""
         if not await self.is_direct(peer):
             raise DirectoryError(f"there is no direct connection to {peer}")
-        info, reader, writer = await self._bounded(self.process.p2p.call_binary_stream_handler(_peer_id(peer), _MEET))
+        info, reader, writer = await self._bounded(self.process.p2p.call_binary_stream_handler(_peer_id(peer), topic))
         if _RELAYED in str(info.addr):
             writer.close()
             raise DirectoryError(f"only a relay leads to {peer}")
@@ -197,14 +209,12 @@ class DhtSession:
             raise DirectoryError("an answer of the wrong kind")
         return response
 
-    async def _connect(self, peer: PeerId, ways: Sequence[str]) -> None:
+    async def _connect(self, peer: PeerId, ways: Sequence["Multiaddr"]) -> None:
         """Return when there is a connection, relayed or not: p2pd goes on for seconds where some of a peer's addresses are silent."""
-        from hivemind.utils.multiaddr import Multiaddr  # noqa: PLC0415 - hivemind is imported late
-
         if await self._is_connected(peer):
             return
         client = self.process.p2p._client  # noqa: SLF001 - no public name for it
-        connecting = asyncio.ensure_future(self._bounded(client.connect(_peer_id(peer), list(map(Multiaddr, ways)))))
+        connecting = asyncio.ensure_future(self._bounded(client.connect(_peer_id(peer), list(ways))))
         try:
             while not connecting.done() and not await self._is_connected(peer):
                 await asyncio.wait({connecting}, timeout=_LOOK_EVERY_S)
@@ -242,7 +252,8 @@ class DhtSession:
         await p2p.add_protobuf_handler(_DIAL_BACK, dial_back, records_pb2.DialBackRequest)
         await p2p.add_protobuf_handler(_SEEN, seen, records_pb2.SeenRequest)
         await p2p.add_protobuf_handler(_PUNCH, punch, records_pb2.PunchRequest)
-        await p2p.add_binary_stream_handler(_MEET, partial(_take_stream, peers))
+        for topic in StreamTopic:
+            await p2p.add_binary_stream_handler(topic, partial(_take_stream, peers, topic))
 
     async def _seen_at(self, context: "P2PContext") -> tuple[str, str]:
         """Host and port from which who asks is connected with us. Raises DirectoryError when only a relay connects us."""
@@ -340,8 +351,28 @@ def _peer_id(peer: PeerId) -> "PeerID":
         raise DirectoryError(f"{peer!r} is not a peer id") from error
 
 
+def _multiaddress(text: str) -> "Multiaddr":
+    from hivemind.utils.multiaddr import Multiaddr  # noqa: PLC0415 - hivemind is imported late
+
+    return Multiaddr(text)
+
+
+def _by_a_place_at(address: str) -> "Multiaddr":
+    """Where a peer that has a place at the relay of this address is found.
+
+    Put together here: hivemind writes a peer id inside of an address as a CID, which p2pd takes for a multihash and cannot read.
+    """
+    from hivemind.utils.multiaddr import Multiaddr  # noqa: PLC0415 - hivemind is imported late
+
+    transport, _, relay = address.rpartition(_PEER)
+    name = _peer_id(PeerId(relay)).to_bytes()
+    where = Multiaddr(transport).to_bytes() + _PEER_CODE + bytes([len(name)]) + name
+    return Multiaddr(where + Multiaddr(_RELAYED).to_bytes())
+
+
 async def _take_stream(
     peers: Callable[[], PeerHandlers | None],
+    topic: StreamTopic,
     info: "StreamInfo",
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
@@ -350,6 +381,6 @@ async def _take_stream(
     try:
         if (handlers := peers()) is not None:
             is_direct = _RELAYED not in str(info.addr)
-            await handlers.streams(IncomingStream(PeerId(info.peer_id.to_base58()), is_direct, reader, writer))
+            await handlers.streams(IncomingStream(PeerId(info.peer_id.to_base58()), is_direct, reader, writer, topic))
     finally:
         writer.close()

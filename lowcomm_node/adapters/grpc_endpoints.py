@@ -205,12 +205,15 @@ class ChannelCache:
         """A connected channel to ``peer``, at the address of its newest record.
 
         Raises:
-            LinkError: ``unreachable`` when the peer is not known, is in quarantine, or no connection comes about in time.
+            LinkError: ``unreachable`` when the peer is not known, is in quarantine, or no connection comes about in time; at once when
+                nobody can dial it.
             RemoteProtocolError: another one than the peer answers there, or it refuses this node.
         """
         member = self._contacts.find(peer)
         if (left_s := self._quarantine.left_s(peer, asyncio.get_running_loop().time())) > 0:
             raise LinkError("unreachable", f"{peer} is left alone for {left_s:.0f} s more")
+        if not member.grpc_address:
+            raise LinkError("unreachable", f"{peer} cannot be dialled")
         older = cached = self._cached.get(peer)
         if cached is None or (cached.address, cached.certificate) != (member.grpc_address, member.certificate):
             cached = self._cached[peer] = self._dial(member)

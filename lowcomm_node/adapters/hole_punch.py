@@ -19,7 +19,7 @@ from lowcomm_node.errors import DirectoryError
 from lowcomm_node.units import PeerId
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 
-__all__ = ["HolePunch", "read_address"]
+__all__ = ["HolePunch", "read_address", "seen_addresses"]
 
 _LIBP2P_S = 2.5
 """A relayed connection becomes a direct one by libp2p's own means in about a second, measured, or not at all."""
@@ -110,11 +110,16 @@ def read_address(text: str) -> tuple[str, int]:
     raise DirectoryError("this is no address of the whole internet")
 
 
-async def _own_address(session: DhtSession) -> str:
-    """Where others see our libp2p port; empty where that is of no use to anybody else. Raises DirectoryError."""
+async def seen_addresses(session: DhtSession) -> list[str]:
+    """Where up to three others see our libp2p port, each of them that tells and is not in our own network. Raises DirectoryError."""
     peers = await session.direct_peers()
     asked = random.sample(peers, min(_MAX_ASKED, len(peers)))
-    return lasting_address(await asyncio.gather(*(_seen_by(session, peer) for peer in asked)))
+    return [address for address in await asyncio.gather(*(_seen_by(session, peer) for peer in asked)) if address]
+
+
+async def _own_address(session: DhtSession) -> str:
+    """Where others see our libp2p port; empty where that is of no use to anybody else. Raises DirectoryError."""
+    return lasting_address(await seen_addresses(session))
 
 
 async def _seen_by(session: DhtSession, peer: PeerId) -> str:

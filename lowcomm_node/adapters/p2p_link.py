@@ -1,4 +1,4 @@
-"""Meetings over libp2p, between two nodes of which neither can be dialled: streams on a direct connection of their p2pds.
+"""Meetings and states over libp2p, between two nodes of which neither can be dialled: streams on a direct connection of their p2pds.
 
 libp2p ends a stream in the same way when the other end is done and when it has died, and QUIC drops what is under way when one end
 lets go. So each end says that it is done with an empty frame, and lets go when the other one has said so too.
@@ -8,14 +8,15 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from lowcomm_node.adapters.dht_session import DhtSession, IncomingStream, StreamHandler
+from lowcomm_node.adapters.dht_session import DhtSession, IncomingStream, StreamHandler, StreamTopic
 from lowcomm_node.adapters.meeting_link import Dialler, MeetingLink
+from lowcomm_node.adapters.state_streams import StateServer
 from lowcomm_node.core.places import Places, Room
 from lowcomm_node.errors import DirectoryError, LinkError, RefusalReason, RemoteProtocolError
-from lowcomm_node.units import LinkKind, MeetingId, PeerId
+from lowcomm_node.units import LinkKind, PeerId
 from lowcomm_node.wire.limits import MAX_FRAME_BYTES
 
-__all__ = ["P2pTransport", "p2p_dialler", "p2p_handler"]
+__all__ = ["P2pTransport", "opened", "p2p_dialler", "p2p_handler"]
 
 _LENGTH_BYTES = 4
 _END = bytes(_LENGTH_BYTES)
@@ -64,25 +65,31 @@ class P2pTransport:
             raise LinkError("disconnect", "the stream has ended") from error
 
 
+@asynccontextmanager
+async def opened(session: Callable[[], DhtSession], peer: PeerId, topic: StreamTopic) -> AsyncIterator[P2pTransport]:
+    """A stream on a direct connection; where there is none, LinkError: the peer is unreachable, known at once."""
+    try:
+        reader, writer = await session().open_stream(peer, topic)
+    except DirectoryError as error:
+        raise LinkError("unreachable", str(error)) from error
+    try:
+        yield P2pTransport(reader, writer)
+    finally:
+        writer.close()
+
+
 def p2p_dialler(session: Callable[[], DhtSession]) -> Dialler:
-    """Opens streams on direct connections only; where there is none, the peer is unreachable at once."""
-
-    @asynccontextmanager
-    async def dial(peer: PeerId, _meeting_id: MeetingId) -> AsyncIterator[P2pTransport]:
-        try:
-            reader, writer = await session().open_stream(peer)
-        except DirectoryError as error:
-            raise LinkError("unreachable", str(error)) from error
-        try:
-            yield P2pTransport(reader, writer)
-        finally:
-            writer.close()
-
-    return dial
+    """Opens streams for meetings."""
+    return lambda peer, _meeting_id: opened(session, peer, StreamTopic.MEETING)
 
 
-def p2p_handler(link: MeetingLink, is_welcome: Callable[[PeerId], bool]) -> StreamHandler:
-    """Answers the meetings that others open; what comes by a relay, on top of too many, or from whom we will not have is not read."""
+def p2p_handler(
+    link: MeetingLink, is_welcome: Callable[[PeerId], bool], states: StateServer | None = None
+) -> StreamHandler:
+    """Answers what others open; what comes by a relay, on top of too many, or from whom we will not have is not read.
+
+    ``states``: answers questions about this node's state; without it they end at once.
+    """
     places = Places(most=_MAX_STREAMS, most_of_one=_MAX_STREAMS_OF_PEER)
 
     async def take(stream: IncomingStream) -> None:
@@ -92,8 +99,12 @@ def p2p_handler(link: MeetingLink, is_welcome: Callable[[PeerId], bool]) -> Stre
             detail = "it has as many libp2p streams open as there may be"
             link.message_refused(stream.peer, RemoteProtocolError(RefusalReason.TOO_MANY, detail))
             return
+        transport = P2pTransport(stream.reader, stream.writer)
         try:
-            await link.serve(P2pTransport(stream.reader, stream.writer), LinkKind.LIBP2P, stream.peer)
+            if stream.topic is StreamTopic.MEETING:
+                await link.serve(transport, LinkKind.LIBP2P, stream.peer)
+            elif states is not None:
+                await states(transport, stream.peer)
         finally:
             places.leave(stream.peer)
 

@@ -1,32 +1,28 @@
 """The joiner's side of the State service: asks members for descriptions, chunks and fingerprints, and checks what they say."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
-import grpc
-import grpc.aio
-
-from lowcomm_node.adapters.grpc_endpoints import ChannelCache
 from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.partial_file import discard, read_begun, write_begun
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_download import Download
+from lowcomm_node.adapters.state_streams import StateWay
 from lowcomm_node.core.fingerprint import Fingerprint
-from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError, StoreError
+from lowcomm_node.errors import LinkError, RemoteProtocolError, StoreError
 from lowcomm_node.units import PeerId, RunId
 from lowcomm_node.wire.gen.lowcomm.v1 import state_pb2
 from lowcomm_node.wire.state import (
     DESCRIBE,
     FETCH,
     FINGERPRINT,
-    STATE_SERVICE,
     Snapshot,
     decode_fingerprint,
 )
 
-__all__ = ["GrpcStateClient"]
+__all__ = ["MemberStateClient"]
 
 _MAX_HOLDERS = 8
 """Members asked for one snapshot, at most."""
@@ -34,11 +30,11 @@ _MAX_HOLDERS = 8
 _Progress = Callable[[int, int], None]
 
 
-class GrpcStateClient:
+class MemberStateClient:
     """Implements ``ports.StateClient``.
 
     Args:
-        channels: connections to other nodes, shared with the link.
+        ways: to a member, in the order in which they are tried.
         protocol_version: what we speak.
         shelf: where ``keep`` puts what others may want.
         line: what chunks wait for where it is capped.
@@ -52,7 +48,7 @@ class GrpcStateClient:
     def __init__(
         self,
         *,
-        channels: ChannelCache,
+        ways: Sequence[StateWay],
         protocol_version: int,
         shelf: SnapshotShelf,
         on_received: Callable[[int], None],
@@ -62,7 +58,7 @@ class GrpcStateClient:
         describe_timeout_s: float = 180.0,
         fingerprint_timeout_s: float = 15.0,
     ) -> None:
-        self._channels = channels
+        self._ways = tuple(ways)
         self._protocol_version = protocol_version
         self._shelf = shelf
         self._line = line or Line()
@@ -149,37 +145,46 @@ class GrpcStateClient:
         await download.run()
 
     async def _ask(self, peer: PeerId, method: str, request: bytes, timeout_s: float) -> bytes:
-        async with self._channels.lend(peer) as lent:
-            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = lent.channel.unary_unary(
-                f"/{STATE_SERVICE}/{method}"
-            )
-            async with _translated(timeout_s):
-                return await call(request, metadata=lent.metadata)
+        async with aclosing(self._answers(peer, method, request, timeout_s)) as answers:
+            async for answer in answers:
+                return answer
+        raise LinkError("disconnect", "the donor ended without an answer")
 
     async def _fetch(
         self, peer: PeerId, run_id: RunId, snapshot: Snapshot, chunks: Sequence[int]
     ) -> AsyncGenerator[tuple[int, bytes], None]:
         """Chunks of a snapshot from one holder, verified, in the order in which they come."""
         request = state_pb2.FetchRequest(run_id=bytes.fromhex(run_id), snapshot_id=snapshot.snapshot_id, chunks=chunks)
-        async with self._channels.lend(peer) as lent:
-            stream: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = lent.channel.unary_stream(
-                f"/{STATE_SERVICE}/{FETCH}"
-            )
-            call = stream(request.SerializeToString(), metadata=lent.metadata)
-            wanted = set(chunks)
+        wanted = set(chunks)
+        asked = self._answers(peer, FETCH, request.SerializeToString(), self._stall_timeout_s)
+        async with aclosing(asked) as answers:
+            async for data in answers:
+                await self._line.received(len(data))
+                with self._blaming(peer):
+                    index, content = snapshot.check_chunk(data, wanted)
+                wanted.discard(index)
+                yield index, content
+                if not wanted:
+                    return
+        raise LinkError("disconnect", f"the donor ended {len(wanted)} chunks early")
+
+    async def _answers(
+        self, peer: PeerId, method: str, request: bytes, timeout_s: float
+    ) -> AsyncGenerator[bytes, None]:
+        """By the first way on which a connection comes about."""
+        failures: list[LinkError] = []
+        for way in self._ways:
             try:
-                while wanted:
-                    async with _translated(self._stall_timeout_s):
-                        data: object = await call.read()
-                    if not isinstance(data, bytes):
-                        raise LinkError("disconnect", f"the donor ended {len(wanted)} chunks early")
-                    await self._line.received(len(data))
-                    with self._blaming(peer):
-                        index, content = snapshot.check_chunk(data, wanted)
-                    wanted.discard(index)
-                    yield index, content
-            finally:
-                call.cancel()
+                async with aclosing(way(peer, method, request, timeout_s)) as answers:
+                    async for answer in answers:
+                        yield answer
+            except LinkError as error:
+                if error.reason != "unreachable":
+                    raise
+                failures.append(error)
+            else:
+                return
+        raise LinkError("unreachable", "; ".join(error.detail for error in failures))
 
     @contextmanager
     def _blaming(self, peer: PeerId) -> Iterator[None]:
@@ -189,21 +194,3 @@ class GrpcStateClient:
         except RemoteProtocolError as error:
             self._on_refused(peer, error)
             raise
-
-
-@asynccontextmanager
-async def _translated(timeout_s: float) -> AsyncIterator[None]:
-    """gRPC's statuses and a deadline as our own errors."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            yield
-    except TimeoutError:
-        raise LinkError("timeout", f"the donor was silent for {timeout_s:g} s") from None
-    except grpc.aio.AioRpcError as error:
-        details = error.details() or "no details"
-        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            raise LinkError("busy", details) from error
-        word, _, sentence = details.partition(": ")
-        if error.code() is grpc.StatusCode.FAILED_PRECONDITION and word in set(RefusalReason):
-            raise RemoteProtocolError(RefusalReason(word), f"the donor says: {sentence}") from error
-        raise LinkError("disconnect", f"{error.code().name.lower()}: {details}") from error

@@ -86,6 +86,8 @@ class Facts:
     """Why peers cannot reach our port."""
     nat: str | None = None
     """none, behind a NAT, carrier-grade: as told by the address peers see."""
+    seen_at: tuple[str, ...] = ()
+    """Where peers outside of the own network see the libp2p port, each host:port; two of them tell what kind of NAT it is."""
     relay_error: str | None = None
     line_error: str | None = None
     """Why the line to a peer could not be measured."""
@@ -236,7 +238,14 @@ def _nat(facts: Facts) -> _Found | None:
             "the provider's own NAT is in between: no port of yours can be forwarded",
             "not needed; ask the provider for an address of your own, or use IPv6",
         )
-    return _ok({"none": "no NAT: peers see an address of this machine"}.get(facts.nat, "behind a NAT"))
+    if facts.nat == "none":
+        return _ok("no NAT: peers see an address of this machine")
+    if len(set(facts.seen_at)) > 1:
+        return _warn(
+            "behind a NAT that gives each connection a port of its own (symmetric): others behind a NAT cannot be met",
+            "not needed; all members that can be dialled are met, and with network.grpc_port forwarded everybody is",
+        )
+    return _ok("behind a NAT" + (" that keeps a port for everybody (cone)" if len(facts.seen_at) > 1 else ""))
 
 
 def _rtt(facts: Facts) -> _Found | None:

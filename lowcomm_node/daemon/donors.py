@@ -1,25 +1,22 @@
 """Getting the state from another member: who is asked, and whether what it gives is a state of this run at all."""
 
 import asyncio
-import random
-from collections import Counter
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lowcomm_node.core.chance import Chance
+from lowcomm_node.core.donors import DonorChoice
 from lowcomm_node.core.events import Member
-from lowcomm_node.core.fingerprint import MIN_REFERENCES, Fingerprint, Misfit, find_misfit
 from lowcomm_node.errors import LinkError, RemoteProtocolError, StoreError
 from lowcomm_node.ports import StateClient
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.train.messages import FingerprintTaken, LoadState, StateLoaded, TakeFingerprint
-from lowcomm_node.units import PeerId, RunId
+from lowcomm_node.units import RunId
 
 __all__ = ["Donors", "DownloadRules"]
 
-_MAX_DONORS_PER_ROUND = 4
-_MAX_REFERENCES = 6
-"""Members asked for their fingerprint in a round; more than needed, since the donor's own does not count for it."""
 _FINGERPRINTS_S = 10.0
 """Longest wait for them before a download begins."""
 _MAX_TOLD = 200
@@ -46,7 +43,7 @@ class Donors:
     """The members that have state, and what is known of them.
 
     Args:
-        find: the members seen now. Raises LinkError, with a reason for people, where nobody is to be asked now.
+        find: the members seen now to whom there is a way. Raises LinkError, with a reason for people, where nobody is to be asked now.
         client: downloads and asks.
         examine, load: questions to the trainer.
         say: a line for ``status``.
@@ -74,40 +71,37 @@ class Donors:
         self._say = say
         self._on_download = on_download
         self._on_refused = on_refused
-        self._failures: Counter[PeerId] = Counter()
-        self._members: tuple[Member, ...] = ()
-        self._fingerprints: dict[PeerId, Fingerprint] = {}
-        """What members say of their live state, this round."""
+        self._choice = DonorChoice(
+            initial_sketch=rules.initial_sketch,
+            total_steps=rules.total_steps,
+            chance=Chance(secrets.token_bytes(16)),
+        )
         self._log = get_logger("sync")
         self.complaint = ""
         """What to say of a round in vain."""
 
     async def look(self) -> tuple[Member, ...]:
-        """Who is to be asked in the next round: in the order of progress, those that have failed after all others.
-
-        What a member says of its progress must not bring it to the front for ever.
-        """
-        self._members, self.complaint = (), "no donor could give its state; retrying"
+        """Who is to be asked in the next round (``DonorChoice.look``)."""
         try:
-            able = [member for member in await self._find() if member.has_state]
-        except LinkError as error:  # our own line is closed
-            self.complaint = error.detail
-            return ()
-        self._members = tuple(member for member in able if member.grpc_address)
-        if not self._members:
-            told = f"; of {len(able)} that have one, none can be dialled, and a state comes from those that can"
-            self.complaint = f"waiting for a member that can give its state{told if able else ''}"
-        order = sorted(self._members, key=lambda member: (self._failures[member.peer], -member.progress_steps))
-        return tuple(order[:_MAX_DONORS_PER_ROUND])
+            donors = self._choice.look(await self._find())
+            told = (
+                "no donor could give its state; retrying" if donors else "waiting for a member that can give its state"
+            )
+        except LinkError as error:  # our own line is closed, or nothing leads to any of them yet
+            donors, told = self._choice.look(()), error.detail
+        if not donors and told != self.complaint:
+            self._log.info("no_donor", detail=told)  # for who looks at a terminal: it may be hours
+        self.complaint = told
+        return donors
 
     def has_failed(self, donor: Member) -> bool:
         """Has this one been asked in vain?"""
-        return self._failures[donor.peer] > 0
+        return self._choice.has_failed(donor)
 
     async def get_state(self, donors: tuple[Member, ...]) -> StateLoaded | None:
         """Ask one after the other until a state is in the trainer; None when no one could give one."""
-        self._fingerprints.clear()
-        asking = [asyncio.create_task(self._ask(member), name="fingerprint") for member in self._references(donors)]
+        references = self._choice.references(donors)
+        asking = [asyncio.create_task(self._ask(member), name="fingerprint") for member in references]
         try:
             if asking:
                 await asyncio.wait(asking, timeout=_FINGERPRINTS_S)  # late ones still count after the download
@@ -115,32 +109,25 @@ class Donors:
                 loaded = await self._try(donor)
                 if loaded is not None:
                     return loaded
-                self._failures[donor.peer] += 1
+                self._choice.failed(donor)
         finally:
             for task in asking:
                 task.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
         return None
 
-    def _references(self, donors: tuple[Member, ...]) -> list[Member]:
-        """Whose fingerprint is asked for: the donors', and those of some others, drawn by chance."""
-        rest = [member for member in self._members if member not in donors]
-        return [*donors, *random.sample(rest, min(len(rest), max(0, _MAX_REFERENCES - len(donors))))]
-
     async def _ask(self, member: Member) -> None:
         try:
-            self._fingerprints[member.peer] = await self._client.fingerprint(member.peer, self._rules.run_id)
+            self._choice.told(member.peer, await self._client.fingerprint(member.peer, self._rules.run_id))
         except (LinkError, RemoteProtocolError) as error:
             self._log.debug("no_fingerprint", peer=member.peer, detail=str(error))
 
     async def _try(self, donor: Member) -> StateLoaded | None:
         """Download, look, load. What a donor says of its state may already be enough to know that it will not do."""
-        claimed = self._fingerprints.get(donor.peer)
-        if claimed is not None and (misfit := self._misfit(donor, claimed)) is not None:
+        if (misfit := self._choice.misfit_as_claimed(donor)) is not None:
             self._refuse(donor, misfit.fault, misfit.detail)
             return None
-        rules = self._rules
-        holders = [donor.peer, *(member.peer for member in self._members if member.peer != donor.peer)]
+        rules, holders = self._rules, self._choice.holders(donor)
         try:
             await self._client.download(holders, rules.run_id, rules.file, rules.max_bytes, self._shown(donor))
         except (LinkError, RemoteProtocolError, StoreError) as error:
@@ -162,16 +149,16 @@ class Donors:
     async def _take(self, donor: Member) -> StateLoaded | None:
         path = str(self._rules.file)
         examined = await self._examine(TakeFingerprint(path=path))
-        if (misfit := self._misfit(donor, examined.fingerprint)) is not None:
+        if (misfit := self._choice.misfit(donor, examined.fingerprint)) is not None:
             self._refuse(donor, misfit.fault, misfit.detail)
             return None
-        num_others = len(self._others(donor))
+        num_compared = self._choice.num_compared(donor)
         loaded = await self._load(LoadState(path=path, is_own=False))
         self._log.info(
             "state_downloaded",
             donor=donor.peer,
             progress_steps=round(loaded.progress_steps),
-            compared_with=num_others if num_others >= MIN_REFERENCES else 0,
+            compared_with=num_compared,
         )
         await self._keep(loaded.progress_steps)
         return loaded
@@ -182,12 +169,6 @@ class Donors:
             await self._client.keep(self._rules.file, progress_steps)
         except StoreError as error:
             self._log.warning("snapshot_not_kept", detail=str(error))
-
-    def _misfit(self, donor: Member, state: Fingerprint) -> Misfit | None:
-        return find_misfit(state, self._others(donor), self._rules.initial_sketch, self._rules.total_steps)
-
-    def _others(self, donor: Member) -> list[Fingerprint]:
-        return [fingerprint for peer, fingerprint in self._fingerprints.items() if peer != donor.peer]
 
     def _refuse(self, donor: Member, reason: str, detail: str) -> None:
         self._on_refused(reason)

@@ -25,10 +25,7 @@ from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.meeting_link import MeetingLink
 from lowcomm_node.adapters.probe import ProbeService
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
-from lowcomm_node.adapters.state_client import GrpcStateClient
-from lowcomm_node.adapters.state_service import StateService
 from lowcomm_node.core.events import Member
-from lowcomm_node.core.pacing import Pacer
 from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.daemon.admitting import own_admission
@@ -36,6 +33,7 @@ from lowcomm_node.daemon.links import make_link, serve_libp2p
 from lowcomm_node.daemon.outreach import Outreach
 from lowcomm_node.daemon.patience import patiently
 from lowcomm_node.daemon.recorder import Recorder
+from lowcomm_node.daemon.states import States
 from lowcomm_node.errors import DirectoryError, NoPeerError, RemoteProtocolError
 from lowcomm_node.ports import (
     ChildLedger,
@@ -123,7 +121,7 @@ class Network:
         self._shelf = SnapshotShelf(state_dir / "snapshots")
         self._welcome: Welcome | None = None
         self._seen: tuple[Member, ...] = ()
-        self._state_client: StateClient | None = None
+        self._states: States | None = None
         self._own_address = ""
 
     @property
@@ -158,9 +156,7 @@ class Network:
     @property
     def state_client(self) -> StateClient:
         """Downloads other members' state. Only after ``open``."""
-        if self._state_client is None:
-            raise DirectoryError("the node is in no run yet")
-        return self._state_client
+        return self._asking.client
 
     async def start(self, remembered: Sequence[str] = (), *, may_be_alone: bool = False) -> bool:
         """Bring the directory up, with the help of peers remembered from an earlier life. True when somebody is there.
@@ -214,7 +210,7 @@ class Network:
         """Open the port for meetings and downloads, unless others are not to dial, and tell whoever asks about the run."""
         if self._membership is None:
             raise DirectoryError("the node is in no run yet")
-        run, protocol_version = self._membership.run_id, self._membership.protocol_version
+        run = self._membership.run_id
         self._door = door = ChannelService(
             identity=self._identity,
             membership=self._membership,
@@ -238,24 +234,26 @@ class Network:
             max_bells=self._settings.max_bells,
             deadline_s=self._patience.deadline_s,
         )
-        punch = serve_libp2p(self._dht, self._link, DialBack(run, self._channels), self._is_welcome)
         await self._shelf.take_up()
-        states = StateService(
-            run_id=run,
-            protocol_version=protocol_version,
-            source=snapshots,
-            fingerprint=fingerprints,
+        self._states = states = States(
+            membership=self._membership,
             shelf=self._shelf,
-            pacer=Pacer(self._settings.state_rate_bytes_per_s),
+            channels=self._channels,
+            dht=self._dht,
+            bells=bells,
             line=self._line,
+            rate_bytes_per_s=self._settings.state_rate_bytes_per_s,
+            recorder=self._recorder,
+            snapshots=snapshots,
+            fingerprints=fingerprints,
             is_meeting=is_meeting,
-            on_sent=lambda num_bytes: self._recorder.metrics.state_moved("sent", num_bytes),
-            caller=door.caller,
+            on_refused=self.offended,
         )
+        punch = serve_libp2p(self._dht, self._link, states.serve, DialBack(run, self._channels), self._is_welcome)
         port = 0
         if self._settings.inbound != "off":
             probe = ProbeService(self._line, caller=door.caller)
-            handlers = (meetings_handler(self._link, bells, door.caller), states.handler(), probe.handler())
+            handlers = (meetings_handler(self._link, bells, door.caller), states.handler(door.caller), probe.handler())
             port = await self._listen(door, handlers)
         own_certificate = self._certificate.short if self._certificate is not None else b""
         self._outreach = Outreach(
@@ -263,20 +261,13 @@ class Network:
             dht=self._dht,
             channels=self._channels,
             link=self._link,
+            states=states.serve,
             sink=sink,
             request=DialBackRequest(run_id=bytes.fromhex(run), port=port, certificate=own_certificate),
             public_members=self._public_members,
             seek=punch.seek,
         )
         await self._outreach.begin()
-        self._state_client = GrpcStateClient(
-            channels=self._channels,
-            protocol_version=protocol_version,
-            shelf=self._shelf,
-            on_received=lambda num_bytes: self._recorder.metrics.state_moved("received", num_bytes),
-            line=self._line,
-            on_refused=self.offended,
-        )
         await self._directory.serve_hello(self._membership)
         self._welcome = self._admitted(self._welcome)
 
@@ -308,11 +299,14 @@ class Network:
         return members
 
     async def donors(self) -> tuple[Member, ...]:
-        """Who might give its state: the sample, and the peer that told us of the run."""
+        """Who might be asked for its state: of the sample, and the peer that told us of the run, those to whom there is a way now.
+
+        Raises LinkError, with a reason for people, where there is none.
+        """
         members = {member.peer: member for member in await self.members()}
         if self._welcome is not None:
             members.setdefault(self._welcome.member.peer, self._welcome.member)
-        return tuple(members.values())
+        return await self._asking.askable(tuple(members.values()))
 
     def num_quarantined(self) -> int:
         """Peers that this node leaves alone for what they have sent."""
@@ -335,6 +329,12 @@ class Network:
         self._shelf.close()
         await self._channels.close()
         await self._dht.stop()
+
+    @property
+    def _asking(self) -> States:
+        if self._states is None:
+            raise DirectoryError("the node is in no run yet")
+        return self._states
 
     def _public_members(self) -> list[PeerId]:
         """Members that others can dial, as far as we have heard."""

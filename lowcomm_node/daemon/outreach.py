@@ -11,6 +11,7 @@ from lowcomm_node.adapters.dial_back import DIAL_S, ask_to_dial
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
 from lowcomm_node.adapters.meeting_link import MeetingLink
+from lowcomm_node.adapters.state_streams import StateServer
 from lowcomm_node.core.commands import HangBell, SeekPath, TakeBell
 from lowcomm_node.core.events import PathSought, ReachabilityMeasured
 from lowcomm_node.core.reach import DialledBack, judge
@@ -43,6 +44,7 @@ class Outreach:
         dht: knows whom to ask, and is told what has come of it.
         channels: connections to other nodes.
         link: answers meetings for which we are rung.
+        states: answers who rings to ask about our state.
         sink: is told of bells and paths.
         request: what to ask of a member that is to try; its port is 0 while none is open.
         public_members: who might try.
@@ -56,6 +58,7 @@ class Outreach:
         dht: HivemindDirectory,
         channels: ChannelCache,
         link: MeetingLink,
+        states: StateServer,
         sink: NodeSink,
         request: records_pb2.DialBackRequest,
         public_members: Callable[[], list[PeerId]],
@@ -73,7 +76,9 @@ class Outreach:
         self._has_punched = False
         self._has_place = False
         """At a relay, when it was looked at last."""
-        self._bells = OwnBells(channels=channels, link=link, record=lambda: dht.record, on_event=sink.handle)
+        self._bells = OwnBells(
+            channels=channels, link=link, states=states, record=lambda: dht.record, on_event=sink.handle
+        )
         self._seeking: set[asyncio.Task[None]] = set()
         self._log = get_logger("reach")
 

@@ -58,4 +58,8 @@ def attack_figures(
         refused_of_honest=tally.share("refused", "all", is_with_hostile=False),
         avoided_honest=honest,
         avoided_hostile=hostile,
+        states_taken_of_hostile=tally.states[True, "taken"],
+        states_refused_of_hostile=tally.states[True, "refused"],
+        states_taken_of_honest=tally.states[False, "taken"],
+        states_refused_of_honest=tally.states[False, "refused"],
     )

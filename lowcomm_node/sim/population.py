@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor
 
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.messages import Message, StreamPlan
 from lowcomm_node.core.node import NodeRules
 from lowcomm_node.sim.swarm import VirtualTrainer
@@ -28,6 +29,10 @@ class SimTrainer(VirtualTrainer, Protocol):
     @property
     def progress_steps(self) -> float:
         """Swarm progress."""
+        ...
+
+    def fingerprint(self) -> Fingerprint | None:
+        """Of the state as others get to see it; None when it is not finite, which nobody believes."""
         ...
 
 
@@ -65,6 +70,10 @@ class Population(Protocol[_T]):
     """Hostile trainers behave like honest ones before."""
     state_bytes: int
     """What a newcomer downloads."""
+    initial_sketch: tuple[float, ...]
+    """Of the state in which the run begins."""
+    total_steps: int
+    """Of the run, as those believe who look at a state."""
 
     def make(self, index: int, chance: Random, *, is_hostile: bool) -> _T:
         """A trainer in the state in which a run begins."""

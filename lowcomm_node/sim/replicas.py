@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from random import Random
 
 import torch
@@ -19,6 +19,7 @@ from lowcomm_node.core.commands import (
     SettleMeeting,
 )
 from lowcomm_node.core.events import CorrectionApplied, Event, StepsTaken
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.messages import Answer, Close, Message, Offer, StreamPlan
 from lowcomm_node.core.node import NodeRules
 from lowcomm_node.core.progress import is_cooldown, is_finished
@@ -33,6 +34,7 @@ from lowcomm_node.train.data import Stream as Batches
 from lowcomm_node.train.data import load_corpus, validation_batches
 from lowcomm_node.train.desk import MeetingDesk
 from lowcomm_node.train.evaluate import validation_loss
+from lowcomm_node.train.fingerprint import fingerprint_of
 from lowcomm_node.train.model import build_model
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.units import Codec, MeetingId, PeerId
@@ -90,11 +92,19 @@ class ReplicaTrainer:
 
     def take_over(self, donor: "ReplicaTrainer") -> None:
         self.forget()
-        if donor.is_hostile and self._population.is_attacking:
-            with self._population.falsified(donor.replica):
-                self.replica.load(donor.replica.state(), is_own=False)
-        else:
-            self.replica.load(donor.replica.state(), is_own=False)
+        with donor.shown() as replica:
+            self.replica.load(replica.state(), is_own=False)
+
+    def fingerprint(self) -> Fingerprint | None:
+        with self.shown() as replica:
+            told = fingerprint_of(replica.state())
+        numbers = (*told.sketch, *(norm for _, norm in told.norms))
+        return told if all(map(math.isfinite, numbers)) else None
+
+    def shown(self) -> AbstractContextManager[Replica]:
+        """The replica as others get to see it."""
+        is_attacking = self.is_hostile and self._population.is_attacking
+        return self._population.falsified(self.replica) if is_attacking else nullcontext(self.replica)
 
     def carry_out(self, command: Command) -> Event | None:
         assert isinstance(command, EncodeOffer | EncodeAnswer | EncodeClose | ApplyClose | SettleMeeting | DropMeeting)
@@ -129,6 +139,8 @@ class ReplicaPopulation:
         self._generator = torch.Generator().manual_seed(scenario.seed)
         first = Replica(manifest, _CPU)
         self._start = [theta.clone() for theta in first.theta]
+        self.initial_sketch = fingerprint_of(first.state()).sketch
+        self.total_steps = manifest.training.total_steps
         self.num_tensors = len(first.theta)
         self.max_payload_bytes = 3 * 4 * sum(theta.numel() for theta in first.theta)
         self.state_bytes = sum(tensor.nbytes for tensor in first.state().tensors.values())
@@ -189,13 +201,13 @@ class ReplicaPopulation:
             self._pushes += moved
 
     @contextmanager
-    def falsified(self, replica: Replica) -> Iterator[None]:
+    def falsified(self, replica: Replica) -> Iterator[Replica]:
         """The replica as its hostile owner shows it; whatever is done to its weights meanwhile is undone."""
         own = [(theta, phi, theta.clone(), phi.clone()) for theta, phi in zip(replica.theta, replica.phi, strict=True)]
         for theta, start in zip(replica.theta, self._start, strict=True):
             self._falsify_(theta, start)
         try:
-            yield
+            yield replica
         finally:
             for theta, phi, own_theta, own_phi in own:
                 theta.copy_(own_theta)

@@ -74,6 +74,13 @@ class AttackFigures:
     """Share of honest members in the honest nodes' samples that are avoided at the end, falsely."""
     avoided_hostile: float
     """Share of hostile ones that are avoided at the end."""
+    states_taken_of_hostile: int
+    """States that honest nodes were given by attackers and have taken for good, from the attack on."""
+    states_refused_of_hostile: int
+    """Those, and attackers, that were refused by their fingerprints."""
+    states_taken_of_honest: int
+    states_refused_of_honest: int
+    """Falsely, or because a state had gone astray. Both before the attack too."""
 
 
 class Tally:
@@ -84,6 +91,8 @@ class Tally:
         self._codec_of = codec_of
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self.answerers_half: Counter[str] = Counter()
+        self.states: Counter[tuple[bool, str]] = Counter()
+        """What honest nodes made of a donor: (did it attack?, "taken" or "refused")."""
         self.bytes_by_message: Counter[str] = Counter()
         self.offers = 0
         self.busy = 0

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lowcomm_node.algo.clipping import ClipNorms, clip_scale
+from lowcomm_node.algo.consensus import count_sketch
 from lowcomm_node.algo.correction import Correction
 from lowcomm_node.algo.exchange import AnswerHalf, encode_answer, encode_close, encode_offer, finish
 from lowcomm_node.core.commands import (
@@ -42,6 +43,7 @@ from lowcomm_node.core.events import (
     OfferEncoded,
     StepsTaken,
 )
+from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.messages import Answer, Close, Message, Offer, StreamPlan
 from lowcomm_node.core.node import NodeRules
 from lowcomm_node.core.progress import is_plausible
@@ -102,6 +104,13 @@ class VectorTrainer:
         self.forget()
         self.x.copy_(donor.shown())
         self.progress_steps = donor.progress_steps
+
+    def fingerprint(self) -> Fingerprint | None:
+        shown = self.shown()
+        if not bool(shown.isfinite().all()):
+            return None
+        norm = float(shown.double().norm())
+        return Fingerprint(progress_steps=self.progress_steps, sketch=_sketch(shown), norms=(("params", norm),))
 
     def carry_out(self, command: Command) -> Event | None:
         match command:
@@ -224,6 +233,8 @@ class VectorPopulation:
         self._sizes = payload_bytes(manifest)
         self._generator = np.random.Generator(np.random.PCG64(scenario.seed))
         self._start = self._draw(_WEIGHT_RMS)
+        self.initial_sketch = _sketch(torch.from_numpy(self._start))
+        self.total_steps = math.ceil(scenario.duration_s / scenario.step_s)
         self._noise: _Rows = np.empty((0, scenario.dimension), dtype=np.float32)
         self._next = 0
         self._pushes = np.zeros(scenario.dimension)
@@ -324,6 +335,10 @@ class VectorPopulation:
 
 def _rms(values: NDArray[np.float64]) -> float:
     return math.sqrt(float(np.mean(np.square(values, dtype=np.float64))))
+
+
+def _sketch(x: Tensor) -> tuple[float, ...]:
+    return tuple(count_sketch([x]).tolist())
 
 
 def _norm(correction: Correction) -> float:

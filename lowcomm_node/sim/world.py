@@ -15,6 +15,7 @@ from lowcomm_node.core.commands import Command, HealReason, ReportMeeting
 from lowcomm_node.core.events import (
     DrainRequested,
     Event,
+    Member,
     MembersSeen,
     MessageProgressed,
     ReachabilityMeasured,
@@ -23,6 +24,7 @@ from lowcomm_node.core.events import (
 from lowcomm_node.core.messages import Answer, Close, Message, Offer
 from lowcomm_node.sim.conditions import Passage
 from lowcomm_node.sim.directory import Registrant, VirtualDirectory
+from lowcomm_node.sim.downloads import Downloads
 from lowcomm_node.sim.figures import Life, attack_figures, expected_spread, join_figures
 from lowcomm_node.sim.host import Host, T, avoidance
 from lowcomm_node.sim.lines import Lines
@@ -32,7 +34,7 @@ from lowcomm_node.sim.report import DirectoryFigures, Point, Report
 from lowcomm_node.sim.scenario import Partition, Scenario
 from lowcomm_node.sim.swarm import Node, VirtualSwarm
 from lowcomm_node.sim.tally import Tally
-from lowcomm_node.units import PeerId
+from lowcomm_node.units import LinkKind, PeerId
 
 __all__ = ["World"]
 
@@ -42,7 +44,6 @@ _QUICK_POLLS = 20
 _FIRST_START_S = 10.0
 """The first nodes come up within this time."""
 _PROCESS_START_S = 3.0
-_RETRY_S = 2.0
 _DRAIN_S = 5.0
 _CENTRE_S = 1.0
 """So long a mean of all nodes is good enough to compare newcomers with."""
@@ -86,6 +87,17 @@ class World(VirtualSwarm[T]):
         self._directory = VirtualDirectory(scenario.settings.network.record_ttl_s, self._chance)
         self._tally = Tally(population.codec_of)
         self._hosts: dict[PeerId, Host[T]] = {}
+        self._downloads = Downloads(
+            population=population,
+            hosts=self._hosts,
+            tally=self._tally,
+            chance=self._chance,
+            at=self.at,
+            members=lambda host: self._directory.members(host.registrant, self.now),
+            leads=self._leads,
+            rate=lines.rate,
+            on_ready=self._ready,
+        )
         self._changes: Counter[str] = Counter()
         self._newcomers: list[Life] = []
         """Of newcomers that are gone."""
@@ -190,7 +202,7 @@ class World(VirtualSwarm[T]):
         node.life += 1
         host = self._hosts[node.name]
         self._announce(host, is_repeated=False)  # nobody should ask it now
-        self._download(host)
+        self._downloads.begin(host)
 
     def give_up(self, node: Node[T]) -> None:
         if self._is_attacking(node):
@@ -218,7 +230,7 @@ class World(VirtualSwarm[T]):
         self.at(wait_s + 0.1, partial(self._poll, host))
         if not is_initial:
             self._changes["joined"] += 1
-            self.at(wait_s + 0.5, partial(self._download, host))
+            self.at(wait_s + 0.5, partial(self._downloads.begin, host))
 
     def _announce(self, host: Host[T], *, is_repeated: bool = True) -> None:
         if host.node.is_gone or host.is_leaving:
@@ -243,30 +255,13 @@ class World(VirtualSwarm[T]):
         wait_s = 1.0 if host.num_polls < _QUICK_POLLS else self._scenario.settings.network.poll_every_s
         self.at(wait_s, partial(self._poll, host))
 
-    def _download(self, host: Host[T]) -> None:
-        """Ask a member for its state. When it goes away meanwhile, ask another one from the start."""
-        if host.node.is_gone:
-            return
-        name = host.node.name
-        donors = [
-            self._hosts[member.peer]
-            for member in self._directory.members(host.registrant, self.now)
-            if member.has_state and member.peer in self._hosts and self._lines.dial(name, member.peer, self.now) is None
-        ]
-        if not donors:
-            self.at(_RETRY_S, partial(self._download, host))
-            return
-        donor = self._chance.choice(donors)
-        host.trainer.take_over(donor.trainer)
-        rate = self._lines.rate(donor.node.name, host.node.name)
-        self.at(self._population.state_bytes / rate, partial(self._downloaded, host, donor))
+    def _leads(self, host: Host[T], member: Member) -> bool:
+        """Is there a way to be given a state: its port, its bell here, or a direct connection?"""
+        kind = LinkKind.GRPC if member.grpc_address else host.node.core.partners.link_to(member.peer)
+        return kind is not None and self._bells.impossible_s(host.node.name, member.peer, kind) is None
 
-    def _downloaded(self, host: Host[T], donor: Host[T]) -> None:
-        if host.node.is_gone:
-            return
-        if donor.node.is_gone or self._are_apart(donor.node.name, host.node.name):
-            self.at(_RETRY_S, partial(self._download, host))
-            return
+    def _ready(self, host: Host[T]) -> None:
+        """Its trainer has a state."""
         if math.isnan(host.ready_at):
             host.ready_at = self.now - host.joined_at
         self.make_ready(host.node)

@@ -22,6 +22,8 @@ from lowcomm_node.adapters.grpc_meetings import grpc_dialler, meetings_handler
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.adapters.meeting_link import Dialler, MeetingLink
+from lowcomm_node.adapters.meeting_stream import FrameTransport
+from lowcomm_node.adapters.state_streams import StateServer
 from lowcomm_node.core.events import Event, Member
 from lowcomm_node.core.messages import Message
 from lowcomm_node.core.quarantine import Quarantine
@@ -165,6 +167,10 @@ async def calling(identity: Identity, member: Member, admission: bytes = b"") ->
         await channels.close()
 
 
+async def _no_states(_transport: object, peer: PeerId) -> str:
+    raise AssertionError(f"{peer} asks for a state")
+
+
 class LinkNode:
     """A link with its server and a sink that writes down what it gets, and may answer at once."""
 
@@ -211,8 +217,13 @@ class LinkNode:
             on_refused=lambda _peer, error: self.refused.append(error.reason),
             **options,  # type: ignore[arg-type]
         )
+        self.states: StateServer = _no_states
         self.bells = OwnBells(
-            channels=self.channels, link=self.link, record=lambda: self.record, on_event=self.events.put_nowait
+            channels=self.channels,
+            link=self.link,
+            states=self._serve_states,
+            record=lambda: self.record,
+            on_event=self.events.put_nowait,
         )
 
     async def start(self) -> None:
@@ -226,6 +237,9 @@ class LinkNode:
 
     async def _caller(self, context: "grpc.aio.ServicerContext[bytes, bytes]") -> PeerId:
         return await self.port.door.caller(context)  # of the port that it has now
+
+    async def _serve_states(self, transport: FrameTransport, peer: PeerId) -> str:
+        return await self.states(transport, peer)
 
     def message_received(self, message: Message, kind: LinkKind) -> None:
         self.kinds.append(kind)

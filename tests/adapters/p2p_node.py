@@ -8,7 +8,9 @@ from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
 from lowcomm_node.adapters.hole_punch import HolePunch
 from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.adapters.meeting_link import MeetingLink
+from lowcomm_node.adapters.meeting_stream import FrameTransport
 from lowcomm_node.adapters.p2p_link import p2p_dialler, p2p_handler
+from lowcomm_node.adapters.state_streams import StateServer
 from lowcomm_node.core.messages import Message
 from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.errors import RefusalReason
@@ -47,11 +49,16 @@ class P2pNode:
             on_refused=lambda _peer, error: self.refused.append(error.reason),
         )
         self.punch = HolePunch(lambda: self.dht.session, self.peer, self.is_welcome)
-        streams = p2p_handler(self.link, self.is_welcome)
+        self.states: StateServer | None = None
+        """What gives this node's state, once it has one."""
+        streams = p2p_handler(self.link, self.is_welcome, self.serve_states)
         self.dht.serve_peers(PeerHandlers(streams=streams, dial_back=self.dial_back, punch=self.punch.serve))
 
     def is_welcome(self, peer: PeerId) -> bool:
         return peer not in self.unwelcome
+
+    async def serve_states(self, transport: FrameTransport, peer: PeerId) -> str:
+        return await self.states(transport, peer) if self.states is not None else ""
 
     async def dial_back(
         self, peer: PeerId, host: str, request: records_pb2.DialBackRequest

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lowcomm_node.adapters.dht_session import DhtSession, IncomingStream
+from lowcomm_node.adapters.dht_session import DhtSession, IncomingStream, StreamTopic, _by_a_place_at
 from lowcomm_node.adapters.meeting_link import MeetingLink
 from lowcomm_node.adapters.p2p_link import P2pTransport, p2p_dialler, p2p_handler
 from lowcomm_node.core.messages import Answer, Busy, Confirm, Verdict
@@ -129,10 +129,16 @@ def test_what_a_relay_carries_is_not_taken() -> None:
             async def serve(self, _transport: P2pTransport, _kind: LinkKind, peer: PeerId) -> None:
                 taken.append(peer)
 
-        take = p2p_handler(Link(), lambda peer: peer != some_peer(3))  # type: ignore[arg-type]
-        for number, is_direct in ((1, False), (2, True), (3, True)):
-            await take(IncomingStream(some_peer(number), is_direct, None, None))  # type: ignore[arg-type]
-        assert taken == [some_peer(2)]
+        async def states(_transport: object, peer: PeerId) -> str:
+            asked.append(peer)
+            return ""
+
+        asked: list[PeerId] = []
+        take = p2p_handler(Link(), lambda peer: peer != some_peer(3), states)  # type: ignore[arg-type]
+        for topic in StreamTopic:
+            for number, is_direct in ((1, False), (2, True), (3, True)):
+                await take(IncomingStream(some_peer(number), is_direct, None, None, topic))  # type: ignore[arg-type]
+        assert taken == asked == [some_peer(2)]
 
     run(scenario())
 
@@ -210,6 +216,19 @@ async def two_behind_routers(folder: Path) -> AsyncIterator[tuple[P2pNode, P2pNo
         for node in nodes:
             await node.link.stop()
             await node.dht.stop()
+
+
+def test_p2pd_understands_where_a_place_at_a_relay_is(tmp_path: Path) -> None:
+    """It goes there, and hears from the relay that nobody of that name has a place; hivemind's own bytes it could not read."""
+
+    async def scenario() -> None:
+        async with two_behind_routers(tmp_path) as (hub, ann, _):
+            address = (await hub.dht.visible_addresses())[0]
+            with pytest.raises(DirectoryError) as told:
+                await ann.dht.session._connect(some_peer(9), [_by_a_place_at(address)])
+            assert "NO_RESERVATION" in str(told.value)
+
+    run(scenario(), timeout_s=60.0)
 
 
 def test_two_nodes_that_nobody_dials_meet_over_libp2p(tmp_path: Path, meeting_id: MeetingId) -> None:

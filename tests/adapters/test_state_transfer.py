@@ -2,8 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from hashlib import sha256
 from itertools import count
@@ -15,18 +15,20 @@ import pytest
 
 from lowcomm_node.adapters import state_download
 from lowcomm_node.adapters.contacts import Contacts
+from lowcomm_node.adapters.grpc_states import grpc_way, state_handler
 from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.partial_file import write_begun
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
-from lowcomm_node.adapters.state_client import GrpcStateClient
-from lowcomm_node.adapters.state_service import StateService
+from lowcomm_node.adapters.state_client import MemberStateClient
+from lowcomm_node.adapters.state_donor import StateDonor
+from lowcomm_node.adapters.state_streams import StateWay
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.pacing import Pacer
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError, StoreError
 from lowcomm_node.units import PeerId, RunId
 from lowcomm_node.wire.gen.lowcomm.v1 import state_pb2
 from lowcomm_node.wire.state import STATE_CHUNK_BYTES, Snapshot
-from tests.adapters.nodes import RUN, Port, channels_of, run, somebody
+from tests.adapters.nodes import RUN, Port, at, channels_of, run, some_peer, somebody
 
 STATE = bytes(range(256)) * (14 * 1024) + b"end"
 """Three and a half chunks."""
@@ -60,7 +62,7 @@ class Served:
         self.print = PRINT
         self.port = Port(next(_PEERS))
         self.peer = self.port.identity.peer_id
-        self.service = StateService(
+        self.donor = StateDonor(
             run_id=RUN,
             protocol_version=1,
             source=self.source,
@@ -69,7 +71,6 @@ class Served:
             pacer=Pacer(1e6),
             is_meeting=lambda: self.is_meeting,
             on_sent=self.sent.append,
-            caller=self.port.door.caller,
             **options,  # type: ignore[arg-type]
         )
 
@@ -85,7 +86,7 @@ class Served:
 
     async def start(self) -> None:
         await self.shelf.take_up()
-        CONTACTS.learn(await self.port.start(self.service.handler()))
+        CONTACTS.learn(await self.port.start(state_handler(self.donor, self.port.door.caller)))
 
     async def stop(self) -> None:
         await self.port.server.stop(0)
@@ -109,12 +110,18 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def joiner(folder: Path, on_received: Callable[[int], None] = lambda _: None) -> AsyncIterator[GrpcStateClient]:
+async def joiner(
+    folder: Path, on_received: Callable[[int], None] = lambda _: None, *detours: StateWay
+) -> AsyncIterator[MemberStateClient]:
     channels = channels_of(somebody(99), CONTACTS)
     shelf = SnapshotShelf(folder / "joiner")
     try:
-        yield GrpcStateClient(
-            channels=channels, protocol_version=1, shelf=shelf, on_received=on_received, stall_timeout_s=1.0
+        yield MemberStateClient(
+            ways=(grpc_way(channels), *detours),
+            protocol_version=1,
+            shelf=shelf,
+            on_received=on_received,
+            stall_timeout_s=1.0,
         )
     finally:
         await channels.close()
@@ -291,15 +298,13 @@ def test_a_donor_that_dies_costs_no_chunk_that_has_arrived(tmp_path: Path, share
             await first.start()
             await second.start()
             await second.shelf.put(second.path, 12.0)
-            second.service._num_downloads = (
-                99  # busy, until the first is dead: or it would share the work from the start
-            )
+            second.donor._num_downloads = 99  # busy, until the first is dead: or it would share the work from the start
             async with joiner(tmp_path, received.append) as client:
                 download = client.download([first.peer, second.peer], RUN, tmp_path / "state", len(state), show)
                 task = asyncio.create_task(download)
                 await is_far_enough.wait()
                 await first.stop()
-                second.service._num_downloads = 0
+                second.donor._num_downloads = 0
                 await task
         finally:
             await second.stop()
@@ -526,3 +531,39 @@ def test_who_is_in_numeric_trouble_does_not_say_so_in_numbers(tmp_path: Path) ->
             await served.stop()
 
     run(scenario())
+
+
+def test_another_way_is_taken_where_no_connection_comes_about_and_only_there(tmp_path: Path) -> None:
+    """A donor that cannot be dialled is asked over the next way; one that says no has been reached."""
+    asked: list[str] = []
+
+    async def detour(peer: PeerId, method: str, request: bytes, _timeout_s: float) -> AsyncGenerator[bytes, None]:
+        asked.append(method)
+        if peer == hidden:
+            async with aclosing(behind.donor.answer(method, request)) as answers:
+                async for answer in answers:
+                    yield answer
+        else:
+            raise LinkError("unreachable", "no bell hangs here")
+
+    behind = Served(written(tmp_path / "behind", STATE))
+    hidden = behind.peer
+    CONTACTS.learn(at(behind.port.identity, ""))
+
+    async def scenario() -> None:
+        async with joiner(tmp_path, lambda _: None, detour) as client, donor(tmp_path / "none" / "snapshot") as other:
+            destination = tmp_path / "state"
+            await client.download([hidden], RUN, destination, 1 << 30, lambda *_: None)
+            assert destination.read_bytes() == STATE
+            assert await client.fingerprint(hidden, RUN) == PRINT
+            assert asked == ["Describe", "Fetch", "Fingerprint"]
+            with pytest.raises(RemoteProtocolError, match="not_ready"):
+                await client.fingerprint(other, RUN)
+            with pytest.raises(LinkError, match=r"no record of .* is known; no bell hangs here"):
+                await client.fingerprint(some_peer(88), RUN)
+            assert asked == ["Describe", "Fetch", "Fingerprint", "Fingerprint"]
+
+    try:
+        run(scenario())
+    finally:
+        behind.shelf.close()

@@ -29,6 +29,7 @@ from lowcomm_node.sim.profiles import Nat
         (SwarmOptions(line=parse_line("20mbit"), nat=Nat.SYMMETRIC), "--nat symmetric needs --behind-nat"),
         (SwarmOptions(line=parse_line("20mbit"), behind_nat=4), "less than --nodes 4"),
         (SwarmOptions(line=parse_line("20mbit"), behind_nat=-1), "--behind-nat"),
+        (SwarmOptions(line=parse_line("20mbit"), behind_nat=3, chaos_every_s=5.0), "at least 2 of --nodes 4"),
         (SwarmOptions(compare_no_meetings=True, minutes=4.9), "--minutes 5"),
         (SwarmOptions(compare_no_meetings=True, steps=1000), "--minutes"),
         (SwarmOptions(join_late=-1), "--join-late"),

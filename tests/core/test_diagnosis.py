@@ -104,6 +104,7 @@ def test_each_fact_makes_exactly_its_check_fail(code: str) -> None:
         ("memory", {"memory_bytes": 22 << 30}),
         ("clock", {"clock_offset_s": 1.0}),
         ("dns", {"unresolved": ("seed.example: name or service not known",)}),
+        ("nat", {"nat": "behind", "seen_at": ("198.51.100.1:7", "198.51.100.1:8")}),
         ("seeds", {"seeds": (Seed(address=_SEED), Seed(address=_SEED, outcome="refused"))}),
     ],
 )
@@ -115,3 +116,18 @@ def test_what_is_only_tight_is_a_warning(code: str, changes: dict[str, Any]) -> 
 
 def test_what_was_not_looked_at_is_not_judged() -> None:
     assert diagnose(Facts()) == ()
+
+
+@pytest.mark.parametrize(
+    ("seen_at", "expected"),
+    [
+        (("198.51.100.1:7", "198.51.100.1:7"), "behind a NAT that keeps a port for everybody (cone)"),
+        (("198.51.100.1:7",), "behind a NAT"),
+        ((), "behind a NAT"),
+    ],
+)
+def test_what_kind_of_nat_it_is_takes_two_who_see_it(seen_at: tuple[str, ...], expected: str) -> None:
+    """One alone cannot say whether the next one sees the same."""
+    (finding,) = (one for one in diagnose(replace(_WELL, nat="behind", seen_at=seen_at)) if one.code == "nat")
+
+    assert (finding.level, finding.found) == (Level.PASS, expected)

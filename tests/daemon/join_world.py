@@ -17,8 +17,9 @@ from random import Random
 from typing import Any
 
 from lowcomm_node import PROTOCOL_VERSION
+from lowcomm_node.adapters.grpc_states import grpc_way
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
-from lowcomm_node.adapters.state_client import GrpcStateClient
+from lowcomm_node.adapters.state_client import MemberStateClient
 from lowcomm_node.core.events import Member
 from lowcomm_node.daemon.children import Children
 from lowcomm_node.daemon.recorder import Recorder
@@ -75,8 +76,8 @@ class _Life:
         finder = RunFinder(manifest=None, peers=self.given, wanted="", network=network, state_dir=folder)
         shelf = SnapshotShelf(folder / "snapshots", CHUNK_BYTES)
         wire: Any = Wire(world)
-        client = GrpcStateClient(
-            channels=wire, protocol_version=PROTOCOL_VERSION, shelf=shelf, on_received=lambda _: None
+        client = MemberStateClient(
+            ways=(grpc_way(wire),), protocol_version=PROTOCOL_VERSION, shelf=shelf, on_received=lambda _: None
         )
         self.training = training = Training(
             settings=NodeSettings(checkpoint=CheckpointSettings(every_s=8.0, keep=_KEEP)),

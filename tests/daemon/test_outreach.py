@@ -43,6 +43,7 @@ class World:
             dht=self,  # type: ignore[arg-type]
             channels=None,  # type: ignore[arg-type]
             link=None,  # type: ignore[arg-type]
+            states=None,  # type: ignore[arg-type]
             sink=self,  # type: ignore[arg-type]
             request=records_pb2.DialBackRequest(port=7),
             public_members=lambda: list(self.can_dial),

@@ -13,8 +13,9 @@ import torch
 
 from lowcomm_node import PROTOCOL_VERSION
 from lowcomm_node.adapters.grpc_endpoints import Lent
+from lowcomm_node.adapters.grpc_states import state_handler
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
-from lowcomm_node.adapters.state_service import StateService
+from lowcomm_node.adapters.state_donor import StateDonor
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.pacing import Pacer
@@ -120,7 +121,7 @@ class Donor:
     async def start(self) -> None:
         self.shelf = SnapshotShelf(self.folder / "snapshots", CHUNK_BYTES)
         await self.shelf.take_up()
-        self._handlers = StateService(
+        donor = StateDonor(
             run_id=RUN,
             protocol_version=PROTOCOL_VERSION,
             source=self._snapshot,
@@ -129,8 +130,8 @@ class Donor:
             pacer=Pacer(1e6),
             is_meeting=lambda: False,
             on_sent=lambda _: None,
-            caller=_somebody,
-        ).handler()
+        )
+        self._handlers = state_handler(donor, _somebody)
         self.is_up = True
 
     def die(self) -> None:

@@ -19,6 +19,7 @@ with atheris.instrument_imports(include=["lowcomm_node.wire", "lowcomm_node.adap
     from lowcomm_node.wire.meeting import MeetingReader
     from lowcomm_node.wire.records import read_member, sign_member
     from lowcomm_node.wire.state import Snapshot, decode_fingerprint, encode_fingerprint
+    from lowcomm_node.wire.state_frames import encode_message, encode_question, read_answer, read_question
 
 from google.protobuf.message import DecodeError
 
@@ -82,6 +83,14 @@ def fingerprint(data: bytes) -> None:
         return
 
 
+def question(data: bytes) -> None:
+    """About a state, and the answer to one: a first byte says which."""
+    try:
+        (read_question if data[:1] == b"?" else read_answer)(data[1:])
+    except RemoteProtocolError:
+        return
+
+
 def hello(data: bytes) -> None:
     """The answer to a joiner's first question."""
     try:
@@ -128,7 +137,7 @@ def welcome(data: bytes) -> None:
 
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (meeting, record, snapshot, fingerprint, hello, proof, welcome)
+    target.__name__: target for target in (meeting, record, snapshot, fingerprint, question, hello, proof, welcome)
 }
 
 
@@ -151,6 +160,8 @@ def seeds(target: str) -> list[bytes]:
             return [_framed([samples.SNAPSHOT.encode(samples.RUN)])]
         case "fingerprint":
             return [encode_fingerprint(samples.FINGERPRINT, samples.RUN)]
+        case "question":
+            return [b"?" + encode_question("Fetch", b"x"), b"!" + encode_message(b"x")]
         case "proof":
             return [channel.write_proof(_CLAIM, samples.KEY.sign)]
         case "welcome":

@@ -20,7 +20,7 @@ _BOUNDS = ("-max_len=8192", "-rss_limit_mb=1024", "-timeout=10", "-print_final_s
     [
         *(
             ("targets", target, 20_000)
-            for target in ("meeting", "record", "snapshot", "fingerprint", "hello", "proof", "welcome")
+            for target in ("meeting", "record", "snapshot", "fingerprint", "question", "hello", "proof", "welcome")
         ),
         ("payloads", "payload", 1_000),
     ],

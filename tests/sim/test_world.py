@@ -135,3 +135,35 @@ def test_nodes_behind_routers_meet_as_often_as_they_can() -> None:
     assert report.meetings.completed_ratio > 0.8
     assert report.meetings.failed.get("unreachable", 0) < 0.02 * report.meetings.completed
     assert report.meetings.half == {}
+
+
+def test_attackers_states_are_refused_and_honest_ones_taken() -> None:
+    """As in the daemon, by fingerprints: of twenty who come just after two in ten have begun to flip signs four would be poisoned by chance."""
+    joins = (Change(185.0, "join", 20),)
+    taken, refused = 0, 0
+    for seed in range(3):
+        report = run(
+            hostile_ratio=0.2,
+            attack=Attack.SIGN_FLIP,
+            attack_from_s=180.0,
+            minutes=3.5,
+            every_steps=5,
+            trace=joins,
+            seed=seed,
+        )
+        assert report.attack is not None
+        assert report.joins.ready == report.joins.joined == 20
+        taken += report.attack.states_taken_of_hostile
+        refused += report.attack.states_refused_of_hostile
+        assert report.attack.states_taken_of_honest > 12
+
+    assert refused > 5
+    assert taken <= 2  # a majority of the references were hostile: one round in twenty
+
+
+def test_nodes_that_nobody_can_dial_give_their_state_too() -> None:
+    """Home lines, where seven in ten are closed: nobody waits for one of the others."""
+    report = run(nodes=40, network="home", churn_per_minute=0.5)
+
+    assert report.joins.joined > 20
+    assert report.joins.ready > 0.8 * report.joins.joined

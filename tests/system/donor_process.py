@@ -7,9 +7,10 @@ from pathlib import Path
 from lowcomm_node.adapters.certificate import Certificate
 from lowcomm_node.adapters.channel_service import ChannelService
 from lowcomm_node.adapters.grpc_endpoints import GrpcServer
+from lowcomm_node.adapters.grpc_states import state_handler
 from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
-from lowcomm_node.adapters.state_service import StateService
+from lowcomm_node.adapters.state_donor import StateDonor
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.pacing import Pacer
 from lowcomm_node.core.quarantine import Quarantine
@@ -44,7 +45,7 @@ async def serve(folder: Path, port: int, rate_bytes_per_s: float) -> None:
         certificate_sha256=certificate.sha256,
         on_refused=lambda _: None,
     )
-    service = StateService(
+    donor = StateDonor(
         run_id=RUN,
         protocol_version=1,
         source=source,
@@ -53,10 +54,9 @@ async def serve(folder: Path, port: int, rate_bytes_per_s: float) -> None:
         pacer=Pacer(rate_bytes_per_s),
         is_meeting=lambda: True,
         on_sent=lambda _: None,
-        caller=door.caller,
     )
     server = GrpcServer(host="127.0.0.1", port=port, certificate=certificate, gate=door.gate())
-    print(await server.start([door.handler(), service.handler()]), flush=True)
+    print(await server.start([door.handler(), state_handler(donor, door.caller)]), flush=True)
     await asyncio.Event().wait()
 
 

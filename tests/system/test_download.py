@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from lowcomm_node.adapters.contacts import Contacts
+from lowcomm_node.adapters.grpc_states import grpc_way
 from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
-from lowcomm_node.adapters.state_client import GrpcStateClient
+from lowcomm_node.adapters.state_client import MemberStateClient
 from lowcomm_node.units import PeerId
 from lowcomm_node.wire.state import STATE_CHUNK_BYTES
 from tests.adapters.nodes import at, channels_of, somebody
@@ -68,7 +69,7 @@ async def download(
     """Download to the end; ``then`` is set when the share ``until`` is there."""
     channels = channels_of(somebody(99), CONTACTS)
     shelf = SnapshotShelf(folder / "joiner")
-    client = GrpcStateClient(channels=channels, protocol_version=1, shelf=shelf, on_received=received.append)
+    client = MemberStateClient(ways=(grpc_way(channels),), protocol_version=1, shelf=shelf, on_received=received.append)
 
     def show(done: int, total: int) -> None:
         if done >= until * total:

@@ -2,21 +2,26 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lowcomm_node.adapters.dht_session import StreamTopic
+from lowcomm_node.adapters.meeting_stream import FrameTransport
+from lowcomm_node.adapters.p2p_link import opened
+from lowcomm_node.adapters.state_streams import serve_states
 from lowcomm_node.cli.swarm.lines import parse_line
 from lowcomm_node.cli.swarm.shaping import Shaping, ShapingError
 from lowcomm_node.core.messages import Answer, Confirm, Verdict
 from lowcomm_node.errors import DirectoryError
 from lowcomm_node.sim.profiles import Nat
-from lowcomm_node.units import LinkKind, MeetingId, Reachability
-from tests.adapters.nodes import run
+from lowcomm_node.units import LinkKind, MeetingId, PeerId, Reachability
+from tests.adapters.nodes import RUN, run
 from tests.adapters.p2p_node import P2pNode
 from tests.adapters.test_grpc_link import offer
+from tests.adapters.test_state_streams import STATE, asking, giving
 
 pytestmark = [
     pytest.mark.system,
@@ -68,11 +73,12 @@ async def has_a_place_at_a_relay(node: P2pNode) -> None:
 
 @pytest.mark.parametrize("num_public", [1, 4])
 def test_two_behind_cones_meet_directly(num_public: int, tmp_path: Path) -> None:
-    """With one member that can be dialled, and with as many as libp2p wants itself: a whole meeting, and no relay carries it."""
+    """With one member that can be dialled, and with as many as libp2p wants itself: a whole meeting, and a state. No relay carries them."""
 
     async def scenario() -> None:
-        async with internet(tmp_path, num_public, Nat.CONE, Nat.CONE) as nodes:
+        async with giving(tmp_path) as donor, internet(tmp_path, num_public, Nat.CONE, Nat.CONE) as nodes:
             ann, bob = nodes[-2:]
+            ann.states = serve_states(donor)
             await asyncio.gather(has_a_place_at_a_relay(ann), has_a_place_at_a_relay(bob))
 
             assert await ann.punch.seek(bob.peer)
@@ -92,6 +98,13 @@ def test_two_behind_cones_meet_directly(num_public: int, tmp_path: Path) -> None
             ann.link.close(_MEETING)
             assert isinstance(await bob.messages.get(), Confirm)
             bob.link.close(_MEETING)
+
+            def dial(peer: PeerId) -> AbstractAsyncContextManager[FrameTransport]:
+                return opened(lambda: bob.dht.session, peer, StreamTopic.STATE)
+
+            async with asking(tmp_path, dial) as client:
+                await client.download([ann.peer], RUN, tmp_path / "state", 1 << 30, lambda *_: None)
+            assert (tmp_path / "state").read_bytes() == STATE
 
     run(scenario(), timeout_s=110.0)
 

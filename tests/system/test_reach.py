@@ -1,5 +1,6 @@
 """A swarm of real nodes of which half accept no connection: everybody meets everybody, in every way there is."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,19 @@ PATIENCE_S = 90
 
 
 @pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[list[RealNode]]:
-    """Two nodes that can be dialled and two that cannot."""
+def text(tmp_path: Path) -> Path:
+    """What is trained on; the manifest lies beside it."""
     (tmp_path / "run.toml").write_text(TINY_MANIFEST)
     text = tmp_path / "text"
     text.mkdir()
     for index in range(40):
         (text / f"{index}.txt").write_text(f"the quick brown fox {index} jumps over the lazy dog\n" * 60)
+    return text
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, text: Path) -> Iterator[list[RealNode]]:
+    """Two nodes that can be dialled and two that cannot."""
     started: list[RealNode] = []
     try:
         started.append(RealNode(tmp_path / "r0", "--manifest", str(tmp_path / "run.toml"), text=text))
@@ -62,3 +69,30 @@ def test_nodes_that_nobody_can_dial_are_members_like_others(nodes: list[RealNode
     for node in nodes:
         assert node.end() == 0, node.tail()
         assert node.survivors() == []
+
+
+@pytest.mark.parametrize("inbound", ["auto", "off"])
+def test_a_joiner_gets_its_state_from_a_member_that_nobody_can_dial(tmp_path: Path, text: Path, inbound: str) -> None:
+    """The only one that has a state, whether or not the joiner can be dialled itself.
+
+    Nothing is said of meetings: as long as the first node can be dialled by nobody, no record of another one comes to it.
+    """
+    started: list[RealNode] = []
+    try:
+        with socket.socket() as held:
+            held.bind(("127.0.0.1", 0))
+            port = held.getsockname()[1]
+        closed = ["--manifest", str(tmp_path / "run.toml"), "--set", "network.inbound=off"]
+        started.append(holder := RealNode(tmp_path / "h", *closed, "--set", f"network.dht_port={port}", text=text))
+        status = holder.wait_for(lambda status: status["training"]["steps"] > 20, PATIENCE_S, "the holder trains")
+        assert status["grpc_address"] == ""
+        peers = ["--peers", f"/ip4/127.0.0.1/tcp/{port}/p2p/{status['peer_id']}"]
+        started.append(joiner := RealNode(tmp_path / "j", *peers, "--set", f"network.inbound={inbound}", text=text))
+        joiner.wait_for(lambda status: status["state"] == "training", PATIENCE_S, "the joiner trains")
+        assert "state_downloaded" in joiner.log.read_text()
+        for node in started:
+            assert node.end() == 0, node.tail()
+            assert node.survivors() == []
+    finally:
+        for node in started:
+            node.clean_up()

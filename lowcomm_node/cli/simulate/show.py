@@ -149,6 +149,9 @@ def _attack(report: Report) -> Iterable[tuple[str, str]]:
         return
     error = f"{_number(attack.consensus_error)}, {attack.consensus_error_over_spread:.3g} times the spread"
     yield "consensus error", f"{error} ({attack.hostile} hostile nodes)"
+    states = f"{attack.states_taken_of_honest} of honest donors, {attack.states_taken_of_hostile} of hostile ones"
+    refused = f"{attack.states_refused_of_honest} and {attack.states_refused_of_hostile} refused"
+    yield "states taken", f"{states}; {refused}"
     yield "hostile meetings", f"{attack.clipped_of_hostile:.1%} clipped, {attack.refused_of_hostile:.1%} refused"
     yield "honest meetings", f"{attack.clipped_of_honest:.2%} clipped, {attack.refused_of_honest:.2%} refused (false)"
     yield (

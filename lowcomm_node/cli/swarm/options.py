@@ -20,6 +20,8 @@ PORTS_PER_NODE = 3
 DEFAULT_CHAOS_EVERY_S = 6.0
 _MIN_KILL_EVERY_S = 3.0
 _MIN_CHAOS_EVERY_S = 1.0
+_MIN_CHAOS_OPEN = 2
+"""Nodes that can be dialled; the directory lives at them."""
 _MIN_CHAOS_NODES = 4
 """One dies for good, and faults hit only while three are well."""
 _LEAST_COMPARED_S = 300.0
@@ -171,6 +173,11 @@ class SwarmOptions:
             raise ConfigError("--behind-nat needs --line: the router is part of the line")
         if self.behind_nat and not 0 < self.behind_nat < self.nodes:
             _refuse("--behind-nat", self.behind_nat, f"less than --nodes {self.nodes}: the first one must be reachable")
+        if self.chaos_every_s and self.behind_nat and self.nodes - self.behind_nat < _MIN_CHAOS_OPEN:
+            raise ConfigError(
+                f"--chaos ends the first node for good: with --behind-nat at least {_MIN_CHAOS_OPEN} of --nodes {self.nodes} must be "
+                "reachable, or nobody is left through whom the others find each other"
+            )
         if self.compare_no_meetings and (self.limit_s is None or self.limit_s < _LEAST_COMPARED_S):
             raise ConfigError(
                 f"--compare no-meetings needs --minutes {_LEAST_COMPARED_S / 60:g} or more: they are taken in turns"

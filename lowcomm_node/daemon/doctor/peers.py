@@ -17,6 +17,7 @@ from lowcomm_node.adapters.admission_file import AdmissionFile
 from lowcomm_node.adapters.contacts import Contacts
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache
 from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
+from lowcomm_node.adapters.hole_punch import seen_addresses
 from lowcomm_node.adapters.identity import Identity, load_or_create
 from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.adapters.probe import measure_line
@@ -103,6 +104,8 @@ async def ask_peers(
             except ConfigError as error:
                 return replace(facts, run_error=str(error)), welcome
             facts = await _measure(facts, identity, settings, welcome, membership)
+            with suppress(DirectoryError):
+                facts = replace(facts, seen_at=tuple(await seen_addresses(directory.session)))
             if state_dir is not None:  # else the node that runs has the ports
                 facts = await ask_back(facts, directory, identity, settings, welcome.member.peer, membership)
         except DirectoryError as error:

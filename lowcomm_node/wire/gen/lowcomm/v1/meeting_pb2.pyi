@@ -78,10 +78,12 @@ class BellRequest(_message.Message):
     def __init__(self, member: _Optional[_Union[_records_pb2.SignedRecord, _Mapping]] = ...) -> None: ...
 
 class Ring(_message.Message):
-    __slots__ = ("meeting_id",)
+    __slots__ = ("meeting_id", "wants_state")
     MEETING_ID_FIELD_NUMBER: _ClassVar[int]
+    WANTS_STATE_FIELD_NUMBER: _ClassVar[int]
     meeting_id: bytes
-    def __init__(self, meeting_id: _Optional[bytes] = ...) -> None: ...
+    wants_state: bool
+    def __init__(self, meeting_id: _Optional[bytes] = ..., wants_state: _Optional[bool] = ...) -> None: ...
 
 class CallBack(_message.Message):
     __slots__ = ("meeting_id",)

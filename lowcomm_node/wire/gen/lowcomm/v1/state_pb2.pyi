@@ -75,3 +75,19 @@ class GroupNorm(_message.Message):
     group: str
     norm: float
     def __init__(self, group: _Optional[str] = ..., norm: _Optional[float] = ...) -> None: ...
+
+class StateQuestion(_message.Message):
+    __slots__ = ("method", "request")
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    method: str
+    request: bytes
+    def __init__(self, method: _Optional[str] = ..., request: _Optional[bytes] = ...) -> None: ...
+
+class StateAnswer(_message.Message):
+    __slots__ = ("message", "refusal")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    message: bytes
+    refusal: str
+    def __init__(self, message: _Optional[bytes] = ..., refusal: _Optional[str] = ...) -> None: ...

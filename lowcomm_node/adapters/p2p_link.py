@@ -15,7 +15,7 @@ from lowcomm_node.errors import DirectoryError, LinkError, RefusalReason, Remote
 from lowcomm_node.units import LinkKind, MeetingId, PeerId
 from lowcomm_node.wire.limits import MAX_FRAME_BYTES
 
-__all__ = ["P2pTransport", "p2p_dialler", "p2p_handler"]
+__all__ = ["P2pTransport", "p2p_dialler", "p2p_handler", "p2p_places"]
 
 _LENGTH_BYTES = 4
 _END = bytes(_LENGTH_BYTES)
@@ -81,9 +81,17 @@ def p2p_dialler(session: Callable[[], DhtSession]) -> Dialler:
     return dial
 
 
-def p2p_handler(link: MeetingLink, is_welcome: Callable[[PeerId], bool]) -> StreamHandler:
-    """Answers the meetings that others open; what comes by a relay, on top of too many, or from whom we will not have is not read."""
-    places = Places(most=_MAX_STREAMS, most_of_one=_MAX_STREAMS_OF_PEER)
+def p2p_places() -> Places:
+    """For the streams of one node."""
+    return Places(most=_MAX_STREAMS, most_of_one=_MAX_STREAMS_OF_PEER)
+
+
+def p2p_handler(link: MeetingLink, is_welcome: Callable[[PeerId], bool], among: Places | None = None) -> StreamHandler:
+    """Answers the meetings that others open; what comes by a relay, on top of too many, or from whom we will not have is not read.
+
+    ``among``: of ``p2p_places``, where somebody wants to see how many are taken.
+    """
+    places = p2p_places() if among is None else among
 
     async def take(stream: IncomingStream) -> None:
         if not stream.is_direct or not is_welcome(stream.peer):

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.snapshot_shelf import Held, SnapshotShelf
 from lowcomm_node.core.pacing import Pacer
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.errors import LowcommError, RefusalReason
 from lowcomm_node.ports import FingerprintSource, SnapshotSource
 from lowcomm_node.units import PeerId, RunId
@@ -78,6 +79,11 @@ class StateService:
         self._num_downloads = 0
         self._lock = asyncio.Lock()
         self._newest: tuple[Path, bytes] | None = None
+
+    @property
+    def fullness(self) -> Fullness:
+        """Of joiners that are served."""
+        return Fullness(self._num_downloads, self._max_downloads)
 
     def handler(self) -> grpc.GenericRpcHandler:
         describe: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._describe)

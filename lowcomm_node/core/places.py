@@ -2,8 +2,23 @@
 
 from collections import Counter
 from enum import Enum, auto
+from typing import NamedTuple, Protocol
 
-__all__ = ["Places", "Room"]
+__all__ = ["Bounded", "Fullness", "Places", "Room"]
+
+
+class Fullness(NamedTuple):
+    """How full something is that cannot grow for ever."""
+
+    taken: int
+    limit: int
+
+
+class Bounded(Protocol):
+    """Something that cannot grow for ever, and says how full it is."""
+
+    @property
+    def fullness(self) -> Fullness: ...
 
 
 class Room(Enum):
@@ -27,6 +42,10 @@ class Places:
 
     def __len__(self) -> int:
         return self._taken.total()
+
+    @property
+    def fullness(self) -> Fullness:
+        return Fullness(len(self), self._most)
 
     def take(self, one: str) -> Room:
         """Ask for a place; its own share is looked at first, because that is what the one can do something about."""

@@ -13,10 +13,11 @@ import grpc.aio
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.tcp import plain_host
 from lowcomm_node.core.doorway import Address, Doorway
-from lowcomm_node.core.places import Bounded, Places, Room
+from lowcomm_node.core.places import Places, Room
 from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.core.sessions import Nonces, Sessions
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
+from lowcomm_node.ports import Bounded
 from lowcomm_node.units import PeerId
 from lowcomm_node.wire.admission import Membership
 from lowcomm_node.wire.channel import CHANNEL_SERVICE, PROVE, TOKEN_BYTES, TOKEN_KEY, Claim, read_proof, write_welcome

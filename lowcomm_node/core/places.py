@@ -1,24 +1,18 @@
 """Is there a place for one more? So many at a time in all, and of those so many for one and the same."""
 
 from collections import Counter
+from dataclasses import dataclass
 from enum import Enum, auto
-from typing import NamedTuple, Protocol
 
-__all__ = ["Bounded", "Fullness", "Places", "Room"]
+__all__ = ["Fullness", "Places", "Room"]
 
 
-class Fullness(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Fullness:
     """How full something is that cannot grow for ever."""
 
     taken: int
     limit: int
-
-
-class Bounded(Protocol):
-    """Something that cannot grow for ever, and says how full it is."""
-
-    @property
-    def fullness(self) -> Fullness: ...
 
 
 class Room(Enum):

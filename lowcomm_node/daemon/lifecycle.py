@@ -13,7 +13,7 @@ from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.core.commands import GiveUp, Heal
 from lowcomm_node.core.events import DrainRequested, LineChanged, Member, Ticked, TrainerLost
 from lowcomm_node.core.node import NodeCore
-from lowcomm_node.core.places import Bounded, Fullness
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.daemon.black_box import BlackBox
 from lowcomm_node.daemon.board import Board
 from lowcomm_node.daemon.children import Children
@@ -329,9 +329,9 @@ class Node:
     def _fullness(self) -> Mapping[str, Fullness]:
         """Of everything that is bounded, by the words of ``telemetry.catalogue``; asked from threads."""
         core = self._core.fullness() if self._core is not None else {}
-        own: dict[str, Bounded] = {"http": self._http, "history": self._board.history, "flight_events": self._black_box}
-        own_fullness = {word: bounded.fullness for word, bounded in own.items()}
-        return {**self._network.fullness(), **self._recorder.fullness(), **core, **own_fullness}
+        own = {"http": self._http.fullness, "history": self._board.history.fullness}
+        flight = {"flight_events": self._black_box.fullness}
+        return {**self._network.fullness(), **self._recorder.fullness(), **core, **own, **flight}
 
     def _health(self) -> Health:
         return Health(

@@ -29,7 +29,7 @@ from lowcomm_node.adapters.state_client import GrpcStateClient
 from lowcomm_node.adapters.state_service import StateService
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.pacing import Pacer
-from lowcomm_node.core.places import Bounded, Fullness
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.daemon.admitting import own_admission
@@ -41,6 +41,7 @@ from lowcomm_node.daemon.pulse import Pulse
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.errors import DirectoryError, NoPeerError, RemoteProtocolError
 from lowcomm_node.ports import (
+    Bounded,
     ChildLedger,
     Directory,
     FingerprintSource,
@@ -340,12 +341,9 @@ class Network:
 
     async def stop(self) -> None:
         """Close everything; bounded in time."""
-        if self._outreach is not None:
-            await self._outreach.stop()
-        if self._link is not None:
-            await self._link.stop()
-        if self._server is not None:
-            await self._server.stop()
+        for part in (self._outreach, self._link, self._server):
+            if part is not None:
+                await part.stop()
         self._shelf.close()
         await self._channels.close()
         await self._dht.stop()

@@ -240,11 +240,11 @@ class Recorder:
         progress = round(progress_steps)
         self._log.info("state_downloaded", donor=donor, progress_steps=progress, compared_with=compared_with)
 
-    def checkpoint_written(self, num_bytes: int, limit_bytes: int) -> None:
-        """One more is there; all together take so much, and may take so much (0: no limit)."""
+    def checkpoint_written(self, disk: Fullness) -> None:
+        """One more is there; ``disk``: what all take together, and may take."""
         self.metrics.checkpoint_written(has_succeeded=True)
-        self.metrics.checkpoints_take(num_bytes, limit_bytes)
-        self._log.debug("checkpoint_written", checkpoints_bytes=num_bytes)
+        self.metrics.checkpoints_take(disk)
+        self._log.debug("checkpoint_written", all_bytes=disk.taken)
 
     def checkpoint_failed(self, detail: str) -> None:
         """One could not be written. Training goes on, and those that are there stay."""

@@ -254,10 +254,10 @@ class Metrics:
                 self._instruments.histogram("checkpoint_duration_seconds").observe(duration_s)
         self._checkpoint_began_at = None
 
-    def checkpoints_take(self, num_bytes: int, limit_bytes: int) -> None:
-        """Disk that all checkpoints take together, and may take; 0: no limit."""
-        self._instruments.gauge("checkpoints_bytes").set(num_bytes)
-        self._instruments.gauge("checkpoints_limit_bytes").set(limit_bytes)
+    def checkpoints_take(self, disk: Fullness) -> None:
+        """Bytes that all checkpoints take together, and may take; a limit of 0 is none."""
+        self._instruments.gauge("checkpoints_bytes").set(disk.taken)
+        self._instruments.gauge("checkpoints_limit_bytes").set(disk.limit)
 
     def line_used(self, *, is_open: bool, month_bytes: int, sent_bytes: int, received_bytes: int) -> None:
         """May the owner's line be used, what has this month cost, and this life of the node?"""
@@ -279,10 +279,10 @@ class Metrics:
         self._instruments.counter("log_messages_total", level).inc()
 
     def _see(self, fullness: Mapping[str, Fullness]) -> None:
-        for word, (taken, limit) in fullness.items():
+        for word, full in fullness.items():
             names = ("places_taken", "places_limit") if word in PLACES else ("memory_entries", "memory_limit")
-            self._instruments.gauge(names[0], word).set(taken)
-            self._instruments.gauge(names[1], word).set(limit)
+            self._instruments.gauge(names[0], word).set(full.taken)
+            self._instruments.gauge(names[1], word).set(full.limit)
 
     def _gpu_read(self, reading: GpuReading) -> None:
         """Show what a GPU tells of itself, and only that."""

@@ -334,7 +334,7 @@ def test_what_is_known_of_the_others(metrics: Metrics) -> None:
     metrics.echo_heard(0.03)
     metrics.clock_compared(-0.25)
     metrics.spread_estimated(0.5)
-    metrics.checkpoints_take(700, 1000)
+    metrics.checkpoints_take(Fullness(700, 1000))
 
     assert _value(metrics, "peer_events_total", event="gone") == 1
     assert _value(metrics, "peer_rtt_seconds_sum") == 0.03

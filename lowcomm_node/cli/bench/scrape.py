@@ -117,6 +117,7 @@ class _Trainee:
         self._node = node
         self._client = client
         self._port = port
+        self._steps = 0
 
     def wait_for_training(self) -> None:
         """Raises LowcommError when the node ends, or takes no step in time."""
@@ -133,7 +134,13 @@ class _Trainee:
         raise LowcommError(f"the node does not train within {_START_S:g} s")
 
     def steps(self) -> int:
-        return self._client.status().training.steps
+        """So far, as the node has said last: one that is silent for a while is asked again. Raises LowcommError when it has ended."""
+        try:
+            self._steps = self._client.status().training.steps
+        except NodeSilentError:
+            if self._node.exit_code is not None:
+                raise
+        return self._steps
 
     def scrape(self) -> None:
         connection = HTTPConnection("127.0.0.1", self._port, timeout=_ANSWER_S)

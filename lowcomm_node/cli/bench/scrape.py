@@ -18,7 +18,7 @@ from lowcomm_node.cli.swarm.processes import NodeProcess
 from lowcomm_node.daemon.control import ControlClient, NodeSilentError, NoNodeError
 from lowcomm_node.errors import ConfigError, LowcommError
 from lowcomm_node.settings.manifest import Manifest, TrainingConfig
-from lowcomm_node.settings.node import NodeSettings
+from lowcomm_node.settings.node import DeviceSettings, NodeSettings
 
 __all__ = ["ScrapeRequest", "show_scrapes"]
 
@@ -39,6 +39,8 @@ class ScrapeRequest:
     scrapes: int = 200
     minutes: float = 0.0
     """How long a node trains for the comparison; 0: there is none."""
+    threads: int = 0
+    """Torch's CPU threads in that node; 0: its own choice."""
 
     @property
     def turns(self) -> int:
@@ -81,7 +83,9 @@ def _usual_manifest() -> Manifest:
 def _blocks(request: ScrapeRequest, manifest: Manifest, console: Console) -> list[Block]:
     """Train with one real node, and scrape it by turns from here."""
     with tempfile.TemporaryDirectory(prefix="lowcomm-scrape-") as folder:
-        workshop = Workshop(Path(folder), manifest, settings=NodeSettings())
+        workshop = Workshop(
+            Path(folder), manifest, settings=NodeSettings(device=DeviceSettings(threads=request.threads))
+        )
         (ports,) = choose_ports(1, None)
         place = workshop.place("n0", ports)
         # Neither validation nor checkpoints: they come once in a while, and would be taken for an effect of what comes in that block.

@@ -26,7 +26,7 @@ def test_a_node_trains_with_and_without_a_scraper(monkeypatch: pytest.MonkeyPatc
     out = io.StringIO()
     before = {process.pid for process in psutil.Process().children(recursive=True)}
 
-    request = scrape.ScrapeRequest(scrapes=1, minutes=0.1)
+    request = scrape.ScrapeRequest(scrapes=1, minutes=0.1, threads=1)
     scrape.show_scrapes(request, manifest, tmp_path / "found.json", Console(file=out, width=200))
 
     blocks = json.loads((tmp_path / "found.json").read_text())["blocks"]

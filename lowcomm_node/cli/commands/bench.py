@@ -195,6 +195,9 @@ def _add_scrape(experiments: "argparse._SubParsersAction[argparse.ArgumentParser
         "half a minute, and compare its speed (0: do not)",
     )
     scrape.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="torch's CPU threads in that node; 0: its own choice (0)"
+    )
+    scrape.add_argument(
         "--manifest", type=Path, metavar="FILE", help="what it trains (see 'init'; a small language model)"
     )
     scrape.add_argument("--json", type=Path, metavar="FILE", help="everything that was measured")
@@ -228,7 +231,7 @@ def _run_scrape(args: argparse.Namespace) -> None:
     from lowcomm_node.cli.bench.scrape import ScrapeRequest, show_scrapes
     from lowcomm_node.settings.load import read_manifest
 
-    request = ScrapeRequest(scrapes=args.scrapes, minutes=args.minutes)
+    request = ScrapeRequest(scrapes=args.scrapes, minutes=args.minutes, threads=args.threads)
     manifest = read_manifest(args.manifest) if args.manifest is not None else None
     show_scrapes(request, manifest, args.json, _console())
 

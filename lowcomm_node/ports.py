@@ -1,6 +1,6 @@
 """What the shell must provide: the interfaces between decisions and the world. Adapters implement them.
 
-All methods are called from the daemon's one event loop.
+All methods are called from the daemon's one event loop, where nothing else is said.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,10 +12,12 @@ from typing import Protocol
 from lowcomm_node.core.events import Event, Member
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.messages import Message
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.units import LinkKind, MeetingId, PeerId, RunId
 from lowcomm_node.wire.admission import Membership
 
 __all__ = [
+    "Bounded",
     "Checkpoints",
     "ChildKind",
     "ChildLedger",
@@ -31,6 +33,13 @@ __all__ = [
     "StoredCheckpoint",
     "Welcome",
 ]
+
+
+class Bounded(Protocol):
+    """Something that cannot grow for ever, and says how full it is; asked from any thread."""
+
+    @property
+    def fullness(self) -> Fullness: ...
 
 
 class Clock(Protocol):

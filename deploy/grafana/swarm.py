@@ -86,8 +86,9 @@ _MEETINGS = Row(
 _AGREEMENT = Row(
     title="Agreement",
     panels=(
-        timeseries("Spread of the weights", "Root mean square distance of a weight from the swarm's mean, estimated from what meetings tell of differences between partners.", "none",
-                   Query(expr=f"""sqrt(sum({per_second(of_run("lowcomm_meeting_difference_energy_total", _PARAMS), "15m")}) / sum({per_second(of_run("lowcomm_meeting_corrections_total", _PARAMS), "15m")}) / 2 / max({of_run("lowcomm_stream_values", _PARAMS)}))""", legend="spread")),
+        timeseries("Spread of the weights", "Root mean square distance of a weight from the swarm's mean, as nodes estimate it from each other's sketches of one mark.", "none",
+                   Query(expr=f"sqrt(avg(({of_run('lowcomm_swarm_spread')} >= 0) ^ 2))", legend="mean over nodes"),
+                   Query(expr=f"max({of_run('lowcomm_swarm_spread')} >= 0)", legend="largest estimate")),
         timeseries("Correction norm", "Largest |C| of a node's last meeting, by stream of state.", "none",
                    Query(expr=f"max by (stream) ({of_run('lowcomm_meeting_correction_norm')} >= 0)", legend="{{stream}}"), is_logarithmic=True),
         timeseries("Captured energy", "Share of the difference from the partner that a meeting moved.", "percentunit",
@@ -109,6 +110,8 @@ _MEMBERS = Row(
                    Query(expr=f"avg by (state) ({of_run('lowcomm_peers')})", legend="{{state}}")),
         timeseries("Reachability", "Nodes by how others get to them.", "none",
                    Query(expr=f"sum by (reachability) ({of_run('lowcomm_reachability')})", legend="{{reachability}}"), is_stacked=True),
+        timeseries("What became of members", "In an hour, in the eyes of the average node.", "none",
+                   Query(expr=f"avg by (event) (increase({of_run('lowcomm_peer_events_total')}[1h]))", legend="{{event}}")),
         timeseries("Trouble with others", "Refused messages, and peers put into quarantine, per second.", "ops",
                    Query(expr=f"sum({per_second(of_run('lowcomm_messages_rejected_total'))})", legend="refused"),
                    Query(expr=f"sum({per_second(of_run('lowcomm_quarantines_total'))})", legend="quarantined")),

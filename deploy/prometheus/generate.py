@@ -118,7 +118,7 @@ def _runbooks(alerts: Iterable[Alert]) -> Iterator[str]:
 def _plain(summary: str) -> str:
     """The summary, of any node or run."""
     text = summary
-    for label, word in (("instance", "a node"), ("run_id", "..."), ("gpu", "...")):
+    for label, word in (("instance", "a node"), ("run_id", "..."), ("gpu", "..."), ("place", "...")):
         text = text.replace(f"{{{{ $labels.{label} }}}}", word)
     return text[0].upper() + text[1:]
 

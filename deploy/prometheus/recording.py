@@ -19,12 +19,9 @@ RECORDINGS: tuple[Recording, ...] = (
         expr=f"quantile {_RUN} (0.5, abs((lowcomm_train_loss >= 0) - on (job, run_id) group_left () run:lowcomm_train_loss:median))",
     ),
     Recording(
-        record="run:lowcomm_spread:rms15m",
-        expr=f"""sqrt(
-  sum {_RUN} (rate(lowcomm_meeting_difference_energy_total{{stream="params"}}[15m]))
-  / (2 * sum {_RUN} (rate(lowcomm_meeting_corrections_total{{stream="params"}}[15m])) > 0)
-  / max {_RUN} (lowcomm_stream_values{{stream="params"}})
-)""",
+        # Each node's estimate is unbiased in its square.
+        record="run:lowcomm_swarm_spread:rms",
+        expr=f"sqrt(avg {_RUN} ((lowcomm_swarm_spread >= 0) ^ 2))",
     ),
     Recording(
         record="instance:lowcomm_meetings_failed:ratio_rate15m",

@@ -19,6 +19,7 @@ from lowcomm_node.adapters.grpc_transports import ANSWER_RING, HANG_BELL, Client
 from lowcomm_node.adapters.meeting_link import MeetingLink
 from lowcomm_node.adapters.state_streams import StateServer
 from lowcomm_node.core.events import BellHung, BellLost, BellsHeld, Event, Member
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError
 from lowcomm_node.units import LinkKind, MeetingId, PeerId
 from lowcomm_node.wire.frames import decode_frame
@@ -106,6 +107,10 @@ class HeldBells:
     def peers(self) -> frozenset[PeerId]:
         """Whose bells they are."""
         return frozenset(self._bells)
+
+    @property
+    def fullness(self) -> Fullness:
+        return Fullness(len(self), self._max_bells)
 
     @asynccontextmanager
     async def ring(
@@ -252,6 +257,11 @@ class OwnBells:
         self._on_event = on_event
         self._keepers: dict[PeerId, asyncio.Task[None]] = {}
         self._answers: set[asyncio.Task[None]] = set()
+
+    @property
+    def fullness(self) -> Fullness:
+        """Of rings that are answered."""
+        return Fullness(len(self._answers), _MAX_ANSWERS)
 
     def hang(self, peer: PeerId) -> None:
         """Keep a bell at ``peer``, who must be one that can be dialled."""

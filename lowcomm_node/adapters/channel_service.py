@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import NoReturn, TypeVar, cast
 from urllib.parse import unquote
 
@@ -17,6 +17,7 @@ from lowcomm_node.core.places import Places, Room
 from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.core.sessions import Nonces, Sessions
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
+from lowcomm_node.ports import Bounded
 from lowcomm_node.units import PeerId
 from lowcomm_node.wire.admission import Membership
 from lowcomm_node.wire.channel import CHANNEL_SERVICE, PROVE, TOKEN_BYTES, TOKEN_KEY, Claim, read_proof, write_welcome
@@ -70,6 +71,11 @@ class ChannelService:
         self._calls = Places(most=max_calls, most_of_one=_MAX_CALLS_PER_PEER)
         self.doorway = Doorway()
         """Which connections should end; somebody has to look."""
+
+    @property
+    def bounded(self) -> Mapping[str, Bounded]:
+        """What cannot grow for ever here, by the words of ``telemetry.catalogue``."""
+        return {"calls": self._calls, "door": self._at_the_door, "sessions": self._sessions, "nonces": self._nonces}
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The service itself, as a stream: so it is ours to say how long a caller may take, and how much is read."""

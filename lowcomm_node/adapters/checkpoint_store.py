@@ -7,8 +7,10 @@ quick, but for deleting: call them from a thread. One node owns the directory (`
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.errors import StoreError
 from lowcomm_node.ports import StoredCheckpoint
 from lowcomm_node.settings.node import CheckpointSettings
@@ -32,11 +34,14 @@ class CheckpointStore:
         self._folder = state_dir / _FOLDER
         self._settings = settings
         self._warn = warn
+        self.used = Fullness(0, settings.max_bytes)
+        """Bytes of all folders, as of the last look; a limit of 0 is none."""
 
     def clear_leftovers(self) -> None:
         """Remove what a life of this node that was killed has left half written."""
         for unfinished in self._folder.glob(".*.unfinished"):
             shutil.rmtree(unfinished, ignore_errors=True)
+        self._measure()
 
     def candidates(self, run_id: RunId) -> tuple[StoredCheckpoint, ...]:
         """Checkpoints of this run, the newest first; others are moved aside, with a message each."""
@@ -96,6 +101,7 @@ class CheckpointStore:
     def ended(self) -> None:
         """The checkpoint that was begun is there, or is not: keep as many as the settings say."""
         self._keep(self._settings.keep, self._settings.max_bytes or None)
+        self._measure()
 
     def _keep(self, count: int, max_bytes: int | None) -> None:
         """Remove the oldest until there are ``count``, in ``max_bytes`` together with what was set aside; never the newest."""
@@ -111,6 +117,10 @@ class CheckpointStore:
                 break
             total -= _size(folder)
             self._remove(folder)
+
+    def _measure(self) -> None:
+        with suppress(OSError):  # for people only
+            self.used = Fullness(sum(_size(folder) for folder in self._numbered()), self._settings.max_bytes)
 
     def _remove(self, folder: Path) -> None:
         """Under another name first: whatever interrupts it, half a checkpoint is never taken for one."""

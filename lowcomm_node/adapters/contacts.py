@@ -3,6 +3,7 @@
 from collections import OrderedDict
 
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.errors import LinkError
 from lowcomm_node.units import PeerId
 
@@ -25,6 +26,10 @@ class Contacts:
 
     def __len__(self) -> int:
         return len(self._known)
+
+    @property
+    def fullness(self) -> Fullness:
+        return Fullness(len(self), self._max_contacts)
 
     def learn(self, member: Member) -> None:
         """Take in a verified record; an older one than is known changes nothing."""

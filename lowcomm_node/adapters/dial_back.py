@@ -11,6 +11,7 @@ from collections import OrderedDict
 from lowcomm_node.adapters.dht_session import DhtSession
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.core.reach import DialledBack
 from lowcomm_node.errors import DirectoryError, LinkError, RemoteProtocolError
 from lowcomm_node.units import PeerId, RunId
@@ -35,6 +36,11 @@ class DialBack:
         self._channels = channels
         self._num_busy = 0
         self._asked_at: OrderedDict[PeerId, float] = OrderedDict()
+
+    @property
+    def fullness(self) -> Fullness:
+        """Of attempts under way."""
+        return Fullness(self._num_busy, _MAX_AT_A_TIME)
 
     async def serve(
         self, peer: PeerId, host: str, request: records_pb2.DialBackRequest

@@ -22,6 +22,7 @@ from lowcomm_node.adapters.doorkeeper import Doorkeeper
 from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.adapters.tcp import tune_connections
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.errors import LinkError, RemoteProtocolError
 from lowcomm_node.settings.hosts import is_loopback
@@ -199,6 +200,15 @@ class ChannelCache:
 
     def __len__(self) -> int:
         return len(self._cached)
+
+    @property
+    def fullness(self) -> Fullness:
+        return Fullness(len(self), self._max_channels)
+
+    def connected(self) -> list[PeerId]:
+        """Peers to whom there is a channel that is up, and on which both ends have proven who they are."""
+        is_up = grpc.ChannelConnectivity.READY
+        return [peer for peer, c in self._cached.items() if c.token is not None and c.channel.get_state() is is_up]
 
     @asynccontextmanager
     async def lend(self, peer: PeerId) -> AsyncIterator[Lent]:

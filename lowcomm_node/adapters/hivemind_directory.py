@@ -51,7 +51,7 @@ class HivemindDirectory:
         versions: what we speak.
         certificate: ours, for our record; empty when we speak no TLS.
         on_dropped: told the reason of each record that was read and not believed, unless it had only expired or was a farewell.
-        on_restart: called with the number of restarts each time p2pd had to be started anew.
+        on_death: told p2pd's exit code, and how often it has died, each time it has; it is being started anew.
         ledger: is told of each p2pd that is started and ended.
     """
 
@@ -65,7 +65,7 @@ class HivemindDirectory:
         versions: Versions,
         certificate: bytes = b"",
         on_dropped: Callable[[RefusalReason], None] = lambda _reason: None,
-        on_restart: Callable[[int], None] = lambda _count: None,
+        on_death: Callable[[int, int], None] = lambda _code, _count: None,
         ledger: ChildLedger | None = None,
     ) -> None:
         self.peer_id = identity.peer_id
@@ -84,7 +84,7 @@ class HivemindDirectory:
         self._initial_peers = tuple(initial_peers)
         self._versions = versions
         self._certificate = certificate
-        self._on_restart = on_restart
+        self._on_death = on_death
         self._options = P2pOptions(
             identity_path=identity.path,
             socket_dir=socket_dir,
@@ -363,12 +363,10 @@ class HivemindDirectory:
             has_died, self._is_changing = not self._is_changing, False
             if has_died:
                 self.restarts += 1
-                _log.warning("p2pd_died exit_code=%s restarts=%s", code, self.restarts)
+                self._on_death(code, self.restarts)
             await session.stop()
             self._session = await self._revive()
             self._is_up.set()
-            if has_died:
-                self._on_restart(self.restarts)
 
     async def _revive(self) -> DhtSession:
         wait_s = _FIRST_RESTART_S

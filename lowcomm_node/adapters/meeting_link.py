@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.meeting_stream import FrameTransport, MeetingStream
 from lowcomm_node.core.messages import Answer, Busy, Close, Message, Offer, Refusal, StreamPlan
-from lowcomm_node.core.places import Places, Room
+from lowcomm_node.core.places import Fullness, Places, Room
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError
 from lowcomm_node.ports import MeetingSink
 from lowcomm_node.units import Codec, LinkKind, MeetingId, PeerId, Stream
@@ -79,6 +79,11 @@ class MeetingLink:
         self._tasks: set[asyncio.Task[None]] = set()
         self._offered_by: OrderedDict[MeetingId, PeerId] = OrderedDict()
         self._plans: OrderedDict[MeetingId, tuple[StreamPlan, ...]] = OrderedDict()
+
+    @property
+    def fullness(self) -> Fullness:
+        """Of streams that are answered."""
+        return self._places.fullness
 
     def open(self, meeting_id: MeetingId, peer: PeerId, message: Message, kind: LinkKind = LinkKind.GRPC) -> None:
         """Connect to ``peer`` and send the first message; failure is reported to the sink."""

@@ -16,7 +16,7 @@ from lowcomm_node.errors import DirectoryError, LinkError, RefusalReason, Remote
 from lowcomm_node.units import LinkKind, PeerId
 from lowcomm_node.wire.limits import MAX_FRAME_BYTES
 
-__all__ = ["P2pTransport", "opened", "p2p_dialler", "p2p_handler"]
+__all__ = ["P2pTransport", "opened", "p2p_dialler", "p2p_handler", "p2p_places"]
 
 _LENGTH_BYTES = 4
 _END = bytes(_LENGTH_BYTES)
@@ -83,14 +83,23 @@ def p2p_dialler(session: Callable[[], DhtSession]) -> Dialler:
     return lambda peer, _meeting_id: opened(session, peer, StreamTopic.MEETING)
 
 
+def p2p_places() -> Places:
+    """For the streams of one node."""
+    return Places(most=_MAX_STREAMS, most_of_one=_MAX_STREAMS_OF_PEER)
+
+
 def p2p_handler(
-    link: MeetingLink, is_welcome: Callable[[PeerId], bool], states: StateServer | None = None
+    link: MeetingLink,
+    is_welcome: Callable[[PeerId], bool],
+    states: StateServer | None = None,
+    among: Places | None = None,
 ) -> StreamHandler:
     """Answers what others open; what comes by a relay, on top of too many, or from whom we will not have is not read.
 
     ``states``: answers questions about this node's state; without it they end at once.
+    ``among``: of ``p2p_places``, where somebody wants to see how many are taken.
     """
-    places = Places(most=_MAX_STREAMS, most_of_one=_MAX_STREAMS_OF_PEER)
+    places = p2p_places() if among is None else among
 
     async def take(stream: IncomingStream) -> None:
         if not stream.is_direct or not is_welcome(stream.peer):

@@ -17,7 +17,7 @@ from lowcomm_node.errors import LinkError
 from lowcomm_node.units import PeerId
 from lowcomm_node.wire.gen.lowcomm.v1 import probe_pb2
 
-__all__ = ["LineMeasures", "ProbeService", "measure_line"]
+__all__ = ["Echo", "LineMeasures", "ProbeService", "ask_echo", "measure_line"]
 
 _SERVICE = "lowcomm.v1.Probe"
 _PIECE = bytes(64 << 10)
@@ -25,6 +25,8 @@ _MOST_BYTES = 4 << 20
 _LONGEST_S = 3.0
 _PATIENCE_S = 20.0
 _ECHOES = 5
+_ECHO_S = 10.0
+_LARGEST_OFFSET_S = 1e9
 _PER_MINUTE = 6
 
 _Context = grpc.aio.ServicerContext
@@ -40,6 +42,15 @@ class LineMeasures:
     down_bytes_per_s: float
     seen_as: str
     """This machine's address as the member sees it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Echo:
+    """What one question to a member has told."""
+
+    rtt_s: float
+    ahead_s: float | None
+    """How far our clock is ahead of the member's; None where it does not say."""
 
 
 class ProbeService:
@@ -63,7 +74,8 @@ class ProbeService:
 
     async def _echo(self, _: bytes, context: "_Context[bytes, bytes]") -> bytes:
         await self._caller(context)
-        return probe_pb2.EchoResponse(seen_as=host_of(context.peer())).SerializeToString()
+        answer = probe_pb2.EchoResponse(seen_as=host_of(context.peer()), now=time.time())
+        return answer.SerializeToString()
 
     async def _upload(self, pieces: AsyncIterator[bytes], context: "_Context[bytes, bytes]") -> bytes:
         await self._begin(context)
@@ -129,15 +141,35 @@ async def measure_line(channels: ChannelCache, peer: PeerId) -> LineMeasures:
     return LineMeasures(rtt_s=rtt_s, up_bytes_per_s=up, down_bytes_per_s=down, seen_as=seen_as)
 
 
+async def ask_echo(channels: ChannelCache, peer: PeerId) -> Echo:
+    """Ask a member that answers at once. Raises LinkError, RemoteProtocolError."""
+    async with channels.lend(peer) as lent:
+        try:
+            async with asyncio.timeout(_ECHO_S):
+                return (await _echo_once(lent))[0]
+        except TimeoutError:
+            raise LinkError("timeout", "no echo") from None
+        except DecodeError as error:
+            raise LinkError("disconnect", "the peer's answer cannot be read") from error
+        except grpc.aio.AioRpcError as error:
+            raise LinkError("disconnect", error.details() or error.code().name.lower()) from error
+
+
 async def _echo(lent: Lent) -> tuple[str, float]:
+    echoes = [await _echo_once(lent) for _ in range(_ECHOES)]
+    return echoes[-1][1], min(echo.rtt_s for echo, _ in echoes)
+
+
+async def _echo_once(lent: Lent) -> tuple[Echo, str]:
+    """The echo, and this machine's address as the member sees it."""
     call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = lent.channel.unary_unary(f"/{_SERVICE}/Echo")
-    trips = []
-    seen_as = ""
-    for _ in range(_ECHOES):
-        begun = time.monotonic()
-        seen_as = probe_pb2.EchoResponse.FromString(await call(b"", metadata=lent.metadata)).seen_as
-        trips.append(time.monotonic() - begun)
-    return seen_as[:64], min(trips)
+    begun, asked_at = time.monotonic(), time.time()
+    answer = probe_pb2.EchoResponse.FromString(await call(b"", metadata=lent.metadata))
+    rtt_s = time.monotonic() - begun
+    # Its clock was read half-way, if both ways take as long; what is no number tells nothing.
+    ahead_s = asked_at + rtt_s / 2 - answer.now
+    is_told = answer.now > 0 and abs(ahead_s) < _LARGEST_OFFSET_S
+    return Echo(rtt_s=rtt_s, ahead_s=ahead_s if is_told else None), answer.seen_as[:64]
 
 
 async def _upload(lent: Lent) -> float:

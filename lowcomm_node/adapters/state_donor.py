@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.snapshot_shelf import Held, SnapshotShelf
 from lowcomm_node.core.pacing import Pacer
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.errors import LowcommError, RefusalReason, RemoteProtocolError
 from lowcomm_node.ports import FingerprintSource, SnapshotSource
 from lowcomm_node.units import RunId
@@ -64,6 +65,11 @@ class StateDonor:
         self._num_downloads = 0
         self._lock = asyncio.Lock()
         self._newest: tuple[Path, bytes] | None = None
+
+    @property
+    def fullness(self) -> Fullness:
+        """Of joiners that are served."""
+        return Fullness(self._num_downloads, self._max_downloads)
 
     async def answer(self, method: str, data: bytes) -> AsyncGenerator[bytes, None]:
         """The messages that the method gives to this request; closing the generator ends it."""

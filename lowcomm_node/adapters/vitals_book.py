@@ -3,6 +3,7 @@
 from collections import OrderedDict
 
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.units import PeerId
 from lowcomm_node.wire.records import read_vitals
 from lowcomm_node.wire.vitals import Vitals
@@ -21,6 +22,10 @@ class VitalsBook:
         """Goes into the next record."""
         self._max_peers = max_peers
         self._known: OrderedDict[PeerId, tuple[float, Vitals]] = OrderedDict()
+
+    @property
+    def fullness(self) -> Fullness:
+        return Fullness(len(self._known), self._max_peers)
 
     def learn(self, member: Member, signed_record: bytes) -> Member:
         """Take in what a record tells that has just been verified to be this member's; returns the member."""

@@ -24,6 +24,7 @@ from lowcomm_node.core.commands import (
 from lowcomm_node.core.deadlines import Deadlines, Silence, Wait
 from lowcomm_node.core.events import AnswerEncoded, CorrectionApplied, EncodingRefused
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, Refusal, Verdict
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.core.reluctance import Reluctance
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import Codec, LinkKind, MeetingId, PeerId, Stream
@@ -95,6 +96,11 @@ class AnsweringEnd:
     def phase(self) -> str:
         """What the active meeting is doing, for people; empty when there is none."""
         return self._known[self.active].phase.name.lower() if self.active is not None else ""
+
+    @property
+    def fullness(self) -> Fullness:
+        """Of meetings that are remembered."""
+        return Fullness(len(self._known), _MAX_REMEMBERED)
 
     def knows(self, meeting_id: MeetingId) -> bool:
         return meeting_id in self._known

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from lowcomm_node.core.commands import CloseLink, Command, OpenLink
 from lowcomm_node.core.initiated import retry_after_s
 from lowcomm_node.core.messages import Confirm
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.units import LinkKind, MeetingId, PeerId
 
 __all__ = ["Confirmations"]
@@ -38,6 +39,10 @@ class Confirmations:
 
     def knows(self, meeting_id: MeetingId) -> bool:
         return meeting_id in self._unheard
+
+    @property
+    def fullness(self) -> Fullness:
+        return Fullness(len(self._unheard), _MAX_UNHEARD)
 
     def is_empty(self) -> bool:
         """Everything was heard, or given up."""

@@ -24,6 +24,7 @@ from lowcomm_node.core.events import CloseEncoded, CorrectionApplied, EncodingRe
 from lowcomm_node.core.initiated import WAITS, Initiated, Phase, retry_after_s
 from lowcomm_node.core.messages import Answer, Close, Confirm, Offer, Verdict
 from lowcomm_node.core.partners import Partners
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.units import Codec, LinkKind, MeetingId, PeerId, RunId, Stream
 
 __all__ = ["InitiatingEnd"]
@@ -68,6 +69,10 @@ class InitiatingEnd:
 
     def knows(self, meeting_id: MeetingId) -> bool:
         return meeting_id in self._meetings or self._confirmations.knows(meeting_id)
+
+    def fullness(self) -> tuple[Fullness, Fullness]:
+        """Of meetings that are not over, and of confirmations that nobody has said back."""
+        return Fullness(len(self._meetings), _MAX_UNSETTLED), self._confirmations.fullness
 
     def is_settled(self) -> bool:
         """Nothing is under way, no correction waits for a verdict, no answerer for the word that one was followed."""

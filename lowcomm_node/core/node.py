@@ -39,6 +39,7 @@ from lowcomm_node.core.health import Health
 from lowcomm_node.core.initiator import InitiatingEnd
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Offer, Refusal, Verdict
 from lowcomm_node.core.partners import Partners
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.core.reach import Reach
 from lowcomm_node.core.schedule import ExchangeSchedule, Timing
 from lowcomm_node.errors import RefusalReason
@@ -173,6 +174,16 @@ class NodeCore:
     def num_bells(self) -> tuple[int, int]:
         """Members that can ring this node, and members that it can ring."""
         return len(self.reach.bells()), self.partners.num_bells
+
+    def fullness(self) -> Mapping[str, Fullness]:
+        """Of what the core keeps of meetings and members."""
+        unsettled, confirmations = self._initiator.fullness()
+        return {
+            "unsettled": unsettled,
+            "confirmations": confirmations,
+            "answered": self._answerer.fullness,
+            "members": Fullness(len(self.partners), self.rules.max_peers),
+        }
 
     @property
     def has_sound_state(self) -> bool:

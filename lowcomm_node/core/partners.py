@@ -53,6 +53,9 @@ class Partners:
         self._known: dict[PeerId, PeerView] = {}
         self._ringable: frozenset[PeerId] = frozenset()
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def see_all(self, members: Sequence[Member], now: float) -> None:
         """Take in what a look into the directory brought.
 

@@ -1,9 +1,18 @@
 """Is there a place for one more? So many at a time in all, and of those so many for one and the same."""
 
 from collections import Counter
+from dataclasses import dataclass
 from enum import Enum, auto
 
-__all__ = ["Places", "Room"]
+__all__ = ["Fullness", "Places", "Room"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fullness:
+    """How full something is that cannot grow for ever."""
+
+    taken: int
+    limit: int
 
 
 class Room(Enum):
@@ -27,6 +36,10 @@ class Places:
 
     def __len__(self) -> int:
         return self._taken.total()
+
+    @property
+    def fullness(self) -> Fullness:
+        return Fullness(len(self), self._most)
 
     def take(self, one: str) -> Room:
         """Ask for a place; its own share is looked at first, because that is what the one can do something about."""

@@ -9,10 +9,12 @@ import math
 
 from lowcomm_node.settings.manifest import Manifest, TrainingConfig
 
-__all__ = ["is_cooldown", "is_dense_acceptable", "is_finished", "is_plausible", "learning_rate_at"]
+__all__ = ["is_cooldown", "is_dense_acceptable", "is_finished", "is_plausible", "learning_rate_at", "mark_of"]
 
 _COOLDOWN_SLACK_RATIO = 0.02
 """Share of the run by which a partner may be ahead of us when it starts to meet densely."""
+_MARKS = 20
+_MARK_STEPS = 100
 _PLAUSIBLE_RATIO = 1.1
 _PLAUSIBLE_STEPS = 100.0
 
@@ -28,6 +30,14 @@ def learning_rate_at(progress_steps: float, training: TrainingConfig, lr: float)
     done_ratio = (progress_steps - training.warmup_steps) / (training.total_steps - training.warmup_steps)
     cosine = 0.5 * (1 + math.cos(math.pi * min(done_ratio, 1.0)))
     return lr * (training.min_lr_ratio + (1 - training.min_lr_ratio) * cosine)
+
+
+def mark_of(progress_steps: float, training: TrainingConfig) -> int:
+    """Number of the newest mark that this progress has passed, from 0; marks lie a twentieth of the run apart, 100 steps at most.
+
+    What nodes measure when they pass a mark they measure at the same point of the run, however fast each of them is.
+    """
+    return int(progress_steps // max(1, min(_MARK_STEPS, training.total_steps // _MARKS)))
 
 
 def is_finished(progress_steps: float, training: TrainingConfig) -> bool:

@@ -3,6 +3,7 @@
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.units import PeerId
 
@@ -49,6 +50,10 @@ class Quarantine:
 
     def __len__(self) -> int:
         return len(self._offenders)
+
+    @property
+    def fullness(self) -> Fullness:
+        return Fullness(len(self), self._max_peers)
 
     def offended(self, peer: PeerId, reason: RefusalReason, now: float) -> float:
         """Take in what a peer has done; seconds of the quarantine that begins with it, 0 when none does."""

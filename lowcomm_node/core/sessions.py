@@ -3,6 +3,7 @@
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.units import PeerId
 
 __all__ = ["Nonces", "Sessions"]
@@ -32,6 +33,10 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._by_token)
+
+    @property
+    def fullness(self) -> Fullness:
+        return Fullness(len(self), self._max_sessions)
 
     def open(self, token: bytes, peer: PeerId, connection: str, now: float, *, until: float) -> None:
         """The peer has proven itself on this connection and was given this token, which is worth something ``until`` then."""
@@ -92,6 +97,10 @@ class Nonces:
 
     def __len__(self) -> int:
         return len(self._heard_at)
+
+    @property
+    def fullness(self) -> Fullness:
+        return Fullness(len(self), self._max_nonces)
 
     def is_new(self, nonce: bytes, now: float) -> bool:
         """Take in a nonce; False when it was heard before."""

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from lowcomm_node import PROTOCOL_VERSION, __version__
 from lowcomm_node.core.node import NodeCore
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.daemon.plain import as_plain
 from lowcomm_node.errors import ConfigError, DataError, LowcommError, NoPeerError, StoreError
 from lowcomm_node.settings.merge import values_of
@@ -57,6 +58,8 @@ class BlackBox:
         self._recent_log = recent_log
         self._log = get_logger("flight")
         self._recorder: FlightRecorder | None = None
+        self.fullness = Fullness(0, settings.log.flight_entries)
+        """Of the recorder, as ``size`` has found it last."""
         self._told: BaseException | None = None
         self._has_failed = False
 
@@ -67,7 +70,9 @@ class BlackBox:
 
     def size(self) -> tuple[int, int]:
         """Entries the recorder holds, and bytes they take, roughly."""
-        return self._recorder.size() if self._recorder is not None else (0, 0)
+        num_entries, num_bytes = self._recorder.size() if self._recorder is not None else (0, 0)
+        self.fullness = Fullness(num_entries, self._settings.log.flight_entries)
+        return num_entries, num_bytes
 
     async def dump(self, is_full: bool) -> Path:
         """Write what there is, without stopping the loop for long; returns the file. Raises StoreError."""
@@ -126,7 +131,7 @@ class BlackBox:
     def _header(self, reason: str, error: BaseException | None = None) -> dict[str, Tree]:
         status = as_plain(self._status())
         training = cast("dict[str, object]", status["training"])
-        del training["sketch"]  # of the weights
+        del training["sketch"], training["sketch_mark"]  # of the weights
         return {
             "lowcomm_node": __version__,
             "protocol_version": PROTOCOL_VERSION,

@@ -5,7 +5,7 @@ Threads of the HTTP port read it while the loop goes on; what they get is replac
 
 import ipaddress
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from types import MappingProxyType
 
@@ -23,6 +23,7 @@ __all__ = ["Board", "swarm_status"]
 
 _RENEW_EVERY_S = 1.0
 """What others tell changes with their records, every few seconds; it may be of a thousand members."""
+_FEWEST_SKETCHES = 2
 _WHOSE = "__meta_lowcomm_whose"
 """Labels that begin so are there for relabelling, and do not become labels of what is scraped."""
 
@@ -85,6 +86,7 @@ class Board:
         own = Vitals(
             validation_loss=training.validation_loss,
             sketch=fold(training.sketch),
+            sketch_mark=training.sketch_mark,
             metrics_address=self._settings.publish,
         )
         self._vitals.own = own
@@ -96,22 +98,34 @@ class Board:
 
 
 def swarm_status(own: Vitals, others: Iterable[Vitals], parameters: int) -> SwarmStatus:
-    """What the others tell, in two numbers; 0 where it is not known.
-
-    The spread is that of ``algo.consensus.sketch_spread`` over this node and those whose sketch is known: in its square an
-    unbiased estimate, as far as the sketches are of the same time.
-    """
+    """What the others tell, in two numbers; 0 where it is not known."""
     told = list(others)
     losses = [vitals.validation_loss for vitals in told if vitals.validation_loss > 0]
-    sketches = [vitals.sketch for vitals in (own, *told) if vitals.sketch]
-    spread = 0.0
-    if len(sketches) > 1 and own.sketch and parameters:
-        squared = 0.0
-        for sums in zip(*sketches, strict=True):
-            mean = sum(sums) / len(sums)
-            squared += sum((value - mean) ** 2 for value in sums)
-        spread = (squared / (len(sketches) * parameters)) ** 0.5
-    return SwarmStatus(members=len(told), validation_loss=median(losses) if losses else 0.0, spread=spread)
+    return SwarmStatus(
+        members=len(told),
+        validation_loss=median(losses) if losses else 0.0,
+        spread=_spread([vitals for vitals in (own, *told) if vitals.sketch], parameters),
+    )
+
+
+def _spread(told: Sequence[Vitals], parameters: int) -> float:
+    """Spread of the weights (``algo.consensus.spread``) of all members that tell a sketch, estimated from those of one mark.
+
+    That mark is the one with most members, of several the newest. In its square the estimate is unbiased: over the hash that
+    makes sketches, and over which n of the N members have passed the mark, whence n - 1 and (N - 1) / N.
+    """
+    by_mark: dict[int, list[Vitals]] = {}
+    for vitals in told:
+        by_mark.setdefault(vitals.sketch_mark, []).append(vitals)
+    alike = max(by_mark.items(), key=lambda item: (len(item[1]), item[0]))[1] if by_mark else []
+    if len(alike) < _FEWEST_SKETCHES or not parameters:
+        return 0.0
+    squared = 0.0
+    for sums in zip(*(vitals.sketch for vitals in alike), strict=True):
+        mean = sum(sums) / len(sums)
+        squared += sum((value - mean) ** 2 for value in sums)
+    whole = (len(told) - 1) / len(told)
+    return float((squared * whole / ((len(alike) - 1) * parameters)) ** 0.5)
 
 
 def _target(address: str, peer: str, labels: dict[str, str]) -> dict[str, object]:

@@ -47,8 +47,9 @@ class _Child:
 class Leftovers:
     """What was found of an earlier life, and ended or removed."""
 
-    processes: int
-    sockets: int
+    pids: tuple[int, ...] = ()
+    """Of processes."""
+    sockets: int = 0
 
 
 class Children:
@@ -91,12 +92,8 @@ class Children:
         for child in alive:
             self._log.error("leftover_does_not_end", kind=child.kind, pid=child.pid)
         sockets = sum(_remove_sockets(Path(child.sockets)) for child in recorded if child.sockets)
-        left = Leftovers(processes=len(found) - len(alive), sockets=sockets)
-        if left != Leftovers(processes=0, sockets=0):
-            pids = [child.pid for child in found if child not in alive]
-            self._log.warning("leftovers_removed", processes=left.processes, pids=pids, sockets=sockets)
         self._write()
-        return left
+        return Leftovers(pids=tuple(child.pid for child in found if child not in alive), sockets=sockets)
 
     def num_leftovers(self) -> int:
         """Processes of an earlier life that still run, as ``end_leftovers`` would find them."""

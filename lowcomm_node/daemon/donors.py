@@ -9,6 +9,7 @@ from pathlib import Path
 from lowcomm_node.core.chance import Chance
 from lowcomm_node.core.donors import DonorChoice
 from lowcomm_node.core.events import Member
+from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.errors import LinkError, RemoteProtocolError, StoreError
 from lowcomm_node.ports import StateClient
 from lowcomm_node.telemetry.logs import get_logger
@@ -47,8 +48,7 @@ class Donors:
         client: downloads and asks.
         examine, load: questions to the trainer.
         say: a line for ``status``.
-        on_download: told each attempt's outcome.
-        on_refused: told why a downloaded state, or a donor by its own fingerprint, was refused.
+        recorder: told what comes of each attempt.
     """
 
     def __init__(
@@ -60,8 +60,7 @@ class Donors:
         examine: Callable[[TakeFingerprint], Awaitable[FingerprintTaken]],
         load: Callable[[LoadState], Awaitable[StateLoaded]],
         say: Callable[[str], None],
-        on_download: Callable[[bool], None],
-        on_refused: Callable[[str], None],
+        recorder: Recorder,
     ) -> None:
         self._rules = rules
         self._find = find
@@ -69,8 +68,7 @@ class Donors:
         self._examine = examine
         self._load = load
         self._say = say
-        self._on_download = on_download
-        self._on_refused = on_refused
+        self._recorder = recorder
         self._choice = DonorChoice(
             initial_sketch=rules.initial_sketch,
             total_steps=rules.total_steps,
@@ -125,14 +123,13 @@ class Donors:
     async def _try(self, donor: Member) -> StateLoaded | None:
         """Download, look, load. What a donor says of its state may already be enough to know that it will not do."""
         if (misfit := self._choice.misfit_as_claimed(donor)) is not None:
-            self._refuse(donor, misfit.fault, misfit.detail)
+            self._recorder.state_refused(donor.peer, misfit.fault, misfit.detail, was_downloaded=False)
             return None
         rules, holders = self._rules, self._choice.holders(donor)
         try:
             await self._client.download(holders, rules.run_id, rules.file, rules.max_bytes, self._shown(donor))
         except (LinkError, RemoteProtocolError, StoreError) as error:
-            self._log.warning("donor_failed", donor=donor.peer, detail=str(error))
-            self._on_download(False)
+            self._recorder.donor_failed(donor.peer, str(error))
             # Our own disk: no donor can help. A donor: it may be that its owner's line is closed, and it says so.
             told = f"no donor could give its state ({str(error)[:_MAX_TOLD]}); retrying"
             self.complaint = str(error) if isinstance(error, StoreError) else told
@@ -140,26 +137,20 @@ class Donors:
         try:
             loaded = await self._take(donor)
         except StoreError as error:
-            self._refuse(donor, "unreadable", str(error))
+            self._recorder.state_refused(donor.peer, "unreadable", str(error), was_downloaded=True)
             loaded = None
         self._client.discard(rules.file)  # not when the trainer has died: then it is still to be looked at
-        self._on_download(loaded is not None)
         return loaded
 
     async def _take(self, donor: Member) -> StateLoaded | None:
         path = str(self._rules.file)
         examined = await self._examine(TakeFingerprint(path=path))
         if (misfit := self._choice.misfit(donor, examined.fingerprint)) is not None:
-            self._refuse(donor, misfit.fault, misfit.detail)
+            self._recorder.state_refused(donor.peer, misfit.fault, misfit.detail, was_downloaded=True)
             return None
         num_compared = self._choice.num_compared(donor)
         loaded = await self._load(LoadState(path=path, is_own=False))
-        self._log.info(
-            "state_downloaded",
-            donor=donor.peer,
-            progress_steps=round(loaded.progress_steps),
-            compared_with=num_compared,
-        )
+        self._recorder.state_downloaded(donor.peer, loaded.progress_steps, num_compared)
         await self._keep(loaded.progress_steps)
         return loaded
 
@@ -170,9 +161,6 @@ class Donors:
         except StoreError as error:
             self._log.warning("snapshot_not_kept", detail=str(error))
 
-    def _refuse(self, donor: Member, reason: str, detail: str) -> None:
-        self._on_refused(reason)
-        self._log.warning("state_refused", donor=donor.peer, reason=reason, detail=detail)
 
     def _shown(self, donor: Member) -> Callable[[int, int], None]:
         told_tenth = 0

@@ -16,8 +16,8 @@ from lowcomm_node.telemetry.metrics import Metrics
 
 __all__ = ["run_node"]
 
-_RECENT_LOG = 100
-"""Warnings and errors that are kept for a dump."""
+_RECENT_LOG = 200
+"""Messages from info on that are kept for a dump."""
 
 
 def run_node(options: JoinOptions) -> None:

@@ -17,6 +17,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.daemon.views import TEXT, Reply
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.telemetry.logs import get_logger
@@ -62,6 +63,11 @@ class LocalHttp:
     def address(self) -> str:
         """host:port it listens on; empty while it does not."""
         return _joined(self._host, self.port) if self._server is not None else ""
+
+    @property
+    def fullness(self) -> Fullness:
+        """Of requests that are answered, the one that asks for this included."""
+        return Fullness(len(self._server.busy) if self._server is not None else 0, _MAX_REQUESTS)
 
     def start(self) -> None:
         """Bind and serve. Raises ConfigError when the address cannot be had."""
@@ -127,6 +133,8 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.names = names
         self.answer = answer
         self._slots = threading.BoundedSemaphore(_MAX_REQUESTS)
+        self.busy: set[int] = set()
+        """Threads that answer."""
         super().__init__((host, port), _Handler)
 
     def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
@@ -138,9 +146,11 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def process_request_thread(
         self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
     ) -> None:
+        self.busy.add(threading.get_ident())
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self.busy.discard(threading.get_ident())
             self._slots.release()
 
     def handle_error(self, _request: object, _client_address: object) -> None:

@@ -13,6 +13,7 @@ from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.core.commands import GiveUp, Heal
 from lowcomm_node.core.events import DrainRequested, LineChanged, Member, Ticked, TrainerLost
 from lowcomm_node.core.node import NodeCore
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.daemon.black_box import BlackBox
 from lowcomm_node.daemon.board import Board
 from lowcomm_node.daemon.children import Children
@@ -68,7 +69,7 @@ class Node:
         self._started_at = self._beat = self._clock.monotonic()
         self._metrics = metrics
         self._recorder = Recorder(self._metrics)
-        self._metrics.limited(peers=self._settings.network.max_peers, bells=self._settings.network.max_bells)
+        self._metrics.watch(self._fullness)
         self._stop_requested = asyncio.Event()
         self._announce_now = asyncio.Event()
         self._announcing: asyncio.Task[None] | None = None
@@ -169,10 +170,10 @@ class Node:
                     on_training=self._training_began,
                 )
                 self._announcing = group.create_task(self._announce())
-                checkpoints = self._training.keep_checkpoints(self._due)
-                line = self._line_watch.run(self._line_changed)
+                checkpoints, line = self._training.keep_checkpoints(self._due), self._line_watch.run(self._line_changed)
                 reach = self._network.outreach.watch(self._announce_now.set)
-                for work in (training, checkpoints, self._look_around(), self._training.tell(), line, reach):
+                pulse = self._network.pulse.run()
+                for work in (training, checkpoints, self._look_around(), self._training.tell(), line, reach, pulse):
                     group.create_task(work)
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
@@ -219,14 +220,7 @@ class Node:
             fingerprints=self._training.take_fingerprint,
         )
         self._runtime.connect(self._network.link, self._network.outreach.carry_out)
-        self._metrics.identify(
-            peer_id=self._identity.peer_id,
-            run_id=run,
-            run_name=manifest.name,
-            codec=manifest.meeting.codec,
-            device=ready.device,
-            total_steps=manifest.training.total_steps,
-        )
+        self._metrics.identify(self._identity.peer_id, run, manifest, ready.device)
         self._log.info("joined", run=run, name=manifest.name, parameters=ready.parameters)
         self._service.ready()
         self._recorder.periods_chosen(periods(manifest), self._options.say)
@@ -243,7 +237,7 @@ class Node:
                 self._runtime.carry_record(self._network.record)
                 self._runtime.handle(Ticked())
                 self._recorder.reached(self._core, self._network.num_quarantined(), now)
-                self._metrics.flight_recorded(*self._black_box.size())
+                self._metrics.flight_recorded(self._black_box.size()[1])
             self._show()
             if self._diverged is not None:
                 raise self._diverged
@@ -332,6 +326,13 @@ class Node:
         status.swarm.CopyFrom(self._board.status.swarm)
         return status
 
+    def _fullness(self) -> Mapping[str, Fullness]:
+        """Of everything that is bounded, by the words of ``telemetry.catalogue``; asked from threads."""
+        core = self._core.fullness() if self._core is not None else {}
+        own = {"http": self._http.fullness, "history": self._board.history.fullness}
+        flight = {"flight_events": self._black_box.fullness}
+        return {**self._network.fullness(), **self._recorder.fullness(), **core, **own, **flight}
+
     def _health(self) -> Health:
         return Health(
             loop_beat_s=self._beat,
@@ -387,6 +388,7 @@ class Node:
 
     def _show(self) -> None:
         self._board.show(self.status(), self._core, self._clock.monotonic())
+        self._metrics.spread_estimated(self._board.status.swarm.spread)
 
     def _signalled(self, number: int) -> None:
         """First signal: leave in order. Second: at once; p2pd and trainer end with this process."""

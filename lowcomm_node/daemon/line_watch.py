@@ -143,7 +143,7 @@ class LineWatch:
             return
         self.state = state
         self.line.is_open = state is LineState.OPEN
-        self._log.info("line_changed", state=state.value, month_used_bytes=self.month_used_bytes)
+        self._recorder.line_changed(state, self.month_used_bytes)
 
 
 def _month_of(now: datetime) -> str:

@@ -11,9 +11,10 @@ from lowcomm_node.adapters.hivemind_directory import HivemindDirectory
 from lowcomm_node.adapters.hole_punch import HolePunch
 from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.meeting_link import BytesCounted, Dialler, MeetingLink
-from lowcomm_node.adapters.p2p_link import p2p_dialler, p2p_handler
+from lowcomm_node.adapters.p2p_link import p2p_dialler, p2p_handler, p2p_places
 from lowcomm_node.adapters.state_streams import StateServer
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.places import Places
 from lowcomm_node.errors import RemoteProtocolError
 from lowcomm_node.ports import NodeSink
 from lowcomm_node.train.messages import Ready
@@ -84,9 +85,10 @@ def serve_libp2p(
     states: StateServer,
     dial_back: DialBack,
     is_welcome: Callable[[PeerId], bool],
-) -> HolePunch:
-    """Answer other members over libp2p from now on; returns what gets direct connections to them."""
+) -> tuple[HolePunch, Places]:
+    """Answer other members over libp2p from now on; returns what gets direct connections to them, and the places for their streams."""
     punch = HolePunch(lambda: dht.session, dht.peer_id, is_welcome)
-    streams = p2p_handler(link, is_welcome, states)
+    places = p2p_places()
+    streams = p2p_handler(link, is_welcome, states, places)
     dht.serve_peers(PeerHandlers(streams=streams, dial_back=dial_back.serve, punch=punch.serve))
-    return punch
+    return punch, places

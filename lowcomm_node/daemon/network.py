@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import grpc
 
@@ -26,16 +26,20 @@ from lowcomm_node.adapters.meeting_link import MeetingLink
 from lowcomm_node.adapters.probe import ProbeService
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.daemon.admitting import own_admission
+from lowcomm_node.daemon.asked import recorded
 from lowcomm_node.daemon.links import make_link, serve_libp2p
 from lowcomm_node.daemon.outreach import Outreach
 from lowcomm_node.daemon.patience import patiently
+from lowcomm_node.daemon.pulse import Pulse
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.states import States
 from lowcomm_node.errors import DirectoryError, NoPeerError, RemoteProtocolError
 from lowcomm_node.ports import (
+    Bounded,
     ChildLedger,
     Directory,
     FingerprintSource,
@@ -58,7 +62,6 @@ __all__ = ["Network"]
 
 _WITHDRAW_S = 3.0
 _MAX_CALLS = 64  # streams and calls that are served at a time, bells apart
-_T = TypeVar("_T")
 
 
 class Network:
@@ -91,8 +94,8 @@ class Network:
             socket_dir=state_dir / "p2p",
             versions=SPOKEN,
             certificate=self._certificate.short if self._certificate is not None else b"",
-            on_restart=lambda _count: recorder.metrics.dht_restarted(),
-            on_dropped=lambda reason: recorder.metrics.message_rejected(reason.value),
+            on_death=recorder.directory_died,
+            on_dropped=lambda reason: recorder.rejected(reason, "a record in the directory"),
             ledger=children,
         )
         self._directory: Directory = self._dht
@@ -114,6 +117,8 @@ class Network:
             allow_plaintext=self._certificate is None,
             on_refused=lambda peer, error: recorder.rejected(error.reason, f"{peer}: {error.detail}"),
         )
+        self.pulse = Pulse(self._channels, line, recorder)
+        self._bounded: dict[str, Bounded] = {"contacts": self._contacts, "channels": self._channels}
         self._door: ChannelService | None = None
         self._server: GrpcServer | None = None
         self._link: MeetingLink | None = None
@@ -216,7 +221,7 @@ class Network:
             membership=self._membership,
             quarantine=self._quarantine,
             certificate_sha256=self._certificate.sha256 if self._certificate is not None else NO_CERTIFICATE,
-            on_refused=self._turned_away,
+            on_refused=self._recorder.turned_away,
             max_calls=_MAX_CALLS + self._settings.max_bells,
         )
         self._link, bells = make_link(
@@ -234,6 +239,7 @@ class Network:
             max_bells=self._settings.max_bells,
             deadline_s=self._patience.deadline_s,
         )
+        dial_back = DialBack(run, self._channels)
         await self._shelf.take_up()
         self._states = states = States(
             membership=self._membership,
@@ -249,7 +255,7 @@ class Network:
             is_meeting=is_meeting,
             on_refused=self.offended,
         )
-        punch = serve_libp2p(self._dht, self._link, states.serve, DialBack(run, self._channels), self._is_welcome)
+        punch, streams = serve_libp2p(self._dht, self._link, states.serve, dial_back, self._is_welcome)
         port = 0
         if self._settings.inbound != "off":
             probe = ProbeService(self._line, caller=door.caller)
@@ -267,6 +273,10 @@ class Network:
             public_members=self._public_members,
             seek=punch.seek,
         )
+        self._bounded |= {
+            **door.bounded, "bells": bells, "dial_backs": dial_back, "downloads": states, "libp2p_streams": streams,
+            "meetings": self._link, "rings": self._outreach, "vitals": self.vitals, "quarantine": self._quarantine,
+        }  # fmt: skip
         await self._outreach.begin()
         await self._directory.serve_hello(self._membership)
         self._welcome = self._admitted(self._welcome)
@@ -289,11 +299,12 @@ class Network:
 
     async def announce(self, *, progress_steps: float, has_state: bool) -> None:
         """Renew our record and store it, if the DHT takes it this time."""
-        await self._counted("put", lambda: self._directory.announce(progress_steps=progress_steps, has_state=has_state))
+        announce = partial(self._directory.announce, progress_steps=progress_steps, has_state=has_state)
+        await recorded(self._recorder, "put", announce)
 
     async def members(self) -> tuple[Member, ...]:
         """A sample of live members; none when the DHT does not answer this time."""
-        members = self._seen = await self._counted("get", self._directory.members) or ()
+        members = self._seen = await recorded(self._recorder, "get", self._directory.members) or ()
         for member in members:
             self._contacts.learn(member)
         return members
@@ -308,6 +319,10 @@ class Network:
             members.setdefault(self._welcome.member.peer, self._welcome.member)
         return await self._asking.askable(tuple(members.values()))
 
+    def fullness(self) -> Mapping[str, Fullness]:
+        """Of everything here that is bounded, by the words of ``telemetry.catalogue``."""
+        return {word: bounded.fullness for word, bounded in tuple(self._bounded.items())}
+
     def num_quarantined(self) -> int:
         """Peers that this node leaves alone for what they have sent."""
         return self._quarantine.count(asyncio.get_running_loop().time())
@@ -320,12 +335,9 @@ class Network:
 
     async def stop(self) -> None:
         """Close everything; bounded in time."""
-        if self._outreach is not None:
-            await self._outreach.stop()
-        if self._link is not None:
-            await self._link.stop()
-        if self._server is not None:
-            await self._server.stop()
+        for part in (self._outreach, self._link, self._server):
+            if part is not None:
+                await part.stop()
         self._shelf.close()
         await self._channels.close()
         await self._dht.stop()
@@ -356,7 +368,7 @@ class Network:
             port=settings.grpc_port,
             certificate=self._certificate,
             gate=door.gate(),
-            doorkeeper=Doorkeeper(door.doorway, self._turned_away),
+            doorkeeper=Doorkeeper(door.doorway, self._recorder.turned_away),
             # Who has not said who he is takes no place of those who have.
             max_concurrent_rpcs=2 * MAX_AT_THE_DOOR + _MAX_CALLS + settings.max_bells,
             window_bytes=self._line.window_bytes,
@@ -372,12 +384,9 @@ class Network:
             if welcome is not None:
                 self.verify(welcome.record)
         except RemoteProtocolError as error:
-            self._turned_away(error)
+            self._recorder.turned_away(error)
             return None
         return welcome
-
-    def _turned_away(self, error: RemoteProtocolError) -> None:
-        self._recorder.rejected(error.reason, error.detail)
 
     def offended(self, peer: PeerId, error: RemoteProtocolError) -> None:
         """A peer, of whom it is proven that it is the one, has sent something that was refused."""
@@ -387,14 +396,3 @@ class Network:
             self._recorder.quarantined(peer, error.reason, length_s)
             if self._door is not None:
                 self._door.end(peer)
-
-    async def _counted(self, operation: str, request: Callable[[], Awaitable[_T]]) -> _T | None:
-        began_at = time.monotonic()
-        try:
-            result = await request()
-        except DirectoryError as error:
-            self._recorder.metrics.dht_requested(operation, "error", time.monotonic() - began_at)
-            self._log.warning("dht_request_failed", operation=operation, detail=str(error))
-            return None
-        self._recorder.metrics.dht_requested(operation, "ok", time.monotonic() - began_at)
-        return result

@@ -14,6 +14,7 @@ from lowcomm_node.adapters.meeting_link import MeetingLink
 from lowcomm_node.adapters.state_streams import StateServer
 from lowcomm_node.core.commands import HangBell, SeekPath, TakeBell
 from lowcomm_node.core.events import PathSought, ReachabilityMeasured
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.core.reach import DialledBack, judge
 from lowcomm_node.errors import DirectoryError
 from lowcomm_node.ports import NodeSink
@@ -81,6 +82,11 @@ class Outreach:
         )
         self._seeking: set[asyncio.Task[None]] = set()
         self._log = get_logger("reach")
+
+    @property
+    def fullness(self) -> Fullness:
+        """Of rings that are answered."""
+        return self._bells.fullness
 
     def carry_out(self, command: HangBell | TakeBell | SeekPath) -> None:
         """Begin; what comes of it is told to the sink."""

@@ -1,16 +1,23 @@
-"""One happening, many views: what the runtime and the node's life report becomes metric, log line and tally here."""
+"""One record of each happening, many views: what runtime, network and trainer report becomes metric, log line and tally here.
+
+The flight recorder holds the same records: events of the core as the core gets them, everything else as the line that is
+written here.
+"""
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lowcomm_node.core.allowance import LineState
+from lowcomm_node.core.churn import Churn
 from lowcomm_node.core.commands import GiveUp, Heal, ReportMeeting, Role
 from lowcomm_node.core.node import NodeCore
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.core.supervision import Cause
 from lowcomm_node.daemon.children import Leftovers
-from lowcomm_node.errors import RefusalReason
+from lowcomm_node.errors import DirectoryError, RefusalReason, RemoteProtocolError
 from lowcomm_node.settings.streams import Period
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.telemetry.metrics import Metrics
@@ -21,6 +28,9 @@ __all__ = ["MeetingTally", "Recorder"]
 
 _SAME_WARNING_S = 10.0
 _MAX_PARTNERS = 4096
+_CHURN_EVERY_S = 1.0
+_WRONG_CLOCK_S = 1.0
+"""Beyond 2.5 s a node is not let in again, and the DHT takes no record from it beyond 3 s."""
 
 
 @dataclass(slots=True)
@@ -41,6 +51,11 @@ class MeetingTally:
     partners: Counter[PeerId] = field(default_factory=Counter)
     """Completed meetings with each, whoever had started them; the core forgets a partner whose record runs out. Bounded."""
 
+    @property
+    def fullness(self) -> Fullness:
+        """Of partners that are remembered."""
+        return Fullness(len(self.partners), _MAX_PARTNERS)
+
     def met(self, peer: PeerId) -> None:
         self.partners[peer] += 1
         if len(self.partners) > _MAX_PARTNERS:
@@ -59,6 +74,14 @@ class Recorder:
         self._rejected_at: dict[RefusalReason, float] = {}
         """When each reason was last written to the log."""
         self._unsaid: Counter[RefusalReason] = Counter()
+        self._is_clock_wrong = False
+        self._held: dict[str, Fullness] = {}
+        self._churn = Churn()
+        self._churned_at = -_CHURN_EVERY_S
+
+    def fullness(self) -> Mapping[str, Fullness]:
+        """Of the tally's partners, and of what the trainer keeps of meetings, as it has told."""
+        return {"tally": self.tally.fullness, **self._held}
 
     def state_changed(self, state: str, detail: str) -> None:
         """The node has entered another state of its life."""
@@ -77,6 +100,7 @@ class Recorder:
     def training(self, report: Report) -> None:
         """Where training stands; logged only when something changes that a person would want to read all day."""
         self.metrics.trainer_reported(report)
+        self._held = {word: Fullness(*held) for word, held in report.held.items()}
         if report.is_finished and not self._was_finished:
             self._log.info("run_finished", steps=report.steps, progress_steps=round(report.progress_steps))
         self._was_finished = report.is_finished
@@ -130,6 +154,11 @@ class Recorder:
         reachable, suspect = core.partners.counts(now)
         self.metrics.peers_counted(reachable=reachable, suspect=suspect, quarantined=quarantined)
         self.metrics.reached(core.reach.own, *core.num_bells())
+        if now >= self._churned_at + _CHURN_EVERY_S:
+            self._churned_at = now
+            for change in self._churn.look(core.partners.views(), now):
+                self.metrics.peer_changed(change.event)
+                self._log.debug("peer_changed", peer=change.peer, what=change.event.value)
 
     def unwell(self, cure: Heal | GiveUp) -> None:
         """The core has found that this node's state is not worth meeting with."""
@@ -159,10 +188,63 @@ class Recorder:
         unsaid = {"more_before": count} if (count := self._unsaid.pop(reason, 0)) else {}
         self._log.warning("message_rejected", reason=reason.value, detail=detail, **unsaid)
 
+    def turned_away(self, error: RemoteProtocolError) -> None:
+        """As ``rejected``, of somebody who has not proven who it is."""
+        self.rejected(error.reason, error.detail)
+
     def quarantined(self, peer: PeerId, reason: RefusalReason, length_s: float) -> None:
         """A peer has sent too much that was wrong, at last this, and is left alone for a while."""
         self.metrics.quarantined()
         self._log.warning("peer_quarantined", peer=peer, reason=reason.value, seconds=round(length_s))
+
+    def directory_asked(self, operation: str, duration_s: float, error: DirectoryError | None = None) -> None:
+        """A ``get`` or a ``put`` has ended; ``error``: in vain, and it will be tried again."""
+        self.metrics.dht_requested(operation, "ok" if error is None else "error", duration_s)
+        if error is not None:
+            self._log.warning("dht_request_failed", operation=operation, detail=str(error))
+
+    def directory_died(self, exit_code: int, restarts: int) -> None:
+        """The DHT's daemon has ended and is started again."""
+        self.metrics.dht_restarted()
+        self._log.warning("p2pd_died", exit_code=exit_code, restarts=restarts)
+
+    def line_changed(self, state: LineState, month_used_bytes: int) -> None:
+        """What the owner allows has opened or closed the line."""
+        self._log.info("line_changed", state=state.value, month_used_bytes=month_used_bytes)
+
+    def echo_heard(self, peer: PeerId, rtt_s: float, ahead_s: float) -> None:
+        """A member has answered at once; our clock is ``ahead_s`` ahead of the others'."""
+        self.metrics.echo_heard(rtt_s)
+        self.metrics.clock_compared(ahead_s)
+        is_wrong = abs(ahead_s) > _WRONG_CLOCK_S
+        if is_wrong and not self._is_clock_wrong:
+            self._log.warning("clock_wrong", ahead_s=round(ahead_s, 3))
+        self._is_clock_wrong = is_wrong
+        self._log.debug("echo", peer=peer, rtt_s=round(rtt_s, 6), ahead_s=round(ahead_s, 6))
+
+    def donor_failed(self, donor: PeerId, detail: str) -> None:
+        """A download from a donor came to nothing."""
+        self.metrics.state_downloaded(has_succeeded=False)
+        self._log.warning("donor_failed", donor=donor, detail=detail)
+
+    def state_refused(self, donor: PeerId, reason: str, detail: str, *, was_downloaded: bool) -> None:
+        """A donor's state is not taken: a StateFault, or ``unreadable``."""
+        self.metrics.state_refused(reason)
+        if was_downloaded:
+            self.metrics.state_downloaded(has_succeeded=False)
+        self._log.warning("state_refused", donor=donor, reason=reason, detail=detail)
+
+    def state_downloaded(self, donor: PeerId, progress_steps: float, compared_with: int) -> None:
+        """A donor's state is in place, after comparing it with those of so many others."""
+        self.metrics.state_downloaded(has_succeeded=True)
+        progress = round(progress_steps)
+        self._log.info("state_downloaded", donor=donor, progress_steps=progress, compared_with=compared_with)
+
+    def checkpoint_written(self, disk: Fullness) -> None:
+        """One more is there; ``disk``: what all take together, and may take."""
+        self.metrics.checkpoint_written(has_succeeded=True)
+        self.metrics.checkpoints_take(disk)
+        self._log.debug("checkpoint_written", all_bytes=disk.taken)
 
     def checkpoint_failed(self, detail: str) -> None:
         """One could not be written. Training goes on, and those that are there stay."""
@@ -193,4 +275,9 @@ class Recorder:
 
     def leftovers_removed(self, leftovers: Leftovers) -> None:
         """What an earlier life of this node had left is gone."""
-        self.metrics.leftovers_removed(processes=leftovers.processes, sockets=leftovers.sockets)
+        num_processes = len(leftovers.pids)
+        self.metrics.leftovers_removed(processes=num_processes, sockets=leftovers.sockets)
+        if leftovers != Leftovers():
+            self._log.warning(
+                "leftovers_removed", processes=num_processes, pids=list(leftovers.pids), sockets=leftovers.sockets
+            )

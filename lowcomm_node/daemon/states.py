@@ -18,6 +18,7 @@ from lowcomm_node.adapters.state_donor import StateDonor
 from lowcomm_node.adapters.state_streams import framed_way, serve_states
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.pacing import Pacer
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.errors import DirectoryError, LinkError, RemoteProtocolError
 from lowcomm_node.ports import FingerprintSource, SnapshotSource
@@ -81,6 +82,10 @@ class States:
     def handler(self, caller: Caller) -> grpc.GenericRpcHandler:
         """For the ``GrpcServer``."""
         return state_handler(self._donor, caller)
+
+    @property
+    def fullness(self) -> Fullness:
+        return self._donor.fullness
 
     async def askable(self, members: Sequence[Member]) -> tuple[Member, ...]:
         """Those to whom there is a way now. Raises LinkError, for people, where there is none to any that has a state."""

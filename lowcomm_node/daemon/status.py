@@ -42,6 +42,7 @@ def training_status(
         status.tokens_per_second, status.exchange_seconds = report.tokens_per_second, report.exchange_seconds
         status.blocked_seconds.update(report.blocked_seconds)
         status.sketch.extend(report.sketch)
+        status.sketch_mark = report.sketch_mark
         status.micro_batches = report.micro_batches
     return status
 

@@ -238,7 +238,7 @@ class Training:
                 self._recorder.checkpoint_failed(str(error))
                 continue
             self._saved_at = moved_to
-            self._recorder.metrics.checkpoint_written(has_succeeded=True)
+            self._recorder.checkpoint_written(self._checkpoints.used)
 
     async def save(self, due: Mapping[Stream, int]) -> None:
         """Write the last checkpoint, unless there is no room for one or the state is unfit; the trainer ends. Raises StoreError."""
@@ -253,7 +253,7 @@ class Training:
             self._recorder.checkpoint_failed(str(error))
             raise StoreError(f"the state could not be saved before leaving: {error}") from error
         if path:
-            self._recorder.metrics.checkpoint_written(has_succeeded=True)
+            self._recorder.checkpoint_written(self._checkpoints.used)
         else:
             why = "this node's state is unfit" if has_room else "checkpoint.max_bytes leaves no room for one"
             self._recorder.checkpoint_failed(f"{why}: nothing was saved")
@@ -300,6 +300,7 @@ class Training:
             for path in self._state_dir.glob(pattern):
                 path.unlink(missing_ok=True)
         self._checkpoints.clear_leftovers()
+        self._recorder.metrics.checkpoints_take(self._checkpoints.used)
 
     async def _configure(self, question: Configure) -> Ready:
         self.ready = await self._session.ask(self._supervisor.with_micro_batches(question), Ready)
@@ -335,7 +336,7 @@ class Training:
             total_steps=question.manifest.training.total_steps,
             initial_sketch=ready.initial_sketch,
         )
-        say, metrics = partial(self._enter, "syncing"), self._recorder.metrics
+        say = partial(self._enter, "syncing")
         donors = Donors(
             rules,
             find=find_donors,
@@ -343,8 +344,7 @@ class Training:
             examine=lambda question: self._session.ask(question, FingerprintTaken),
             load=self._load,
             say=say,
-            on_download=lambda ok: metrics.state_downloaded(has_succeeded=ok),
-            on_refused=metrics.state_refused,
+            recorder=self._recorder,
         )
         self.loaded = loaded = await obtain_state(sources, donors, load=self._load, say=say)
         if loaded is not None:

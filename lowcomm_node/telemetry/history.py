@@ -1,5 +1,6 @@
 """How it went since the node started, at bounded size: looks at the status, at first a few seconds apart, later more."""
 
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import History, Status
 
 __all__ = ["HistoryRing"]
@@ -21,6 +22,10 @@ class HistoryRing:
         self._max_looks = max_looks
         self._looks: list[_Look] = []
         self._due_at = float("-inf")
+
+    @property
+    def fullness(self) -> Fullness:
+        return Fullness(len(self._looks), self._max_looks)
 
     def see(self, status: Status, now: float, unix_s: float) -> None:
         """Remember this status, which nobody changes any more, if it is time for it and there is training to tell of.

@@ -13,7 +13,7 @@ from structlog.typing import Processor, WrappedLogger
 
 __all__ = ["counting", "event_of_template", "holding_back_repeats", "keeping", "with_priority", "without_secrets"]
 
-_KEPT_LEVELS = ("warning", "error", "critical")
+_KEPT_LEVELS = ("info", "warning", "error", "critical")
 _KEPT_CHARACTERS = 500
 _BURST = 20
 """Messages of one kind a minute that everybody may want to read; an attacker causes as many as he likes."""
@@ -89,7 +89,7 @@ def counting(on_message: Callable[[str], None]) -> Processor:
 
 
 def keeping(recent: deque[dict[str, str]]) -> Processor:
-    """Keep those from warning on, each field as a text of bounded length."""
+    """Keep those from info on, each field as a text of bounded length."""
 
     def keep(_logger: WrappedLogger, _method: str, event: _Fields) -> _Fields:
         if event["level"] in _KEPT_LEVELS:

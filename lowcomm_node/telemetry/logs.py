@@ -47,7 +47,7 @@ def configure(
 
     ``level`` and ``log_format`` are the words of ``settings.node.LogSettings``. ``on_message`` gets the level
     of each message that is written, in the thread that wrote it. ``recent``, bounded by its maker, gets those from
-    warning on, each field as a text of bounded length. ``environ`` tells whether the stream is systemd's journal; ``clock`` says
+    info on, each field as a text of bounded length. ``environ`` tells whether the stream is systemd's journal; ``clock`` says
     when repeats may be told again.
     """
     target = sys.stderr if stream is None else stream

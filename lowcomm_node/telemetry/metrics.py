@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,59 +19,21 @@ from prometheus_client import (
 )
 
 from lowcomm_node import __version__
+from lowcomm_node.core.churn import PeerEvent
 from lowcomm_node.core.commands import HealReason, ReportMeeting, Role
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.core.supervision import Cause
 from lowcomm_node.ports import GpuReading
+from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.telemetry.catalogue.words import PLACES
 from lowcomm_node.telemetry.instruments import Instruments
+from lowcomm_node.telemetry.metric import UNMEASURED
+from lowcomm_node.telemetry.reports import TrainingReport
 from lowcomm_node.units import Codec, PeerId, Reachability, RunId, Stream
 
-__all__ = ["ExchangeSums", "Metrics", "TrainingReport"]
+__all__ = ["Metrics"]
 
 _FP32_BYTES = 4
-
-
-class ExchangeSums(Protocol):
-    """What the corrections of one stream have told; ``train.exchanged.Exchanged`` is one."""
-
-    @property
-    def corrections(self) -> int: ...
-    @property
-    def captured_energy(self) -> float: ...
-    @property
-    def difference_energy(self) -> float: ...
-    @property
-    def progress_gap_steps(self) -> float: ...
-
-
-class TrainingReport(Protocol):
-    """What the trainer says of itself now and then; ``train.messages.Report`` is one."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def tokens(self) -> int: ...
-    @property
-    def loss(self) -> float: ...
-    @property
-    def validation_loss(self) -> float: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def gradient_norm(self) -> float: ...
-    @property
-    def progress_steps(self) -> float: ...
-    @property
-    def step_seconds(self) -> float: ...
-    @property
-    def blocked_seconds(self) -> Mapping[str, float]: ...
-    @property
-    def exchange_seconds(self) -> float: ...
-    @property
-    def nonfinite_steps(self) -> int: ...
-    @property
-    def outer_steps(self) -> int: ...
-    @property
-    def exchanged(self) -> Mapping[Stream, ExchangeSums]: ...
 
 
 class Metrics:
@@ -95,6 +56,7 @@ class Metrics:
         self._checkpoint_began_at: float | None = None
         self._registry = CollectorRegistry()
         self._instruments = Instruments(self._registry)
+        self._watched: tuple[Callable[[], Mapping[str, Fullness]], ...] = ()
         self._seen: dict[tuple[str, ...], float] = {}
         self._stream_sizes: Mapping[Stream, int] = {}
         self._trainer_pid: int | None = None
@@ -109,15 +71,20 @@ class Metrics:
         with self._one_reading:  # two scrapes at a time would count the same joules twice
             for reading in self._gpus():
                 self._gpu_read(reading)
+            for fullness in self._watched:
+                self._see(fullness())
         return generate_latest(self._registry)
 
-    def identify(
-        self, *, peer_id: PeerId, run_id: RunId, run_name: str, codec: str, device: str, total_steps: int
-    ) -> None:
+    def watch(self, fullness: Callable[[], Mapping[str, Fullness]]) -> None:
+        """Show how full these things are, by the words of the catalogue; asked at each scrape, in the thread that scrapes."""
+        self._watched = (*self._watched, fullness)
+
+    def identify(self, peer_id: PeerId, run: RunId, manifest: Manifest, device: str) -> None:
         """Say once who this node is, and what it takes part in."""
-        self._instruments.gauge("run_total_steps").set(total_steps)
+        self._instruments.gauge("run_total_steps").set(manifest.training.total_steps)
+        codec = manifest.meeting.codec
         self._instruments.set_info(
-            "node_info", peer_id=peer_id, run_id=run_id, run_name=run_name, codec=codec, device=device
+            "node_info", peer_id=peer_id, run=run, run_name=manifest.name, codec=codec, device=device
         )
 
     def state_changed(self, state: str) -> None:
@@ -232,10 +199,21 @@ class Metrics:
         """A peer is left alone for a while."""
         self._instruments.counter("quarantines_total").inc()
 
-    def limited(self, *, peers: int, bells: int) -> None:
-        """How many other members this node keeps in mind at most, and how many bells of others it holds."""
-        self._instruments.gauge("peers_limit").set(peers)
-        self._instruments.gauge("bells_limit").set(bells)
+    def peer_changed(self, event: PeerEvent) -> None:
+        """Something has become of a member in the eyes of this node."""
+        self._instruments.counter("peer_events_total", event).inc()
+
+    def echo_heard(self, rtt_s: float) -> None:
+        """A member has answered at once."""
+        self._instruments.histogram("peer_rtt_seconds").observe(rtt_s)
+
+    def clock_compared(self, ahead_s: float) -> None:
+        """This machine's clock against those of the others; NaN: not known."""
+        self._instruments.gauge("clock_ahead_seconds").set(ahead_s)
+
+    def spread_estimated(self, spread: float) -> None:
+        """Of the swarm's weights; 0: not known."""
+        self._instruments.gauge("swarm_spread").set(spread or UNMEASURED)
 
     def dht_requested(self, operation: str, outcome: str, duration_s: float) -> None:
         """A ``get`` or ``put`` has ended ``ok``, in a ``timeout`` or in an ``error``."""
@@ -276,6 +254,11 @@ class Metrics:
                 self._instruments.histogram("checkpoint_duration_seconds").observe(duration_s)
         self._checkpoint_began_at = None
 
+    def checkpoints_take(self, disk: Fullness) -> None:
+        """Bytes that all checkpoints take together, and may take; a limit of 0 is none."""
+        self._instruments.gauge("checkpoints_bytes").set(disk.taken)
+        self._instruments.gauge("checkpoints_limit_bytes").set(disk.limit)
+
     def line_used(self, *, is_open: bool, month_bytes: int, sent_bytes: int, received_bytes: int) -> None:
         """May the owner's line be used, what has this month cost, and this life of the node?"""
         self._grown(sent_bytes, "line_bytes_total", "sent")
@@ -287,14 +270,19 @@ class Metrics:
         """The event loop woke up this much later than asked."""
         self._instruments.histogram("eventloop_lag_seconds").observe(max(0.0, seconds))
 
-    def flight_recorded(self, entries: int, num_bytes: int) -> None:
-        """What the flight recorder holds."""
-        self._instruments.gauge("flight_recorder_entries").set(entries)
+    def flight_recorded(self, num_bytes: int) -> None:
+        """What the flight recorder's events take."""
         self._instruments.gauge("flight_recorder_bytes").set(num_bytes)
 
     def message_logged(self, level: str) -> None:
         """A log message was written; safe from any thread."""
         self._instruments.counter("log_messages_total", level).inc()
+
+    def _see(self, fullness: Mapping[str, Fullness]) -> None:
+        for word, full in fullness.items():
+            names = ("places_taken", "places_limit") if word in PLACES else ("memory_entries", "memory_limit")
+            self._instruments.gauge(names[0], word).set(full.taken)
+            self._instruments.gauge(names[1], word).set(full.limit)
 
     def _gpu_read(self, reading: GpuReading) -> None:
         """Show what a GPU tells of itself, and only that."""

@@ -152,6 +152,13 @@ class MeetingDesk:
                 is_offence=is_about_peer and error.reason in OFFENCES and not isinstance(error, ForgivableError),
             )
 
+    def held(self) -> dict[str, tuple[int, int]]:
+        """How many meetings wait for more here, and how many may, by the word for each."""
+        return {
+            "desk_initiated": (len(self._initiated), _MAX_INITIATED),
+            "desk_answered": (len(self._answered), _MAX_ANSWERED),
+        }
+
     @property
     def applied_meetings(self) -> tuple[MeetingId, ...]:
         """Those this node has answered and applied to the state it has now, the newest last."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from lowcomm_node.algo.consensus import count_sketch
 from lowcomm_node.core.commands import ApplyClose, DropMeeting, EncodeAnswer, EncodeClose, EncodeOffer, SettleMeeting
 from lowcomm_node.core.events import CorrectionApplied, EncodingRefused, OfferEncoded
-from lowcomm_node.core.progress import is_finished, is_plausible
+from lowcomm_node.core.progress import is_finished, is_plausible, mark_of
 from lowcomm_node.errors import RefusalReason, StoreError, TrainerError
 from lowcomm_node.train.checkpoint import MeetingMemory, read_checkpoint, write_checkpoint
 from lowcomm_node.train.desk import MeetingCommand, MeetingDesk, MeetingEvent
@@ -75,7 +75,7 @@ class Trainer:
         self._num_waits = num_waits or _voluntary_switches
         self._desk = MeetingDesk(session.replica, session.manifest, session.run_id)
         self._meter = Meter(session.replica, session.manifest, clock)
-        self._meter.exchanged = self._desk.exchanged
+        self._meter.exchanged, self._meter.held = self._desk.exchanged, self._desk.held
         self._writer = StateWriter(session.replica)
         self._is_running = False
         self._is_stopped = False
@@ -154,6 +154,7 @@ class Trainer:
     def _start(self) -> None:
         if not self._is_running:
             self._is_running = True
+            self._meter.sketch_mark = self._mark()
             self._validate()
             self._mailbox.post(self._meter.report())
 
@@ -170,6 +171,8 @@ class Trainer:
         every_steps = self._session.eval_every_steps
         if every_steps and replica.steps % every_steps == 0:
             self._validate()
+        if self._mark() > meter.sketch_mark:
+            self._sketch()
         if meter.window_seconds() >= REPORT_EVERY_S and not self._mailbox.has_unsent():
             self._mailbox.post(meter.report())
         self._notice_standstill(started)
@@ -212,6 +215,7 @@ class Trainer:
             return
         if self._is_validation_stale:
             self._validate()
+        self._sketch()  # nobody moves on from here, so the last mark is where all stand
         self._mailbox.post(self._meter.report())
         self._has_reported_end = True
 
@@ -222,7 +226,14 @@ class Trainer:
             self._meter.validation_loss = validation_loss(
                 replica.model, self._session.validation, replica.micro_batches
             )
-            self._meter.sketch = tuple(count_sketch(self._replica.theta).tolist())
+
+    def _mark(self) -> int:
+        return mark_of(self._replica.progress_steps, self._training)
+
+    def _sketch(self) -> None:
+        """Only when progress has just passed a mark: sketches of one mark tell how far apart nodes are, and not how far they have come."""
+        self._meter.sketch = tuple(count_sketch(self._replica.theta).tolist())
+        self._meter.sketch_mark = self._mark()
 
     def _load(self, request: LoadState) -> None:
         replica, path, run_id = self._replica, Path(request.path), self._session.run_id

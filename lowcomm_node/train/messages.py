@@ -125,8 +125,12 @@ class Report:
     """Parts that the trainer takes a batch in."""
     exchanged: dict[Stream, Exchanged] = field(default_factory=dict)
     """What meetings have told of each stream that has met."""
+    held: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Meetings that wait for more in the trainer, and how many may, by the words of ``telemetry.catalogue``."""
     sketch: tuple[float, ...] = ()
-    """Count sketch of the parameters, renewed with each validation."""
+    """Count sketch of the parameters at the newest mark that progress has passed; of the last ones, once the run is over."""
+    sketch_mark: int = 0
+    """Number of that mark (``core.progress.mark_of``)."""
     is_finished: bool = False
     """The run's total steps are reached."""
 

@@ -25,7 +25,9 @@ class Meter:
         self.blocked_seconds = dict.fromkeys(BLOCKED_CAUSES, 0.0)
         self.exchange_seconds = 0.0
         self.validation_loss = math.nan
+        self.held: Callable[[], dict[str, tuple[int, int]]] = dict
         self.sketch: tuple[float, ...] = ()
+        self.sketch_mark = 0
         self.exchanged: Mapping[Stream, Exchanged] = {}
         self._last: StepResult | None = None
         self._start_window()
@@ -64,7 +66,9 @@ class Meter:
             outer_steps=replica.outer_steps,
             micro_batches=replica.micro_batches,
             exchanged=dict(self.exchanged),
+            held=self.held(),
             sketch=self.sketch,
+            sketch_mark=self.sketch_mark,
             is_finished=is_finished(replica.progress_steps, self._training),
         )
         self._start_window()

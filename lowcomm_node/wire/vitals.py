@@ -11,6 +11,7 @@ __all__ = ["FOLDED_SUMS", "Vitals", "fold", "to_vitals"]
 FOLDED_SUMS = 16
 """Few enough for a record in the DHT; over n members the spread is known to about 35 % / sqrt(n)."""
 _MAX_LOSS = 1e6
+_LARGEST_MARK = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,8 @@ class Vitals:
     """Newest loss on held-out text, nats per token; 0: none yet."""
     sketch: tuple[float, ...] = ()
     """Count sketch of its parameters, folded; empty: none yet."""
+    sketch_mark: int = 0
+    """At which mark of progress the sketch was made."""
     metrics_address: str = ""
     """host:port of its /metrics, as it says; empty: it keeps them to itself."""
 
@@ -29,7 +32,12 @@ class Vitals:
         if self == Vitals():
             return None
         loss = self.validation_loss if math.isfinite(self.validation_loss) else 0.0
-        return records_pb2.Vitals(validation_loss=loss, sketch=fold(self.sketch), metrics_address=self.metrics_address)
+        return records_pb2.Vitals(
+            validation_loss=loss,
+            sketch=fold(self.sketch),
+            sketch_mark=min(self.sketch_mark, _LARGEST_MARK),
+            metrics_address=self.metrics_address,
+        )
 
 
 def fold(sketch: Sequence[float]) -> tuple[float, ...]:
@@ -52,5 +60,6 @@ def to_vitals(told: records_pb2.Vitals, *, is_address: bool) -> Vitals:
     return Vitals(
         validation_loss=told.validation_loss if is_loss else 0.0,
         sketch=tuple(told.sketch) if is_sketch else (),
+        sketch_mark=told.sketch_mark if is_sketch else 0,
         metrics_address=told.metrics_address if is_address else "",
     )

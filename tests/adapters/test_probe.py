@@ -10,7 +10,7 @@ import pytest
 from lowcomm_node.adapters.contacts import Contacts
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache
 from lowcomm_node.adapters.line import Line
-from lowcomm_node.adapters.probe import ProbeService, host_of, measure_line
+from lowcomm_node.adapters.probe import ProbeService, ask_echo, host_of, measure_line
 from lowcomm_node.adapters.tcp import resent_share
 from lowcomm_node.daemon.doctor.peers import nat_of
 from lowcomm_node.errors import LinkError
@@ -49,6 +49,21 @@ def test_everything_is_measured_and_counted() -> None:
             assert line.received_bytes == pytest.approx(4 << 20, rel=0.01)
             assert line.sent_bytes == pytest.approx(4 << 20, rel=0.01)
             assert 0.0 <= (resent_share(port) or 0.0) < 1.0
+
+    run(scenario())
+
+
+def test_an_echo_tells_how_far_away_a_member_is_and_what_its_clock_says() -> None:
+    """On one computer the clocks are the same, to half the round trip. Only who is connected already is named."""
+
+    async def scenario() -> None:
+        async with probed(Line()) as (channels, _):
+            assert channels.connected() == []
+            echo = await ask_echo(channels, _PEER)
+            assert channels.connected() == [_PEER]
+            assert echo.rtt_s > 0
+            assert echo.ahead_s is not None
+            assert abs(echo.ahead_s) <= echo.rtt_s
 
     run(scenario())
 

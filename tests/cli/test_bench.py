@@ -165,3 +165,20 @@ def test_an_impossible_measurement_is_refused(option: str, word: str, capsys: py
     assert main(["bench", "checkpoint", option]) in {ExitCode.USAGE, ExitCode.CONFIG}
 
     assert word in capsys.readouterr().err
+
+
+def test_what_a_scrape_costs_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a node without GPUs and of one with all of them; nothing trains unless that is asked for."""
+    assert main(["bench", "scrape", "--scrapes=2", f"--json={tmp_path / 'costs.json'}"]) == 0
+
+    measured = json.loads((tmp_path / "costs.json").read_text())
+    assert [page["gpus"] for page in measured["pages"]] == [0, 8]
+    assert measured["blocks"] == []
+    assert "8 GPUs" in capsys.readouterr().out
+
+
+def test_too_short_a_comparison_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """One turn is a block of each kind."""
+    assert main(["bench", "scrape", "--scrapes=1", "--minutes=0.5"]) == ExitCode.CONFIG
+
+    assert "at least 1.5" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from lowcomm_node.core.progress import (
     is_finished,
     is_plausible,
     learning_rate_at,
+    mark_of,
 )
 from lowcomm_node.settings.manifest import Manifest, MeetingConfig, TrainingConfig
 
@@ -82,3 +83,11 @@ def test_absurd_progress_is_not_plausible(progress: float) -> None:
 def test_honest_progress_is_plausible() -> None:
     """From the start to a few steps over the end."""
     assert all(is_plausible(progress, _TRAINING) for progress in (0.0, 0.5, 999.0, 1000.0, 1050.0))
+
+
+def test_marks_are_the_same_for_all() -> None:
+    """They follow from the run's length and progress alone: twenty of them in a short run, one every hundred steps in a long one."""
+    assert [mark_of(steps, _TRAINING) for steps in (0.0, 49.9, 50.0, 99.0, 1000.0)] == [0, 0, 1, 1, 20]
+    long = TrainingConfig(total_steps=100_000)
+    assert [mark_of(steps, long) for steps in (99.0, 100.5, 99_999.0)] == [0, 1, 999]
+    assert mark_of(7.0, TrainingConfig(total_steps=10, warmup_steps=0)) == 7

@@ -49,7 +49,7 @@ def test_a_recorded_process_that_still_runs_is_ended(tmp_path: Path, processes: 
 
     found = Children(tmp_path).end_leftovers()
 
-    assert found == Leftovers(processes=1, sockets=0)
+    assert found == Leftovers(pids=(ours.pid,))
     assert ours.wait(5) == -signal.SIGTERM
     assert reused.poll() is None
     assert stranger.poll() is None
@@ -65,7 +65,7 @@ def test_one_that_does_not_listen_is_killed(tmp_path: Path) -> None:
         deaf.send_signal(signal.SIGSTOP)
         write(tmp_path, entry(deaf.pid, kind="trainer"))
 
-        assert Children(tmp_path).end_leftovers().processes == 1
+        assert Children(tmp_path).end_leftovers().pids == (deaf.pid,)
         assert deaf.wait(5) == -signal.SIGKILL
 
 
@@ -76,7 +76,7 @@ def test_what_is_started_is_found_by_the_next_life(tmp_path: Path, processes: li
         first.started(kind, process.pid)
     first.ended(processes[0].pid)
 
-    assert Children(tmp_path).end_leftovers().processes == 2
+    assert Children(tmp_path).end_leftovers().pids == tuple(process.pid for process in processes[1:])
     assert processes[0].poll() is None
 
     first.ended(*(process.pid for process in processes))
@@ -94,7 +94,7 @@ def test_sockets_of_a_dead_p2pd_are_removed_and_nothing_else(tmp_path: Path) -> 
     gone = entry(os.getpid(), birth="a boot long ago/1")
     write(tmp_path, gone | {"sockets": str(folder)}, gone | {"sockets": str(shared)}, gone | {"sockets": "/nowhere"})
 
-    assert Children(tmp_path).end_leftovers() == Leftovers(processes=0, sockets=2)
+    assert Children(tmp_path).end_leftovers() == Leftovers(sockets=2)
 
     assert not folder.exists()
     assert [path.name for path in shared.iterdir()] == ["s-notes.sock"]
@@ -107,7 +107,7 @@ def test_a_record_that_makes_no_sense_harms_nobody(tmp_path: Path, text: str) ->
     """Half a file, another program's, or one that names init: nothing is signalled, the node starts."""
     (tmp_path / "processes.json").write_text(text)
 
-    assert Children(tmp_path).end_leftovers() == Leftovers(processes=0, sockets=0)
+    assert Children(tmp_path).end_leftovers() == Leftovers()
 
 
 def test_a_disk_that_takes_nothing_does_not_stop_the_node(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_disk_that_takes_nothing_does_not_stop_the_node(tmp_path: Path) -> Non
     children.started(ChildKind.P2PD, os.getpid())
     children.ended(os.getpid())
 
-    assert children.end_leftovers() == Leftovers(processes=0, sockets=0)
+    assert children.end_leftovers() == Leftovers()
 
 
 def test_who_was_refused_the_directory_leaves_the_record_alone(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import pytest
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.daemon.donors import Donors, DownloadRules
+from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.errors import LinkError, StoreError, TrainerError
+from lowcomm_node.telemetry.metrics import Metrics
 from lowcomm_node.train.messages import FingerprintTaken, LoadState, StateLoaded, TakeFingerprint
 from lowcomm_node.units import PeerId, RunId
 
@@ -19,6 +21,28 @@ _INITIAL = (1.0, 0.0, 0.0)
 _HONEST = Fingerprint(progress_steps=500.0, sketch=(1.0, 1.0, 0.0), norms=(("params", 1.4),))
 _FLIPPED = replace(_HONEST, sketch=(-1.0, -1.0, 0.0))
 _FRESH = replace(_HONEST, sketch=_INITIAL)
+
+
+class Told(Recorder):
+    """What came of each attempt, as it was recorded; counters and log have it too."""
+
+    def __init__(self) -> None:
+        super().__init__(Metrics())
+        self.outcomes: list[bool] = []
+        self.refusals: list[str] = []
+
+    def donor_failed(self, donor: PeerId, detail: str) -> None:
+        self.outcomes.append(False)
+        super().donor_failed(donor, detail)
+
+    def state_refused(self, donor: PeerId, reason: str, detail: str, *, was_downloaded: bool) -> None:
+        self.refusals.append(reason)
+        self.outcomes += [False] * was_downloaded
+        super().state_refused(donor, reason, detail, was_downloaded=was_downloaded)
+
+    def state_downloaded(self, donor: PeerId, progress_steps: float, compared_with: int) -> None:
+        self.outcomes.append(True)
+        super().state_downloaded(donor, progress_steps, compared_with)
 
 
 @dataclass
@@ -35,8 +59,7 @@ class World:
     trainer_dies: bool = False
     full_disk: str = ""
     downloads: list[tuple[str, ...]] = field(default_factory=list)
-    outcomes: list[bool] = field(default_factory=list)
-    refusals: list[str] = field(default_factory=list)
+    recorder: Told = field(default_factory=Told)
     kept: list[float] = field(default_factory=list)
 
     def donors(self) -> Donors:
@@ -50,8 +73,7 @@ class World:
             examine=self.examine,
             load=self.load,
             say=lambda _: None,
-            on_download=self.outcomes.append,
-            on_refused=self.refusals.append,
+            recorder=self.recorder,
         )
 
     async def find(self) -> tuple[Member, ...]:
@@ -132,8 +154,8 @@ def test_a_poisoned_donor_is_refused_by_what_it_gives(tmp_path: Path, poison: Fi
 
     assert get_state(world) is not None
     assert [holders[0] for holders in world.downloads] == ["bad", "honest0"]
-    assert world.refusals == [reason]
-    assert world.outcomes == [False, True]
+    assert world.recorder.refusals == [reason]
+    assert world.recorder.outcomes == [False, True]
     assert world.kept == [500.0]
     assert list(tmp_path.iterdir()) == []
 
@@ -144,8 +166,8 @@ def test_a_donor_that_says_itself_that_it_has_gone_astray_costs_no_download(tmp_
 
     assert get_state(world) is not None
     assert [holders[0] for holders in world.downloads] == ["honest0"]
-    assert world.refusals == ["distance"]
-    assert world.outcomes == [True]
+    assert world.recorder.refusals == ["distance"]
+    assert world.recorder.outcomes == [True]
 
 
 def test_with_a_single_other_member_a_finite_state_will_do(tmp_path: Path) -> None:
@@ -156,7 +178,7 @@ def test_with_a_single_other_member_a_finite_state_will_do(tmp_path: Path) -> No
 
     assert loaded is not None
     assert loaded.progress_steps == 501.0
-    assert world.refusals == []
+    assert world.recorder.refusals == []
 
 
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
@@ -164,8 +186,8 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     world = World(tmp_path, gives=members(1, bad=_HONEST), claims={}, unreadable={"bad"})
 
     assert get_state(world) is not None
-    assert world.refusals == ["unreadable"]
-    assert world.outcomes == [False, True]
+    assert world.recorder.refusals == ["unreadable"]
+    assert world.recorder.outcomes == [False, True]
 
 
 def test_all_who_may_hold_the_snapshot_are_named(tmp_path: Path) -> None:
@@ -175,7 +197,7 @@ def test_all_who_may_hold_the_snapshot_are_named(tmp_path: Path) -> None:
     assert get_state(world) is not None
     assert world.downloads[0] == ("honest0", "honest1", "honest2")
     assert world.downloads[1] == ("honest1", "honest0", "honest2")
-    assert world.refusals == []
+    assert world.recorder.refusals == []
 
 
 def test_a_trainer_that_dies_while_it_looks_does_not_cost_the_download(tmp_path: Path) -> None:
@@ -186,7 +208,7 @@ def test_a_trainer_that_dies_while_it_looks_does_not_cost_the_download(tmp_path:
         get_state(world)
 
     assert (tmp_path / "download").read_text() == "honest0"
-    assert world.outcomes == []
+    assert world.recorder.outcomes == []
 
 
 def test_a_full_disk_is_told_to_who_looks_at_the_node(tmp_path: Path) -> None:

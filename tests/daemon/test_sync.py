@@ -11,9 +11,11 @@ from lowcomm_node.core.events import Member
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.daemon import sync
 from lowcomm_node.daemon.donors import Donors, DownloadRules
+from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.sync import StateSources, obtain_state
 from lowcomm_node.errors import LinkError, StoreError
 from lowcomm_node.settings.node import CheckpointSettings
+from lowcomm_node.telemetry.metrics import Metrics
 from lowcomm_node.train.messages import FingerprintTaken, LoadState, StateLoaded, TakeFingerprint
 from lowcomm_node.units import PeerId, RunId
 from lowcomm_node.wire.checkpoint import CheckpointFacts, encode_facts
@@ -97,8 +99,7 @@ def obtain(
             examine=examine,
             load=load,
             say=lambda _: None,
-            on_download=lambda _: None,
-            on_refused=lambda _: None,
+            recorder=Recorder(Metrics()),
         )
         async with asyncio.timeout(10):
             return await obtain_state(sources, members, load=load, say=lambda _: None)

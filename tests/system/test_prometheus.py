@@ -1,5 +1,6 @@
 """Four real nodes scraped by a real Prometheus: every panel and every rule shows something."""
 
+import json
 import math
 import re
 import socket
@@ -72,9 +73,12 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Live]:
         def has_seen_all() -> bool:
             saved = prometheus.query('count(lowcomm_checkpoint_writes_total{outcome="ok"} > 0)')
             measured = prometheus.query("count(lowcomm_train_validation_loss > 0)")
-            return all(found and float(found[0]["value"][1]) == _NODES for found in (saved, measured))
+            echoed = prometheus.query("count(lowcomm_peer_rtt_seconds_count > 0)")
+            estimated = prometheus.query("count(lowcomm_swarm_spread > 0)")
+            all_of_it = (saved, measured, echoed, estimated)
+            return all(found and float(found[0]["value"][1]) == _NODES for found in all_of_it)
 
-        wait_until(has_seen_all, 60, "every node has a checkpoint and a validation loss")
+        wait_until(has_seen_all, 90, "every node has a checkpoint, a validation loss, an echo and a spread")
         time.sleep(_LOOKS)
         yield _Live(prometheus=prometheus, targets=targets)
 
@@ -124,10 +128,31 @@ def test_rules_are_evaluated_and_a_healthy_swarm_alarms_nobody(live: _Live) -> N
 
 
 def test_the_spread_is_told(live: _Live) -> None:
-    """What meetings tell of differences is a plausible distance: below the size of the weights, above nothing."""
-    (found,) = live.prometheus.query("run:lowcomm_spread:rms15m")
-
+    """A plausible distance: below the size of the weights, above nothing; and each node says the same on its page as to Prometheus."""
+    (found,) = live.prometheus.query("run:lowcomm_swarm_spread:rms")
     assert 1e-5 < float(found["value"][1]) < 0.1
+
+    for target in live.targets:
+        told = set()
+        for _ in range(20):  # both are renewed every second, and not in the same moment
+            with urllib.request.urlopen(f"http://{target}/status", timeout=5) as response:
+                told.add(json.load(response)["swarm"]["spread"])
+            with urllib.request.urlopen(f"http://{target}/metrics", timeout=5) as response:
+                scraped = re.search(rb"^lowcomm_swarm_spread (\S+)$", response.read(), re.MULTILINE)
+            if scraped is not None and float(scraped[1]) in told:
+                break
+        else:
+            pytest.fail(f"{target}: the page says {told}, and /metrics something else")
+
+
+def test_no_label_collides_with_those_of_a_target(live: _Live) -> None:
+    """Prometheus renames a label of ours that has a target's name; the run is named once, by discovery, and can be joined."""
+    assert live.prometheus.query('{__name__=~"lowcomm_.+",exported_run_id!=""}') == []
+    joined = live.prometheus.query(
+        "lowcomm_train_loss * on (job, run_id, instance) group_left (run_name, peer_id) lowcomm_node_info"
+    )
+    assert len(joined) == _NODES
+    assert {series["metric"]["run_name"] for series in joined} == {"tiny"}
 
 
 def test_promtool_finds_no_fault_with_what_a_node_says(live: _Live) -> None:

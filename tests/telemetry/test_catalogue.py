@@ -28,7 +28,12 @@ _CLOSED_LABELS = {
     "reachability",
     "side",
     "gpu",
+    "event",
+    "place",
+    "memory",
 }
+_TARGET_LABELS = {"job", "instance", "run_id"}
+"""What Prometheus gives each target (``/sd``): a metric's own label of that name would come out as exported_..."""
 
 
 def _ids(metrics: Sequence[Metric]) -> list[str]:
@@ -49,6 +54,7 @@ def test_names_and_labels_follow_the_rules(metric: Metric) -> None:
     assert metric.help.endswith(".")
     assert "|" not in metric.help + metric.used_by  # they are cells of a table
     assert metric.used_by.endswith(("?", "."))
+    assert not _TARGET_LABELS & set(metric.labels)
     if metric.kind != "info":
         assert set(metric.labels) <= _CLOSED_LABELS
         for values in metric.labels.values():

@@ -22,7 +22,7 @@ def test_events_are_found_wherever_they_are_said() -> None:
     """In the daemon with fields, through a dictionary of fields, in an adapter's template, through a callable."""
     assert {"steps", "loss", "meetings"} <= set(_EVENTS["training"].fields)
     assert {"meeting", "partner", "scales", "reason"} <= set(_EVENTS["meeting_half"].fields)
-    assert list(_EVENTS["p2pd_died"].fields) == ["exit_code", "restarts"]
+    assert list(_EVENTS["p2pd_restart_failed"].fields) == ["detail", "next_try_s"]
     assert list(_EVENTS["checkpoint_set_aside"].fields) == ["path", "detail"]
 
 

@@ -10,11 +10,15 @@ from dataclasses import replace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from lowcomm_node.core.churn import PeerEvent
 from lowcomm_node.core.commands import ReportMeeting, Role
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.core.supervision import Cause
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.ports import GpuReading
+from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.telemetry.catalogue import CATALOGUE
+from lowcomm_node.telemetry.catalogue.words import MEMORIES, PLACES
 from lowcomm_node.telemetry.metric import label_sets
 from lowcomm_node.telemetry.metrics import Metrics
 from lowcomm_node.train.exchanged import Exchanged
@@ -95,9 +99,7 @@ def test_nothing_outside_the_catalogue_is_exposed(metrics: Metrics) -> None:
 
 def test_series_stay_within_the_budget_and_do_not_grow(metrics: Metrics) -> None:
     """Whatever words come in, the number of series is that of a fresh node and below the budget."""
-    metrics.identify(
-        peer_id=PeerId("12D3KooWSelf"), run_id=RunId("00" * 32), run_name="r", codec="ab", device="cpu", total_steps=100
-    )
+    metrics.identify(PeerId("12D3KooWSelf"), RunId("00" * 32), Manifest(), "cpu")
     metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
     fresh = len(_samples(metrics))
 
@@ -309,6 +311,41 @@ def test_a_checkpoint_that_was_written_leaves_its_time() -> None:
     assert _value(metrics, "checkpoint_duration_seconds_sum") == 2.0
 
 
+def test_fullness_is_asked_at_each_scrape(metrics: Metrics) -> None:
+    """Places and memories by their words, each with its limit; what nobody has told of has none."""
+    taken = 3
+    metrics.watch(lambda: {"door": Fullness(taken, 128)})
+    metrics.watch(lambda: {"members": Fullness(10, 64)})
+    assert _value(metrics, "places_taken", place="door") == 3
+    taken = 4
+
+    assert _value(metrics, "places_taken", place="door") == 4
+    assert _value(metrics, "places_limit", place="door") == 128
+    assert _value(metrics, "memory_entries", memory="members") == 10
+    assert _value(metrics, "memory_limit", memory="members") == 64
+    assert _value(metrics, "places_limit", place="bells") == 0
+    assert not set(PLACES) & set(MEMORIES)
+
+
+def test_what_is_known_of_the_others(metrics: Metrics) -> None:
+    """Events of members, echoes, the clock and the spread; what is not known is NaN and not 0."""
+    assert math.isnan(_value(metrics, "clock_ahead_seconds"))
+    metrics.peer_changed(PeerEvent.GONE)
+    metrics.echo_heard(0.03)
+    metrics.clock_compared(-0.25)
+    metrics.spread_estimated(0.5)
+    metrics.checkpoints_take(Fullness(700, 1000))
+
+    assert _value(metrics, "peer_events_total", event="gone") == 1
+    assert _value(metrics, "peer_rtt_seconds_sum") == 0.03
+    assert _value(metrics, "clock_ahead_seconds") == -0.25
+    assert _value(metrics, "swarm_spread") == 0.5
+    assert _value(metrics, "checkpoints_bytes") == 700
+    assert _value(metrics, "checkpoints_limit_bytes") == 1000
+    metrics.spread_estimated(0.0)
+    assert math.isnan(_value(metrics, "swarm_spread"))
+
+
 def test_gpus_are_shown_as_far_as_they_tell() -> None:
     """Asked at each scrape; energy counts from the first reading on; what a GPU keeps to itself has no series."""
     energy_joules = 5000.0
@@ -340,9 +377,7 @@ def test_gpus_are_shown_as_far_as_they_tell() -> None:
 def test_identity_is_one_series(metrics: Metrics) -> None:
     """Saying it again replaces it: a node has one identity."""
     for name in ("first", "second"):
-        metrics.identify(
-            peer_id=PeerId("12D3KooWSelf"), run_id=RunId("00"), run_name=name, codec="ab", device="cpu", total_steps=100
-        )
+        metrics.identify(PeerId("12D3KooWSelf"), RunId("00"), Manifest(name=name), "cpu")
 
     infos = [labels for name, labels in _samples(metrics) if name == "lowcomm_node_info"]
     assert [dict(labels)["run_name"] for labels in infos] == ["second"]

@@ -13,6 +13,7 @@ from lowcomm_node.algo.consensus import count_sketch
 from lowcomm_node.core.commands import ApplyClose, EncodeAnswer, EncodeClose, EncodeOffer, SettleMeeting
 from lowcomm_node.core.events import AnswerEncoded, CloseEncoded, CorrectionApplied, EncodingRefused, OfferEncoded
 from lowcomm_node.core.messages import Answer, Offer
+from lowcomm_node.core.progress import mark_of
 from lowcomm_node.errors import RefusalReason, StoreError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.desk import MeetingDesk
@@ -116,6 +117,24 @@ def test_trains_until_stopped_and_reports() -> None:
     assert len(reports[-1].sketch) > 0
     assert mailbox.posted[-1] == Stopped(path="")
     assert trainer._replica.steps == 30
+
+
+def test_sketches_are_made_when_progress_passes_a_mark() -> None:
+    """Never between two marks, whatever the node validates; the number of the mark goes with each."""
+    mailbox = ScriptedMailbox((0, Run()), (30, Stop(path="")))
+
+    trainer = _run(mailbox, clock=Clock(0.02))
+
+    reports = mailbox.reports()
+    training = trainer._session.manifest.training
+    assert reports[0].sketch == ()
+    by_mark: dict[int, set[tuple[float, ...]]] = {}
+    for report in reports:
+        assert report.sketch_mark == mark_of(report.progress_steps, training)
+        if report.sketch:
+            by_mark.setdefault(report.sketch_mark, set()).add(report.sketch)
+    assert len(by_mark) > 1
+    assert all(len(sketches) == 1 for sketches in by_mark.values())
 
 
 def test_a_machine_that_slept_knows_what_it_has_missed() -> None:

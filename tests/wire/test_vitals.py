@@ -14,7 +14,10 @@ from lowcomm_node.wire.vitals import FOLDED_SUMS, Vitals, fold, to_vitals
 from tests.wire.samples import CERTIFICATE, INVITED_RECORD, KEY, MEMBER, RECORD, RUN
 
 VITALS = Vitals(
-    validation_loss=2.5, sketch=tuple(float(i) for i in range(FOLDED_SUMS)), metrics_address="a.example:9464"
+    validation_loss=2.5,
+    sketch=tuple(float(i) for i in range(FOLDED_SUMS)),
+    sketch_mark=12,
+    metrics_address="a.example:9464",
 )
 
 
@@ -38,7 +41,7 @@ def test_who_tells_nothing_has_the_record_of_before() -> None:
 
 def test_the_largest_record_is_far_below_the_limit() -> None:
     """Certificate, admission, and the longest address there is."""
-    longest = replace(VITALS, metrics_address=f"{'a' * 63}.{'b' * 63}:65535")
+    longest = replace(VITALS, sketch_mark=2**40, metrics_address=f"{'a' * 63}.{'b' * 63}:65535")
     member = replace(MEMBER, certificate=CERTIFICATE)
     data = sign_member(member, run_id=RUN, protocol_version=1, sign=KEY.sign, vitals=longest)
 
@@ -51,7 +54,7 @@ def test_the_largest_record_is_far_below_the_limit() -> None:
         (records_pb2.Vitals(validation_loss=float("nan")), Vitals()),
         (records_pb2.Vitals(validation_loss=float("inf")), Vitals()),
         (records_pb2.Vitals(validation_loss=-1.0), Vitals()),
-        (records_pb2.Vitals(sketch=[1.0] * 15), Vitals()),
+        (records_pb2.Vitals(sketch=[1.0] * 15, sketch_mark=3), Vitals()),
         (records_pb2.Vitals(sketch=[float("nan")] * 16), Vitals()),
         (records_pb2.Vitals(metrics_address="unix:/x"), Vitals()),
         (records_pb2.Vitals(validation_loss=1.0, sketch=[1.0]), Vitals(validation_loss=1.0)),

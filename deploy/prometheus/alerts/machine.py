@@ -92,6 +92,47 @@ and {_TRAINS}""",
         silent=Case(history=dict([series("lowcomm_gpu_temperature_celsius", "80x30", gpu="0")]), minutes=20),
     ),
     Alert(
+        name="ClockSkew",
+        severity="warning",
+        expr="abs(lowcomm_clock_ahead_seconds) > 1",
+        minutes=5,
+        summary="The clock of {{ $labels.instance }} is more than a second from those of the others.",
+        cause="The machine sets its clock by nobody (no NTP), or has just woken up. Where many nodes of a run say so, one half of them is wrong.",
+        look="*Clock* of the wire's dashboard: is it this node, or all against one? `timedatectl`.",
+        cure="Set the clock, best by NTP (`timedatectl set-ntp true`). Beyond 2.5 seconds the node is not let in again when it starts, and beyond 3 the directory takes no record from it.",
+        fires=Case(history=dict([series("lowcomm_clock_ahead_seconds", "0x5 -1.5x20")]), minutes=15, fires_for=(NODE,)),
+        silent=Case(history=dict([series("lowcomm_clock_ahead_seconds", "0x5 1.5x3 0.4x20")]), minutes=15),
+    ),
+    Alert(
+        name="PlacesFull",
+        severity="warning",
+        expr="lowcomm_places_taken >= (lowcomm_places_limit > 0)",
+        minutes=10,
+        summary="All places for {{ $labels.place }} at {{ $labels.instance }} have been taken for ten minutes.",
+        cause="More ask than the node serves at a time: joiners that download on slow lines (downloads), nodes that cannot be dialled (bells), a flood (door, calls, libp2p_streams), or meetings whose partners do not answer (unsettled).",
+        look="*Places* of the node's dashboard; MessagesRefused and PeersQuarantined.",
+        cure="downloads: nothing, joiners ask others, too. bells: raise `network.max_bells`. door, calls, libp2p_streams: see MessagesRefused. unsettled: see MeetingsFail. http: somebody asks the local port all the time.",
+        fires=Case(
+            history=dict(
+                [
+                    series("lowcomm_places_taken", "3x3 64x20", place="bells"),
+                    series("lowcomm_places_limit", "64x23", place="bells"),
+                ]
+            ),
+            minutes=18,
+            fires_for=({**NODE, "place": "bells"},),
+        ),
+        silent=Case(
+            history=dict(
+                [
+                    series("lowcomm_places_taken", "0x23", place="bells"),
+                    series("lowcomm_places_limit", "0x23", place="bells"),
+                ]
+            ),
+            minutes=18,
+        ),
+    ),
+    Alert(
         name="EventLoopLags",
         severity="warning",
         expr=f"""histogram_quantile(

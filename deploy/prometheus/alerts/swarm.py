@@ -63,6 +63,41 @@ SWARM_ALERTS: tuple[Alert, ...] = (
         ),
     ),
     Alert(
+        name="Churn",
+        severity="warning",
+        expr=f"""sum {_BY_NODE} (increase(lowcomm_peer_events_total{{event="gone"}}[1h]))
+> 2 * (1 + sum {_BY_NODE} (avg_over_time(lowcomm_peers{{state=~"reachable|suspect"}}[1h])))
+and on (job, run_id, instance) lowcomm_memory_entries{{memory="members"}} < 0.5 * lowcomm_memory_limit{{memory="members"}}""",
+        minutes=10,
+        summary="{{ $labels.instance }} sees each member of the run go twice an hour.",
+        cause="Nodes that crash and come back, lines that break, or a directory that takes no records: each time a record runs out counts. Only said where a node sees the whole swarm; of a large one it sees a part at a time.",
+        look="*What became of members* of the swarm's dashboard; DirectoryFails; TrainerRestarts and NodeDown: is it always the same nodes?",
+        cure="If the others run on, it is the directory or this node's line (`lowcomm-node doctor`). If they crash, start with their logs. Who comes and goes for good reasons does no harm: raise the alert's limit.",
+        fires=Case(
+            history=dict(
+                [
+                    series("lowcomm_peer_events_total", "0+1x120", event="gone"),
+                    series("lowcomm_peers", "10x120", state="reachable"),
+                    series("lowcomm_memory_entries", "10x120", memory="members"),
+                    series("lowcomm_memory_limit", "64x120", memory="members"),
+                ]
+            ),
+            minutes=90,
+            fires_for=(NODE,),
+        ),
+        silent=Case(
+            history=dict(
+                [
+                    series("lowcomm_peer_events_total", "0+0.1x120", event="gone"),
+                    series("lowcomm_peers", "10x120", state="reachable"),
+                    series("lowcomm_memory_entries", "10x120", memory="members"),
+                    series("lowcomm_memory_limit", "64x120", memory="members"),
+                ]
+            ),
+            minutes=90,
+        ),
+    ),
+    Alert(
         name="MessagesRefused",
         severity="warning",
         expr=f"sum {_BY_NODE} (increase(lowcomm_messages_rejected_total[15m])) > 50",

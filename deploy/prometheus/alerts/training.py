@@ -185,32 +185,13 @@ and {_TRAINS}""",
     Alert(
         name="SpreadGrows",
         severity="warning",
-        expr="run:lowcomm_spread:rms15m > 3 * max_over_time(run:lowcomm_spread:rms15m[6h] offset 1h)",
+        expr="run:lowcomm_swarm_spread:rms > 3 * max_over_time(run:lowcomm_swarm_spread:rms[6h] offset 1h)",
         minutes=15,
         summary="The replicas of run {{ $labels.run_id }} lie three times as far apart as they ever did in the last hours.",
         cause="Too few meetings succeed, too little of the difference is exchanged for the learning rate, or some node is far off.",
         look="*Spread of the weights*, *Captured energy*, *Outcomes* and *Clipped corrections* of the swarm's dashboard.",
         cure="Mend failing meetings first. One outlier: restart it without its checkpoints. All of them: the run needs a larger byte budget or shorter periods, which are fixed in its manifest; try the next one with `lowcomm-node simulate`.",
-        fires=Case(
-            history=dict(
-                [
-                    series("lowcomm_meeting_difference_energy_total", "0+1x100 101+100x60", stream="params"),
-                    series("lowcomm_meeting_corrections_total", "0+1x200", stream="params"),
-                    series("lowcomm_stream_values", "1000x200", stream="params"),
-                ]
-            ),
-            minutes=150,
-            fires_for=(RUN,),
-        ),
-        silent=Case(
-            history=dict(
-                [
-                    series("lowcomm_meeting_difference_energy_total", "0+1x200", stream="params"),
-                    series("lowcomm_meeting_corrections_total", "0+1x200", stream="params"),
-                    series("lowcomm_stream_values", "1000x200", stream="params"),
-                ]
-            ),
-            minutes=150,
-        ),
+        fires=Case(history=dict([series("lowcomm_swarm_spread", "0.01x100 0.05x60")]), minutes=150, fires_for=(RUN,)),
+        silent=Case(history=dict([series("lowcomm_swarm_spread", "0.01x100 0.02x60")]), minutes=150),
     ),
 )

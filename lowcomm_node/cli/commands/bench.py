@@ -186,6 +186,21 @@ def _add_checkpoint(experiments: "argparse._SubParsersAction[argparse.ArgumentPa
 def _add_scrape(experiments: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     scrape = experiments.add_parser("scrape", help="what it costs a node to be scraped by Prometheus")
     scrape.add_argument("--scrapes", type=int, default=200, metavar="N", help="how many (200)")
+    scrape.add_argument(
+        "--minutes",
+        type=float,
+        default=0.0,
+        metavar="N",
+        help="also train with a node on this computer for so long, left alone and scraped every 15 s and every second by turns of "
+        "half a minute, and compare its speed (0: do not)",
+    )
+    scrape.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="torch's CPU threads in that node; 0: its own choice (0)"
+    )
+    scrape.add_argument(
+        "--manifest", type=Path, metavar="FILE", help="what it trains (see 'init'; a small language model)"
+    )
+    scrape.add_argument("--json", type=Path, metavar="FILE", help="everything that was measured")
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -207,11 +222,18 @@ def run(args: argparse.Namespace) -> int:
         _run_checkpoint(args)
         return ExitCode.OK
     if args.experiment == "scrape":
-        from lowcomm_node.cli.bench.scrape import show_scrapes
-
-        show_scrapes(args.scrapes, _console())
+        _run_scrape(args)
         return ExitCode.OK
     return _run_methods(args)
+
+
+def _run_scrape(args: argparse.Namespace) -> None:
+    from lowcomm_node.cli.bench.scrape import ScrapeRequest, show_scrapes
+    from lowcomm_node.settings.load import read_manifest
+
+    request = ScrapeRequest(scrapes=args.scrapes, minutes=args.minutes, threads=args.threads)
+    manifest = read_manifest(args.manifest) if args.manifest is not None else None
+    show_scrapes(request, manifest, args.json, _console())
 
 
 def _run_link(args: argparse.Namespace) -> None:

@@ -147,7 +147,10 @@ class Observer:
         return 60 * (now - before) / (until_s - from_s) if until_s > from_s else 0.0
 
     def _spread(self) -> float:
-        sketches = [list(status.training.sketch) for status in self.learned().values() if status.training.sketch]
+        by_mark: dict[int, list[list[float]]] = {}
+        for training in (status.training for status in self.learned().values() if status.training.sketch):
+            by_mark.setdefault(training.sketch_mark, []).append(list(training.sketch))
+        sketches = max(by_mark.values(), key=len, default=[])  # as nodes do (``daemon.board``): only those of one mark
         return self._spread_of(sketches, self.ledger.parameters) if len(sketches) > 1 else math.nan
 
 

@@ -91,7 +91,7 @@ MEETINGS_METRICS: tuple[Metric, ...] = (
         kind="counter",
         help="Sum over corrections of the squared norm of D, the whole difference from the partner as the meeting tells it: without bias for sparse and dense, by a model for ab, nothing for rank1.",
         labels={"stream": STREAMS},
-        used_by="Spread of the swarm: sqrt(sum over nodes / corrections / 2 / stream_values).",
+        used_by="Captured energy: share of it that meetings moved.",
     ),
     Metric(
         name="meeting_progress_gap_steps_total",

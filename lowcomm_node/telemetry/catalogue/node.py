@@ -1,6 +1,6 @@
 """What a node is and how it is."""
 
-from lowcomm_node.telemetry.catalogue.words import LAG_BUCKETS, LEVELS, STATES
+from lowcomm_node.telemetry.catalogue.words import LAG_BUCKETS, LEVELS, MEMORIES, PLACES, STATES
 from lowcomm_node.telemetry.metric import UNMEASURED, Metric
 
 __all__ = ["NODE_METRICS"]
@@ -16,10 +16,10 @@ NODE_METRICS: tuple[Metric, ...] = (
     Metric(
         name="node_info",
         kind="info",
-        help="Who this node is and what it takes part in.",
-        labels={"peer_id": (), "run_id": (), "run_name": (), "codec": (), "device": ()},
+        help="Who this node is and what it takes part in; run is the run's id, which discovery (/sd) gives each target as run_id.",
+        labels={"peer_id": (), "run": (), "run_name": (), "codec": (), "device": ()},
         is_explored=True,
-        used_by="Join it to other metrics to select by run or node.",
+        used_by="Join it to other metrics on the target's labels (job, run_id, instance) to select by node.",
     ),
     Metric(
         name="node_state",
@@ -53,11 +53,32 @@ NODE_METRICS: tuple[Metric, ...] = (
         used_by="Is the daemon starved or blocked?",
     ),
     Metric(
-        name="flight_recorder_entries",
+        name="places_taken",
         kind="gauge",
-        help="Events of the core held for a dump; between half of log.flight_entries and all of it once it has been full.",
-        is_explored=True,
-        used_by="How far back would a dump reach?",
+        help="Places taken of those that there are at a time; who finds none left is turned away.",
+        labels={"place": PLACES},
+        used_by="Is the node too busy to answer?",
+    ),
+    Metric(
+        name="places_limit",
+        kind="gauge",
+        help="Most places of each kind; 0 before there are any.",
+        labels={"place": PLACES},
+        used_by="Is the node too busy to answer?",
+    ),
+    Metric(
+        name="memory_entries",
+        kind="gauge",
+        help="Entries of what the node keeps of others and of the past; something old goes for something new when it is full.",
+        labels={"memory": MEMORIES},
+        used_by="Does the node forget what it should still know?",
+    ),
+    Metric(
+        name="memory_limit",
+        kind="gauge",
+        help="Most entries of each kind; 0 before there is any.",
+        labels={"memory": MEMORIES},
+        used_by="Does the node forget what it should still know?",
     ),
     Metric(
         name="flight_recorder_bytes",

@@ -1,7 +1,8 @@
 """Others, and how they are found."""
 
-from lowcomm_node.telemetry.catalogue.words import DHT_BUCKETS, OPERATIONS, REFUSALS
-from lowcomm_node.telemetry.metric import Metric
+from lowcomm_node.core.churn import PeerEvent
+from lowcomm_node.telemetry.catalogue.words import DHT_BUCKETS, OPERATIONS, REFUSALS, RTT_BUCKETS
+from lowcomm_node.telemetry.metric import UNMEASURED, Metric
 from lowcomm_node.units import Reachability
 
 __all__ = ["PEERS_METRICS"]
@@ -15,10 +16,34 @@ PEERS_METRICS: tuple[Metric, ...] = (
         used_by="Is the node isolated?",
     ),
     Metric(
-        name="peers_limit",
+        name="swarm_spread",
         kind="gauge",
-        help="Most other members that this node keeps in mind (network.max_peers).",
-        used_by="How full is its sample of the swarm?",
+        help="Spread of the weights as this node estimates it from members' sketches at one mark: root mean square distance of a weight from the swarm's mean.",
+        initial=UNMEASURED,
+        used_by="Do the replicas stay together?",
+    ),
+    Metric(
+        name="peer_events_total",
+        kind="counter",
+        help="What became of members in the eyes of this node: their record was read for the first time (appeared) or ran out (gone), a full sample gave their place to another (replaced), they did not answer (suspected) or may be met again (trusted).",
+        labels={"event": tuple(PeerEvent)},
+        used_by="How fast do members come and go? How many do not answer?",
+    ),
+    Metric(
+        name="peer_rtt_seconds",
+        kind="histogram",
+        unit="seconds",
+        help="Round trip to a member over a connection that is up, one member every few seconds, drawn by chance.",
+        buckets=RTT_BUCKETS,
+        used_by="How far away are the others? Is the line full?",
+    ),
+    Metric(
+        name="clock_ahead_seconds",
+        kind="gauge",
+        unit="seconds",
+        help="How far this machine's clock is ahead of those of the members it is connected to (negative: behind), as their median; right to half a round trip.",
+        initial=UNMEASURED,
+        used_by="Is the clock wrong? Records of a node whose clock is are not believed.",
     ),
     Metric(
         name="quarantines_total",
@@ -46,12 +71,6 @@ PEERS_METRICS: tuple[Metric, ...] = (
         help="Bells of this node at members that can be dialled (own), and of others here (held).",
         labels={"side": ("own", "held")},
         used_by="Can others start meetings with a node that cannot be dialled?",
-    ),
-    Metric(
-        name="bells_limit",
-        kind="gauge",
-        help="Most bells of others that this node holds (network.max_bells).",
-        used_by="Is there room for more nodes that cannot be dialled?",
     ),
     Metric(
         name="dht_requests_total",

@@ -45,6 +45,20 @@ STATE_METRICS: tuple[Metric, ...] = (
         used_by="What does a checkpoint cost?",
     ),
     Metric(
+        name="checkpoints_bytes",
+        kind="gauge",
+        unit="bytes",
+        help="Disk that all checkpoints take together, those that were set aside included.",
+        used_by="What do checkpoints cost the disk?",
+    ),
+    Metric(
+        name="checkpoints_limit_bytes",
+        kind="gauge",
+        unit="bytes",
+        help="Most that they may take (checkpoint.max_bytes); 0: no limit.",
+        used_by="How far are checkpoints from their cap?",
+    ),
+    Metric(
         name="checkpoint_last_success_timestamp_seconds",
         kind="gauge",
         unit="seconds",

@@ -121,6 +121,6 @@ TRAINING_METRICS: tuple[Metric, ...] = (
         kind="gauge",
         help="Numbers that a stream of state consists of; 0 where this run has no such stream.",
         labels={"stream": STREAMS},
-        used_by="Size of the model; unit of the spread.",
+        used_by="Size of the model.",
     ),
 )

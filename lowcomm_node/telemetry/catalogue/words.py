@@ -13,9 +13,12 @@ __all__ = [
     "LAG_BUCKETS",
     "LEVELS",
     "MEETING_BUCKETS",
+    "MEMORIES",
     "OPERATIONS",
     "OTHER",
+    "PLACES",
     "REFUSALS",
+    "RTT_BUCKETS",
     "STATES",
     "STEP_BUCKETS",
     "STREAMS",
@@ -35,6 +38,38 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 GPUS = tuple(str(index) for index in range(8))
 """A machine with more shows its first ones."""
 
+PLACES = (
+    "bells",
+    "calls",
+    "dial_backs",
+    "door",
+    "downloads",
+    "http",
+    "libp2p_streams",
+    "meetings",
+    "rings",
+    "unsettled",
+)
+"""Of which there are so many at a time; who finds none left is turned away, or has to come back later."""
+MEMORIES = (
+    "answered",
+    "channels",
+    "confirmations",
+    "contacts",
+    "desk_answered",
+    "desk_initiated",
+    "flight_events",
+    "history",
+    "members",
+    "nonces",
+    "quarantine",
+    "sessions",
+    "tally",
+    "vitals",
+)
+"""What is kept of others and of the past; when it is full, something old goes for something new."""
+
+RTT_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 STEP_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 MEETING_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
 DHT_BUCKETS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

@@ -32,6 +32,7 @@ from lowcomm_node.core import (
     node,
     partners,
     paths,
+    places,
     reach,
     reluctance,
     schedule,
@@ -43,7 +44,7 @@ __all__ = [
 ]  # fmt: skip
 
 MODULES: tuple[ModuleType, ...] = (
-    units, errors, events, commands, messages, node, chance, schedule, deadlines, health, paths, partners, reach,
+    units, errors, events, commands, messages, node, chance, schedule, deadlines, health, paths, partners, places, reach,
     reluctance, initiated, confirmations, initiator, answerer,
 )  # fmt: skip
 """Where everything is defined that may stand in a dump. A module of the core that keeps state belongs here."""

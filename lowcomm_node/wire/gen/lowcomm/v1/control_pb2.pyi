@@ -61,7 +61,7 @@ class SwarmStatus(_message.Message):
     def __init__(self, members: _Optional[int] = ..., validation_loss: _Optional[float] = ..., spread: _Optional[float] = ...) -> None: ...
 
 class TrainingStatus(_message.Message):
-    __slots__ = ("steps", "tokens", "loss", "validation_loss", "learning_rate", "gradient_norm", "progress_steps", "total_steps", "tokens_per_second", "step_seconds", "blocked_seconds", "exchange_seconds", "parameters", "sketch", "started_loss", "restarts", "micro_batches")
+    __slots__ = ("steps", "tokens", "loss", "validation_loss", "learning_rate", "gradient_norm", "progress_steps", "total_steps", "tokens_per_second", "step_seconds", "blocked_seconds", "exchange_seconds", "parameters", "sketch", "started_loss", "restarts", "micro_batches", "sketch_mark")
     class BlockedSecondsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +86,7 @@ class TrainingStatus(_message.Message):
     STARTED_LOSS_FIELD_NUMBER: _ClassVar[int]
     RESTARTS_FIELD_NUMBER: _ClassVar[int]
     MICRO_BATCHES_FIELD_NUMBER: _ClassVar[int]
+    SKETCH_MARK_FIELD_NUMBER: _ClassVar[int]
     steps: int
     tokens: int
     loss: float
@@ -103,7 +104,8 @@ class TrainingStatus(_message.Message):
     started_loss: float
     restarts: int
     micro_batches: int
-    def __init__(self, steps: _Optional[int] = ..., tokens: _Optional[int] = ..., loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., progress_steps: _Optional[float] = ..., total_steps: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., step_seconds: _Optional[float] = ..., blocked_seconds: _Optional[_Mapping[str, float]] = ..., exchange_seconds: _Optional[float] = ..., parameters: _Optional[int] = ..., sketch: _Optional[_Iterable[float]] = ..., started_loss: _Optional[float] = ..., restarts: _Optional[int] = ..., micro_batches: _Optional[int] = ...) -> None: ...
+    sketch_mark: int
+    def __init__(self, steps: _Optional[int] = ..., tokens: _Optional[int] = ..., loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., progress_steps: _Optional[float] = ..., total_steps: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., step_seconds: _Optional[float] = ..., blocked_seconds: _Optional[_Mapping[str, float]] = ..., exchange_seconds: _Optional[float] = ..., parameters: _Optional[int] = ..., sketch: _Optional[_Iterable[float]] = ..., started_loss: _Optional[float] = ..., restarts: _Optional[int] = ..., micro_batches: _Optional[int] = ..., sketch_mark: _Optional[int] = ...) -> None: ...
 
 class MeetingStatus(_message.Message):
     __slots__ = ("completed", "half", "failed", "last_partner", "last_meeting_ago_seconds", "bytes", "current", "mean_duration_seconds", "links")

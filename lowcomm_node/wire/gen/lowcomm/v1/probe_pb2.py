@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lowcomm/v1/probe.proto\x12\nlowcomm.v1\"\r\n\x0b\x45\x63hoRequest\"\x1f\n\x0c\x45\x63hoResponse\x12\x0f\n\x07seen_as\x18\x01 \x01(\t\"\x1a\n\nProbeBytes\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\".\n\x0cUploadReport\x12\r\n\x05\x62ytes\x18\x01 \x01(\x04\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"\x11\n\x0f\x44ownloadRequest2\xc3\x01\n\x05Probe\x12\x39\n\x04\x45\x63ho\x12\x17.lowcomm.v1.EchoRequest\x1a\x18.lowcomm.v1.EchoResponse\x12<\n\x06Upload\x12\x16.lowcomm.v1.ProbeBytes\x1a\x18.lowcomm.v1.UploadReport(\x01\x12\x41\n\x08\x44ownload\x12\x1b.lowcomm.v1.DownloadRequest\x1a\x16.lowcomm.v1.ProbeBytes0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lowcomm/v1/probe.proto\x12\nlowcomm.v1\"\r\n\x0b\x45\x63hoRequest\",\n\x0c\x45\x63hoResponse\x12\x0f\n\x07seen_as\x18\x01 \x01(\t\x12\x0b\n\x03now\x18\x02 \x01(\x01\"\x1a\n\nProbeBytes\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\".\n\x0cUploadReport\x12\r\n\x05\x62ytes\x18\x01 \x01(\x04\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"\x11\n\x0f\x44ownloadRequest2\xc3\x01\n\x05Probe\x12\x39\n\x04\x45\x63ho\x12\x17.lowcomm.v1.EchoRequest\x1a\x18.lowcomm.v1.EchoResponse\x12<\n\x06Upload\x12\x16.lowcomm.v1.ProbeBytes\x1a\x18.lowcomm.v1.UploadReport(\x01\x12\x41\n\x08\x44ownload\x12\x1b.lowcomm.v1.DownloadRequest\x1a\x16.lowcomm.v1.ProbeBytes0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,13 +34,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ECHOREQUEST']._serialized_start=38
   _globals['_ECHOREQUEST']._serialized_end=51
   _globals['_ECHORESPONSE']._serialized_start=53
-  _globals['_ECHORESPONSE']._serialized_end=84
-  _globals['_PROBEBYTES']._serialized_start=86
-  _globals['_PROBEBYTES']._serialized_end=112
-  _globals['_UPLOADREPORT']._serialized_start=114
-  _globals['_UPLOADREPORT']._serialized_end=160
-  _globals['_DOWNLOADREQUEST']._serialized_start=162
-  _globals['_DOWNLOADREQUEST']._serialized_end=179
-  _globals['_PROBE']._serialized_start=182
-  _globals['_PROBE']._serialized_end=377
+  _globals['_ECHORESPONSE']._serialized_end=97
+  _globals['_PROBEBYTES']._serialized_start=99
+  _globals['_PROBEBYTES']._serialized_end=125
+  _globals['_UPLOADREPORT']._serialized_start=127
+  _globals['_UPLOADREPORT']._serialized_end=173
+  _globals['_DOWNLOADREQUEST']._serialized_start=175
+  _globals['_DOWNLOADREQUEST']._serialized_end=192
+  _globals['_PROBE']._serialized_start=195
+  _globals['_PROBE']._serialized_end=390
 # @@protoc_insertion_point(module_scope)

@@ -9,10 +9,12 @@ class EchoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class EchoResponse(_message.Message):
-    __slots__ = ("seen_as",)
+    __slots__ = ("seen_as", "now")
     SEEN_AS_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
     seen_as: str
-    def __init__(self, seen_as: _Optional[str] = ...) -> None: ...
+    now: float
+    def __init__(self, seen_as: _Optional[str] = ..., now: _Optional[float] = ...) -> None: ...
 
 class ProbeBytes(_message.Message):
     __slots__ = ("data",)

@@ -58,7 +58,7 @@ class InitiatingEnd:
         self._confirmations = Confirmations(keep_s=verdict_keep_s)
         self.missed: set[Stream] = set()
         """Streams whose turn came to nothing; the caller empties it."""
-        self.met: set[Stream] = set()
+        self.completed: set[Stream] = set()
         """Streams whose meeting is complete, likewise."""
         self.active: MeetingId | None = None
         self.member = b""
@@ -374,7 +374,7 @@ class InitiatingEnd:
     ) -> list[Command]:
         self._forget(meeting.meeting_id)
         if outcome == "completed":
-            self.met.update(meeting.streams)
+            self.completed.update(meeting.streams)
         if outcome == "failed" and reason != "yielded":  # who yields has another meeting instead
             self.missed.update(meeting.streams)
         return [

@@ -69,7 +69,7 @@ def decode_blocks(payloads: Sequence[bytes | memoryview], count: int, dtype: Dty
         return torch.zeros(len(payloads), 0)
     head = expected - integer_bytes(count, dtype.bits)
     scales = _tensor_of([payload[:head] for payload in payloads], torch.bfloat16).float()
-    integers = unpack_rows([payload[head:] for payload in payloads], count, dtype.bits)
+    integers = _narrow_rows([payload[head:] for payload in payloads], count, dtype.bits)
     return integers.float().mul_(scales.unsqueeze(2).expand(-1, -1, BLOCK).reshape(len(payloads), -1)[:, :count])
 
 
@@ -111,18 +111,23 @@ def unpack(payload: bytes | memoryview, count: int, bits: int) -> Tensor:
 
 def unpack_rows(payloads: Sequence[bytes | memoryview], count: int, bits: int) -> Tensor:
     """``unpack`` of each payload, k x count, int64. Raises ValueError when one has not the exact size."""
+    return _narrow_rows(payloads, count, bits).to(torch.int64)
+
+
+def _narrow_rows(payloads: Sequence[bytes | memoryview], count: int, bits: int) -> Tensor:
+    """``unpack_rows`` in the narrowest integers that hold them."""
     for payload in payloads:
         if len(payload) != integer_bytes(count, bits):
             raise ValueError(
                 f"payload of {len(payload)} bytes where {count} integers of {bits} bits take another number"
             )
     if count == 0:
-        return torch.zeros(len(payloads), 0, dtype=torch.int64)
+        return torch.zeros(len(payloads), 0, dtype=torch.int8)
     narrow = _tensor_of(payloads, torch.int16 if bits == 16 else torch.int8)
     if bits == 4:
         # A shift of a negative number copies its sign; of the lower half the sign has to be brought up first.
-        narrow = torch.stack((narrow << 4 >> 4, narrow >> 4), 2).reshape(len(payloads), -1)[:, :count]
-    return narrow.to(torch.int64)
+        return torch.stack((narrow << 4 >> 4, narrow >> 4), 2).reshape(len(payloads), -1)[:, :count]
+    return narrow
 
 
 def signed_sums(integers: Tensor, signs: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 from lowcomm_node.algo.shapes import Plan, Shapes, matrix_shape
@@ -76,6 +77,7 @@ def weight_bits(dtype: Dtype) -> int:
     return max(dtype.bits, 8)
 
 
+@lru_cache(maxsize=1024)
 def hadamard_order(numel: int) -> int:
     """c, the order of the Hadamard matrix that rotates a tensor of N = ``numel`` numbers: the largest power of two that takes at most N / 32 zeros.
 

@@ -9,13 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
-import pytest
-
-from tests.deploy.tools import REPOSITORY
+from tests.deploy.tools import REPOSITORY, missing
 
 __all__ = ["LAUNCHER", "PACKAGE", "RealSystemd", "needs_systemd", "wait_until"]
 
-_NEEDED = "CI_NEEDS_SYSTEMD"
 _SCRIPT = REPOSITORY / "tests/deploy/boot_systemd.sh"
 _MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 _COMMANDS = ("unshare", "nsenter", "pivot_root", "setsid", "pgrep", "systemctl", "journalctl", "useradd")
@@ -23,20 +20,18 @@ _COMMANDS = ("unshare", "nsenter", "pivot_root", "setsid", "pgrep", "systemctl",
 
 def needs_systemd() -> None:
     """Skip where a systemd cannot be started, and say why; fail there where the environment says that it must work."""
-    missing = [name for name in _COMMANDS if shutil.which(name, path=f"/usr/sbin:/sbin:{os.environ['PATH']}") is None]
+    absent = [name for name in _COMMANDS if shutil.which(name, path=f"/usr/sbin:/sbin:{os.environ['PATH']}") is None]
     reason = ""
     if sys.platform != "linux" or not Path("/lib/systemd/systemd").exists():
         reason = "systemd is not installed; on Debian and Ubuntu: apt install systemd"
-    elif missing:
-        reason = f"not installed: {', '.join(missing)}"
+    elif absent:
+        reason = f"not installed: {', '.join(absent)}"
     elif os.geteuid():
         reason = "a systemd in a container of its own takes root"
     elif not any(line.split()[2] == "cgroup2" for line in Path("/proc/self/mounts").read_text().splitlines()):
         reason = "no cgroup2 hierarchy is mounted"
-    if reason and os.environ.get(_NEEDED):
-        pytest.fail(reason)
     if reason:
-        pytest.skip(reason)
+        missing(reason, "CI_NEEDS_SYSTEMD")
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, what: Callable[[], str]) -> None:
@@ -94,7 +89,16 @@ class RealSystemd:
         self.run("mkdir", "-p", str(Path(path).parent))
         # By its own root: /proc/PID/root does not lead through absolute symbolic links.
         subprocess.run(
-            ["nsenter", f"--target={self._pid}", "--mount", "sh", "-c", 'cat >"$0" && chmod "$1" "$0"', path, f"{mode:o}"],
+            [
+                "nsenter",
+                f"--target={self._pid}",
+                "--mount",
+                "sh",
+                "-c",
+                'cat >"$0" && chmod "$1" "$0"',
+                path,
+                f"{mode:o}",
+            ],
             input=text,
             text=True,
             check=True,
@@ -113,7 +117,9 @@ class RealSystemd:
     def group(self) -> Path:
         """Its control group, as this machine sees it."""
         hierarchy = next(
-            Path(line.split()[1]) for line in Path("/proc/self/mounts").read_text().splitlines() if line.split()[2] == "cgroup2"
+            Path(line.split()[1])
+            for line in Path("/proc/self/mounts").read_text().splitlines()
+            if line.split()[2] == "cgroup2"
         )
         lines = Path(f"/proc/{self._pid}/cgroup").read_text().splitlines()
         return hierarchy / next(line[4:] for line in lines if line.startswith("0::/")).split("/")[0]

@@ -27,7 +27,7 @@ port = 0
 """
 _QUICKER = """
 [Service]
-WatchdogSec=10
+WatchdogSec=20
 RestartSec=1
 """
 """What a test cannot wait for; all else is as it is shipped."""

@@ -31,7 +31,7 @@ test: setup ## run all tests: the quick ones side by side, then those with real 
 	$(BIN)/pytest -m "not system and not engine" -n $(WORKERS) $(ARGS)
 	$(BIN)/pytest -m "system and not engine" $(ARGS)
 
-deploy-test: setup ## start what is deployed for real: containers, hosts, the unit under systemd (as root)
+deploy-test: setup tools ## start what is deployed for real: containers, hosts, the unit under systemd (as root)
 	$(BIN)/pytest -m engine tests/deploy $(ARGS)
 
 check: check-format check-lint check-types check-imports check-proto check-deploy check-spelling ## format, lint, types, imports, generated code, spelling; changes nothing

@@ -162,6 +162,8 @@ install_package() {
         rm -rf "$release"
         [[ $system_packages ]] && options+=(--system-site-packages)
         "$python" -m venv "${options[@]}" "$release"
+        # What venv brings is older than what torch asks for, and hides the machine's own.
+        [[ ! $system_packages ]] || "$release/bin/pip" uninstall --quiet --yes setuptools
         local pip=("$release/bin/pip" install --quiet --disable-pip-version-check)
         if [[ $torch_index ]]; then
             "${pip[@]}" --index-url "$torch_index" torch || fail "$torch_index has no torch for this machine (see above)"

@@ -17,6 +17,19 @@ _SCRIPT = REPOSITORY / "tests/deploy/boot_systemd.sh"
 _MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 _COMMANDS = ("unshare", "nsenter", "pivot_root", "setsid", "pgrep", "systemctl", "journalctl", "useradd")
 
+PACKAGE: Mapping[Path, str] = {
+    REPOSITORY: "/srv/source",
+    Path(sys.prefix): "/srv/packages",
+    Path(sys.base_prefix): "/srv/python",
+}
+"""This checkout and the interpreter that runs the tests, where no home directory and no /tmp hides them from a service."""
+
+LAUNCHER = f"""#!/bin/sh
+export LD_LIBRARY_PATH=/srv/python/lib PYTHONPATH=/srv/source:/srv/packages/lib/python{_MINOR}/site-packages
+exec /srv/python/bin/python{_MINOR} -m lowcomm_node "$@"
+"""
+"""lowcomm-node in there."""
+
 
 def needs_systemd() -> None:
     """Skip where a systemd cannot be started, and say why; fail there where the environment says that it must work."""
@@ -128,17 +141,3 @@ class RealSystemd:
         """End all of it."""
         self._tether.close()
         wait_until(lambda: not Path(f"/proc/{self._pid}").exists(), 30.0, lambda: "systemd does not end")
-
-
-PACKAGE: Mapping[Path, str] = {
-    REPOSITORY: "/srv/source",
-    Path(sys.prefix): "/srv/packages",
-    Path(sys.base_prefix): "/srv/python",
-}
-"""This checkout and the interpreter that runs the tests, where no home directory and no /tmp hides them from a service."""
-
-LAUNCHER = f"""#!/bin/sh
-export LD_LIBRARY_PATH=/srv/python/lib PYTHONPATH=/srv/source:/srv/packages/lib/python{_MINOR}/site-packages
-exec /srv/python/bin/python{_MINOR} -m lowcomm_node "$@"
-"""
-"""lowcomm-node in there."""

@@ -58,7 +58,7 @@ def test_the_units_variables_are_known() -> None:
     parser = Parser(prog="join")
     add_arguments(parser)
 
-    assert parser.parse_args(options.split())
+    assert parser.parse_args(options.split()).run
     assert set(variables) <= set(OTHER_VARIABLES)
     assert settings_of(variables) == NodeSettings()
 
@@ -198,8 +198,9 @@ def test_a_dry_run_of_the_bootstrap_changes_nothing_and_writes_sound_settings(tm
         "--grpc-port",
         "7001",
     )
-    options += ("--python", sys.executable)
-    done = bootstrap("--dry-run", "--package", ".", "--peers", "/ip4/1.2.3.4/tcp/4001/p2p/x", *options)
+    done = bootstrap(
+        "--dry-run", "--package", ".", "--peers", "/ip4/1.2.3.4/tcp/4001/p2p/x", *options, "--python", sys.executable
+    )
 
     assert done.returncode == 0, done.stderr
     text = done.stdout.split("config.toml (mode 644):\n")[1].split("would write")[0]

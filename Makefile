@@ -12,12 +12,12 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup swarm chaos test check fmt proto docs tools clean
+.PHONY: help setup swarm chaos test deploy-test check fmt proto docs tools clean
 .PHONY: check-format check-lint check-types check-imports check-proto check-deploy check-spelling
 
 help: ## print this menu
 	@echo "Recipes (PYTHON=$(PYTHON) VENV=$(VENV); extra words for a command go into ARGS=\"...\"):"
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 setup: $(STAMP) ## create the virtual environment and install everything (once; again when versions change)
 
@@ -28,8 +28,11 @@ chaos: setup ## strike a swarm with kills, frozen processes, cut lines and full 
 	$(BIN)/lowcomm-node swarm --chaos --nodes 5 --join-late 1 --minutes $(MINUTES) $(ARGS)
 
 test: setup ## run all tests: the quick ones side by side, then those with real processes
-	$(BIN)/pytest -m "not system" -n $(WORKERS) $(ARGS)
-	$(BIN)/pytest -m system $(ARGS)
+	$(BIN)/pytest -m "not system and not engine" -n $(WORKERS) $(ARGS)
+	$(BIN)/pytest -m "system and not engine" $(ARGS)
+
+deploy-test: setup tools ## start what is deployed for real: containers, hosts, the unit under systemd (as root)
+	$(BIN)/pytest -m engine tests/deploy $(ARGS)
 
 check: check-format check-lint check-types check-imports check-proto check-deploy check-spelling ## format, lint, types, imports, generated code, spelling; changes nothing
 

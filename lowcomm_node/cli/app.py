@@ -11,7 +11,7 @@ from typing import cast
 
 from lowcomm_node import __version__
 from lowcomm_node.cli.exit_codes import ExitCode, exit_code_of
-from lowcomm_node.cli.parser import CommandModule, Parser
+from lowcomm_node.cli.parser import CommandModule, Parser, journal_mark
 from lowcomm_node.core.versions import SPOKEN
 from lowcomm_node.errors import LowcommError
 from lowcomm_node.settings.schema import nearest
@@ -108,7 +108,8 @@ def _run(module: CommandModule, args: argparse.Namespace) -> int:
     except (LowcommError, OSError) as error:
         if args.debug:
             traceback.print_exc()
-        sys.stderr.write("\n".join([f"error: {_sentence(error)}", *getattr(error, "__notes__", ())]) + "\n")
+        lines = [f"error: {_sentence(error)}", *getattr(error, "__notes__", ())]
+        sys.stderr.write("".join(f"{journal_mark()}{line}\n" for line in lines))
         return exit_code_of(error)
     return status
 

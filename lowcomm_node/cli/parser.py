@@ -1,6 +1,7 @@
 """An argparse parser that says what was probably meant, and the shape every command module has."""
 
 import argparse
+import os
 import re
 import sys
 from typing import NoReturn, Protocol
@@ -8,7 +9,7 @@ from typing import NoReturn, Protocol
 from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.settings.schema import nearest
 
-__all__ = ["CommandModule", "Parser"]
+__all__ = ["CommandModule", "Parser", "journal_mark"]
 
 
 class CommandModule(Protocol):
@@ -37,7 +38,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one line and where to read more, then exit with the usage status."""
         hint = self._hint(message)
-        sys.stderr.write(f"error: {message}{hint}\nRun '{self.prog} --help' to see what it takes.\n")
+        sys.stderr.write(f"{journal_mark()}error: {message}{hint}\nRun '{self.prog} --help' to see what it takes.\n")
         raise SystemExit(ExitCode.USAGE)
 
     def _hint(self, message: str) -> str:
@@ -58,3 +59,12 @@ class Parser(argparse.ArgumentParser):
             if isinstance(action.choices, dict):
                 names.update(*(inner.option_names() for inner in action.choices.values() if isinstance(inner, Parser)))
         return names
+
+
+def journal_mark() -> str:
+    """What makes the line behind it an error where standard error goes into systemd's journal; empty elsewhere."""
+    if "JOURNAL_STREAM" not in os.environ:
+        return ""
+    from lowcomm_node.telemetry.logs import is_journal
+
+    return "<3>" if is_journal(sys.stderr, os.environ) else ""

@@ -1,6 +1,7 @@
 """The daemon process: logging, one uvloop, one node."""
 
 import asyncio
+import faulthandler
 import gc
 import os
 from collections import deque
@@ -22,6 +23,7 @@ _RECENT_LOG = 200
 
 def run_node(options: JoinOptions) -> None:
     """Live as a node until asked to leave. Raises LowcommError when the node cannot go on."""
+    faulthandler.enable()  # a service manager whose watchdog has run out sends SIGABRT: where every thread was is then in the log
     metrics = Metrics(gpus=gpu_reader())
     service = ServiceNotifier.from_environment(os.environ)
     log = options.settings.log

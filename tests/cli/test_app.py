@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -241,3 +242,19 @@ def test_a_reader_who_leaves_early_is_no_error() -> None:
 
     assert result.stderr == ""
     assert result.stdout in {"0\n", "1\n"}  # 0 when everything fitted into the pipe before the reader left
+
+
+def test_an_error_is_an_error_in_the_journal(tmp_path: Path) -> None:
+    """Where systemd says that standard error is its journal, the line carries its priority; whoever else reads it sees none."""
+    for words in (["config", "check", "--set", "nonsense=1"], ["config", "chekc"]):
+        said = {}
+        for name in ("journal", "file"):
+            path = tmp_path / name
+            with path.open("wb") as stderr:
+                told = {"JOURNAL_STREAM": f"{path.stat().st_dev}:{path.stat().st_ino}"} if name == "journal" else {}
+                command = [sys.executable, "-m", "lowcomm_node", *words]
+                subprocess.run(command, stderr=stderr, check=False, cwd=ROOT, env={**os.environ, **told}, timeout=60)
+            said[name] = path.read_text()
+
+        assert said["file"].startswith("error: ")
+        assert said["journal"] == f"<3>{said['file']}"

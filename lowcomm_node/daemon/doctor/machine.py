@@ -21,7 +21,7 @@ from lowcomm_node.errors import ConfigError, DataError, StoreError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NetworkSettings, NodeSettings
 
-__all__ = ["look_at_machine", "look_at_trainer"]
+__all__ = ["look_at_machine", "look_at_trainer", "memory_bytes", "state_bytes", "wished_bytes"]
 
 _STATE_BYTES_PER_PARAMETER = 24
 """Weights, slow weights, outer momentum and the optimizer's two, in fp32, and a little."""
@@ -43,8 +43,8 @@ def look_at_machine(facts: Facts, settings: NodeSettings, state_dir: Path, manif
         facts = replace(
             facts,
             free_bytes=shutil.disk_usage(state_dir).free,
-            needed_bytes=0 if manifest is None or has_state else _state_bytes(manifest),
-            wished_bytes=0 if manifest is None else _wished_bytes(settings, manifest),
+            needed_bytes=0 if manifest is None or has_state else state_bytes(manifest),
+            wished_bytes=0 if manifest is None else wished_bytes(settings, manifest),
         )
     if facts.running_pid is None:
         facts = replace(facts, busy_ports=tuple(_busy_ports(settings)))
@@ -79,7 +79,7 @@ def look_at_trainer(facts: Facts, settings: NodeSettings, manifest: Manifest | N
     free, name = _free_memory(names[0])
     return replace(
         facts,
-        memory_bytes=_memory_bytes(manifest, max(1, settings.device.micro_batches)),
+        memory_bytes=memory_bytes(manifest, max(1, settings.device.micro_batches)),
         memory_free_bytes=free,
         memory_name=name,
     )
@@ -130,15 +130,17 @@ def _holder(state_dir: Path) -> int:
     return pid if pid and psutil.pid_exists(pid) else 0
 
 
-def _wished_bytes(settings: NodeSettings, manifest: Manifest) -> int:
-    state = _state_bytes(manifest)
+def wished_bytes(settings: NodeSettings, manifest: Manifest) -> int:
+    """Room that checkpoints and a download will take, in bytes."""
+    state = state_bytes(manifest)
     kept = (settings.checkpoint.keep + 1) * state
     if settings.checkpoint.max_bytes:
         kept = min(kept, settings.checkpoint.max_bytes + state)
     return kept + _DOWNLOADS * state
 
 
-def _state_bytes(manifest: Manifest) -> int:
+def state_bytes(manifest: Manifest) -> int:
+    """What one checkpoint, or one download of the run's state, takes at most, in bytes."""
     return manifest.model.num_parameters * _STATE_BYTES_PER_PARAMETER
 
 
@@ -189,7 +191,7 @@ def _free_memory(name: str) -> tuple[int, str]:
     return psutil.virtual_memory().available, "of memory available"
 
 
-def _memory_bytes(manifest: Manifest, micro_batches: int) -> int:
+def memory_bytes(manifest: Manifest, micro_batches: int) -> int:
     """Estimate of what training takes, in bytes; the trainer itself finds out, and takes a batch in parts when it must."""
     model = manifest.model
     tokens = manifest.training.batch_size * model.context_length // micro_batches

@@ -1,0 +1,141 @@
+"""The bootstrap on a machine that has nothing yet: it ends in a joined node; another version comes, and goes again."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deploy.real_systemd import PACKAGE, RealSystemd, needs_systemd, wait_until
+from tests.deploy.tools import REPOSITORY, missing
+from tests.system.real_nodes import TINY_MANIFEST, RealNode
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+
+UNIT = "lowcomm-node.service"
+_PYTHON = "/usr/bin/python3"
+_CONFIG = """
+state_dir = "/var/lib/lowcomm-node"
+[device]
+threads = 1
+[metrics]
+port = 0
+"""
+_NEW_VERSION = "99.1.0"
+
+
+def wheel(folder: Path, version: str | None = None) -> Path:
+    """The package as a wheel, as another version where one is named."""
+    source = folder / "source"
+    source.mkdir(parents=True)
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(REPOSITORY / name, source)
+    shutil.copytree(REPOSITORY / "lowcomm_node", source / "lowcomm_node", ignore=shutil.ignore_patterns("__pycache__"))
+    if version is not None:
+        module = source / "lowcomm_node/__init__.py"
+        module.write_text(re.sub(r'__version__ = ".*"', f'__version__ = "{version}"', module.read_text()))
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    if done.returncode:
+        missing(f"pip cannot build a wheel here (it needs hatchling): {done.stderr[-300:]}", "CI_NEEDS_SYSTEMD")
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture
+def seed(tmp_path: Path) -> Iterator[RealNode]:
+    """A node that is in the run already, outside of the container."""
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog\n" * 2000)
+    manifest = tmp_path / "run.toml"
+    manifest.write_text(TINY_MANIFEST)
+    node = RealNode(tmp_path / "seed", "--manifest", str(manifest), text=text)
+    yield node
+    node.clean_up()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[RealSystemd]:
+    """One with packages of its own, as rented GPU boxes have torch: those of the interpreter that runs the tests."""
+    needs_systemd()
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    look = [_PYTHON, "-c", "import venv, ensurepip, sys; print(sys.version)"]
+    own = subprocess.run(look, capture_output=True, text=True, check=False)
+    if not own.stdout.startswith(f"{version}."):
+        missing(f"{_PYTHON} is not a Python {version} with venv, which the packages here are for", "CI_NEEDS_SYSTEMD")
+    (tmp_path / "systemd").mkdir()
+    (tmp_path / "wheels").mkdir()
+    shutil.copy(wheel(tmp_path / "now"), tmp_path / "wheels")
+    shutil.copy(wheel(tmp_path / "later", _NEW_VERSION), tmp_path / "wheels")
+    machine = RealSystemd(tmp_path / "systemd", {**PACKAGE, tmp_path / "wheels": "/srv/wheels"})
+    try:
+        site = machine.ask(_PYTHON, "-c", "import site; print(site.getsitepackages()[0])")
+        machine.write(f"{site}/tests.pth", f"/srv/packages/lib/python{version}/site-packages\n")
+        machine.write("/etc/lowcomm-node/config.toml", _CONFIG)
+        yield machine
+    finally:
+        machine.stop()
+
+
+def bootstrap(machine: RealSystemd, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run it as root in there."""
+    options = ("--wait", "300")
+    return machine.run(
+        "/srv/source/deploy/bootstrap/bootstrap.sh", *arguments, *options, check=False, timeout_s=800, PIP_NO_INDEX="1"
+    )
+
+
+def as_user(machine: RealSystemd, *arguments: str) -> Any:
+    text = machine.ask("runuser", "-u", "lowcomm-node", "--", "/usr/local/bin/lowcomm-node", *arguments)
+    return json.loads(text)
+
+
+def test_a_machine_with_nothing_on_it_becomes_a_member(machine: RealSystemd, seed: RealNode) -> None:
+    """Told off where it is not fit, joined where it is; the same again changes nothing; a new version, and back, keep the identity."""
+    wheels = sorted(machine.ask("sh", "-c", "ls /srv/wheels/*").split(), key=lambda name: _NEW_VERSION in name)
+    options = ("--python", _PYTHON, "--system-packages")
+    nobody = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWKTDh6kArzRWoPfs8g43twy7HVrGV3iaiAXM4fx6Xbs4p"
+    refused = bootstrap(machine, "--package", wheels[0], "--peers", nobody, *options)
+    assert refused.returncode == 1, refused.stdout + refused.stderr
+    assert "not fit to join yet" in refused.stderr
+    assert machine.ask("systemctl", "is-active", UNIT) == "inactive"
+    address = seed.wait_for(lambda status: status["state"] == "training", 120.0, "the seed trains")["join_address"]
+
+    first = bootstrap(machine, "--package", wheels[0], "--peers", address, *options)
+
+    assert first.returncode == 0, first.stdout + first.stderr + machine.failures()
+    assert "is installed already" in first.stdout  # by the run before, which went no further
+    assert "the node is a member" in first.stdout
+    assert machine.ask("stat", "--format=%U %a", "/etc/lowcomm-node/node.env") == "root 600"
+    assert machine.ask("cat", "/etc/lowcomm-node/config.toml") == _CONFIG.strip()
+    assert machine.ask("systemctl", "is-enabled", UNIT) == "enabled"
+    wait_until(lambda: as_user(machine, "status", "--json")["meetings"]["completed"] > 0, 120.0, machine.failures)
+    peer = as_user(machine, "identity", "show", "--json")["peer_id"]
+    pid = machine.show(UNIT)["MainPID"]
+
+    again = bootstrap(machine, "--package", wheels[0], "--peers", address, *options)
+
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert machine.show(UNIT)["MainPID"] == pid
+
+    newer = bootstrap(machine, "--package", wheels[1], *options)
+
+    assert newer.returncode == 0, newer.stdout + newer.stderr + machine.failures()
+    status = as_user(machine, "status", "--json")
+    assert (status["version"], status["peer_id"]) == (_NEW_VERSION, peer)
+
+    back = bootstrap(machine, "--rollback")
+
+    assert back.returncode == 0, back.stdout + back.stderr + machine.failures()
+    status = as_user(machine, "status", "--json")
+    assert status["version"] != _NEW_VERSION
+    assert status["peer_id"] == peer

@@ -59,7 +59,7 @@ class InitiatingEnd:
         self._confirmations = Confirmations(keep_s=verdict_keep_s)
         self.missed: set[Stream] = set()
         """Streams whose turn came to nothing; the caller empties it."""
-        self.completed: set[Stream] = set()
+        self.met: set[Stream] = set()
         """Streams whose meeting is complete, likewise."""
         self.active: MeetingId | None = None
         self.member = b""
@@ -381,7 +381,7 @@ class InitiatingEnd:
     ) -> list[Command]:
         self._forget(meeting.meeting_id)
         if outcome == "completed":
-            self.completed.update(meeting.streams)
+            self.met.update(meeting.streams)
         if outcome == "failed" and reason != "yielded":  # who yields has another meeting instead
             self.missed.update(meeting.streams)
         return [

@@ -50,7 +50,7 @@ class ExchangeSchedule:
         for stream in streams:
             self._draw(stream, steps)
 
-    def completed(self, streams: Collection[Stream], steps: int) -> None:
+    def ended(self, streams: Collection[Stream], steps: int) -> None:
         """Their meeting is complete: a turn that has come meanwhile waits for up to half a period more.
 
         Without a pause, nodes whose meetings take longer than a period are in one all the time, and most of their offers go to

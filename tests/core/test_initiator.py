@@ -406,13 +406,13 @@ def test_only_a_complete_meeting_is_told_as_one() -> None:
     """Not before this end has applied its half; who was turned away or met nobody has nothing to rest from."""
     failed, turned_away = end_with_offer()
     failed.busy(turned_away, 0.1)
-    assert failed.completed == set()
+    assert failed.met == set()
 
     done, meeting = end_with_close()
     done.verdict_received(Verdict(meeting_id=meeting, applied=True), 0.2)
-    assert done.completed == set()
+    assert done.met == set()
     done.settled(CorrectionApplied(meeting_id=meeting, norms=(), scales=()), 0.3)
-    assert done.completed == {Stream.PARAMS}
+    assert done.met == {Stream.PARAMS}
 
 
 @pytest.mark.parametrize("has_answer", [False, True])

@@ -104,7 +104,7 @@ def test_after_a_long_meeting_comes_a_pause(period: int, timing: Timing) -> None
     for steps in range(0, 100_000, 1000):
         schedule.met((Stream.PARAMS,), steps)
         end = steps + 500
-        schedule.completed((Stream.PARAMS, Stream.EXP_AVG), end)
+        schedule.ended((Stream.PARAMS, Stream.EXP_AVG), end)
         assert schedule.due(end) == ()
         pauses.add(schedule.due_at[Stream.PARAMS] - end)
 
@@ -120,7 +120,7 @@ def test_meetings_shorter_than_the_gaps_know_no_pause() -> None:
         assert due == without.due(steps)
         for schedule in (with_pauses, without):
             schedule.met(due, steps)
-        with_pauses.completed((Stream.PARAMS,), steps)
+        with_pauses.ended((Stream.PARAMS,), steps)
 
 
 def test_the_end_of_a_meeting_of_another_life_changes_nothing() -> None:
@@ -129,7 +129,7 @@ def test_the_end_of_a_meeting_of_another_life_changes_nothing() -> None:
     schedule.due(5000)
     before = schedule.due_at
 
-    schedule.completed((Stream.PARAMS,), 3)
+    schedule.ended((Stream.PARAMS,), 3)
 
     assert schedule.due_at == before
     assert any(schedule.due(steps) for steps in range(3, 20))

@@ -59,8 +59,6 @@ class InitiatingEnd:
         self._confirmations = Confirmations(keep_s=verdict_keep_s)
         self.missed: set[Stream] = set()
         """Streams whose turn came to nothing; the caller empties it."""
-        self.met: set[Stream] = set()
-        """Streams whose meeting is complete, likewise."""
         self.active: MeetingId | None = None
         self.member = b""
         """This node's own signed record, carried by offers."""
@@ -380,8 +378,6 @@ class InitiatingEnd:
         applied: CorrectionApplied | None = None,
     ) -> list[Command]:
         self._forget(meeting.meeting_id)
-        if outcome == "completed":
-            self.met.update(meeting.streams)
         if outcome == "failed" and reason != "yielded":  # who yields has another meeting instead
             self.missed.update(meeting.streams)
         return [

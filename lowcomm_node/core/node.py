@@ -206,9 +206,7 @@ class NodeCore:
 
     def _steps_taken(self, event: StepsTaken, now: float) -> list[Command]:
         self._health.stepped(event.steps, event.nonfinite_steps, now)
-        self._schedule.ended(sorted(self._initiator.met), event.steps)
         self._schedule.missed(sorted(self._initiator.missed), event.steps)
-        self._initiator.met.clear()
         self._initiator.missed.clear()
         due = self._schedule.due(event.steps)
         may_start = self._is_line_open and not self._is_draining and self.has_sound_state and self._is_free()

@@ -50,16 +50,6 @@ class ExchangeSchedule:
         for stream in streams:
             self._draw(stream, steps)
 
-    def ended(self, streams: Collection[Stream], steps: int) -> None:
-        """Their meeting is complete: a turn that has come meanwhile waits for up to half a period more.
-
-        Without a pause, nodes whose meetings take longer than a period are in one all the time, and most of their offers go to
-        somebody who is busy. What is still to come stays where it is: short meetings never know of this.
-        """
-        for stream in streams:
-            if self._due_at.get(stream, steps + 1) <= steps:
-                self._due_at[stream] = self._soon(stream, steps)
-
     def missed(self, streams: Collection[Stream], steps: int) -> None:
         """Nothing came of their turn: the next one comes sooner, after at most the shortest gap of regular ones.
 
@@ -68,7 +58,7 @@ class ExchangeSchedule:
         """
         for stream in streams:
             if stream in self._periods:
-                soon = self._soon(stream, steps)
+                soon = steps + 1 + self._chance.below((self._periods[stream] + 1) // 2)
                 self._due_at[stream] = min(soon, self._due_at.get(stream, soon))
 
     @property
@@ -80,10 +70,6 @@ class ExchangeSchedule:
         """The trainer goes on with a state for which these were drawn: a restart shall not put off what is rarely due."""
         self._due_at = {stream: step for stream, step in due_at.items() if stream in self._periods}
         self._steps = 0
-
-    def _soon(self, stream: Stream, steps: int) -> int:
-        """A step after this one, no later than the shortest gap of regular turns allows."""
-        return steps + 1 + self._chance.below((self._periods[stream] + 1) // 2)
 
     def _draw(self, stream: Stream, steps: int) -> None:
         self._due_at[stream] = steps + self._gap(self._periods[stream])

@@ -402,19 +402,6 @@ def test_a_partner_whose_verdict_is_late_is_left_alone_once() -> None:
     assert view.failures == 1
 
 
-def test_only_a_complete_meeting_is_told_as_one() -> None:
-    """Not before this end has applied its half; who was turned away or met nobody has nothing to rest from."""
-    failed, turned_away = end_with_offer()
-    failed.busy(turned_away, 0.1)
-    assert failed.met == set()
-
-    done, meeting = end_with_close()
-    done.verdict_received(Verdict(meeting_id=meeting, applied=True), 0.2)
-    assert done.met == set()
-    done.settled(CorrectionApplied(meeting_id=meeting, norms=(), scales=()), 0.3)
-    assert done.met == {Stream.PARAMS}
-
-
 @pytest.mark.parametrize("has_answer", [False, True])
 def test_a_trainer_that_encodes_for_ever_does_not_hold_the_meeting(has_answer: bool) -> None:
     """Nothing was applied yet, so giving up is free; what it encodes in the end is dropped. The partner is not blamed."""

@@ -95,46 +95,6 @@ def test_a_turn_that_is_due_anyway_is_not_put_off() -> None:
     assert schedule.due_at[Stream.PARAMS] == 7
 
 
-@pytest.mark.parametrize("timing", Timing)
-@pytest.mark.parametrize("period", [1, 5, 10])
-def test_after_a_long_meeting_comes_a_pause(period: int, timing: Timing) -> None:
-    """A turn that has come while its stream was in a meeting waits on, for another time in each node but never for more than half a period."""
-    schedule = ExchangeSchedule({Stream.PARAMS: period}, Chance(b"e"), timing)
-    pauses = set()
-    for steps in range(0, 100_000, 1000):
-        schedule.met((Stream.PARAMS,), steps)
-        end = steps + 500
-        schedule.ended((Stream.PARAMS, Stream.EXP_AVG), end)
-        assert schedule.due(end) == ()
-        pauses.add(schedule.due_at[Stream.PARAMS] - end)
-
-    assert pauses == set(range(1, (period + 1) // 2 + 1))
-    assert Stream.EXP_AVG not in schedule.due_at  # the run does not exchange it
-
-
-def test_meetings_shorter_than_the_gaps_know_no_pause() -> None:
-    """Of rare meetings none is put off: what is still to come when one ends comes when it would have come."""
-    with_pauses, without = (ExchangeSchedule({Stream.PARAMS: 50}, Chance(b"r")) for _ in range(2))
-    for steps in range(5000):
-        due = with_pauses.due(steps)
-        assert due == without.due(steps)
-        for schedule in (with_pauses, without):
-            schedule.met(due, steps)
-        with_pauses.ended((Stream.PARAMS,), steps)
-
-
-def test_the_end_of_a_meeting_of_another_life_changes_nothing() -> None:
-    """Steps counted anew: the turn is drawn from the new count, not from the meeting's."""
-    schedule = ExchangeSchedule({Stream.PARAMS: 10}, Chance(b"o"))
-    schedule.due(5000)
-    before = schedule.due_at
-
-    schedule.ended((Stream.PARAMS,), 3)
-
-    assert schedule.due_at == before
-    assert any(schedule.due(steps) for steps in range(3, 20))
-
-
 def test_a_count_that_starts_anew_does_not_silence_the_node() -> None:
     """A trainer that died comes back with a donor's state and counts its own steps from 0 again."""
     schedule = ExchangeSchedule({Stream.PARAMS: 10}, Chance(b"s"))

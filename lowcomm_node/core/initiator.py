@@ -171,8 +171,7 @@ class InitiatingEnd:
         self._kept(Wait.CLOSE_ENCODED, meeting, now)
         meeting.close = Close(meeting_id=event.meeting_id, parts=event.parts, scales=event.scales)
         meeting.enter(Phase.CLOSED, now)
-        if self.active == meeting.meeting_id:
-            self.active = None
+        self._free_from(meeting)
         if meeting.has_link:
             return [Send(meeting_id=event.meeting_id, message=meeting.close)]
         return self._wait_aside(meeting, now)
@@ -254,8 +253,6 @@ class InitiatingEnd:
         for meeting in list(self._meetings.values()):
             if meeting.phase is Phase.CLOSED and meeting.has_link:
                 meeting.is_lost, meeting.close = True, None
-                if self.active == meeting.meeting_id:
-                    self.active = None
                 continue
             is_open = meeting.phase in (Phase.CLOSED, Phase.SETTLING)
             commands.append(CloseLink(meeting_id=meeting.meeting_id))
@@ -297,8 +294,7 @@ class InitiatingEnd:
         """The partner is late: be free for others meanwhile. Its answer is as good as any when it comes."""
         meeting.is_aside = True
         self._partners.failed(meeting.peer, now)
-        if self.active == meeting.meeting_id:
-            self.active = None
+        self._free_from(meeting)
 
     def _kept(self, wait: Wait, meeting: Initiated, now: float) -> None:
         """What was waited for has come."""
@@ -350,10 +346,7 @@ class InitiatingEnd:
         return self._wait_aside(meeting, now) if meeting.phase is Phase.CLOSED else []
 
     def _wait_aside(self, meeting: Initiated, now: float) -> list[Command]:
-        """Keep the correction, free the node for other meetings, ask for the verdict again and again.
-
-        Without the correction there is nothing to ask for it with, see ``trainer_lost``.
-        """
+        """Ask for the verdict again and again; not without the correction (``trainer_lost``), with which it is asked for."""
         if meeting.is_lost:
             return self._end(meeting, "half", "trainer", now)
         meeting.has_link = False
@@ -396,6 +389,11 @@ class InitiatingEnd:
         ]
 
     def _forget(self, meeting_id: MeetingId) -> None:
-        self._meetings.pop(meeting_id, None)
-        if self.active == meeting_id:
+        meeting = self._meetings.pop(meeting_id, None)
+        if meeting is not None:
+            self._free_from(meeting)
+
+    def _free_from(self, meeting: Initiated) -> None:
+        """The meeting has this node's attention no more."""
+        if self.active == meeting.meeting_id:
             self.active = None

@@ -9,15 +9,16 @@ MINUTES ?= 2
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WATCHERS := prometheus prometheus-alertmanager
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup swarm chaos test check fmt proto docs tools clean
+.PHONY: help setup swarm chaos test deploy-test check fmt proto docs tools clean
 .PHONY: check-format check-lint check-types check-imports check-proto check-deploy check-spelling
 
 help: ## print this menu
 	@echo "Recipes (PYTHON=$(PYTHON) VENV=$(VENV); extra words for a command go into ARGS=\"...\"):"
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 setup: $(STAMP) ## create the virtual environment and install everything (once; again when versions change)
 
@@ -28,8 +29,11 @@ chaos: setup ## strike a swarm with kills, frozen processes, cut lines and full 
 	$(BIN)/lowcomm-node swarm --chaos --nodes 5 --join-late 1 --minutes $(MINUTES) $(ARGS)
 
 test: setup ## run all tests: the quick ones side by side, then those with real processes
-	$(BIN)/pytest -m "not system" -n $(WORKERS) $(ARGS)
+	$(BIN)/pytest -m "not system and not engine" -n $(WORKERS) $(ARGS)
 	$(BIN)/pytest -m system $(ARGS)
+
+deploy-test: setup tools ## build the image, run clusters of containers with Docker engines started by hand (root; apt install docker.io mmdebstrap)
+	$(BIN)/pytest -m engine $(ARGS)
 
 check: check-format check-lint check-types check-imports check-proto check-deploy check-spelling ## format, lint, types, imports, generated code, spelling; changes nothing
 
@@ -46,6 +50,7 @@ check-proto: setup
 check-deploy: setup
 	$(BIN)/python -m deploy.grafana.generate --check
 	$(BIN)/python -m deploy.prometheus.generate --check
+	if test -x $(BIN)/hadolint; then $(BIN)/hadolint docker/Dockerfile; fi
 check-spelling: setup
 	$(BIN)/codespell
 
@@ -62,7 +67,7 @@ docs: setup ## write the pages, dashboards and rules that are made from the code
 	$(BIN)/python -m deploy.grafana.generate
 	$(BIN)/python -m deploy.prometheus.generate
 
-tools: $(TOOLS)/usr/bin/promtool ## fetch Debian's Prometheus for the tests of dashboards and alerts; nothing is installed
+tools: $(TOOLS)/usr/bin/promtool $(TOOLS)/usr/libexec/docker/cli-plugins/docker-compose ## fetch Debian's Prometheus and Docker's compose for the tests of what is deployed; nothing is installed
 
 clean: ## remove the virtual environment, caches and build results
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -70,9 +75,13 @@ clean: ## remove the virtual environment, caches and build results
 
 $(TOOLS)/usr/bin/promtool:
 	mkdir -p $(TOOLS)
-	cd $(TOOLS) && { apt-get download prometheus || { apt-get update && apt-get download prometheus; }; }
-	dpkg-deb --extract $(TOOLS)/prometheus_*.deb $(TOOLS)
-	rm $(TOOLS)/prometheus_*.deb
+	cd $(TOOLS) && { apt-get download $(WATCHERS) || { apt-get update && apt-get download $(WATCHERS); }; }
+	for package in $(TOOLS)/prometheus*.deb; do dpkg-deb --extract $$package $(TOOLS); done
+	rm $(TOOLS)/prometheus*.deb
+
+# Those of Debian 12 are too old for our files.
+$(TOOLS)/usr/libexec/docker/cli-plugins/docker-compose:
+	.ci/newer trixie $(TOOLS) docker-compose docker-buildx
 
 # torch goes first and alone: which build fits this machine is settled before anything else asks for it.
 $(STAMP): pyproject.toml constraints.txt

@@ -1,0 +1,148 @@
+"""A Docker engine of our own, started by hand with everything it keeps in one folder and in a network of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deploy.namespace import Namespace
+from tests.deploy.tools import REPOSITORY
+
+__all__ = ["COMPOSE", "Engine", "wait_until"]
+
+COMPOSE = REPOSITORY / "docker"
+_NEEDED = "CI_NEEDS_ENGINE"
+_PLUGINS = REPOSITORY / ".tools/usr/libexec/docker/cli-plugins"
+_PROGRAMS = ("dockerd", "docker", "iptables", "ip", "nsenter")
+_START_S = 60.0
+_STOP_S = 60.0
+
+
+class Engine:
+    """Started by ``start``, which skips the test by name where it cannot; ended, with all traces, by ``end``."""
+
+    def __init__(self, name: str, *, with_bridge: bool = True) -> None:
+        """``with_bridge``: containers may have networks of their own; without, the engine's network is theirs."""
+        self.name = name
+        self._with_bridge = with_bridge
+        # Short, for the sockets in it; on a disk, for the layers.
+        self.folder = Path(tempfile.mkdtemp(prefix=f"lcn-{name}-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._network: Namespace | None = None
+        self.host = f"unix://{self.folder}/docker.sock"
+
+    @property
+    def network(self) -> Namespace:
+        """Where it and its containers are."""
+        assert self._network is not None, "not started"
+        return self._network
+
+    def start(self) -> None:
+        """Skips the test, or fails it where the environment says that an engine must be there."""
+        missing = [program for program in _PROGRAMS if shutil.which(program) is None]
+        missing += [name for name in ("docker-compose", "docker-buildx") if not (_PLUGINS / name).is_file()]
+        if os.geteuid():
+            _cannot("an engine is started by root only")
+        if missing:
+            _cannot(f"missing: {', '.join(missing)}; on Debian: apt install docker.io mmdebstrap; make tools")
+        try:
+            self._network = Namespace(f"{self.folder.name}")
+        except (OSError, subprocess.CalledProcessError) as error:
+            _cannot(f"no network namespace can be made here: {getattr(error, 'stderr', '') or error}")
+        config: dict[str, Any] = {
+            "data-root": f"{self.folder}/data",
+            "exec-root": f"{self.folder}/exec",
+            "pidfile": f"{self.folder}/pid",
+            "hosts": [self.host],
+            # Anything else may take a permission that we do not have.
+            "oom-score-adjust": 0,
+            "log-level": "warn",
+        }
+        if not self._with_bridge:
+            config |= {"bridge": "none", "iptables": False}
+        (self.folder / "daemon.json").write_text(json.dumps(config))
+        plugins = self.folder / "client/cli-plugins"
+        plugins.mkdir(parents=True)
+        for name in ("docker-compose", "docker-buildx"):
+            (plugins / name).symlink_to(_PLUGINS / name)
+        with (self.folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [*self.network.prefix, "dockerd", f"--config-file={self.folder}/daemon.json"],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _START_S
+        while self.docker("version", check=False).returncode:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                _cannot(f"dockerd does not start here:\n{(self.folder / 'log').read_text()[-1500:]}")
+            time.sleep(0.3)
+
+    def docker(
+        self, *arguments: str, check: bool = True, timeout_s: float = 60.0, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the client; with ``check`` the test fails with what it said when it fails."""
+        done = subprocess.run(
+            ["docker", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "DOCKER_HOST": self.host, "DOCKER_CONFIG": f"{self.folder}/client", **(env or {})},
+        )
+        assert not check or done.returncode == 0, (
+            f"docker {' '.join(arguments)}:\n{(done.stdout + done.stderr)[-4000:]}"
+        )
+        return done
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        """All that the engine knows of a container."""
+        found: list[dict[str, Any]] = json.loads(self.docker("inspect", container).stdout)
+        return found[0]
+
+    def node_status(self, container: str) -> dict[str, Any]:
+        """``lowcomm-node status --json`` in a container, empty while that cannot be asked."""
+        done = self.docker("exec", container, "lowcomm-node", "status", "--json", check=False)
+        status: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
+        return status
+
+    def end(self) -> None:
+        """Stop it with its containers, and remove its mounts, its folder and its network."""
+        try:
+            if self._process is not None and self._process.poll() is None:
+                ids = self.docker("ps", "--quiet", check=False).stdout.split()
+                if ids:
+                    self.docker("kill", *ids, check=False)
+                self._process.terminate()
+                self._process.wait(_STOP_S)
+        finally:
+            mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+            for mount in sorted((m for m in mounts if m.startswith(f"{self.folder}/")), reverse=True):
+                subprocess.run(["umount", "--lazy", mount], check=False)
+            if self._network is not None:
+                self._network.remove()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float, what: str) -> None:
+    """Look until it is so; fails the test when it does not come about."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout_s} s in vain: {what}"
+        time.sleep(0.5)
+
+
+def _cannot(why: str) -> None:
+    if os.environ.get(_NEEDED):
+        pytest.fail(f"no Docker engine: {why}")
+    pytest.skip(f"no Docker engine: {why}")

@@ -13,13 +13,16 @@ from typing import Any
 import pytest
 
 from tests.deploy.namespace import Namespace
+from tests.deploy.plugins import find_plugin
 from tests.deploy.tools import REPOSITORY
 
 __all__ = ["COMPOSE", "Engine", "wait_until"]
 
 COMPOSE = REPOSITORY / "docker"
 _NEEDED = "CI_NEEDS_ENGINE"
-_PLUGINS = REPOSITORY / ".tools/usr/libexec/docker/cli-plugins"
+_KEPT = "ENGINE_DATA"
+"""A folder that keeps images and layers from one run of the tests to the next; each engine has a subfolder by its name."""
+_PLUGINS = ("docker-compose", "docker-buildx")
 _PROGRAMS = ("dockerd", "docker", "iptables", "ip", "nsenter")
 _START_S = 60.0
 _STOP_S = 60.0
@@ -47,7 +50,8 @@ class Engine:
     def start(self) -> None:
         """Skips the test, or fails it where the environment says that an engine must be there."""
         missing = [program for program in _PROGRAMS if shutil.which(program) is None]
-        missing += [name for name in ("docker-compose", "docker-buildx") if not (_PLUGINS / name).is_file()]
+        plugins = {name: found for name in _PLUGINS if (found := find_plugin(name)) is not None}
+        missing += [name for name in _PLUGINS if name not in plugins]
         if os.geteuid():
             _cannot("an engine is started by root only")
         if missing:
@@ -57,7 +61,7 @@ class Engine:
         except (OSError, subprocess.CalledProcessError) as error:
             _cannot(f"no network namespace can be made here: {getattr(error, 'stderr', '') or error}")
         config: dict[str, Any] = {
-            "data-root": f"{self.folder}/data",
+            "data-root": f"{os.environ[_KEPT]}/{self.name}" if os.environ.get(_KEPT) else f"{self.folder}/data",
             "exec-root": f"{self.folder}/exec",
             "pidfile": f"{self.folder}/pid",
             "hosts": [self.host],
@@ -68,10 +72,10 @@ class Engine:
         if not self._with_bridge:
             config |= {"bridge": "none", "iptables": False}
         (self.folder / "daemon.json").write_text(json.dumps(config))
-        plugins = self.folder / "client/cli-plugins"
-        plugins.mkdir(parents=True)
-        for name in ("docker-compose", "docker-buildx"):
-            (plugins / name).symlink_to(_PLUGINS / name)
+        client = self.folder / "client/cli-plugins"
+        client.mkdir(parents=True)
+        for name, path in plugins.items():
+            (client / name).symlink_to(path)
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [*self.network.prefix, "dockerd", f"--config-file={self.folder}/daemon.json"],
@@ -139,7 +143,7 @@ def wait_until(condition: Callable[[], object], timeout_s: float, what: str) -> 
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout_s} s in vain: {what}"
-        time.sleep(0.5)
+        time.sleep(1.0)
 
 
 def _cannot(why: str) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -44,8 +45,10 @@ ENTRYPOINT ["prometheus-alertmanager"]
 
 def build_node(engine: Engine) -> None:
     """Build docker/Dockerfile as it is. How packages are reached from this machine stays in the image that it builds with."""
-    engine.docker("import", str(_base()), _BASE, timeout_s=_BUILD_S)
+    if engine.docker("image", "inspect", _BASE, check=False).returncode:
+        engine.docker("import", str(_base()), _BASE, timeout_s=_BUILD_S)
     _build(engine, _WHEELS.format(base=_BASE), _wheels(), _BUILDER)
+    began_at = time.monotonic()
     arguments = {"BASE_IMAGE": _BASE, "BUILD_IMAGE": _BUILDER, "TORCH_BUILD": "", "VERSION": "1.2.3", "REVISION": "abc"}
     engine.docker(
         *("build", "--file", "docker/Dockerfile", "--tag", NODE),
@@ -53,6 +56,7 @@ def build_node(engine: Engine) -> None:
         ".",
         timeout_s=_BUILD_S,
     )
+    print(f"image built in {time.monotonic() - began_at:.0f} s")
 
 
 def build_watchers(engine: Engine, folder: Path) -> None:

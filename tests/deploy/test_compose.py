@@ -12,7 +12,8 @@ import pytest
 from lowcomm_node.settings.merge import OTHER_VARIABLES
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.settings.schema import keys_of
-from tests.deploy.tools import REPOSITORY, plugin
+from tests.deploy.plugins import plugin
+from tests.deploy.tools import REPOSITORY
 
 _FOLDER = REPOSITORY / "docker"
 _PEERS = {"LOWCOMM_PEERS": "/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW"}

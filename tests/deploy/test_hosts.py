@@ -13,7 +13,7 @@ from tests.system.real_nodes import TINY_MANIFEST
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(3000)]
 
-_HOSTS = ("192.0.2.1", "192.0.2.2")
+_HOSTS = ("10.77.0.1", "10.77.0.2")
 _MBIT = 10
 _SETTINGS = """
 LOWCOMM_NETWORK__POLL_EVERY_S=1

@@ -3,9 +3,11 @@
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from lowcomm_node.settings.load import read_manifest
 from tests.deploy.engine import Engine, wait_until
 from tests.deploy.images import NODE
 from tests.system.real_nodes import TINY_MANIFEST
@@ -95,6 +97,14 @@ def test_a_node_lives_and_leaves(engine: Engine, node: str) -> None:
     engine.docker("start", node)
     wait_until(lambda: engine.node_status(node).get("training", {}).get("steps"), 120, "it trains again")
     assert engine.node_status(node)["training"]["progress_steps"] >= steps > 0
+
+
+def test_it_writes_a_manifest_for_whoever_asks(engine: Engine, tmp_path: Path) -> None:
+    """The way to a first manifest where nothing but Docker is installed: as any user, into a folder of his."""
+    tmp_path.chmod(0o777)
+    engine.docker("run", "--rm", "--user", "4711", "--volume", f"{tmp_path}:/out", NODE, "init", "/out/my-run.toml")
+
+    assert read_manifest(tmp_path / "my-run.toml").name
 
 
 def test_a_mistake_in_its_settings_is_an_exit_status(engine: Engine) -> None:

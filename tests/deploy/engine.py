@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.deploy.namespace import Namespace
@@ -23,7 +24,7 @@ _NEEDED = "CI_NEEDS_ENGINE"
 _KEPT = "ENGINE_DATA"
 """A folder that keeps images and layers from one run of the tests to the next; each engine has a subfolder by its name."""
 _PLUGINS = ("docker-compose", "docker-buildx")
-_PROGRAMS = ("dockerd", "docker", "iptables", "ip", "nsenter")
+_PROGRAMS = ("dockerd", "docker", "iptables", "ip", "nsenter", "setsid")
 _START_S = 60.0
 _STOP_S = 60.0
 
@@ -37,7 +38,6 @@ class Engine:
         self._with_bridge = with_bridge
         # Short, for the sockets in it; on a disk, for the layers.
         self.folder = Path(tempfile.mkdtemp(prefix=f"lcn-{name}-"))
-        self._process: subprocess.Popen[bytes] | None = None
         self._network: Namespace | None = None
         self.host = f"unix://{self.folder}/docker.sock"
 
@@ -76,18 +76,21 @@ class Engine:
         client.mkdir(parents=True)
         for name, path in plugins.items():
             (client / name).symlink_to(path)
-        with (self.folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [*self.network.prefix, "dockerd", f"--config-file={self.folder}/daemon.json"],
-                stdout=log,
-                stderr=log,
+        log = self.folder / "log"
+        with log.open("wb") as file:
+            # Another's child: what it starts while a test runs is not what that test has left behind.
+            subprocess.run(
+                ["setsid", "--fork", *self.network.prefix, "dockerd", f"--config-file={self.folder}/daemon.json"],
+                stdout=file,
+                stderr=file,
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,
+                check=True,
             )
         deadline = time.monotonic() + _START_S
         while self.docker("version", check=False).returncode:
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                _cannot(f"dockerd does not start here:\n{(self.folder / 'log').read_text()[-1500:]}")
+            said = log.read_text()
+            if "failed to start" in said or time.monotonic() > deadline:
+                _cannot(f"dockerd does not start here:\n{said[-1500:]}")
             time.sleep(0.3)
 
     def docker(
@@ -123,12 +126,14 @@ class Engine:
     def end(self) -> None:
         """Stop it with its containers, and remove its mounts, its folder and its network."""
         try:
-            if self._process is not None and self._process.poll() is None:
+            pid = self.folder / "pid"
+            if pid.is_file():
                 ids = self.docker("ps", "--quiet", check=False).stdout.split()
                 if ids:
                     self.docker("kill", *ids, check=False)
-                self._process.terminate()
-                self._process.wait(_STOP_S)
+                daemon = psutil.Process(int(pid.read_text()))
+                daemon.terminate()
+                daemon.wait(_STOP_S)
         finally:
             mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
             for mount in sorted((m for m in mounts if m.startswith(f"{self.folder}/")), reverse=True):

@@ -22,6 +22,7 @@ class Namespace:
         self.path = Path("/run/netns") / name
         _run("ip", "netns", "add", name)
         self._thread = ThreadPoolExecutor(max_workers=1, initializer=self._enter)
+        self.call(int)  # now, so that the thread belongs to whoever makes this, not to whoever asks first
         self.run("ip", "link", "set", "lo", "up")
 
     @property

@@ -160,7 +160,7 @@ def test_the_workers_go_on_without_the_first_node(cluster: _Cluster) -> None:
     """It is needed to find the run, and for nothing afterwards; it comes back into its own run."""
     engine, worker = cluster.project.engine, cluster.workers[1]
     run = engine.node_status(worker)["run_id"]
-    engine.docker("stop", "--time", "60", cluster.bootstrap, timeout_s=90)
+    engine.docker("stop", "-t", "60", cluster.bootstrap, timeout_s=90)
     met = engine.node_status(worker)["meetings"]["completed"]
 
     cluster.project.wait_for(worker, lambda s: s["meetings"]["completed"] >= met + 3, 120, "meets others")

@@ -90,7 +90,7 @@ def test_a_node_lives_and_leaves(engine: Engine, node: str) -> None:
         "the node is ready",
     )
     steps = engine.node_status(node)["training"]["steps"]
-    engine.docker("stop", "--time", "60", node, timeout_s=90)
+    engine.docker("stop", "-t", "60", node, timeout_s=90)
 
     state = engine.inspect(node)["State"]
     assert (state["ExitCode"], state["OOMKilled"]) == (0, False), engine.docker("logs", node).stderr[-3000:]

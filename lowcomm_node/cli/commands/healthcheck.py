@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         response = connection.getresponse()
         text = response.read(_MAX_ANSWER_BYTES).decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
-        print(f"no answer from {host}:{port}: {getattr(error, 'strerror', None) or error or type(error).__name__}")
+        print(f"no answer from {host}:{port}: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}")
         return ExitCode.FAILED
     finally:
         connection.close()

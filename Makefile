@@ -50,7 +50,6 @@ check-proto: setup
 check-deploy: setup
 	$(BIN)/python -m deploy.grafana.generate --check
 	$(BIN)/python -m deploy.prometheus.generate --check
-	$(BIN)/hadolint docker/Dockerfile
 check-spelling: setup
 	$(BIN)/codespell
 

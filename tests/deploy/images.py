@@ -39,6 +39,7 @@ COPY prometheus /usr/local/bin/
 ENTRYPOINT ["prometheus"]
 FROM both AS alertmanager
 COPY prometheus-alertmanager /usr/local/bin/
+COPY *.tmpl /usr/share/prometheus/alertmanager/
 ENTRYPOINT ["prometheus-alertmanager"]
 """
 
@@ -63,6 +64,9 @@ def build_watchers(engine: Engine, folder: Path) -> None:
     """Debian's Prometheus and Alertmanager under the names that compose asks for. ``folder`` is for what goes in."""
     for name in ("prometheus", "prometheus-alertmanager"):
         shutil.copy(tool(name), folder / name)
+    # Debian's Alertmanager has its templates beside it, and does not start without them.
+    for template in (Path(tool("prometheus-alertmanager")).parents[1] / "share/prometheus/alertmanager").glob("*.tmpl"):
+        shutil.copy(template, folder)
     for target, tag in (("prometheus", PROMETHEUS), ("alertmanager", ALERTMANAGER)):
         _build(engine, _WATCHERS.format(base=_BASE), folder, tag, "--target", target)
 

@@ -9,6 +9,7 @@ MINUTES ?= 2
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WATCHERS := prometheus prometheus-alertmanager
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -65,7 +66,7 @@ docs: setup ## write the pages, dashboards and rules that are made from the code
 	$(BIN)/python -m deploy.grafana.generate
 	$(BIN)/python -m deploy.prometheus.generate
 
-tools: $(TOOLS)/usr/bin/promtool ## fetch Debian's Prometheus for the tests of dashboards and alerts; nothing is installed
+tools: $(TOOLS)/usr/bin/promtool $(TOOLS)/usr/libexec/docker/cli-plugins/docker-compose ## fetch Debian's Prometheus and Docker's compose for the tests of what is deployed; nothing is installed
 
 clean: ## remove the virtual environment, caches and build results
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -73,9 +74,13 @@ clean: ## remove the virtual environment, caches and build results
 
 $(TOOLS)/usr/bin/promtool:
 	mkdir -p $(TOOLS)
-	cd $(TOOLS) && { apt-get download prometheus || { apt-get update && apt-get download prometheus; }; }
-	dpkg-deb --extract $(TOOLS)/prometheus_*.deb $(TOOLS)
-	rm $(TOOLS)/prometheus_*.deb
+	cd $(TOOLS) && { apt-get download $(WATCHERS) || { apt-get update && apt-get download $(WATCHERS); }; }
+	for package in $(TOOLS)/prometheus*.deb; do dpkg-deb --extract $$package $(TOOLS); done
+	rm $(TOOLS)/prometheus*.deb
+
+# Those of Debian 12 are too old for our files.
+$(TOOLS)/usr/libexec/docker/cli-plugins/docker-compose:
+	.ci/newer trixie $(TOOLS) docker-compose docker-buildx
 
 # torch goes first and alone: which build fits this machine is settled before anything else asks for it.
 $(STAMP): pyproject.toml constraints.txt

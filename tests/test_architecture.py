@@ -17,7 +17,7 @@ PACKAGE = ROOT / "lowcomm_node"
 
 _MAX_LINES = 400
 _TOP_LEVEL = {
-    ".ci", ".gitignore", "CHANGELOG.md", "Makefile", "README.md", "constraints.txt", "deploy", "docker", "docs",
+    ".ci", ".dockerignore", ".gitignore", "CHANGELOG.md", "Makefile", "README.md", "constraints.txt", "deploy", "docker", "docs",
     "lowcomm_node", "proto", "pyproject.toml", "tests",
 }  # fmt: skip
 _HEAVY = ("torch", "hivemind", "grpc", "numpy", "matplotlib")

@@ -46,6 +46,7 @@ COMMANDS: Mapping[str, Command] = {
     "status": Command("Look after a node", "what the node on this machine is doing", "--json"),
     "top": Command("Look after a node", "the same live, with its swarm, until q is pressed", ""),
     "peers": Command("Look after a node", "the members this node knows", "--json"),
+    "healthcheck": Command("Look after a node", "does it live? For container engines; by the exit status", "--ready"),
     "leave": Command("Look after a node", "ask the node to finish its meeting, save and stop", ""),
     "debug": Command("Look after a node", "write the node's last events into a file for a bug report", "dump"),
     "config": Command("Settings", "show settings with their origins, check files", "show --origin"),
@@ -144,7 +145,7 @@ def _commands_help() -> str:
         if command.group != group:
             group = command.group
             lines += ["", f"{group}:"]
-        lines += [f"  {name:<10}{command.help}", f"  {'':<10}  {_example(name)}"]
+        lines += [f"  {name:<13}{command.help}", f"  {'':<13}  {_example(name)}"]
     return "\n".join([*lines[1:], "", f"'{_PROG} COMMAND --help' tells more about a command."])
 
 

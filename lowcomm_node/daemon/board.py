@@ -48,6 +48,7 @@ class Board:
         self._met = met
         self._wall_clock = wall_clock
         self._renewed_at = float("-inf")
+        self._own_address = ""
         self._swarm = SwarmStatus()
         self._published: dict[str, str] = {}
 
@@ -68,11 +69,11 @@ class Board:
         """
         run = {"run_id": self.status.run_id}
         found: list[dict[str, object]] = [
-            _target(self._settings.publish or local, self.status.peer_id, {**run, _WHOSE: "own"})
+            _target(self._own_address or local, self.status.peer_id, {**run, _WHOSE: "own"})
         ]
         if self._settings.discover == "on":
             # Only a node that publishes such an address itself is in a swarm on one computer: any other's would be ours.
-            may_be_loopback = is_loopback(self._settings.publish.rpartition(":")[0].strip("[]"))
+            may_be_loopback = is_loopback(self._own_address.rpartition(":")[0].strip("[]"))
             found += [
                 _target(address, peer, {**run, _WHOSE: "other"})
                 for peer, address in sorted(self._published.items())
@@ -83,11 +84,12 @@ class Board:
     def _renew(self, status: Status, core: NodeCore | None, now: float, unix_s: float) -> None:
         """What this node tells, and what it knows of the others."""
         training = status.training
+        self._own_address = _published(self._settings.publish, status.grpc_address)
         own = Vitals(
             validation_loss=training.validation_loss,
             sketch=fold(training.sketch),
             sketch_mark=training.sketch_mark,
-            metrics_address=self._settings.publish,
+            metrics_address=self._own_address,
         )
         self._vitals.own = own
         others = self._vitals.others(unix_s)
@@ -130,6 +132,14 @@ def _spread(told: Sequence[Vitals], parameters: int) -> float:
 
 def _target(address: str, peer: str, labels: dict[str, str]) -> dict[str, object]:
     return {"targets": [address], "labels": {**labels, "__meta_lowcomm_peer_id": peer}}
+
+
+def _published(publish: str, grpc_address: str) -> str:
+    """Where others fetch this node's metrics: a port alone is one of the host that they dial for meetings, once that is known."""
+    host = grpc_address.rpartition(":")[0]
+    if not publish.startswith(":"):
+        return publish
+    return f"{host}{publish}" if host and _is_fit(grpc_address, may_be_loopback=True) else ""
 
 
 def _is_fit(address: str, *, may_be_loopback: bool) -> bool:

@@ -166,16 +166,17 @@ class MetricsSettings:
     """Names by which the port may be asked, besides localhost and addresses, as in "node1.example". Other names are refused, because
     a page on the internet can give itself a name that leads here."""
     publish: str = ""
-    """host:port at which others may fetch this node's /metrics. It stands in this node's record, for everybody in the run to see.
-    Empty: this node does not tell."""
+    """host:port at which others may fetch this node's /metrics; a port alone, as in ":9464", is one of the host that others dial for
+    meetings. It stands in this node's record, for everybody in the run to see. Empty: this node does not tell."""
     discover: Annotated[str, OneOf("on", "off")] = "off"
     """on: /sd names other members that publish theirs, too. A Prometheus that reads it fetches /metrics from whatever hosts and ports
     members write into their records."""
 
     def check(self) -> None:
         host, _, port = self.publish.rpartition(":")
-        if self.publish and not (host and port.isdecimal() and 0 < int(port) < 65536):
-            fail("metrics.publish", self.publish, "host:port, as in node1.example:9464")
+        has_host = bool(host) or self.publish.startswith(":")
+        if self.publish and not (has_host and port.isdecimal() and 0 < int(port) < 65536):
+            fail("metrics.publish", self.publish, "host:port, as in node1.example:9464, or :port")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

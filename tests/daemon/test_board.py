@@ -74,6 +74,26 @@ def test_on_one_computer_loopback_is_a_place_like_others() -> None:
     assert _targets(MetricsSettings(discover="on"), book, local="127.0.0.1:1") == [["127.0.0.1:1"]]
 
 
+@pytest.mark.parametrize(
+    ("dialled", "published"),
+    [
+        ("192.0.2.7:4002", "192.0.2.7:9464"),
+        ("[2001:db8::7]:4002", "[2001:db8::7]:9464"),
+        ("0.0.0.0:4002", ""),
+        ("", ""),
+    ],
+)
+def test_a_port_alone_is_one_of_the_host_that_others_dial(dialled: str, published: str) -> None:
+    """In a container that host is known to others only; as long as nobody has told, nothing is published."""
+    book = VitalsBook()
+    board = Board(MetricsSettings(publish=":9464"), book, lambda: NOW)
+
+    board.show(Status(peer_id="own", grpc_address=dialled), None, 0.0)
+
+    assert book.own.metrics_address == published
+    assert board.targets("127.0.0.1:9464")[0]["targets"] == [published or "127.0.0.1:9464"]
+
+
 def test_own_vitals_go_where_records_are_made() -> None:
     """Loss, folded sketch, and the address only when it is published."""
     book = VitalsBook()

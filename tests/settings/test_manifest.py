@@ -88,13 +88,14 @@ def test_verdicts_must_be_kept_at_least_as_long_as_a_phase_may_take() -> None:
 
 
 @pytest.mark.parametrize(
-    "publish", ["node1.example", "node1.example:", ":9464", "node1.example:0", "node1.example:http", "a:65536"]
+    "publish", ["node1.example", "node1.example:", ":", ":http", "node1.example:0", "node1.example:http", "a:65536"]
 )
 def test_a_published_address_is_a_host_and_a_port(publish: str) -> None:
     """What others could not fetch from is refused here, and not passed over in silence there."""
     with pytest.raises(ConfigError, match=r"metrics\.publish = .*host:port"):
         build(NodeSettings, {"metrics": {"publish": publish}}, "config.toml")
-    assert build(NodeSettings, {"metrics": {"publish": "[2001:db8::1]:9464"}}, "x").metrics.discover == "off"
+    for allowed in ("[2001:db8::1]:9464", ":9464"):
+        assert build(NodeSettings, {"metrics": {"publish": allowed}}, "x").metrics.discover == "off"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import socket
 import subprocess
 import time
@@ -16,6 +15,7 @@ import pytest
 from deploy.grafana.generate import DASHBOARDS
 from deploy.prometheus.generate import ALERTS
 from deploy.prometheus.recording import RECORDINGS
+from tests.deploy.panels import faults
 from tests.deploy.promql import expand, selectors_in
 from tests.deploy.tools import tool
 from tests.system.real_nodes import TINY_MANIFEST, RealNode, wait_until
@@ -85,20 +85,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Live]:
 
 def test_every_panel_has_data(live: _Live) -> None:
     """No query is refused, empty or NaN, and each legend's labels are there; what needs a GPU may be empty."""
-    wrong = []
-    for dashboard in DASHBOARDS:
-        for panel in (panel for row in dashboard.rows for panel in row.panels):
-            for query in panel.queries:
-                expr = expand(query.expr, live.variables)
-                found = live.prometheus.query(expr)
-                if not found and not panel.needs:
-                    wrong.append(f"{dashboard.uid}, {panel.title}: nothing comes of {expr}")
-                if any(math.isnan(float(series["value"][1])) for series in found):
-                    wrong.append(f"{dashboard.uid}, {panel.title}: NaN comes of {expr}")
-                named = set(re.findall(r"{{ *(\w+) *}}", query.legend))
-                if any(not named <= series["metric"].keys() for series in found):
-                    wrong.append(f"{dashboard.uid}, {panel.title}: the legend {query.legend} has no value")
-    assert wrong == []
+    assert faults(live.prometheus.query, live.variables) == []
 
 
 def test_every_variable_has_values(live: _Live) -> None:

@@ -161,7 +161,6 @@ class Donors:
         except StoreError as error:
             self._log.warning("snapshot_not_kept", detail=str(error))
 
-
     def _shown(self, donor: Member) -> Callable[[int, int], None]:
         told_tenth = 0
 

@@ -82,10 +82,10 @@ def test_a_node_is_free_while_its_trainer_applies() -> None:
     """What it is asked next comes after the correction in its trainer's order, so the next meeting is about the corrected weights."""
     end = end_with_offer()
     end.answer_encoded(_ENCODED, 0.1)
-    assert end.active == _ID
+    assert end.phase() == "answered"
 
     assert end.close_received(_CLOSE, 0.2) == [ApplyClose(close=_CLOSE)]
-    assert end.active is None
+    assert end.phase() == ""
     assert not end.is_settled()
 
 

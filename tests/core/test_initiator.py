@@ -32,7 +32,7 @@ def end_with_offer(
     is_encoded: bool = True,
 ) -> tuple[InitiatingEnd, MeetingId]:
     """An initiating end whose offer to its one partner is out, or still being encoded, at time 0."""
-    partners = partners or Partners(PeerId("a"), 4, Chance(b"p"))
+    partners = Partners(PeerId("a"), 4, Chance(b"p")) if partners is None else partners
     member = Member(peer=PeerId("b"), grpc_address="x:1", progress_steps=0, has_state=True, expires_at=1e9)
     partners.see(member, 0.0)
     end = InitiatingEnd(

@@ -19,7 +19,6 @@ from lowcomm_node.core.commands import (
 )
 from lowcomm_node.core.events import (
     AnswerEncoded,
-    CloseEncoded,
     CorrectionApplied,
     DrainRequested,
     EncodingRefused,
@@ -207,27 +206,6 @@ def test_a_meeting_that_came_to_nothing_is_made_up_for_soon() -> None:
     assert core.handle(StepsTaken(steps=steps), 0.2) == []
 
     assert steps < core.due()[stream] < before
-
-
-@pytest.mark.parametrize("taken_meanwhile", [0, 1000])
-def test_after_a_meeting_that_took_longer_than_a_period_comes_a_pause(taken_meanwhile: int) -> None:
-    """A turn that has come meanwhile waits for up to half a period; one that is still to come stays where it is."""
-    core = core_with_partner("a", "b")
-    opened = start_offer(core)
-    stream, period = next(iter(rules("a").periods.items()))
-    due = core.due()[stream]
-    core.handle(MessageReceived(message=Answer(meeting_id=opened.meeting_id, parts=(b"",), progress_steps=0)), 0.1)
-    core.handle(CloseEncoded(meeting_id=opened.meeting_id, parts=(b"",)), 0.2)
-    core.handle(MessageReceived(message=Verdict(meeting_id=opened.meeting_id, applied=True)), 0.3)
-    core.handle(CorrectionApplied(meeting_id=opened.meeting_id, norms=(), scales=()), 0.4)
-    steps = due - 1 + taken_meanwhile
-
-    assert core.handle(StepsTaken(steps=steps), 0.5) == []
-
-    if taken_meanwhile:
-        assert steps < core.due()[stream] <= steps + (period + 1) // 2
-    else:
-        assert core.due()[stream] == due
 
 
 def test_draining_node_refuses_offers_and_starts_none() -> None:

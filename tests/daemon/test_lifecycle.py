@@ -13,6 +13,7 @@ import pytest
 from lowcomm_node.adapters.vitals_book import VitalsBook
 from lowcomm_node.core.events import Member, RecordRenewed, TrainerReady
 from lowcomm_node.core.fingerprint import Fingerprint
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.daemon import lifecycle
 from lowcomm_node.daemon.join_options import JoinOptions
 from lowcomm_node.daemon.lifecycle import Node
@@ -94,6 +95,12 @@ class FakeOutreach:
     async def watch(self, on_change: object) -> None: ...
 
 
+class FakePulse:
+    """Nobody to ask for the time."""
+
+    async def run(self) -> None: ...
+
+
 class FakeNetwork:
     """A directory of nobody that writes down what it was asked for."""
 
@@ -104,6 +111,7 @@ class FakeNetwork:
         self.join_address = self.grpc_address = ""
         self.link = self.state_client = None
         self.outreach, self.reachability = FakeOutreach(), Reachability.PUBLIC
+        self.pulse = FakePulse()
         self.record = b""
         self.vitals = VitalsBook()
         self.story: list[str] = []
@@ -118,6 +126,9 @@ class FakeNetwork:
 
     def num_quarantined(self) -> int:
         return 0
+
+    def fullness(self) -> dict[str, Fullness]:
+        return {}
 
     def offended(self, peer: object, error: object) -> None: ...
 

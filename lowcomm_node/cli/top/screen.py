@@ -7,11 +7,13 @@ import termios
 import time
 import tty
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
+
+from lowcomm_node.cli.swarm.interrupts import Interrupts
 
 __all__ = ["plain", "run_live"]
 
@@ -22,9 +24,10 @@ _ASCII = str.maketrans({"…": "~", "─": "-", "█": "#", "░": ".", **dict(z
 def run_live(console: Console, every_s: float, paint: Callable[[], Callable[[int, int], Sequence[Text]]]) -> None:
     """Show what ``paint`` makes, anew every so often and whenever the size changes, until q or Ctrl-C.
 
-    ``paint`` looks once and gives what draws that for a width and a height.
+    ``paint`` looks once and gives what draws that for a width and a height. Ctrl-C is looked at and not raised: raised inside of what
+    calls back from C it would be lost.
     """
-    with suppress(KeyboardInterrupt), _keys() as wait, Live(console=console, screen=True, auto_refresh=False) as live:
+    with Interrupts() as asked, _keys() as wait, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             draw, until = paint(), time.monotonic() + every_s
             drawn_for = None
@@ -32,7 +35,7 @@ def run_live(console: Console, every_s: float, paint: Callable[[], Callable[[int
                 if drawn_for != (drawn_for := tuple(console.size)):
                     lines = [*draw(*drawn_for), Text("q quits", style="dim")]
                     live.update(Group(*(plain(console, line) for line in lines)), refresh=True)
-                if wait() in ("q", "Q"):
+                if wait() in ("q", "Q") or asked:
                     return
 
 

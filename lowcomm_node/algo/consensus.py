@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["count_sketch", "mean_state", "sketch_spread", "spread"]
+__all__ = ["count_sketch", "mean_state", "spread"]
 
 State = Mapping[str, Tensor]
 """Tensors by name, as in a state dict."""
@@ -73,18 +73,6 @@ def count_sketch(tensors: Iterable[Tensor], dim: int = 64, seed: int = 0) -> Ten
             local = torch.zeros(dim, dtype=torch.float64, device=part.device)
             sums += local.index_add_(0, bucket, part.double() * sign).cpu()
     return sums.to(torch.float32)
-
-
-def sketch_spread(sketches: Sequence[Tensor], num_parameters: int) -> float:
-    """The spread of N replicas of P parameters, estimated from their sketches: sqrt(sum_i |s_i - mean|^2 / (N P)).
-
-    Its square is unbiased, because sketches are linear and keep squared lengths on average. Raises ValueError for no sketches
-    or sketches of different length.
-    """
-    if not sketches or any(sketch.shape != sketches[0].shape for sketch in sketches):
-        raise ValueError("a spread takes at least one sketch, all of one length")
-    scale = math.sqrt(sketches[0].numel() / max(num_parameters, 1))
-    return spread([{"sketch": sketch} for sketch in sketches]) * scale
 
 
 def _check_alike(states: Sequence[State]) -> None:

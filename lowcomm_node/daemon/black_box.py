@@ -131,7 +131,7 @@ class BlackBox:
     def _header(self, reason: str, error: BaseException | None = None) -> dict[str, Tree]:
         status = as_plain(self._status())
         training = cast("dict[str, object]", status["training"])
-        del training["sketch"], training["sketch_mark"]  # of the weights
+        del training["sketch"], training["sketch_mark"], training["older_sketches"]  # of the weights
         return {
             "lowcomm_node": __version__,
             "protocol_version": PROTOCOL_VERSION,

@@ -5,25 +5,25 @@ Threads of the HTTP port read it while the loop goes on; what they get is replac
 
 import ipaddress
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from statistics import median
 from types import MappingProxyType
 
 from lowcomm_node.adapters.vitals_book import VitalsBook
 from lowcomm_node.core.node import NodeCore
+from lowcomm_node.core.spread import MarkedSketch, spread_of
 from lowcomm_node.daemon.status import peers_status
 from lowcomm_node.settings.hosts import is_loopback
 from lowcomm_node.settings.node import MetricsSettings
 from lowcomm_node.telemetry.history import HistoryRing
 from lowcomm_node.units import PeerId
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import Peers, Status, SwarmStatus
-from lowcomm_node.wire.vitals import Vitals, fold
+from lowcomm_node.wire.vitals import Vitals, fold, sketches_in
 
 __all__ = ["Board", "swarm_status"]
 
 _RENEW_EVERY_S = 1.0
 """What others tell changes with their records, every few seconds; it may be of a thousand members."""
-_FEWEST_SKETCHES = 2
 _WHOSE = "__meta_lowcomm_whose"
 """Labels that begin so are there for relabelling, and do not become labels of what is scraped."""
 
@@ -87,8 +87,7 @@ class Board:
         self._own_address = _published(self._settings.publish, status.grpc_address)
         own = Vitals(
             validation_loss=training.validation_loss,
-            sketch=fold(training.sketch),
-            sketch_mark=training.sketch_mark,
+            sketches=tuple(MarkedSketch(mark, fold(sums)) for mark, sums in sketches_in(training)),
             metrics_address=self._own_address,
         )
         self._vitals.own = own
@@ -106,28 +105,8 @@ def swarm_status(own: Vitals, others: Iterable[Vitals], parameters: int) -> Swar
     return SwarmStatus(
         members=len(told),
         validation_loss=median(losses) if losses else 0.0,
-        spread=_spread([vitals for vitals in (own, *told) if vitals.sketch], parameters),
+        spread=spread_of([vitals.sketches for vitals in (own, *told)], parameters),
     )
-
-
-def _spread(told: Sequence[Vitals], parameters: int) -> float:
-    """Spread of the weights (``algo.consensus.spread``) of all members that tell a sketch, estimated from those of one mark.
-
-    That mark is the one with most members, of several the newest. In its square the estimate is unbiased: over the hash that
-    makes sketches, and over which n of the N members have passed the mark, whence n - 1 and (N - 1) / N.
-    """
-    by_mark: dict[int, list[Vitals]] = {}
-    for vitals in told:
-        by_mark.setdefault(vitals.sketch_mark, []).append(vitals)
-    alike = max(by_mark.items(), key=lambda item: (len(item[1]), item[0]))[1] if by_mark else []
-    if len(alike) < _FEWEST_SKETCHES or not parameters:
-        return 0.0
-    squared = 0.0
-    for sums in zip(*(vitals.sketch for vitals in alike), strict=True):
-        mean = sum(sums) / len(sums)
-        squared += sum((value - mean) ** 2 for value in sums)
-    whole = (len(told) - 1) / len(told)
-    return float((squared * whole / ((len(alike) - 1) * parameters)) ** 0.5)
 
 
 def _target(address: str, peer: str, labels: dict[str, str]) -> dict[str, object]:

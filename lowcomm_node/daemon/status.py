@@ -41,8 +41,11 @@ def training_status(
         status.progress_steps, status.step_seconds = report.progress_steps, report.step_seconds
         status.tokens_per_second, status.exchange_seconds = report.tokens_per_second, report.exchange_seconds
         status.blocked_seconds.update(report.blocked_seconds)
-        status.sketch.extend(report.sketch)
-        status.sketch_mark = report.sketch_mark
+        for sketch in report.sketches[:1]:
+            status.sketch.extend(sketch.sums)
+            status.sketch_mark = sketch.mark
+        for sketch in report.sketches[1:]:
+            status.older_sketches.add(mark=sketch.mark, sums=sketch.sums)
         status.micro_batches = report.micro_batches
     return status
 

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lowcomm_node.algo.consensus import count_sketch
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.train.evaluate import validation_loss
@@ -41,7 +40,6 @@ def train_alone(
 
     def validate() -> None:
         meter.validation_loss = validation_loss(replica.model, session.validation)
-        meter.sketch = tuple(count_sketch(replica.theta).tolist())
 
     validate()
     while replica.steps < steps:

@@ -44,8 +44,8 @@ class ProcessGroup:
         """Join as number ``rank`` of ``size`` members, and wait for all of them.
 
         ``rendezvous`` is a path in a private folder, the same for all members, where no file is yet. Afterwards nobody needs it:
-        whoever made the folder may remove it at once, or else the last member to leave removes the file. Raises TrainerError
-        when the members do not all come in time.
+        whoever made the folder removes it. (Torch removes the file itself, but not always when two members leave in one moment.)
+        Raises TrainerError when the members do not all come in time.
         """
         self.size = size
         self._timeout = timedelta(seconds=timeout_s)

@@ -11,6 +11,7 @@ from lowcomm_node.algo.consensus import count_sketch
 from lowcomm_node.core.commands import ApplyClose, DropMeeting, EncodeAnswer, EncodeClose, EncodeOffer, SettleMeeting
 from lowcomm_node.core.events import CorrectionApplied, EncodingRefused, OfferEncoded
 from lowcomm_node.core.progress import is_finished, is_plausible, mark_of
+from lowcomm_node.core.spread import MarkedSketch, kept
 from lowcomm_node.errors import RefusalReason, StoreError, TrainerError
 from lowcomm_node.train.checkpoint import MeetingMemory, read_checkpoint, write_checkpoint
 from lowcomm_node.train.desk import MeetingCommand, MeetingDesk, MeetingEvent
@@ -154,7 +155,7 @@ class Trainer:
     def _start(self) -> None:
         if not self._is_running:
             self._is_running = True
-            self._meter.sketch_mark = self._mark()
+            self._meter.mark = self._mark()
             self._validate()
             self._mailbox.post(self._meter.report())
 
@@ -171,7 +172,7 @@ class Trainer:
         every_steps = self._session.eval_every_steps
         if every_steps and replica.steps % every_steps == 0:
             self._validate()
-        if self._mark() > meter.sketch_mark:
+        if self._mark() > meter.mark:
             self._sketch()
         if meter.window_seconds() >= REPORT_EVERY_S and not self._mailbox.has_unsent():
             self._mailbox.post(meter.report())
@@ -232,8 +233,10 @@ class Trainer:
 
     def _sketch(self) -> None:
         """Only when progress has just passed a mark: sketches of one mark tell how far apart nodes are, and not how far they have come."""
-        self._meter.sketch = tuple(count_sketch(self._replica.theta).tolist())
-        self._meter.sketch_mark = self._mark()
+        meter = self._meter
+        meter.mark = self._mark()
+        sums = tuple(count_sketch(self._replica.theta).tolist())
+        meter.sketches = kept(meter.sketches, MarkedSketch(meter.mark, sums))
 
     def _load(self, request: LoadState) -> None:
         replica, path, run_id = self._replica, Path(request.path), self._session.run_id

@@ -15,6 +15,7 @@ from lowcomm_node.core.events import (
     OfferEncoded,
 )
 from lowcomm_node.core.fingerprint import Fingerprint
+from lowcomm_node.core.spread import MarkedSketch
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.train.exchanged import Exchanged
@@ -127,10 +128,9 @@ class Report:
     """What meetings have told of each stream that has met."""
     held: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Meetings that wait for more in the trainer, and how many may, by the words of ``telemetry.catalogue``."""
-    sketch: tuple[float, ...] = ()
-    """Count sketch of the parameters at the newest mark that progress has passed; of the last ones, once the run is over."""
-    sketch_mark: int = 0
-    """Number of that mark (``core.progress.mark_of``)."""
+    sketches: tuple[MarkedSketch, ...] = ()
+    """Of the parameters at the newest mark that progress has passed and at some before (``core.spread.kept``), newest first; once
+    the run is over the first is of the last parameters."""
     is_finished: bool = False
     """The run's total steps are reached."""
 

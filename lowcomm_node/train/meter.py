@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from lowcomm_node.core.progress import is_finished
+from lowcomm_node.core.spread import MarkedSketch
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.exchanged import Exchanged
 from lowcomm_node.train.messages import Report
@@ -26,8 +27,8 @@ class Meter:
         self.exchange_seconds = 0.0
         self.validation_loss = math.nan
         self.held: Callable[[], dict[str, tuple[int, int]]] = dict
-        self.sketch: tuple[float, ...] = ()
-        self.sketch_mark = 0
+        self.mark = 0
+        self.sketches: tuple[MarkedSketch, ...] = ()
         self.exchanged: Mapping[Stream, Exchanged] = {}
         self._last: StepResult | None = None
         self._start_window()
@@ -67,8 +68,7 @@ class Meter:
             micro_batches=replica.micro_batches,
             exchanged=dict(self.exchanged),
             held=self.held(),
-            sketch=self.sketch,
-            sketch_mark=self.sketch_mark,
+            sketches=self.sketches,
             is_finished=is_finished(replica.progress_steps, self._training),
         )
         self._start_window()

@@ -87,9 +87,7 @@ class Stage:
         self.places = places
         self.fleet = Fleet(self._command)
         self.watcher = Watcher()
-        self.observer = Observer(
-            self.fleet, self.watcher, nodes=options.nodes, spread_of=lambda sketches, parameters: 0.5
-        )
+        self.observer = Observer(self.fleet, self.watcher, nodes=options.nodes)
 
     def run(self) -> Conductor:
         with Impatient() as interrupts, self.watcher:

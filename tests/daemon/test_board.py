@@ -1,16 +1,10 @@
 """daemon.board: what is told of the swarm, and whom discovery names."""
 
-import itertools
-import math
-
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lowcomm_node.adapters.vitals_book import VitalsBook
-from lowcomm_node.algo.consensus import count_sketch, sketch_spread, spread
 from lowcomm_node.core.events import Member
+from lowcomm_node.core.spread import MarkedSketch
 from lowcomm_node.daemon.board import Board, swarm_status
 from lowcomm_node.settings.node import MetricsSettings
 from lowcomm_node.units import PeerId
@@ -95,88 +89,33 @@ def test_a_port_alone_is_one_of_the_host_that_others_dial(dialled: str, publishe
 
 
 def test_own_vitals_go_where_records_are_made() -> None:
-    """Loss, folded sketch, and the address only when it is published."""
+    """Loss, folded sketches, and the address only when it is published."""
     book = VitalsBook()
     status = Status(training=TrainingStatus(validation_loss=3.0, sketch=range(64), sketch_mark=7))
+    status.training.older_sketches.add(mark=0, sums=[1.0] * 64)
 
     Board(MetricsSettings(), book, lambda: NOW).show(status, None, 0.0)
-    assert book.own == Vitals(validation_loss=3.0, sketch=fold(range(64)), sketch_mark=7)
+    assert book.own == Vitals(
+        validation_loss=3.0,
+        sketches=(MarkedSketch(7, fold(range(64))), MarkedSketch(0, (4.0,) * 16)),
+    )
     Board(MetricsSettings(publish="a:1"), book, lambda: NOW).show(status, None, 0.0)
     assert book.own.metrics_address == "a:1"
 
 
 def test_the_swarm_in_two_numbers() -> None:
     """Median loss of the others, so that no single one decides it; nothing known is 0."""
-    others = [Vitals(validation_loss=loss) for loss in (1.0, 2.0, 900.0)] + [Vitals(sketch=(1.0,) * 16)]
+    others = [Vitals(validation_loss=loss) for loss in (1.0, 2.0, 900.0)] + [
+        Vitals(sketches=(MarkedSketch(1, (1.0,) * 16),))
+    ]
 
     assert swarm_status(Vitals(), others, 100) == SwarmStatus(members=4, validation_loss=2.0)
     assert swarm_status(Vitals(), [], 100) == SwarmStatus()
 
 
-def test_the_spread_is_the_one_of_the_algorithms() -> None:
-    """The same formula without tensors; and near the true spread of replicas, as a sketch can be."""
-    generator = torch.Generator().manual_seed(0)
-    replicas = [torch.randn(4000, generator=generator) * 0.1 + 1.0 for _ in range(12)]
-    folded = [fold(count_sketch([replica]).tolist()) for replica in replicas]
+def test_the_spread_is_over_this_node_and_the_others() -> None:
+    """As ``core.spread`` has it, from sketches of one mark."""
+    own, other = (Vitals(sketches=(MarkedSketch(3, (value,) + (0.0,) * 15),)) for value in (1.0, 2.0))
 
-    own, *others = (Vitals(sketch=sketch) for sketch in folded)
-    estimate = swarm_status(own, others, 4000).spread
-
-    assert estimate == pytest.approx(sketch_spread([torch.tensor(sketch) for sketch in folded], 4000), rel=1e-4)
-    assert math.isclose(estimate, spread([{"x": replica} for replica in replicas]), rel_tol=0.35)
-
-
-def test_only_sketches_of_one_mark_are_compared() -> None:
-    """Those of the mark that most members have passed, of several the newest, our own or not: how far a node has come is no spread."""
-
-    def told(value: float, mark: int) -> Vitals:
-        return Vitals(sketch=(value,) + (0.0,) * 15, sketch_mark=mark)
-
-    alike = swarm_status(told(1.0, 3), [told(2.0, 3)], 100).spread
-    assert alike == pytest.approx(0.5 / 10)
-    assert swarm_status(told(1000.0, 4), [told(1.0, 3), told(2.0, 3)], 100).spread == pytest.approx(
-        alike * math.sqrt(2 * 2 / 3)
-    )
-    assert swarm_status(told(1.0, 4), [told(2.0, 4), told(7.0, 3), told(70.0, 3)], 100).spread == pytest.approx(
-        alike * math.sqrt(2 * 3 / 4)
-    )
-    assert swarm_status(told(1.0, 4), [told(1.0, 3)], 100).spread == 0.0
-    assert swarm_status(Vitals(), [told(1.0, 3)], 100).spread == 0.0
-
-
-@given(
-    st.lists(st.floats(-10, 10), min_size=3, max_size=6, unique=True).flatmap(
-        lambda values: st.tuples(st.just(values), st.integers(2, len(values)))
-    )
-)
-def test_the_square_is_unbiased_whoever_has_passed_the_mark(drawn: tuple[list[float], int]) -> None:
-    """On average over all choices of n of N members the squared estimate is the squared spread of all N: exactly, not nearly."""
-    values, at_mark = drawn
-    truth = spread([{"x": torch.tensor([value], dtype=torch.float64)} for value in values]) ** 2
-    squares = []
-    for chosen in itertools.combinations(range(len(values)), at_mark):
-        own, *others = (
-            # Who has not passed the mark yet stands at one of its own, so that no two of those are alike.
-            Vitals(sketch=(value,) + (0.0,) * 15, sketch_mark=1000 if index in chosen else index)
-            for index, value in enumerate(values)
-        )
-        squares.append(swarm_status(own, others, 1).spread ** 2)
-
-    assert sum(squares) / len(squares) == pytest.approx(truth, rel=1e-6, abs=1e-12)
-
-
-def test_the_square_is_unbiased_over_the_hash() -> None:
-    """From folded sketches of 300 hashes: the mean of the squares is the true one within five standard errors."""
-    generator = torch.Generator().manual_seed(3)
-    replicas = [torch.randn(500, generator=generator) * 0.1 + 1.0 for _ in range(5)]
-    truth = spread([{"x": replica} for replica in replicas]) ** 2
-    trials = 300
-    squares = []
-    for seed in range(trials):
-        folded = [fold(count_sketch([replica], seed=seed).tolist()) for replica in replicas]
-        own, *others = (Vitals(sketch=sketch, sketch_mark=1) for sketch in folded)
-        squares.append(swarm_status(own, others, 500).spread ** 2)
-
-    ratios = torch.tensor(squares, dtype=torch.float64) / truth
-    assert abs(float(ratios.mean()) - 1) < 5 * float(ratios.std()) / math.sqrt(trials)
-    assert float(ratios.std()) < 2 * math.sqrt(2 / 16 / 4)
+    assert swarm_status(own, [other], 100).spread == pytest.approx(0.05)
+    assert swarm_status(Vitals(), [other], 100).spread == 0.0

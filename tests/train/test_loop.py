@@ -114,7 +114,7 @@ def test_trains_until_stopped_and_reports() -> None:
     assert reports[-1].tokens == reports[-1].steps * 64
     assert reports[-1].validation_loss < reports[0].validation_loss
     assert reports[-1].tokens_per_second > 0
-    assert len(reports[-1].sketch) > 0
+    assert len(reports[-1].sketches[0].sums) > 0
     assert mailbox.posted[-1] == Stopped(path="")
     assert trainer._replica.steps == 30
 
@@ -127,12 +127,13 @@ def test_sketches_are_made_when_progress_passes_a_mark() -> None:
 
     reports = mailbox.reports()
     training = trainer._session.manifest.training
-    assert reports[0].sketch == ()
+    assert reports[0].sketches == ()
     by_mark: dict[int, set[tuple[float, ...]]] = {}
     for report in reports:
-        assert report.sketch_mark == mark_of(report.progress_steps, training)
-        if report.sketch:
-            by_mark.setdefault(report.sketch_mark, set()).add(report.sketch)
+        if report.sketches:
+            assert report.sketches[0].mark == mark_of(report.progress_steps, training)
+        for mark, sums in report.sketches:
+            by_mark.setdefault(mark, set()).add(sums)
     assert len(by_mark) > 1
     assert all(len(sketches) == 1 for sketches in by_mark.values())
 

@@ -7,6 +7,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lowcomm_node.core.spread import MOST_SKETCHES, MarkedSketch
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.limits import MAX_RECORD_BYTES
 from lowcomm_node.wire.records import is_address, read_member, read_vitals, sign_member
@@ -15,8 +16,7 @@ from tests.wire.samples import CERTIFICATE, INVITED_RECORD, KEY, MEMBER, RECORD,
 
 VITALS = Vitals(
     validation_loss=2.5,
-    sketch=tuple(float(i) for i in range(FOLDED_SUMS)),
-    sketch_mark=12,
+    sketches=tuple(MarkedSketch(mark, tuple(float(mark + i) for i in range(FOLDED_SUMS))) for mark in (300, 288, 256)),
     metrics_address="a.example:9464",
 )
 
@@ -41,7 +41,11 @@ def test_who_tells_nothing_has_the_record_of_before() -> None:
 
 def test_the_largest_record_is_far_below_the_limit() -> None:
     """Certificate, admission, and the longest address there is."""
-    longest = replace(VITALS, sketch_mark=2**40, metrics_address=f"{'a' * 63}.{'b' * 63}:65535")
+    longest = replace(
+        VITALS,
+        sketches=tuple(sketch._replace(mark=2**32 - 1) for sketch in VITALS.sketches),
+        metrics_address=f"{'a' * 63}.{'b' * 63}:65535",
+    )
     member = replace(MEMBER, certificate=CERTIFICATE)
     data = sign_member(member, run_id=RUN, protocol_version=1, sign=KEY.sign, vitals=longest)
 
@@ -56,6 +60,7 @@ def test_the_largest_record_is_far_below_the_limit() -> None:
         (records_pb2.Vitals(validation_loss=-1.0), Vitals()),
         (records_pb2.Vitals(sketch=[1.0] * 15, sketch_mark=3), Vitals()),
         (records_pb2.Vitals(sketch=[float("nan")] * 16), Vitals()),
+        (records_pb2.Vitals(older_sketches=[records_pb2.MarkedSketch(mark=2, sums=[1.0] * 17)]), Vitals()),
         (records_pb2.Vitals(metrics_address="unix:/x"), Vitals()),
         (records_pb2.Vitals(validation_loss=1.0, sketch=[1.0]), Vitals(validation_loss=1.0)),
     ],
@@ -67,7 +72,7 @@ def test_nonsense_is_as_if_it_had_not_been_told(told: records_pb2.Vitals, read: 
 
 def test_a_loss_that_is_no_number_is_not_told() -> None:
     """Before the first look at held-out text, or after a bad step."""
-    told = Vitals(validation_loss=float("nan"), sketch=VITALS.sketch).to_wire()
+    told = Vitals(validation_loss=float("nan"), sketches=VITALS.sketches).to_wire()
     assert told is not None
     assert told.validation_loss == 0.0
 
@@ -83,7 +88,7 @@ def test_folding_is_linear(left: list[float], right: list[float]) -> None:
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_within_bounds(data: bytes) -> None:
-    """Whatever a member puts there: a finite loss, sixteen sums or none, an address or none."""
+    """Whatever a member puts there: a finite loss, a few sketches of sixteen sums, an address or none."""
     try:
         told = records_pb2.Vitals.FromString(data)
     except DecodeError:
@@ -91,7 +96,8 @@ def test_any_bytes_are_read_within_bounds(data: bytes) -> None:
     vitals = to_vitals(told, is_address=is_address(told.metrics_address))
 
     assert 0.0 <= vitals.validation_loss < 1e6
-    assert len(vitals.sketch) in (0, FOLDED_SUMS)
+    assert len(vitals.sketches) <= MOST_SKETCHES
+    assert all(len(sketch.sums) == FOLDED_SUMS for sketch in vitals.sketches)
     assert not vitals.metrics_address or is_address(vitals.metrics_address)
 
 

@@ -9,7 +9,7 @@ from lowcomm_node.cli.swarm.conductor import Conductor
 from lowcomm_node.cli.swarm.fleet import Fleet
 from lowcomm_node.cli.swarm.interrupts import Interrupts
 from lowcomm_node.cli.swarm.launch import IDENTITY_FILE, NodePlace, Workshop
-from lowcomm_node.cli.swarm.observe import Observer, SpreadOf
+from lowcomm_node.cli.swarm.observe import Observer
 from lowcomm_node.cli.swarm.options import SwarmOptions
 from lowcomm_node.cli.swarm.ports import choose_ports
 from lowcomm_node.cli.swarm.view import View
@@ -41,7 +41,6 @@ def train_calm(
     settings: NodeSettings,
     like: Sequence[NodePlace],
     until_progress_steps: float,
-    spread_of: SpreadOf,
     view: View,
     interrupts: Interrupts,
 ) -> CalmRun:
@@ -57,7 +56,7 @@ def train_calm(
         shutil.copy(of.directory / IDENTITY_FILE, place.directory)
     fleet = Fleet(workshop.command)
     with Watcher() as watcher:
-        observer = Observer(fleet, watcher, nodes=len(places), spread_of=spread_of)
+        observer = Observer(fleet, watcher, nodes=len(places))
         conductor = Conductor(
             replace(
                 options,

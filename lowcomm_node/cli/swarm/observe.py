@@ -11,17 +11,16 @@ from lowcomm_node.cli.swarm.launch import NodePlace
 from lowcomm_node.cli.swarm.lives import Ledger, Status, ddp_bytes
 from lowcomm_node.cli.swarm.processes import memory_of_all
 from lowcomm_node.cli.swarm.watch import Watcher
+from lowcomm_node.core.spread import spread_of
+from lowcomm_node.wire.vitals import sketches_in
 
-__all__ = ["Observer", "SpreadOf"]
+__all__ = ["Observer"]
 
 _MEMORY_EVERY_S = 5.0
 _RATE_WINDOW = 30
 """Looks that the meeting rate is taken over."""
 _MAX_ADDRESSES = 3
 _LEARNED = frozenset({"training", "finished"})
-
-SpreadOf = Callable[[Sequence[Sequence[float]], int], float]
-"""Spread between replicas, from two or more sketches of so many parameters."""
 
 
 class Observer:
@@ -33,7 +32,6 @@ class Observer:
         watcher: Watcher,
         *,
         nodes: int,
-        spread_of: SpreadOf,
         processor_s: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         """``nodes``: size of the DDP run that traffic is compared with. ``processor_s``: see ``SwarmPoint``."""
@@ -45,7 +43,6 @@ class Observer:
         self._fleet = fleet
         self._watcher = watcher
         self._nodes = nodes
-        self._spread_of = spread_of
         self._processor_s = processor_s
         self._training_from_s: float | None = None
         self._tokens_seen = 0
@@ -147,11 +144,8 @@ class Observer:
         return 60 * (now - before) / (until_s - from_s) if until_s > from_s else 0.0
 
     def _spread(self) -> float:
-        by_mark: dict[int, list[list[float]]] = {}
-        for training in (status.training for status in self.learned().values() if status.training.sketch):
-            by_mark.setdefault(training.sketch_mark, []).append(list(training.sketch))
-        sketches = max(by_mark.values(), key=len, default=[])  # as nodes do (``daemon.board``): only those of one mark
-        return self._spread_of(sketches, self.ledger.parameters) if len(sketches) > 1 else math.nan
+        told = [sketches_in(status.training) for status in self.learned().values()]
+        return spread_of(told, self.ledger.parameters) or math.nan
 
 
 def _mean(values: Sequence[float]) -> float:

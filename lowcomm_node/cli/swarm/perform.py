@@ -136,10 +136,8 @@ class _Performance:
             self._shaping.start()
         fleet = Fleet(workshop.command)
         with Watcher() as watcher:
-            observer = Observer(
-                fleet, watcher, nodes=self._options.nodes, spread_of=_sketch_spread,
-                processor_s=processor_times(self._options, fleet, self._shaping),
-            )  # fmt: skip
+            processor_s = processor_times(self._options, fleet, self._shaping)
+            observer = Observer(fleet, watcher, nodes=self._options.nodes, processor_s=processor_s)
             conductor = Conductor(
                 self._options,
                 places=places,
@@ -249,7 +247,6 @@ class _Performance:
             settings=self._settings,
             like=like,
             until_progress_steps=until_progress_steps,
-            spread_of=_sketch_spread,
             view=self._view,
             interrupts=self._interrupts,
         )
@@ -348,14 +345,6 @@ class _Performance:
             interrupts=self._interrupts,
             on_progress=lambda share_done: self._view.work("training alone", share_done),
         )
-
-
-def _sketch_spread(sketches: Sequence[Sequence[float]], parameters: int) -> float:
-    import torch
-
-    from lowcomm_node.algo.consensus import sketch_spread
-
-    return sketch_spread([torch.tensor(sketch) for sketch in sketches], parameters)
 
 
 @contextlib.contextmanager

@@ -47,16 +47,26 @@ class MemberRecord(_message.Message):
     def __init__(self, run_id: _Optional[bytes] = ..., peer_id: _Optional[bytes] = ..., grpc_address: _Optional[str] = ..., protocol_version: _Optional[int] = ..., progress_steps: _Optional[float] = ..., has_state: _Optional[bool] = ..., expires_at: _Optional[float] = ..., certificate: _Optional[bytes] = ..., admission: _Optional[_Union[Admission, _Mapping]] = ..., reachability: _Optional[_Union[Reachability, str]] = ..., vitals: _Optional[_Union[Vitals, _Mapping]] = ...) -> None: ...
 
 class Vitals(_message.Message):
-    __slots__ = ("validation_loss", "sketch", "metrics_address", "sketch_mark")
+    __slots__ = ("validation_loss", "sketch", "metrics_address", "sketch_mark", "older_sketches")
     VALIDATION_LOSS_FIELD_NUMBER: _ClassVar[int]
     SKETCH_FIELD_NUMBER: _ClassVar[int]
     METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     SKETCH_MARK_FIELD_NUMBER: _ClassVar[int]
+    OLDER_SKETCHES_FIELD_NUMBER: _ClassVar[int]
     validation_loss: float
     sketch: _containers.RepeatedScalarFieldContainer[float]
     metrics_address: str
     sketch_mark: int
-    def __init__(self, validation_loss: _Optional[float] = ..., sketch: _Optional[_Iterable[float]] = ..., metrics_address: _Optional[str] = ..., sketch_mark: _Optional[int] = ...) -> None: ...
+    older_sketches: _containers.RepeatedCompositeFieldContainer[MarkedSketch]
+    def __init__(self, validation_loss: _Optional[float] = ..., sketch: _Optional[_Iterable[float]] = ..., metrics_address: _Optional[str] = ..., sketch_mark: _Optional[int] = ..., older_sketches: _Optional[_Iterable[_Union[MarkedSketch, _Mapping]]] = ...) -> None: ...
+
+class MarkedSketch(_message.Message):
+    __slots__ = ("mark", "sums")
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    SUMS_FIELD_NUMBER: _ClassVar[int]
+    mark: int
+    sums: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, mark: _Optional[int] = ..., sums: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Admission(_message.Message):
     __slots__ = ("expires_at", "invite_key", "organiser_signature", "invite_signature")

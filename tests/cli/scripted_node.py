@@ -35,7 +35,12 @@ class Answer(BaseHTTPRequestHandler):
             Answer.steps = min(Answer.steps + 10, MOST_STEPS)
         state = "connecting" if not is_up else "finished" if Answer.steps >= int(TOTAL) else "training"
         training = {"steps": str(Answer.steps), "tokens": str(10 * Answer.steps), "loss": 2.5, "validation_loss": 2.4}
-        training |= {"progress_steps": Answer.steps, "total_steps": TOTAL, "parameters": "1000", "sketch": [1.0, 2.0]}
+        training |= {
+            "progress_steps": Answer.steps,
+            "total_steps": TOTAL,
+            "parameters": "1000",
+            "sketch": [float(sys.argv[1]), 2.0],
+        }
         sent = {"direction": "sent", "stream": "params", "codec": "ab", "bytes": str(Answer.steps)}
         meetings = {"completed": str(Answer.steps // 10), "bytes": [sent]}
         body = json.dumps(
@@ -57,7 +62,7 @@ class Answer(BaseHTTPRequestHandler):
 
 
 def leave(*_: object) -> None:
-    Path(FINAL).parent.mkdir(parents=True)
+    Path(FINAL).parent.mkdir(parents=True, exist_ok=True)
     Path(FINAL).write_bytes(b"")
     Path(SOCKET).unlink(missing_ok=True)
     sys.exit(0)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
+from lowcomm_node.cli.swarm.attendance import Attendance
 from lowcomm_node.cli.swarm.conductor import Conductor
 from lowcomm_node.cli.swarm.fleet import Fleet
 from lowcomm_node.cli.swarm.interrupts import Interrupts
@@ -71,6 +72,7 @@ class Stage:
         total_steps: int = TOTAL_STEPS,
         stop_when: Callable[[Conductor], bool] | None = None,
         until_progress_steps: float = math.inf,
+        attendance: Attendance | None = None,
     ) -> None:
         self.view = Notebook()
         self.options = options
@@ -79,6 +81,7 @@ class Stage:
         self._total_steps = total_steps
         self._stop_when = stop_when
         self._until_progress_steps = until_progress_steps
+        self._attendance = attendance
         self._has_pressed = False
         places = []
         for index, ports in enumerate(choose_ports(options.members_max, None)):
@@ -101,6 +104,7 @@ class Stage:
                 first_address="/ip4/first",
                 seed=3,
                 until_progress_steps=self._until_progress_steps,
+                attendance=self._attendance,
             )
             if self._stop_when is not None:
                 self.view.on_picture = lambda picture: self._press_once(conductor)

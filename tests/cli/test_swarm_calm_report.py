@@ -1,6 +1,7 @@
 """A troubled swarm beside undisturbed ones: equal progress, equal tokens, and a spread that was measured."""
 
 import dataclasses
+import re
 
 import pytest
 from rich.console import Console
@@ -55,13 +56,26 @@ def test_fewer_tokens_are_no_excuse_for_more() -> None:
     assert compare_with_calm(dataclasses.replace(losses, tokens=4000), FEWER, MORE).above.keys() == {"n1"}
 
 
-def test_the_table_shows_the_three_side_by_side() -> None:
-    """In the order of their tokens."""
+def test_who_was_there_as_rarely_in_order_is_the_measure() -> None:
+    """And not those that were there all the time; more or fewer tokens are worth what these say, so nothing is given away."""
+    orderly = _swarm(5, 3000, n1=2.14, n2=2.16)
+    report = compare_with_calm(_swarm(5, 3250, n1=2.14, n2=2.15), FEWER, MORE, orderly)
+
+    assert report.expected_present == pytest.approx(2.075)
+    assert report.expected == pytest.approx(2.125)
+    assert report.spread == pytest.approx(0.02125)
+    assert report.above == {"n2": pytest.approx(2.15 - 2.125 - 0.02125)}
+    assert not compare_with_calm(_swarm(5, 3000, n1=2.17), FEWER, MORE, orderly).above
+
+
+def test_the_table_shows_them_side_by_side() -> None:
+    """The undisturbed ones in the order of their tokens."""
     console = Console(width=160)
     with console.capture() as capture:
-        console.print(calm_table(compare_with_calm(_swarm(5, 3250, n1=2.0), FEWER, MORE)))
+        console.print(calm_table(compare_with_calm(_swarm(5, 3250, n1=2.0), FEWER, MORE, _swarm(5, 3000, n1=2.1))))
 
-    rows = [line.split() for line in capture.get().splitlines() if "turbed" in line or "trouble" in line]
+    rows = [line.split() for line in capture.get().splitlines() if re.search(r"\d,\d", line)]
+    assert rows.pop(1) == ["absent", "in", "order", "5", "100", "3,000", "7", "2.1000", "n1", "2.100"]
     assert rows == [
         ["undisturbed", "3", "100", "3,000", "7", "2.1000", "n0", "2.100,", "n1", "2.100"],
         ["with", "trouble", "5", "100", "3,250", "7", "2.0000", "n1", "2.000"],

@@ -32,7 +32,7 @@ def test_a_swarm_runs_until_its_nodes_have_finished(directory: Path) -> None:
     assert ledger.steps == 3 * TOTAL_STEPS
     assert ledger.bytes_sent == {"params": {"ab": 3 * TOTAL_STEPS}}
     assert stage.observer.memory_peak_bytes > 1 << 20
-    assert stage.view.pictures[-1].spread == 0.5
+    assert stage.view.pictures[-1].spread > 0
     assert stage.view.pictures[-1].share_done == 1.0
     assert {row.state for row in stage.view.pictures[-1].nodes} == {"finished"}
 

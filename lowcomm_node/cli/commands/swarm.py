@@ -98,7 +98,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare",
         choices=["local", "calm", "no-meetings"],
         help="afterwards train the same nodes on the same data: without meetings for as many steps (local), or with meetings "
-        "and without trouble up to the same progress, by as many nodes as it takes for the same tokens, rounded down and up (calm); "
+        "and without trouble up to the same progress, by as many nodes as it takes for the same tokens, rounded down and up, and by "
+        "the same nodes with the same absences in order (calm); "
         "or, in the run itself, every second minute without meetings: what they cost in tokens a second (no-meetings)",
     )
     output.add_argument("--json", type=Path, metavar="FILE", help="report (runs/swarm-DATE-TIME.json)")

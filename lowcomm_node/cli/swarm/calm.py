@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lowcomm_node.cli.swarm.attendance import Absence, Attendance
 from lowcomm_node.cli.swarm.conductor import Conductor
 from lowcomm_node.cli.swarm.fleet import Fleet
 from lowcomm_node.cli.swarm.interrupts import Interrupts
@@ -43,11 +44,14 @@ def train_calm(
     until_progress_steps: float,
     view: View,
     interrupts: Interrupts,
+    absences: Sequence[Absence] | None = None,
 ) -> CalmRun:
     """Train in the new ``directory`` until the nodes' mean progress is ``until_progress_steps``, or the schedule ends.
 
     By progress, not by time: trouble takes time, and the question is what else it takes. ``like``: nodes of the troubled run,
-    as many as are to train; theirs are the names and identities, and with these the data. Raises LowcommError when nothing starts.
+    as many as are to train; theirs are the names and identities, and with these the data. ``absences``: all nodes start and join
+    late as in the troubled run, and are away then, in order; None: all of ``like`` are there all the time. Raises LowcommError
+    when nothing starts.
     """
     directory.mkdir()
     workshop = Workshop(directory, manifest, settings=settings)
@@ -60,11 +64,11 @@ def train_calm(
         conductor = Conductor(
             replace(
                 options,
-                nodes=len(places),
+                nodes=options.nodes if absences is not None else len(places),
                 chaos_every_s=0.0,
                 sleep_s=0.0,
                 kill_every_s=0.0,
-                join_late=0,
+                join_late=options.join_late if absences is not None else 0,
                 line=None,
                 behind_nat=0,
                 compare_no_meetings=False,
@@ -80,6 +84,7 @@ def train_calm(
             first_address=workshop.address(places[0]),
             seed=manifest.seed,
             until_progress_steps=until_progress_steps,
+            attendance=Attendance(absences or ()),
         )
         conductor.run()
     states = {place.name: place.final_state for place in places if place.name in conductor.ending.live}

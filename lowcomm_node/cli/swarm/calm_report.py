@@ -4,6 +4,10 @@ Progress alone does not make two runs equal: it counts the steps of the average 
 do tokens alone: twice the nodes take half the steps, and stand elsewhere in the schedule. So the undisturbed swarms go up to the
 troubled one's progress, in its schedule, with as many nodes as make its tokens. As nodes are whole there are two of them, one
 with fewer tokens and one with more, and the line through their mean losses says what to expect in between.
+
+Nor do both: a node that is away for a while costs a swarm more than its tokens, even when it leaves in order and comes back.
+So after faults the same nodes train once more with the same absences, in order, and that is the undisturbed run that the
+troubled one is held to; what it has more or less in tokens is worth what the line says.
 """
 
 import statistics
@@ -48,8 +52,12 @@ class CalmReport:
     troubled: Trained
     calm: list[Trained]
     """The one with fewer nodes first."""
+    orderly: Trained | None
+    """The same nodes with the same absences, in order; null where there was no fault."""
+    expected_present: float
+    """Mean loss at the troubled swarm's tokens of undisturbed nodes that are there all the time."""
     expected: float
-    """Mean loss of undisturbed nodes at the troubled swarm's tokens."""
+    """Mean loss at the troubled swarm's tokens of undisturbed nodes with its attendance."""
     spread: float
     """Most that an undisturbed node was above its swarm's mean, or 1 % of the loss, whichever is more."""
     above: dict[str, float]
@@ -66,16 +74,20 @@ def calm_sizes(troubled: Trained, *, tokens_per_step: int, most: int) -> tuple[i
     return fewer, fewer + 1
 
 
-def compare_with_calm(troubled: Trained, fewer: Trained, more: Trained) -> CalmReport:
-    """Are the troubled swarm's losses within the spread of undisturbed swarms? The latter differ in their tokens."""
+def compare_with_calm(troubled: Trained, fewer: Trained, more: Trained, orderly: Trained | None = None) -> CalmReport:
+    """Are the troubled swarm's losses within the spread of undisturbed swarms? ``fewer`` and ``more`` differ in their tokens."""
     slope = (more.loss_mean - fewer.loss_mean) / (more.tokens - fewer.tokens)
-    expected = fewer.loss_mean + slope * (troubled.tokens - fewer.tokens)
-    highest = max(max(calm.losses.values()) - calm.loss_mean for calm in (fewer, more))
+    present = fewer.loss_mean + slope * (troubled.tokens - fewer.tokens)
+    expected = present if orderly is None else orderly.loss_mean + slope * (troubled.tokens - orderly.tokens)
+    undisturbed = [fewer, more] if orderly is None else [orderly]
+    highest = max(max(calm.losses.values()) - calm.loss_mean for calm in undisturbed)
     spread = max(highest, _LEAST_SPREAD * expected)
     excess = {name: loss - expected - spread for name, loss in troubled.losses.items()}
     return CalmReport(
         troubled=troubled,
         calm=[fewer, more],
+        orderly=orderly,
+        expected_present=present,
         expected=expected,
         spread=spread,
         above={name: by for name, by in excess.items() if by > 0},
@@ -83,14 +95,17 @@ def compare_with_calm(troubled: Trained, fewer: Trained, more: Trained) -> CalmR
 
 
 def calm_table(report: CalmReport) -> Table:
-    """The three swarms side by side."""
+    """The swarms side by side."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("swarm")
     for heading in ("nodes", "progress", "tokens", "meetings", "validation loss, mean"):
         table.add_column(heading, justify="right")
     table.add_column("of each node", style="dim")
     fewer, more = report.calm
-    for what, swarm in (("undisturbed", fewer), ("with trouble", report.troubled), ("undisturbed", more)):
+    swarms = [("undisturbed", fewer), ("with trouble", report.troubled), ("undisturbed", more)]
+    if report.orderly is not None:
+        swarms.insert(1, ("absent in order", report.orderly))
+    for what, swarm in swarms:
         losses = ", ".join(f"{name} {loss:.3f}" for name, loss in swarm.losses.items())
         counts = (str(swarm.nodes), f"{swarm.progress_steps:.0f}", f"{swarm.tokens:,}", f"{swarm.meetings:,}")
         table.add_row(what, *counts, f"{swarm.loss_mean:.4f}", losses)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from lowcomm_node.cli.swarm.attendance import Absence, Attendance
 from lowcomm_node.cli.swarm.chaos import Chaos
 from lowcomm_node.cli.swarm.fleet import Fleet, Incident, IncidentKind, Stage
 from lowcomm_node.cli.swarm.havoc import Havoc
@@ -76,11 +77,13 @@ class Conductor:
         first_address: str,
         seed: int,
         until_progress_steps: float = math.inf,
+        attendance: Attendance | None = None,
     ) -> None:
         """``places``: the first node, which will listen at ``first_address``, the others of the start, the late ones.
 
-        ``until_progress_steps``: swarm progress that ends the run.
+        ``until_progress_steps``: swarm progress that ends the run. ``attendance``: who leaves meanwhile, and comes back, in order.
         """
+        self._attendance = attendance or Attendance(())
         self._first_address = first_address
         self._options = options
         self._places = places
@@ -143,6 +146,8 @@ class Conductor:
             self._kill(due.victim)
         for _ in range(due.joiners):
             self._join_late()
+        for absence in self._attendance.due(elapsed_s=self._observer.elapsed_s, training=self._training()):
+            self._send_away(absence)
         if self.havoc is not None:
             self.havoc.advance(self._observer.share_done(self._options.limit_s), self._arrival_patience_s)
         return ""
@@ -214,8 +219,10 @@ class Conductor:
 
     def _kill_candidates(self) -> list[str]:
         """All that train, but never the first node: its address is the one that was given away."""
-        training = [name for name, status in self._observer.learned().items() if status.state == "training"]
-        return [name for name in training if name != self._places[0].name]
+        return [name for name in self._training() if name != self._places[0].name]
+
+    def _training(self) -> list[str]:
+        return [name for name, status in self._observer.learned().items() if status.state == "training"]
 
     def _start(self, place: NodePlace, peers: Sequence[str]) -> None:
         self._fleet.start(place, peers)
@@ -227,6 +234,18 @@ class Conductor:
         self._observer.forget(victim)
         self._mark("killed", victim)
         self._view.say(f"{victim} killed after {self._observer.elapsed_s:.0f} s")
+
+    def _send_away(self, absence: Absence) -> None:
+        self._fleet.send_away(absence.node, return_after_s=absence.return_after_s)
+        self._observer.ledger.end(absence.node, "left")
+        self._observer.forget(absence.node)
+        self._mark("left", absence.node)
+        back = (
+            "for good"
+            if absence.return_after_s is None
+            else f"and is started again {absence.return_after_s:.0f} s later"
+        )
+        self._view.say(f"{absence.node} leaves after {self._observer.elapsed_s:.0f} s {back}")
 
     def _join_late(self) -> None:
         started = len(self._observer.ledger.nodes)

@@ -31,7 +31,7 @@ class Stage(StrEnum):
 
     RUNNING = "running"
     KILLED = "killed"
-    """Its daemon was killed; the children have still to end."""
+    """Its daemon was killed, or has been asked to leave; there are still processes to end."""
     RETURNING = "returning"
     """All ended; a replacement starts in a moment."""
     ENDED = "ended"
@@ -68,11 +68,16 @@ class _Berth:
     stage: Stage = Stage.RUNNING
     since_s: float = field(default_factory=time.monotonic)
     return_after_s: float | None = None
-    """Seconds from its end to its return; None: it does not."""
+    """Seconds from the order to end to its return, and at least a moment from its end; None: it does not."""
+    ordered_s: float = 0.0
     return_peers: tuple[str, ...] = ()
     """Whom it asks then; empty: those who are there."""
     told: set[str] = field(default_factory=set)
     """Addresses it was given at its starts."""
+
+    def go(self, return_after_s: float | None) -> None:
+        self.return_after_s, self.ordered_s = return_after_s, time.monotonic()
+        self.enter(Stage.KILLED)
 
     def enter(self, stage: Stage) -> None:
         self.stage = stage
@@ -97,8 +102,16 @@ class Fleet:
         """
         berth = self._berths[name]
         berth.process.kill_daemon()
-        berth.return_after_s, berth.return_peers = return_after_s, tuple(peers)
-        berth.enter(Stage.KILLED)
+        berth.return_peers = tuple(peers)
+        berth.go(return_after_s)
+
+    def send_away(self, name: str, *, return_after_s: float | None) -> None:
+        """Ask the node to leave in order; it comes back as after ``kill``."""
+        berth = self._berths[name]
+        berth.process.look()
+        berth.process.terminate()
+        berth.return_peers = ()
+        berth.go(return_after_s)
 
     def tend(self, peers: Sequence[str]) -> list[Incident]:
         """Look after all nodes; killed ones return through ``peers``."""
@@ -208,9 +221,10 @@ class Fleet:
 
 
 def _is_due(berth: _Berth) -> bool:
-    return berth.return_after_s is not None and time.monotonic() - berth.since_s >= max(
-        _RETURN_AFTER_S, berth.return_after_s
-    )
+    if berth.return_after_s is None:
+        return False
+    now_s = time.monotonic()
+    return now_s >= berth.since_s + _RETURN_AFTER_S and now_s >= berth.ordered_s + berth.return_after_s
 
 
 def _death(berth: _Berth) -> Incident:

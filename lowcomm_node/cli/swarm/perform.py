@@ -15,6 +15,7 @@ from rich.console import Console
 
 from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.cli.periods import periods_text
+from lowcomm_node.cli.swarm.attendance import Absence, absences
 from lowcomm_node.cli.swarm.calibrate import available_cores, mean_nodes, measure_pace, steps_that_fit, with_total_steps
 from lowcomm_node.cli.swarm.calm import train_calm
 from lowcomm_node.cli.swarm.calm_report import Trained, calm_sizes, calm_table, compare_with_calm
@@ -235,14 +236,27 @@ class _Performance:
             if trained is None:
                 return report
             calm.append(trained)
+        orderly = None
+        if blows:
+            self._view.say("for comparison, the same nodes with the same absences, in order, up to the same progress")
+            orderly = self._train_calm(manifest, places, troubled.progress_steps, absences(blows))
+            if orderly is None:
+                return report
         fewer, more = calm
-        return replace(report, calm=compare_with_calm(troubled, fewer, more))
+        return replace(report, calm=compare_with_calm(troubled, fewer, more, orderly))
 
-    def _train_calm(self, manifest: Manifest, like: Sequence[NodePlace], until_progress_steps: float) -> Trained | None:
+    def _train_calm(
+        self,
+        manifest: Manifest,
+        like: Sequence[NodePlace],
+        until_progress_steps: float,
+        absences: Sequence[Absence] | None = None,
+    ) -> Trained | None:
         """None when interrupted, or when no node left a state."""
         run = train_calm(
             self._options,
-            directory=self._directory / f"calm-{len(like)}",
+            directory=self._directory / (f"calm-{len(like)}" if absences is None else "orderly"),
+            absences=absences,
             manifest=manifest,
             settings=self._settings,
             like=like,
@@ -257,7 +271,7 @@ class _Performance:
         judge = Judge(manifest, self._run_id, self._settings)
         losses = {name: judge.loss_of(path) for name, path in run.states.items()}
         return Trained(
-            nodes=len(like),
+            nodes=len(like) if absences is None else self._options.nodes,
             progress_steps=run.progress_steps,
             tokens=run.tokens,
             meetings=run.meetings,

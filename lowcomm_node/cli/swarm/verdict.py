@@ -65,10 +65,15 @@ def _chaos(report: SwarmReport) -> list[str]:
         calm = report.calm
         above = ", ".join(f"{name} is {by:.3f} above" for name, by in calm.above.items())
         how = f"NOT within the spread ({above})" if above else "within the spread"
+        whose = "undisturbed swarms" if calm.orderly is None else "an undisturbed swarm with the same absences"
         clauses.append(
-            f"losses are {how} of undisturbed swarms at as much progress and as many tokens: {calm.expected:.3f}, "
+            f"losses are {how} of {whose} at as much progress and as many tokens: {calm.expected:.3f}, "
             f"at most {calm.spread:.3f} more"
         )
+        if calm.orderly is not None:
+            clauses.append(
+                f"with as many tokens of nodes that are there all the time it is {calm.expected_present:.3f}"
+            )
     return clauses
 
 

@@ -28,9 +28,10 @@ swarm: setup ## train a language model with a swarm of real nodes on this comput
 chaos: setup ## strike a swarm with kills, frozen processes, cut lines and full disks, for MINUTES=2
 	$(BIN)/lowcomm-node swarm --chaos --nodes 5 --join-late 1 --minutes $(MINUTES) $(ARGS)
 
-test: setup ## run all tests: the quick ones side by side, then those with real processes
+test: setup ## run all tests: the quick ones, then those with real processes, then those that want the computer for themselves
 	$(BIN)/pytest -m "not system and not engine" -n $(WORKERS) $(ARGS)
-	$(BIN)/pytest -m "system and not engine" $(ARGS)
+	$(BIN)/pytest -m "system and not engine and not alone" -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/pytest -m alone $(ARGS)
 
 deploy-test: setup tools ## start what is deployed for real: containers, hosts, the unit under systemd (as root)
 	$(BIN)/pytest -m engine tests/deploy $(ARGS)

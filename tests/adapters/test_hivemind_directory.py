@@ -6,10 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from hashlib import sha256
@@ -204,7 +205,14 @@ def test_a_dead_p2pd_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.system
-def test_a_killed_node_leaves_no_p2pd(tmp_path: Path) -> None:
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """Where a socket's path is short enough wherever pytest keeps its own folders."""
+    with tempfile.TemporaryDirectory(prefix="lcn-") as name:
+        yield Path(name)
+
+
+def test_a_killed_node_leaves_no_p2pd(short_path: Path) -> None:
     """SIGKILL gives a node no chance to clean up; its p2pd goes by itself, and the next start clears its sockets."""
     script = textwrap.dedent(
         """
@@ -231,7 +239,7 @@ def test_a_killed_node_leaves_no_p2pd(tmp_path: Path) -> None:
         asyncio.run(main())
         """
     )
-    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as node:
+    with subprocess.Popen([sys.executable, "-c", script, str(short_path)], stdout=subprocess.PIPE, text=True) as node:
         assert node.stdout is not None
         p2pd = psutil.Process(int(node.stdout.readline()))
         assert os.getsid(p2pd.pid) == p2pd.pid, "Ctrl-C in the node's terminal would reach p2pd"
@@ -240,13 +248,13 @@ def test_a_killed_node_leaves_no_p2pd(tmp_path: Path) -> None:
     assert not alive
 
     async def start_again() -> None:
-        again = directory(tmp_path, [])
+        again = directory(short_path, [])
         await again.start()
         await again.stop()
 
-    (tmp_path / "p2p" / "s-p2pclient-stale.sock").touch()
+    (short_path / "p2p" / "s-p2pclient-stale.sock").touch()
     run(start_again())
-    assert not (tmp_path / "p2p").exists()
+    assert not (short_path / "p2p").exists()
 
 
 def test_peers_that_cannot_be_reached_are_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.system.real_swarm import new_place, start_swarm
 PATIENCE_S = 480
 """A minute and a half of training, the start before it, and on a busy computer as much again and more for those who are away."""
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(PATIENCE_S + 60)]
+pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(PATIENCE_S + 60)]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.system.real_swarm import new_place, start_swarm
 
 PATIENCE_S = 200
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(PATIENCE_S + 60)]
+pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(PATIENCE_S + 60)]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from lowcomm_node.settings.load import build
 from lowcomm_node.settings.manifest import Manifest
 from tests.system.real_nodes import TINY_MANIFEST
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(180)]
 
 
 def test_a_node_trains_with_and_without_a_scraper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

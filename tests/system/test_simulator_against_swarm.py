@@ -16,7 +16,7 @@ from tests.system.real_swarm import REPOSITORY, new_place, start_swarm
 
 PATIENCE_S = 300
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(2 * PATIENCE_S + 60)]
+pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(2 * PATIENCE_S + 60)]
 
 
 @pytest.fixture

@@ -204,7 +204,6 @@ def test_a_dead_p2pd_is_replaced(tmp_path: Path) -> None:
     run(scenario())
 
 
-@pytest.mark.system
 @pytest.fixture
 def short_path() -> Iterator[Path]:
     """Where a socket's path is short enough wherever pytest keeps its own folders."""
@@ -212,6 +211,7 @@ def short_path() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.system
 def test_a_killed_node_leaves_no_p2pd(short_path: Path) -> None:
     """SIGKILL gives a node no chance to clean up; its p2pd goes by itself, and the next start clears its sockets."""
     script = textwrap.dedent(

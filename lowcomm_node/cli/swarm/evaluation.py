@@ -12,7 +12,7 @@ from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.train.data import load_corpus, validation_batches
 from lowcomm_node.train.evaluate import validation_loss
-from lowcomm_node.train.model import GPT, build_model
+from lowcomm_node.train.model import build_model, load_parameters
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.train.session import choose_device
 from lowcomm_node.train.state_file import TrainingState, read_state
@@ -91,7 +91,7 @@ class Judge:
         return {key.removeprefix(_PARAMS): t for key, t in state.tensors.items() if key.startswith(_PARAMS)}
 
     def _loss(self, params: Mapping[str, Tensor] | None) -> float:
-        model: GPT = build_model(self._manifest)
+        model = build_model(self._manifest)
         if params is not None:
-            model.load_state_dict(dict(params), strict=True)
+            load_parameters(model, params)
         return validation_loss(model.to(self._device), self._windows)

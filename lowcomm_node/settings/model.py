@@ -18,25 +18,26 @@ class ModelConfig:
 
     kind: Annotated[str, OneOf("gpt", "transformers", "task")] = "gpt"
     """Architecture. gpt: a decoder with RMSNorm, rotary positions and SwiGLU; transformers: any causal language model of the
-    package of that name, see `config`; task: one that a package installed on every node brings, see `task`."""
+    package of that name, see `config`; task: one that a package installed on every node brings, see `task`. Sizes from num_layers to rope_base describe gpt alone, but for
+    context_length."""
     vocab_size: Annotated[int, Between(2, 1_000_000)] = 256
     """Number of tokens; the byte tokenizer needs at least 256."""
     num_layers: Annotated[int, Between(1, 512)] = 3
-    """gpt: transformer blocks."""
+    """Transformer blocks."""
     num_heads: Annotated[int, Between(1, 512)] = 4
-    """gpt: attention heads; must divide d_model, and d_model / num_heads must be even."""
+    """Attention heads; must divide d_model, and d_model / num_heads must be even."""
     d_model: Annotated[int, Between(8, 65536)] = 96
-    """gpt: width of the residual stream."""
+    """Width of the residual stream."""
     d_ff: Annotated[int, Between(8, 262144)] = 256
-    """gpt: width of the SwiGLU hidden layer."""
+    """Width of the SwiGLU hidden layer."""
     context_length: Annotated[int, Between(8, 1_048_576)] = 96
     """Tokens a sequence is long; of a task, what it counts an example for."""
     tie_embeddings: bool = False
-    """gpt: use the token embedding as output head too."""
+    """Use the token embedding as output head too."""
     qk_norm: bool = True
-    """gpt: RMS-normalise queries and keys."""
+    """RMS-normalise queries and keys."""
     rope_base: Annotated[float, Between(10.0, 1e9)] = 10000.0
-    """gpt: base of the rotary frequencies."""
+    """Base of the rotary frequencies."""
     config: Annotated[str, JsonObject(32768)] = ""
     """A table [model.config], or the same as JSON text. transformers: the model's config.json with its "model_type"; weights are drawn
     from the run's seed, nothing is downloaded. task: its options."""

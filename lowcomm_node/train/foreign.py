@@ -59,12 +59,15 @@ def inner_matrices(model: nn.Module) -> set[str]:
 
 
 def recompute_foreign(model: nn.Module) -> bool:
-    """Switch gradient checkpointing on, by the method that models of transformers have; False where it cannot be."""
-    enable = getattr(model, "gradient_checkpointing_enable", None)
-    if enable is None or not getattr(model, "supports_gradient_checkpointing", True):
+    """Switch activation checkpointing on, by the methods that models of transformers have; False where it cannot be."""
+    if not getattr(model, "supports_gradient_checkpointing", True):
         return False
-    enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return True
+    for name in ("activation_checkpointing", "gradient_checkpointing"):  # since 5.20 or so, and before
+        enable = getattr(model, f"{name}_enable", None)
+        if enable is not None:
+            enable(**{f"{name}_kwargs": {"use_reentrant": False}})
+            return True
+    return False
 
 
 @contextmanager
@@ -78,6 +81,7 @@ def _drawing(seed: int) -> Iterator[None]:
 def _causal_language_model(config: ModelConfig) -> nn.Module:
     try:
         import transformers  # noqa: PLC0415 - an extra, and slow
+        from huggingface_hub.errors import StrictDataclassError  # noqa: PLC0415 - comes with it
     except ImportError as error:
         raise ConfigError(
             f'model.kind = "transformers" needs the package transformers ({error}): pip install "lowcomm-node[hf]"'
@@ -91,7 +95,7 @@ def _causal_language_model(config: ModelConfig) -> nn.Module:
     try:
         described = transformers.AutoConfig.for_model(model_type, **options)
         model = transformers.AutoModelForCausalLM.from_config(described, dtype=torch.float32, trust_remote_code=False)
-    except (AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, ImportError, KeyError, StrictDataclassError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(
             f'model.config: transformers {transformers.__version__} cannot build a "{model_type}" of it: {reason}'

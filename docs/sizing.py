@@ -8,10 +8,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lowcomm_node.daemon.doctor.machine import memory_bytes, state_bytes, wished_bytes
+from lowcomm_node.daemon.doctor.machine import wished_bytes
 from lowcomm_node.settings.load import read_manifest
 from lowcomm_node.settings.manifest import Manifest, ModelConfig, TrainingConfig
 from lowcomm_node.settings.node import NodeSettings
+from lowcomm_node.settings.sizes import memory_bytes, state_bytes
 
 __all__ = ["page"]
 

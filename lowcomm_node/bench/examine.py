@@ -10,7 +10,7 @@ from lowcomm_node.bench.trial import Point
 from lowcomm_node.core.progress import learning_rate_at
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.evaluate import validation_loss
-from lowcomm_node.train.model import build_model
+from lowcomm_node.train.model import build_model, load_parameters
 from lowcomm_node.train.replica import Replica
 
 __all__ = ["LOOKS", "Examiner"]
@@ -57,5 +57,5 @@ class Examiner:
         if len(replicas) == 1:
             return loss, loss, 0.0
         states = [dict(zip(replica.names, replica.theta, strict=True)) for replica in replicas]
-        self._averaged.load_state_dict(mean_state(states), strict=True)
+        load_parameters(self._averaged, mean_state(states))
         return loss, validation_loss(self._averaged, windows), spread(states)

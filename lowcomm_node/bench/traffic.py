@@ -1,14 +1,17 @@
 """Bytes that methods in lockstep send, by formula: the laboratory's own averages never leave the process."""
 
+from torch import nn
+
 from lowcomm_node.algo.dion import rank_of
 from lowcomm_node.settings.manifest import OptimizerConfig
-from lowcomm_node.train.model import GPT, hidden_matrices
+from lowcomm_node.train.gpt import GPT, hidden_matrices
 
 __all__ = ["dion_numbers", "pair_bytes", "ring_bytes"]
 
 
-def dion_numbers(model: GPT, config: OptimizerConfig) -> int:
+def dion_numbers(model: nn.Module, config: OptimizerConfig) -> int:
     """Averaged in a step of distributed Dion: (m + n) r of each hidden matrix, the whole gradient of everything else (2504.05295)."""
+    assert isinstance(model, GPT), "trials train nothing else"
     hidden = set(hidden_matrices(model))
     numbers = 0
     for position, parameter in enumerate(model.parameters()):

@@ -8,7 +8,9 @@ from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Cause", "GiveUp", "Restart", "Supervision", "Watch", "more_micro_batches"]
+from lowcomm_node.core.micro_batches import more_micro_batches
+
+__all__ = ["Cause", "GiveUp", "Restart", "Supervision", "Watch"]
 
 _MAX_FAILURES = 5
 _FORGIVEN_AFTER_S = 600.0
@@ -66,11 +68,6 @@ class GiveUp:
 
     sentence: str
     """What happened and what to change."""
-
-
-def more_micro_batches(micro_batches: int, batch_size: int) -> int | None:
-    """The next number of parts to take a batch of ``batch_size`` examples in; None when there is no smaller part."""
-    return min(2 * micro_batches, batch_size) if micro_batches < batch_size else None
 
 
 class Supervision:

@@ -56,8 +56,10 @@ class TrainerSupervisor:
         self._recorder.metrics.micro_batches_set(self._told)
 
     def with_micro_batches(self, question: Configure) -> Configure:
-        """The question with the number of micro-batches that the trainer is to begin with."""
-        device = dataclasses.replace(question.settings.device, micro_batches=self._supervision.micro_batches)
+        """The question with the number of micro-batches that the trainer is to begin with; 0 leaves it to the trainer."""
+        known = self._supervision.micro_batches
+        wished = known if known > 1 or self._settings.micro_batches else 0
+        device = dataclasses.replace(question.settings.device, micro_batches=wished)
         return dataclasses.replace(question, settings=dataclasses.replace(question.settings, device=device))
 
     def starts(self) -> None:

@@ -2,7 +2,8 @@
 
 The form is JSON with sorted keys, no white space, ASCII only, floats in the shortest decimal
 that reads back as the same double, and every key present: a default that is written down and
-one that is left out are the same run.
+one that is left out are the same run. Only keys that came later (``_ADDED``) are left out where they have their default, so
+that runs which do not use them keep their ids, and nodes of before can take part in them.
 """
 
 import hashlib
@@ -18,11 +19,21 @@ from lowcomm_node.units import RunId
 
 __all__ = ["canonical_bytes", "manifest_from_canonical", "run_id", "run_id_of_bytes"]
 
+_ADDED = frozenset({"model.config", "model.parameters", "model.task"})
+"""Keys that are not in the first version of the manifest."""
+
 
 def canonical_bytes(manifest: Manifest) -> bytes:
     """The canonical form. Raises ConfigError for a manifest that breaks its own rules."""
     checked = build(Manifest, asdict(manifest), "manifest")  # also turns 1 into 1.0 where a float is meant
-    text = json.dumps(asdict(checked), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    tree = asdict(checked)
+    defaults = keys_of(Manifest)
+    for dotted in _ADDED:
+        section, _, name = dotted.rpartition(".")
+        table = tree[section] if section else tree
+        if table[name] == defaults[dotted].default:
+            del table[name]
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return text.encode("ascii")
 
 
@@ -51,7 +62,7 @@ def manifest_from_canonical(data: bytes, max_bytes: int, source: str = "manifest
     if not isinstance(parsed, dict):
         raise ConfigError(f"{source}: not a JSON object")
     manifest = build(Manifest, parsed, source)
-    missing = [key for key in keys_of(Manifest) if not _has(parsed, key)]
+    missing = sorted(key for key in keys_of(Manifest).keys() - _ADDED if not _has(parsed, key))
     if missing:
         raise ConfigError(
             f"{source}: lacks {', '.join(missing)}; its run was started with another version of lowcomm-node"

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
-from lowcomm_node.settings.rules import ValueRefusedError
+from lowcomm_node.settings.rules import JsonObject, ValueRefusedError
 from lowcomm_node.settings.schema import Key, Section, keys_of, nearest, section_of
 
 __all__ = ["assemble", "build", "collect", "raise_problems", "read_manifest", "read_toml", "toml_value"]
@@ -101,6 +101,8 @@ def toml_value(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
+        if '"' in value and "'" not in value and value.isprintable():
+            return f"'{value}'"
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
     if isinstance(value, list | tuple):
@@ -163,6 +165,8 @@ def _typed(key: Key, value: object) -> object | None:
     if key.type == tuple[str, ...]:
         is_list = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
         return tuple(value) if is_list and isinstance(value, list | tuple) else None
+    if isinstance(key.rule, JsonObject):
+        return key.rule.text_of(value)
     if key.type is int and isinstance(value, bool):
         return None
     return value if isinstance(value, key.type) else None

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from lowcomm_node.settings.model import ModelConfig
 from lowcomm_node.settings.rules import Between, Length, OneOf, fail
 
 __all__ = [
@@ -25,47 +26,8 @@ __all__ = [
 _PEER_ID = re.compile(r"12D3KooW[1-9A-HJ-NP-Za-km-z]{44}")
 """Of an Ed25519 key."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """The network every node trains."""
-
-    kind: Annotated[str, OneOf("gpt")] = "gpt"
-    """Architecture: gpt is a decoder with RMSNorm, rotary positions and SwiGLU."""
-    vocab_size: Annotated[int, Between(2, 1_000_000)] = 256
-    """Number of tokens; the byte tokenizer needs at least 256."""
-    num_layers: Annotated[int, Between(1, 512)] = 3
-    """Transformer blocks."""
-    num_heads: Annotated[int, Between(1, 512)] = 4
-    """Attention heads; must divide d_model, and d_model / num_heads must be even."""
-    d_model: Annotated[int, Between(8, 65536)] = 96
-    """Width of the residual stream."""
-    d_ff: Annotated[int, Between(8, 262144)] = 256
-    """Width of the SwiGLU hidden layer."""
-    context_length: Annotated[int, Between(8, 1_048_576)] = 96
-    """Tokens a sequence is long."""
-    tie_embeddings: bool = False
-    """Use the token embedding as output head too."""
-    qk_norm: bool = True
-    """RMS-normalise queries and keys."""
-    rope_base: Annotated[float, Between(10.0, 1e9)] = 10000.0
-    """Base of the rotary frequencies."""
-
-    def check(self) -> None:
-        if self.d_model % self.num_heads or (self.d_model // self.num_heads) % 2:
-            fail("model.num_heads", self.num_heads, f"an even head width that divides model.d_model = {self.d_model}")
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of trained values, known without building the network."""
-        block = 2 * self.d_model + 4 * self.d_model**2 + 3 * self.d_model * self.d_ff
-        embeddings = self.vocab_size * self.d_model * (1 if self.tie_embeddings else 2)
-        return self.num_layers * block + self.d_model + embeddings
-
-    @property
-    def num_tensors(self) -> int:
-        """Number of parameter tensors."""
-        return 9 * self.num_layers + (2 if self.tie_embeddings else 3)
+_LEAST_BUDGET_BYTES = 1 << 16
+"""For models whose tensors are not known here: enough for every tensor of a small one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,9 +210,11 @@ class Manifest:
     security: SecurityConfig = field(default_factory=SecurityConfig)
 
     def check(self) -> None:
-        if self.data.tokenizer == "byte" and self.model.vocab_size < 256:
+        if self.model.kind != "task" and self.data.tokenizer == "byte" and self.model.vocab_size < 256:
             fail("model.vocab_size", self.model.vocab_size, 'at least 256 with data.tokenizer = "byte"')
         meeting = self.meeting
+        if self.model.kind != "gpt":
+            return  # its tensors are not known here
         if "ab" in (meeting.codec, meeting.exp_avg_sq_codec) and 0 < meeting.budget_bytes < self._rank_one_bytes:
             fail(
                 "meeting.budget_bytes",
@@ -271,6 +235,8 @@ class Manifest:
         """meeting.budget_bytes, or what its 0 stands for: a bit a parameter, but enough to exchange every tensor."""
         if self.meeting.budget_bytes:
             return self.meeting.budget_bytes
+        if self.model.kind != "gpt":
+            return max(self.model.num_parameters // 8, _LEAST_BUDGET_BYTES)
         return max(self.model.num_parameters // 8, self._rank_one_bytes, self._sparsest_bytes)
 
     @property

@@ -33,9 +33,19 @@ class DeviceSettings:
     threads: Annotated[int, Between(0, 1024)] = 0
     """CPU threads of the trainer, of all its devices together; 0 lets torch decide."""
     micro_batches: Annotated[int, Between(0, 65536)] = 0
-    """Parts that a batch is taken in, one after the other: less memory, the same result, somewhat slower. 0 begins with one,
-    or with what this run has needed here before, and takes more when the memory does not suffice; a number of yours is where it
-    begins."""
+    """Parts that a batch is taken in, one after the other: less memory, the same result, somewhat slower. 0 finds out: it begins
+    with what this run has needed here before, else on a GPU with the whole batch, on a CPU with as many as the free memory asks
+    for; it takes more when the memory does not suffice, and on a GPU tries from time to time whether fewer do again. A number of
+    yours is where it begins."""
+    autocast: Annotated[str, OneOf("auto", "on", "off")] = "auto"
+    """on: matrix products of the model in bfloat16, while weights, gradients and the optimizer's state stay float32; off: all in
+    float32; auto: on where a GPU computes in bfloat16, off elsewhere. Nodes that differ in it train together: they exchange weights."""
+    recompute: Annotated[str, OneOf("auto", "on", "off")] = "auto"
+    """Activations are computed again for the backward pass instead of being kept: much less memory, about a third more work. auto:
+    once the memory does not even suffice for one example."""
+    compile: Annotated[str, OneOf("auto", "on", "off")] = "auto"
+    """torch.compile for the model: the first steps take minutes, all later ones less. auto: on a GPU that has triton, not on a CPU,
+    where a C++ compiler is needed."""
     hang_after_s: Annotated[float, Between(1.0, 86400.0)] = 60.0
     """Seconds the trainer may be silent before it is ended and started again; 20 of its own slowest steps where those are
     longer."""

@@ -1,11 +1,13 @@
 """Allowed values of one key, stated in the schema as ``Annotated`` metadata and checked by ``settings.load``."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
 from lowcomm_node.errors import ConfigError
 
-__all__ = ["Between", "Length", "OneOf", "ValueRefusedError", "fail"]
+__all__ = ["Between", "JsonObject", "Length", "OneOf", "ValueRefusedError", "fail"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,35 @@ class Length:
 
     def allows(self, value: object) -> bool:
         return isinstance(value, str) and self.low <= len(value) <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class JsonObject:
+    """A table of free keys, kept as JSON text of at most ``high`` characters; the empty text is no table."""
+
+    high: int
+
+    def __str__(self) -> str:
+        return f"a table, or a JSON object as a text, of at most {self.high} characters"
+
+    def allows(self, value: object) -> bool:
+        return isinstance(value, str) and len(value) <= self.high
+
+    def text_of(self, value: object) -> str | None:
+        """The one text for a table, or for a text that says the same; None for what is neither.
+
+        Keys are sorted, and there is no white space: equal tables have one form. Numbers stay as they are, 1 and 1.0 differ.
+        """
+        if value in ("", {}):
+            return ""
+        try:
+            # A text of digits, or of brackets, without end is refused unread.
+            tree = json.loads(value) if isinstance(value, str) and self.allows(value) else value
+            if not isinstance(tree, Mapping):
+                return None
+            return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            return None
 
 
 class ValueRefusedError(ConfigError):

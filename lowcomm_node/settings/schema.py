@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from lowcomm_node.settings.rules import Between, Length, OneOf
+from lowcomm_node.settings.rules import Between, JsonObject, Length, OneOf
 
 __all__ = ["Key", "Section", "flat_names", "keys_of", "nearest", "section_of"]
 
-Rule = Between | OneOf | Length
+Rule = Between | JsonObject | OneOf | Length
 
 _PLAIN_TYPES = {
     bool: "true or false",
@@ -36,7 +36,7 @@ class Key:
     @property
     def allowed(self) -> str:
         """What may be written, in words: type and range."""
-        if isinstance(self.rule, OneOf):
+        if isinstance(self.rule, OneOf | JsonObject):
             return str(self.rule)
         words = _PLAIN_TYPES[self.type]
         if isinstance(self.rule, Between):

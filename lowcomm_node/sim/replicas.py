@@ -35,7 +35,7 @@ from lowcomm_node.train.data import load_corpus, validation_batches
 from lowcomm_node.train.desk import MeetingDesk
 from lowcomm_node.train.evaluate import validation_loss
 from lowcomm_node.train.fingerprint import fingerprint_of
-from lowcomm_node.train.model import build_model
+from lowcomm_node.train.model import build_model, load_parameters
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.units import Codec, MeetingId, PeerId
 
@@ -174,7 +174,7 @@ class ReplicaPopulation:
         states = [dict(zip(t.replica.names, t.replica.theta, strict=True)) for t in trainers]
         judged = trainers[:: max(1, len(trainers) // _MAX_JUDGED)]
         losses = [validation_loss(trainer.replica.model, self._windows) for trainer in judged]
-        self._averaged.load_state_dict(mean_state(states), strict=True)
+        load_parameters(self._averaged, mean_state(states))
         progress = torch.tensor([trainer.progress_steps for trainer in trainers], dtype=torch.float64)
         return Look(
             spread=spread(states),

@@ -39,7 +39,7 @@ def train_alone(
     meter = Meter(replica, manifest, clock)
 
     def validate() -> None:
-        meter.validation_loss = validation_loss(replica.model, session.validation)
+        meter.validation_loss = validation_loss(replica.model, session.validation, replica.micro_batches, replica.loss)
 
     validate()
     while replica.steps < steps:

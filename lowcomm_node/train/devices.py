@@ -22,7 +22,9 @@ from torch import Tensor
 
 from lowcomm_node.errors import TrainerError, TrainerKilledError
 from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.train.batches import Batch
 from lowcomm_node.train.device_group import ProcessGroup
+from lowcomm_node.train.execution import PLAIN, Execution
 from lowcomm_node.train.messages import Configure
 from lowcomm_node.train.replica import Replica, StepResult
 from lowcomm_node.train.state_file import Counters, TrainingState
@@ -213,12 +215,14 @@ class LeadingReplica(Replica):
     The optimizer's local streams read as the node's: they are gathered before somebody looks.
     """
 
-    def __init__(self, manifest: Manifest, device: torch.device, devices: Devices) -> None:
+    def __init__(
+        self, manifest: Manifest, device: torch.device, devices: Devices, execution: Execution = PLAIN
+    ) -> None:
         self._devices = devices
         self._is_gathered = True
-        super().__init__(manifest, device, devices)
+        super().__init__(manifest, device, devices, execution)
 
-    def train_step(self, batch: Tensor) -> StepResult:
+    def train_step(self, batch: Batch) -> StepResult:
         self._devices.order(Step())
         self._is_gathered = False
         return super().train_step(batch)

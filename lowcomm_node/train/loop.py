@@ -225,7 +225,7 @@ class Trainer:
         if self._session.eval_every_steps:
             replica = self._replica
             self._meter.validation_loss = validation_loss(
-                replica.model, self._session.validation, replica.micro_batches
+                replica.model, self._session.validation, replica.micro_batches, replica.loss
             )
 
     def _mark(self) -> int:

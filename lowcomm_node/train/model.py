@@ -1,153 +1,45 @@
-"""A compact modern GPT: RMSNorm before each half block, rotary positions, SwiGLU, no bias anywhere.
+"""The run's network, of whatever kind, and what training has to know of it.
 
-Shapes in comments: B batch, T time, D model width, H heads, K head width, V vocabulary.
 The order of ``named_parameters()`` is the order that meeting plans and state files refer to.
 """
 
-from typing import cast
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from lowcomm_node.settings.manifest import Manifest, ModelConfig
+from lowcomm_node.errors import ConfigError
+from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.train.foreign import build_foreign, inner_matrices, recompute_foreign
+from lowcomm_node.train.gpt import GPT, build_gpt, hidden_matrices
+from lowcomm_node.train.tasks import find_task
 
-__all__ = ["GPT", "build_model", "count_parameters", "hidden_matrices", "parameter_shapes"]
-
-_RMS_EPS = 1e-6
-_SMALL_STD = 0.02
-_EMBEDDING_STD = 0.5
-"""By trial (0.02, 0.1, 0.5, 1.0 at the default shape: loss 2.26, 2.20, 2.12, 2.12 after 300 steps)."""
-
-
-class RMSNorm(nn.Module):
-    """``x / rms(x) * weight`` over the last dimension."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.rms_norm(x, (x.shape[-1],), self.weight, _RMS_EPS)
+__all__ = [
+    "build_model",
+    "count_parameters",
+    "load_parameters",
+    "matrices_of",
+    "output_head",
+    "parameter_shapes",
+    "recompute",
+]
 
 
-class Projection(nn.Module):
-    """``x W^T`` with weight ``(out_features, in_features)``; unlike nn.Linear it draws nothing at construction."""
+def build_model(manifest: Manifest) -> nn.Module:
+    """The run's network with its initial weights, on the CPU, in float32; the same on every node.
 
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_features, in_features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.weight)
-
-
-class Attention(nn.Module):
-    """Causal self-attention with rotary positions and, if asked, RMS-normalised queries and keys."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.num_heads = config.num_heads
-        self.qk_norm = config.qk_norm
-        self.query = Projection(config.d_model, config.d_model)
-        self.key = Projection(config.d_model, config.d_model)
-        self.value = Projection(config.d_model, config.d_model)
-        self.out = Projection(config.d_model, config.d_model)
-
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        # (B, T, D) -> (B, H, T, K)
-        q, k, v = (self._split(project(x)) for project in (self.query, self.key, self.value))
-        if self.qk_norm:
-            q, k = (functional.rms_norm(t, (t.shape[-1],), eps=_RMS_EPS) for t in (q, k))
-        # Under autocast the norm may have widened q and k; attention takes one dtype.
-        q, k = (_rotate(t, cos, sin).to(v.dtype) for t in (q, k))
-        y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return cast("Tensor", self.out(y.transpose(1, 2).reshape(x.shape)))
-
-    def _split(self, x: Tensor) -> Tensor:
-        batch, time, width = x.shape
-        return x.view(batch, time, self.num_heads, width // self.num_heads).transpose(1, 2)
-
-
-class SwiGLU(nn.Module):
-    """``down(silu(gate(x)) * up(x))``."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.gate = Projection(config.d_model, config.d_ff)
-        self.up = Projection(config.d_model, config.d_ff)
-        self.down = Projection(config.d_ff, config.d_model)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast("Tensor", self.down(functional.silu(self.gate(x)) * self.up(x)))
-
-
-class Block(nn.Module):
-    """One transformer block on the residual stream."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.attention_norm = RMSNorm(config.d_model)
-        self.attention = Attention(config)
-        self.mlp_norm = RMSNorm(config.d_model)
-        self.mlp = SwiGLU(config)
-
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), cos, sin)
-        return cast("Tensor", x + self.mlp(self.mlp_norm(x)))
-
-
-class GPT(nn.Module):
-    """Decoder-only language model. Parameters are uninitialised until ``build_model`` fills them."""
-
-    rope_cos: Tensor
-    rope_sin: Tensor
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.final_norm = RMSNorm(config.d_model)
-        self.head = None if config.tie_embeddings else Projection(config.d_model, config.vocab_size)
-        cos, sin = _rope_tables(config)
-        self.register_buffer("rope_cos", cos, persistent=False)
-        self.register_buffer("rope_sin", sin, persistent=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits ``(B, T, V)`` for int64 tokens ``(B, T)`` with T at most the context length."""
-        time = tokens.shape[1]
-        cos, sin = self.rope_cos[:time], self.rope_sin[:time]
-        x = functional.embedding(tokens, self.embedding)
-        for block in self.blocks:
-            x = block(x, cos, sin)
-        head = self.embedding if self.head is None else self.head.weight
-        return functional.linear(self.final_norm(x), head)
-
-
-def build_model(manifest: Manifest) -> GPT:
-    """The run's network with its initial weights, on the CPU, in float32.
-
-    Every node draws the same weights from ``manifest.seed``; torch's global generator is not touched.
-    Matrices are normal with standard deviation ``1 / sqrt(fan_in)``; those that write to the residual stream are
-    divided by ``sqrt(2 * num_layers)`` so that depth does not raise its variance (GPT-2); the output head is small so
-    that the first loss is near ``log V``; a tied embedding therefore starts small too.
+    torch's global generator is as it was before. Raises ConfigError for a model that cannot be built here, or that is not the
+    one the manifest describes.
     """
-    model = GPT(manifest.model)
-    generator = torch.Generator().manual_seed(manifest.seed)
-    residual_scale = (2 * manifest.model.num_layers) ** -0.5
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim < 2:
-                parameter.fill_(1.0)
-                continue
-            std = float(parameter.shape[1] ** -0.5)
-            if name == "embedding":
-                std = _SMALL_STD if manifest.model.tie_embeddings else _EMBEDDING_STD
-            elif name == "head.weight":
-                std = _SMALL_STD
-            elif name.endswith(("out.weight", "down.weight")):
-                std *= residual_scale
-            parameter.normal_(0.0, std, generator=generator)
+    if manifest.model.kind == "gpt":
+        return build_gpt(manifest.model, manifest.seed)
+    model = build_foreign(manifest)
+    found, expected = count_parameters(model), manifest.model.num_parameters
+    if found != expected:
+        raise ConfigError(
+            f"model.parameters = {expected}, but the model that is built here has {found}: the manifest is wrong, or the package "
+            "it was made with is another version"
+        )
     return model
 
 
@@ -156,31 +48,47 @@ def parameter_shapes(model: nn.Module) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(parameter.shape) for parameter in model.parameters())
 
 
-def hidden_matrices(model: nn.Module) -> tuple[int, ...]:
-    """Positions, in the order of ``parameters()``, of the blocks' matrices: what Muon and Dion train.
-
-    By name and not by shape: embedding and output head are matrices too, but their rows are tokens, and both methods
-    do poorly on them.
-    """
-    named = enumerate(model.named_parameters())
-    return tuple(index for index, (name, p) in named if name.startswith("blocks.") and p.ndim == 2)
-
-
 def count_parameters(model: nn.Module) -> int:
-    """Number of trained values; a tied head counts once."""
+    """Number of trained values; tied ones count once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _rope_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    head_width = config.d_model // config.num_heads
-    # float64 so that the tables are the same on every machine after rounding.
-    frequencies = config.rope_base ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
-    angles = torch.outer(torch.arange(config.context_length, dtype=torch.float64), frequencies)
-    return angles.cos().float(), angles.sin().float()
+def load_parameters(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Set all parameters, by the names of ``named_parameters()``. Raises ValueError when the names are not those."""
+    named = dict(model.named_parameters())
+    if named.keys() != values.keys():
+        raise ValueError(f"not this model's parameters: {sorted(named.keys() ^ values.keys())[:3]}")
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(values[name])
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the two halves of each head as the real and imaginary part (RoFormer, 2104.09864, in GPT-NeoX layout)."""
-    real, imaginary = x.chunk(2, dim=-1)
-    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-    return torch.cat((real * cos - imaginary * sin, real * sin + imaginary * cos), dim=-1)
+def matrices_of(model: nn.Module, manifest: Manifest) -> tuple[int, ...]:
+    """Positions, in the order of ``parameters()``, of what Muon and Dion train: matrices, but no embedding and no output head."""
+    if isinstance(model, GPT):
+        return hidden_matrices(model)
+    if manifest.model.kind == "task":
+        names = set(find_task(manifest.model.task).matrices(model))
+    else:
+        names = inner_matrices(model)
+    named = enumerate(model.named_parameters())
+    return tuple(index for index, (name, p) in named if name in names and p.ndim == 2)
+
+
+def output_head(model: nn.Module) -> Tensor | None:
+    """The weight that makes logits, where it is a parameter of its own and known."""
+    if isinstance(model, GPT):
+        return None if model.head is None else model.head.weight
+    find = getattr(model, "get_output_embeddings", None)
+    head, inputs = (None, None) if find is None else (find(), model.get_input_embeddings())  # type: ignore[operator]
+    weight = getattr(head, "weight", None)
+    is_tied = weight is not None and weight is getattr(inputs, "weight", None)
+    return None if is_tied else weight
+
+
+def recompute(model: nn.Module) -> bool:
+    """From now on keep few activations and compute the others again for the backward pass; False where the model cannot."""
+    if isinstance(model, GPT):
+        model.is_recomputing = True
+        return True
+    return recompute_foreign(model)

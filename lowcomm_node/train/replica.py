@@ -6,7 +6,6 @@ step), delta outer momentum, t optimizer steps.
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,15 +15,18 @@ from lowcomm_node.algo.group import ALONE, mean_all_
 from lowcomm_node.algo.log_moments import log_view
 from lowcomm_node.algo.moments import bias_correction
 from lowcomm_node.algo.noloco import outer_step_
+from lowcomm_node.core.micro_batches import MicroBatches
 from lowcomm_node.core.progress import learning_rate_at
-from lowcomm_node.core.supervision import more_micro_batches
+from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.train.batches import Batch, num_rows, parts_of, to_device
 from lowcomm_node.train.data import first_batch_at
 from lowcomm_node.train.device_group import DeviceGroup
 from lowcomm_node.train.directions import Directions
-from lowcomm_node.train.evaluate import language_model_loss
+from lowcomm_node.train.evaluate import loss_of
+from lowcomm_node.train.execution import PLAIN, Execution
 from lowcomm_node.train.faults import is_out_of_memory
-from lowcomm_node.train.model import build_model, parameter_shapes
+from lowcomm_node.train.model import build_model, parameter_shapes, recompute
 from lowcomm_node.train.optimizers.build import build_optimizer
 from lowcomm_node.train.state_file import Counters, TensorSpec, TrainingState
 from lowcomm_node.units import Omega, Stream, StreamKind
@@ -50,18 +52,26 @@ class Replica:
     """Weights, optimizer state and outer state of one node, with the steps that change them.
 
     Everything lies on ``device`` and is float32, except what optimizer.state_dtype says. Meetings change it between two
-    steps (payloads.apply_corrections). Raises ConfigError for an optimizer that the installed torch does not have.
+    steps (payloads.apply_corrections). Raises ConfigError for a model or optimizer that cannot be had here. ``execution`` says how
+    steps are computed.
 
     On a node with several devices each has a replica, and all of them make the same calls with batches of their own: ``group``
     brings them together. They hold the same bits but for the optimizer's ``local_streams``, and count for all devices. When one is
     gone or hangs, ``train_step``, ``gather`` and ``share`` raise TrainerError.
     """
 
-    def __init__(self, manifest: Manifest, device: torch.device, group: DeviceGroup | None = None) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        device: torch.device,
+        group: DeviceGroup | None = None,
+        execution: Execution = PLAIN,
+    ) -> None:
         self._manifest = manifest
         self.eps = manifest.optimizer.eps
         self.device = device
         self.model = build_model(manifest).to(device)
+        self.loss = loss_of(manifest, is_autocast=execution.is_autocast)
         self.names = [name for name, _ in self.model.named_parameters()]
         self.shapes = parameter_shapes(self.model)
         self._parameters = list(self.model.parameters())
@@ -82,19 +92,32 @@ class Replica:
         self.outer_steps = 0
         self.nonfinite_steps = 0
         self.micro_batches = 1
-        """Parts that a batch is taken in, at most one per example; grows when the memory does not suffice."""
+        self._may_recompute = execution.recompute == "when_short"
+        if execution.recompute == "always" and not recompute(self.model):
+            raise ConfigError('device.recompute = "on", but the run\'s model cannot do that; use "auto" or "off"')
+        if execution.is_compiled:
+            self.model.compile()  # in place: parameters keep their names
+
+    @property
+    def micro_batches(self) -> int:
+        """Parts that a batch is taken in, at most one per example; more when the memory does not suffice."""
+        return self._parts.parts
+
+    @micro_batches.setter
+    def micro_batches(self, parts: int) -> None:
+        self._parts = MicroBatches(parts, may_shrink=self.device.type == "cuda")
 
     @property
     def optimizer_steps(self) -> int:
         """t: updates behind the optimizer's state; steps that were not finite do not count, a donor's do."""
         return self.optimizer.optimizer_steps
 
-    def train_step(self, batch: Tensor) -> StepResult:
-        """One inner step on int64 ``batch`` (B, T + 1), and the outer step when it is due.
+    def train_step(self, batch: Batch) -> StepResult:
+        """One inner step on ``batch``, and the outer step when it is due.
 
         A loss or gradient that is not finite is counted and skipped: weights and optimizer state stay, the step and
         its data count as taken. Where the memory does not suffice for the gradients, the same batch is taken again in
-        more parts (``micro_batches``); only when there are no smaller ones, torch's own error comes out.
+        more parts (``micro_batches``), and if need be with activations recomputed; only when nothing is left to try, torch's own error comes out.
         """
         training = self._manifest.training
         learning_rate = learning_rate_at(self.progress_steps, training, self._manifest.optimizer.lr)
@@ -112,7 +135,7 @@ class Replica:
         self.steps += 1
         self.data_cursor += self._num_devices
         self.progress_steps += 1.0
-        tokens = batch[:, 1:].numel() * self._num_devices
+        tokens = num_rows(batch) * self._manifest.model.context_length * self._num_devices
         self.tokens += tokens
         every_steps = self._manifest.outer.every_steps
         if every_steps and self.steps % every_steps == 0:
@@ -240,36 +263,48 @@ class Replica:
             for position, tensor in zip(positions, tensors, strict=True)
         }
 
-    def _gradients(self, batch: Tensor) -> Tensor:
+    def _gradients(self, batch: Batch) -> Tensor:
         """Leave the gradient of the batch's mean loss in the parameters; returns that loss, 0-d.
 
         Devices of one node wait for one another only afterwards, so each may find its own number of parts.
         """
         while True:
             self.model.zero_grad(set_to_none=True)
-            parts = batch.tensor_split(min(self.micro_batches, len(batch)))
             try:
-                return self._accumulated(parts, len(batch))
+                loss = self._accumulated(batch)
             except (RuntimeError, MemoryError) as error:
-                more = more_micro_batches(len(parts), len(batch)) if is_out_of_memory(error) else None
-                if more is None:
+                if not is_out_of_memory(error) or not self._can_do_with_less(num_rows(batch)):
                     raise
+            else:
+                self._parts.fitted()
+                return loss
             # Out of the handler: the traceback kept alive what the failed attempt had allocated.
-            self.micro_batches = more
             if self.device.type == "cuda":
                 self.model.zero_grad(set_to_none=True)
                 torch.cuda.empty_cache()
 
-    def _accumulated(self, parts: Sequence[Tensor], batch_size: int) -> Tensor:
+    def _can_do_with_less(self, batch_size: int) -> bool:
+        if self._parts.fell_short(batch_size):
+            return True
+        if not self._may_recompute:
+            return False
+        self._may_recompute = False
+        return recompute(self.model)
+
+    def _accumulated(self, batch: Batch) -> Tensor:
         """Sum of the parts' losses and gradients, each weighted with its share of the examples."""
+        parts, batch_size = parts_of(batch, self.micro_batches), num_rows(batch)
         total: Tensor | None = None
         for part in parts:
-            loss = language_model_loss(self.model, part.to(self.device, non_blocking=True))
+            loss = self.loss(self.model, to_device(part, self.device))
             if len(parts) > 1:
-                loss = loss * (len(part) / batch_size)
+                loss = loss * (num_rows(part) / batch_size)
             loss.backward()
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None, "a batch has examples"
+        for parameter in self._parameters:
+            if parameter.grad is None:  # an expert that no example was sent to
+                parameter.grad = torch.zeros_like(parameter)
         return total
 
     def _mean_over_devices(self, group: DeviceGroup, loss: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,16 +4,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import psutil
 import torch
-from torch import Tensor
 
+from lowcomm_node.core.micro_batches import fitting_parts
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import DeviceSettings, NodeSettings
+from lowcomm_node.settings.sizes import example_bytes, fixed_bytes
+from lowcomm_node.train.batches import Batch, BatchSource, num_rows, to_device
 from lowcomm_node.train.data import Stream, load_corpus, validation_batches
 from lowcomm_node.train.device_group import DeviceGroup
 from lowcomm_node.train.devices import Devices, LeadingReplica
+from lowcomm_node.train.execution import choose_execution
 from lowcomm_node.train.replica import Replica
+from lowcomm_node.train.tasks import load_task
 from lowcomm_node.units import PeerId, RunId
 
 __all__ = ["VALIDATION_BATCHES", "Session", "build_session", "choose_device", "choose_devices"]
@@ -31,8 +36,8 @@ class Session:
     manifest: Manifest
     run_id: RunId
     replica: Replica
-    stream: Stream
-    validation: Sequence[Tensor]
+    stream: BatchSource
+    validation: Sequence[Batch]
     eval_every_steps: int
     train_tokens: int
     validation_tokens: int
@@ -44,27 +49,65 @@ def build_session(
     """Model with the run's initial weights, optimizer, and this node's data, on the first device of the settings.
 
     ``group`` are the replicas on all devices of the node, where there are several; they share its CPU threads. Sets torch's
-    number of threads for the whole process. Raises ConfigError for a device that is not there or an optimizer that the
-    installed torch has not, and DataError for text that is not there.
+    number of threads for the whole process. Raises ConfigError for a device, model, task or optimizer that cannot be had here, and
+    DataError for text that is not there.
     """
     device = choose_device(settings.device)
     num_threads = settings.device.threads or _available_cpus()
     torch.set_num_threads(num_threads if group is None else max(1, num_threads // group.size))
-    batch_size, context_length = manifest.training.batch_size, manifest.model.context_length
-    corpus = load_corpus(settings.data.paths, manifest.data, context_length)
-    windows = validation_batches(corpus.validation, batch_size, context_length, VALIDATION_BATCHES)
-    replica = _replica(manifest, device, group)
-    replica.micro_batches = min(settings.device.micro_batches or 1, batch_size)
+    source = _source(manifest, settings, run_id, peer_id)
+    execution = choose_execution(settings.device, device)
+    if isinstance(group, Devices):
+        replica: Replica = LeadingReplica(manifest, device, group, execution)
+    else:
+        replica = Replica(manifest, device, group, execution)
+    wished = settings.device.micro_batches or _expected_parts(manifest, device, 1 if group is None else group.size)
+    replica.micro_batches = min(wished, manifest.training.batch_size)
     return Session(
         manifest=manifest,
         run_id=run_id,
         replica=replica,
-        stream=Stream(corpus.train, batch_size, context_length, run_id, peer_id),
-        validation=[window.to(device) for window in windows],
+        stream=source.stream,
+        validation=[to_device(batch, device) for batch in source.validation],
         eval_every_steps=settings.eval_every_steps,
+        train_tokens=source.train_tokens,
+        validation_tokens=source.validation_tokens,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    stream: BatchSource
+    validation: Sequence[Batch]
+    train_tokens: int
+    validation_tokens: int
+
+
+def _source(manifest: Manifest, settings: NodeSettings, run_id: RunId, peer_id: PeerId) -> _Source:
+    batch_size, context_length = manifest.training.batch_size, manifest.model.context_length
+    if manifest.model.kind == "task":
+        loaded = load_task(manifest, settings.data.paths, run_id, peer_id, VALIDATION_BATCHES)
+        return _Source(
+            stream=loaded,
+            validation=loaded.held_out,
+            train_tokens=len(loaded.data) * context_length,
+            validation_tokens=sum(map(num_rows, loaded.held_out)) * context_length,
+        )
+    corpus = load_corpus(settings.data.paths, manifest.data, context_length)
+    return _Source(
+        stream=Stream(corpus.train, batch_size, context_length, run_id, peer_id),
+        validation=validation_batches(corpus.validation, batch_size, context_length, VALIDATION_BATCHES),
         train_tokens=len(corpus.train),
         validation_tokens=len(corpus.validation),
     )
+
+
+def _expected_parts(manifest: Manifest, device: torch.device, num_devices: int) -> int:
+    """Where to begin. A GPU says when its memory is full; a machine whose memory is full ends processes."""
+    if device.type == "cuda":
+        return 1
+    free = psutil.virtual_memory().available // num_devices
+    return fitting_parts(fixed_bytes(manifest), example_bytes(manifest), manifest.training.batch_size, free)
 
 
 def choose_device(settings: DeviceSettings) -> torch.device:
@@ -96,10 +139,6 @@ def _parse_device(name: str, word: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= count:
         raise ConfigError(f'device.name = {name!r}, but torch sees {count} CUDA devices here; use "auto" or "cpu"')
     return device
-
-
-def _replica(manifest: Manifest, device: torch.device, group: DeviceGroup | None) -> Replica:
-    return LeadingReplica(manifest, device, group) if isinstance(group, Devices) else Replica(manifest, device, group)
 
 
 def _available_cpus() -> int:

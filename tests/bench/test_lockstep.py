@@ -16,7 +16,7 @@ from lowcomm_node.bench.texts import load_texts
 from lowcomm_node.bench.traffic import dion_numbers, pair_bytes, ring_bytes
 from lowcomm_node.bench.trial import Speeds, Trial
 from lowcomm_node.train.evaluate import language_model_loss
-from lowcomm_node.train.model import build_model, hidden_matrices
+from lowcomm_node.train.gpt import build_gpt, hidden_matrices
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.units import Stream
 from tests.bench.tiny import text_in, tiny_trial
@@ -58,7 +58,10 @@ def test_ddp_is_one_replica_with_a_large_batch(tmp_path: Path) -> None:
     """The gradient of all batches together is the mean of the replicas' gradients."""
     trial = tiny_trial(text_in(tmp_path), "ddp")
     texts = load_texts(trial)
-    model, whole = build_model(trial.manifest), build_model(trial.manifest)
+    model, whole = (
+        build_gpt(trial.manifest.model, trial.manifest.seed),
+        build_gpt(trial.manifest.model, trial.manifest.seed),
+    )
 
     for stream in texts.streams:
         (language_model_loss(model, stream.batch(0)) / trial.replicas).backward()
@@ -75,7 +78,7 @@ def test_distributed_dion_is_dion_on_the_mean_gradient(tmp_path: Path) -> None:
     trial = tiny_trial(text_in(tmp_path), "dion-sync", {"training.grad_clip": 1e6})
     texts = load_texts(trial)
     lockstep = LockstepRun(trial, texts)
-    model = build_model(trial.manifest)
+    model = build_gpt(trial.manifest.model, trial.manifest.seed)
     position = hidden_matrices(model)[0]
     matrix = list(model.parameters())[position].detach().clone()
     gradients = []
@@ -200,7 +203,7 @@ def test_an_odd_replica_out_sends_nothing(tmp_path: Path) -> None:
 def test_formulas() -> None:
     """By hand: ten numbers among four nodes; one matrix of each kind."""
     trial = tiny_trial((), "dion-sync")
-    model = build_model(trial.manifest)
+    model = build_gpt(trial.manifest.model, trial.manifest.seed)
     hidden = {4: 16 * 16, 3: 16 * 32}  # attention and SwiGLU matrices of the one block
 
     assert ring_bytes(10, 4, 32) == 60

@@ -8,7 +8,7 @@ from lowcomm_node.cli.app import main
 from lowcomm_node.settings.canonical import run_id
 from lowcomm_node.settings.load import read_manifest
 from lowcomm_node.settings.manifest import Manifest
-from lowcomm_node.settings.presets import OPTIMIZERS
+from lowcomm_node.settings.presets import MODELS, OPTIMIZERS, with_model
 
 
 def test_init_writes_a_manifest_that_check_accepts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,6 +38,55 @@ def test_an_optimizer_comes_with_fitting_values(kind: str) -> None:
     assert main(["init", "x.toml", "--optimizer", kind]) == 0
 
     assert read_manifest(Path("x.toml")) == Manifest(name="x", optimizer=OPTIMIZERS[kind])
+
+
+def test_a_size_comes_with_its_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    """--model writes the section; parameters and FLOPs are printed, by init and by check."""
+    assert main(["init", "x.toml", "--model", "10m"]) == 0
+    assert "9,835,840 parameters, 0.0742 GFLOP a token" in capsys.readouterr().out
+    assert main(["config", "check", "x.toml"]) == 0
+    assert "parameters  9,835,840, 0.0742 GFLOP a token" in capsys.readouterr().out
+
+    assert read_manifest(Path("x.toml")) == with_model(Manifest(name="x"), MODELS["10m"])
+
+
+def test_sizes_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a file to write."""
+    with pytest.raises(SystemExit) as ended:
+        main(["init", "--list-models"])
+
+    assert ended.value.code == 0
+    assert "1.3b  1,285,658,624" in capsys.readouterr().out
+
+
+def test_a_model_of_transformers_is_written_from_its_config(capsys: pytest.CaptureFixture[str]) -> None:
+    """A config.json as models are published with; what says how it was stored or run elsewhere stays behind."""
+    Path("config.json").write_text(
+        '{"model_type": "gpt2", "vocab_size": 300, "n_embd": 16, "n_layer": 1, "n_head": 2, "_name_or_path": "x",'
+        ' "torch_dtype": "float16", "architectures": ["GPT2LMHeadModel"]}'
+    )
+
+    assert main(["init", "x.toml", "--transformers", "config.json"]) == 0
+
+    model = read_manifest(Path("x.toml")).model
+    assert (model.kind, model.vocab_size) == ("transformers", 300)
+    assert model.options == {"model_type": "gpt2", "vocab_size": 300, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    assert f"{model.parameters:,} parameters" in capsys.readouterr().out
+    assert model.parameters == 300 * 16 + 1024 * 16 + (12 * 16 * 16 + 13 * 16) + 2 * 16
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [(None, "cannot be read"), ("{", "not JSON"), ("[]", "not a JSON object"), ("{}", "model_type")]
+)
+def test_a_config_that_is_none_is_refused(text: str | None, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """And no file is written."""
+    if text is not None:
+        Path("config.json").write_text(text)
+
+    assert main(["init", "x.toml", "--transformers", "config.json"]) == 78
+
+    assert words in capsys.readouterr().err
+    assert not Path("x.toml").exists()
 
 
 def test_an_unknown_optimizer_is_a_usage_error_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:

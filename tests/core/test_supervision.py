@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowcomm_node.core.supervision import Cause, GiveUp, Restart, Supervision, Watch, more_micro_batches
+from lowcomm_node.core.supervision import Cause, GiveUp, Restart, Supervision, Watch
 
 CAUSES = st.sampled_from([cause for cause in Cause if cause is not Cause.UNFIT])
 """An unfit state is replaced as often as ``core.health`` wants it: see its own test below."""
@@ -98,14 +98,6 @@ def test_what_the_trainer_found_out_itself_counts() -> None:
 
     assert supervision.fell(Cause.KILLED, "", 0.0) == Restart(after_s=2.0, micro_batches=8)
     assert supervision.fell(Cause.OUT_OF_MEMORY, "", 0.0) == Restart(after_s=2.0, micro_batches=16)
-
-
-@pytest.mark.parametrize(
-    ("now", "batch_size", "more"), [(1, 1, None), (1, 2, 2), (4, 6, 6), (6, 6, None), (9, 6, None)]
-)
-def test_more_micro_batches(now: int, batch_size: int, more: int | None) -> None:
-    """Twice as many, at most one per example."""
-    assert more_micro_batches(now, batch_size) == more
 
 
 def hangs_after_s(watch: Watch, now: float, *, is_asked: bool = False) -> float:

@@ -18,7 +18,7 @@ from lowcomm_node.algo.inner import (
 )
 from lowcomm_node.settings.manifest import Manifest, ModelConfig, OptimizerConfig
 from lowcomm_node.settings.streams import Scope, state_streams
-from lowcomm_node.train.model import GPT, build_model, hidden_matrices
+from lowcomm_node.train.gpt import GPT, build_gpt, hidden_matrices
 from lowcomm_node.train.optimizers.base import InnerOptimizer
 from lowcomm_node.train.optimizers.build import build_optimizer
 from lowcomm_node.units import Stream, StreamKind
@@ -42,7 +42,7 @@ CONFIGS = {
 def _make(config: OptimizerConfig, *, tie_embeddings: bool = False) -> tuple[GPT, InnerOptimizer]:
     shape = ModelConfig(num_layers=1, num_heads=2, d_model=8, d_ff=12, context_length=8, tie_embeddings=tie_embeddings)
     manifest = Manifest(model=shape, optimizer=config)
-    model = build_model(manifest)
+    model = build_gpt(manifest.model, manifest.seed)
     return model, build_optimizer(model, manifest)
 
 

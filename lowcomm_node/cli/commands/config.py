@@ -92,7 +92,7 @@ def _check_manifest(path: Path) -> None:
         raise ConfigError(f"{path}: {SPOKEN.advice(manifest.protocol_version)}")
     print(f"manifest: ok ({path})")
     print(f"  run id      {run_id(manifest)}")
-    print(f"  parameters  {manifest.model.num_parameters:,}")
+    print(f"  parameters  {manifest.model.num_parameters:,}, {manifest.model.flops_per_token / 1e9:.3g} GFLOP a token")
     print(f"  per step    {manifest.tokens_per_step:,} tokens a node, {manifest.training.total_steps:,} steps")
     print(f"  optimizer   {manifest.optimizer.kind}")
     print(f"  a meeting   {payload_text(manifest)}")

@@ -1,6 +1,6 @@
 """How good the nodes' last states are, one by one and averaged, on one larger held-out set."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,13 +10,15 @@ from torch import Tensor
 from lowcomm_node.algo.consensus import mean_state, spread
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
+from lowcomm_node.train.batches import Batch
 from lowcomm_node.train.data import load_corpus, validation_batches
-from lowcomm_node.train.evaluate import validation_loss
-from lowcomm_node.train.model import GPT, build_model
+from lowcomm_node.train.evaluate import loss_of, validation_loss
+from lowcomm_node.train.model import build_model, load_parameters
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.train.session import choose_device
 from lowcomm_node.train.state_file import TrainingState, read_state
-from lowcomm_node.units import RunId
+from lowcomm_node.train.tasks import load_task
+from lowcomm_node.units import PeerId, RunId
 
 __all__ = ["Evaluation", "Judge"]
 
@@ -53,10 +55,15 @@ class Judge:
         self._manifest = manifest
         self._run_id = run_id
         context_length = manifest.model.context_length
-        corpus = load_corpus(settings.data.paths, manifest.data, context_length)
         batch_size = manifest.training.batch_size
         num_batches = max(1, _WINDOWS // batch_size)
-        self._windows = validation_batches(corpus.validation, batch_size, context_length, num_batches)
+        if manifest.model.kind == "task":
+            task = load_task(manifest, settings.data.paths, run_id, PeerId(""), num_batches)
+            self._windows: Sequence[Batch] = task.held_out
+        else:
+            corpus = load_corpus(settings.data.paths, manifest.data, context_length)
+            self._windows = validation_batches(corpus.validation, batch_size, context_length, num_batches)
+        self._loss_function = loss_of(manifest)
         self._device = choose_device(settings.device)
 
     def evaluate(self, states: Mapping[str, Path], on_progress: Callable[[float], bool]) -> Evaluation:
@@ -91,7 +98,7 @@ class Judge:
         return {key.removeprefix(_PARAMS): t for key, t in state.tensors.items() if key.startswith(_PARAMS)}
 
     def _loss(self, params: Mapping[str, Tensor] | None) -> float:
-        model: GPT = build_model(self._manifest)
+        model = build_model(self._manifest)
         if params is not None:
-            model.load_state_dict(dict(params), strict=True)
-        return validation_loss(model.to(self._device), self._windows)
+            load_parameters(model, params)
+        return validation_loss(model.to(self._device), self._windows, loss=self._loss_function)

@@ -20,19 +20,12 @@ from lowcomm_node.daemon.lock import StateDirLock
 from lowcomm_node.errors import ConfigError, DataError, StoreError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NetworkSettings, NodeSettings
+from lowcomm_node.settings.sizes import memory_bytes, state_bytes
 
-__all__ = ["look_at_machine", "look_at_trainer", "memory_bytes", "state_bytes", "wished_bytes"]
+__all__ = ["look_at_machine", "look_at_trainer", "wished_bytes"]
 
-_STATE_BYTES_PER_PARAMETER = 24
-"""Weights, slow weights, outer momentum and the optimizer's two, in fp32, and a little."""
 _DOWNLOADS = 2
 """The one being written, and a snapshot for others."""
-_OPTIMIZER_BYTES_PER_PARAMETER = 32
-"""As above, with the gradient and the copy that a checkpoint is written from."""
-_PROCESS_BYTES = 400 << 20
-"""torch itself, on a processor; on a GPU its context takes about as much."""
-_ACTIVATIONS_PER_LAYER = 34
-"""Numbers per token and width that a layer keeps for its backward pass: its matrices' inputs, q, k, v, gates; rounded up."""
 
 
 def look_at_machine(facts: Facts, settings: NodeSettings, state_dir: Path, manifest: Manifest | None) -> Facts:
@@ -60,9 +53,10 @@ def look_at_trainer(facts: Facts, settings: NodeSettings, manifest: Manifest | N
     """What the trainer will find: torch, device, text, memory. Imports torch, which takes seconds."""
     from lowcomm_node.train.corpus_files import find_documents  # noqa: PLC0415 - reads files, of no use to join
 
+    data_error = ""
     try:
-        find_documents(settings.data.paths)
-        data_error = ""
+        if manifest is None or manifest.model.kind != "task":  # whose data need not be text
+            find_documents(settings.data.paths)
     except DataError as error:
         data_error = str(error)
     facts = replace(facts, data_error=data_error)
@@ -139,11 +133,6 @@ def wished_bytes(settings: NodeSettings, manifest: Manifest) -> int:
     return kept + _DOWNLOADS * state
 
 
-def state_bytes(manifest: Manifest) -> int:
-    """What one checkpoint, or one download of the run's state, takes at most, in bytes."""
-    return manifest.model.num_parameters * _STATE_BYTES_PER_PARAMETER
-
-
 def _busy_ports(settings: NodeSettings) -> Iterable[str]:
     network: NetworkSettings = settings.network
     wanted = (
@@ -189,12 +178,3 @@ def _free_memory(name: str) -> tuple[int, str]:
 
         return int(torch.cuda.mem_get_info(name)[0]), f"free on {name}"
     return psutil.virtual_memory().available, "of memory available"
-
-
-def memory_bytes(manifest: Manifest, micro_batches: int) -> int:
-    """Estimate of what training takes, in bytes; the trainer itself finds out, and takes a batch in parts when it must."""
-    model = manifest.model
-    tokens = manifest.training.batch_size * model.context_length // micro_batches
-    activations = model.num_layers * tokens * model.d_model * _ACTIVATIONS_PER_LAYER
-    logits = 2 * tokens * model.vocab_size
-    return _PROCESS_BYTES + manifest.model.num_parameters * _OPTIMIZER_BYTES_PER_PARAMETER + 4 * (activations + logits)

@@ -10,7 +10,9 @@ from torch import Tensor
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import DeviceSettings, NodeSettings
-from lowcomm_node.train.data import Stream, load_corpus, validation_batches
+from lowcomm_node.settings.paths import resolve_state_dir
+from lowcomm_node.train.data.corpus import open_corpus
+from lowcomm_node.train.data.stream import Stream, validation_batches
 from lowcomm_node.train.device_group import DeviceGroup
 from lowcomm_node.train.devices import Devices, LeadingReplica
 from lowcomm_node.train.replica import Replica
@@ -45,13 +47,13 @@ def build_session(
 
     ``group`` are the replicas on all devices of the node, where there are several; they share its CPU threads. Sets torch's
     number of threads for the whole process. Raises ConfigError for a device that is not there or an optimizer that the
-    installed torch has not, and DataError for text that is not there.
+    installed torch has not, DataError for data that are not there, and StoreError when their tokens cannot be kept.
     """
     device = choose_device(settings.device)
     num_threads = settings.device.threads or _available_cpus()
     torch.set_num_threads(num_threads if group is None else max(1, num_threads // group.size))
     batch_size, context_length = manifest.training.batch_size, manifest.model.context_length
-    corpus = load_corpus(settings.data.paths, manifest.data, context_length)
+    corpus = open_corpus(manifest, settings.data, resolve_state_dir(settings.state_dir, os.environ))
     windows = validation_batches(corpus.validation, batch_size, context_length, VALIDATION_BATCHES)
     replica = _replica(manifest, device, group)
     replica.micro_batches = min(settings.device.micro_batches or 1, batch_size)

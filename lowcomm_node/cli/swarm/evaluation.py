@@ -1,5 +1,6 @@
 """How good the nodes' last states are, one by one and averaged, on one larger held-out set."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,9 @@ from torch import Tensor
 from lowcomm_node.algo.consensus import mean_state, spread
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
-from lowcomm_node.train.data import load_corpus, validation_batches
+from lowcomm_node.settings.paths import resolve_state_dir
+from lowcomm_node.train.data.corpus import open_corpus
+from lowcomm_node.train.data.stream import validation_batches
 from lowcomm_node.train.evaluate import validation_loss
 from lowcomm_node.train.model import GPT, build_model
 from lowcomm_node.train.replica import Replica
@@ -53,7 +56,7 @@ class Judge:
         self._manifest = manifest
         self._run_id = run_id
         context_length = manifest.model.context_length
-        corpus = load_corpus(settings.data.paths, manifest.data, context_length)
+        corpus = open_corpus(manifest, settings.data, resolve_state_dir(settings.state_dir, os.environ))
         batch_size = manifest.training.batch_size
         num_batches = max(1, _WINDOWS // batch_size)
         self._windows = validation_batches(corpus.validation, batch_size, context_length, num_batches)

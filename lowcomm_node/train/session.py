@@ -12,7 +12,8 @@ from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import DeviceSettings, NodeSettings
 from lowcomm_node.settings.paths import resolve_state_dir
 from lowcomm_node.train.data.corpus import open_corpus
-from lowcomm_node.train.data.stream import Stream, validation_batches
+from lowcomm_node.train.data.pool import Filler, open_pool
+from lowcomm_node.train.data.stream import Source, Stream, validation_batches
 from lowcomm_node.train.device_group import DeviceGroup
 from lowcomm_node.train.devices import Devices, LeadingReplica
 from lowcomm_node.train.replica import Replica
@@ -37,7 +38,15 @@ class Session:
     validation: Sequence[Tensor]
     eval_every_steps: int
     train_tokens: int
+    """Of a dataset that is being read, those that are here so far."""
     validation_tokens: int
+    filler: Filler | None = None
+    """The process that reads a dataset on."""
+
+    def close(self) -> None:
+        """End what was started for it."""
+        if self.filler is not None:
+            self.filler.close()
 
 
 def build_session(
@@ -53,19 +62,29 @@ def build_session(
     num_threads = settings.device.threads or _available_cpus()
     torch.set_num_threads(num_threads if group is None else max(1, num_threads // group.size))
     batch_size, context_length = manifest.training.batch_size, manifest.model.context_length
-    corpus = open_corpus(manifest, settings.data, resolve_state_dir(settings.state_dir, os.environ))
-    windows = validation_batches(corpus.validation, batch_size, context_length, VALIDATION_BATCHES)
+    state_dir = resolve_state_dir(settings.state_dir, os.environ)
+    train: Source
+    filler: Filler | None = None
+    if settings.data.dataset:
+        is_leader = group is None or isinstance(group, Devices)
+        pool, filler = open_pool(manifest, settings.data, state_dir, run_id, peer_id, is_leader=is_leader)
+        train, validation = pool, pool.validation
+    else:
+        corpus = open_corpus(manifest, settings.data, state_dir)
+        train, validation = corpus.train, corpus.validation
+    windows = validation_batches(validation, batch_size, context_length, VALIDATION_BATCHES)
     replica = _replica(manifest, device, group)
     replica.micro_batches = min(settings.device.micro_batches or 1, batch_size)
     return Session(
         manifest=manifest,
         run_id=run_id,
         replica=replica,
-        stream=Stream(corpus.train, batch_size, context_length, run_id, peer_id),
+        stream=Stream(train, batch_size, context_length, run_id, peer_id),
         validation=[window.to(device) for window in windows],
         eval_every_steps=settings.eval_every_steps,
-        train_tokens=len(corpus.train),
-        validation_tokens=len(corpus.validation),
+        train_tokens=len(train),
+        validation_tokens=len(validation),
+        filler=filler,
     )
 
 

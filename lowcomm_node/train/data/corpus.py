@@ -10,6 +10,7 @@ from lowcomm_node.errors import DataError
 from lowcomm_node.settings.manifest import BYTES, DataConfig, Manifest
 from lowcomm_node.settings.node import DataSettings
 from lowcomm_node.train.data.held_out import is_held_out, is_validation_file
+from lowcomm_node.train.data.rows import check_dataset
 from lowcomm_node.train.data.shards import map_shard
 from lowcomm_node.train.data.text_files import (
     Document,
@@ -56,13 +57,16 @@ def open_corpus(manifest: Manifest, data: DataSettings, state_dir: Path) -> Corp
 
 def check_data(manifest: Manifest | None, data: DataSettings) -> None:
     """Is there something to train on? A quick look, at what takes no time. Raises DataError."""
+    if data.dataset:
+        check_dataset(data)
     if _is_sharded(data.paths):
         for _, path in find_shards(data.paths):
             map_shard(path)
         return
     if manifest is not None:
         choose_encoder(manifest, data.tokenizer)
-    find_documents(data.paths)
+    if not data.dataset:
+        find_documents(data.paths)
 
 
 def load_corpus(paths: tuple[str, ...], data: DataConfig, context_length: int) -> Corpus:

@@ -49,7 +49,7 @@ from lowcomm_node.core.node import NodeCore, NodeRules
 from lowcomm_node.core.progress import is_cooldown, is_finished
 from lowcomm_node.core.schedule import Timing
 from lowcomm_node.settings.streams import periods
-from lowcomm_node.train.data import Stream as Batches
+from lowcomm_node.train.data.stream import Stream as Batches
 from lowcomm_node.train.desk import MeetingDesk
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.units import MeetingId, PeerId, Stream

@@ -10,8 +10,11 @@ from torch import Tensor
 from lowcomm_node.bench.trial import Shards, Trial
 from lowcomm_node.errors import DataError
 from lowcomm_node.settings.manifest import DataConfig
-from lowcomm_node.train.corpus_files import find_documents
-from lowcomm_node.train.data import Stream, is_held_out, load_corpus, validation_batches
+from lowcomm_node.train.data.corpus import load_corpus
+from lowcomm_node.train.data.held_out import is_held_out
+from lowcomm_node.train.data.stream import Stream, validation_batches
+from lowcomm_node.train.data.text_files import find_documents
+from lowcomm_node.train.data.tokens import Tokens
 from lowcomm_node.units import PeerId, RunId
 
 __all__ = ["Texts", "load_texts", "peer_of", "run_of"]
@@ -65,7 +68,7 @@ def peer_of(index: int) -> PeerId:
 
 
 @lru_cache(maxsize=2)
-def _corpus(paths: tuple[str, ...], data: DataConfig, context_length: int) -> tuple[Tensor, Tensor]:
+def _corpus(paths: tuple[str, ...], data: DataConfig, context_length: int) -> tuple[Tokens, Tokens]:
     corpus = load_corpus(paths, data, context_length)
     return corpus.train, corpus.validation
 
@@ -83,7 +86,7 @@ def _in_order_of_names(paths: tuple[str, ...], data: DataConfig, context_length:
     return torch.frombuffer(bytearray(text), dtype=torch.uint8)
 
 
-def _slices(tokens: Tensor, count: int, context_length: int) -> tuple[Tensor, ...]:
+def _slices(tokens: Tensor, count: int, context_length: int) -> tuple[Tokens, ...]:
     if len(tokens) < count * (context_length + 1):
         raise DataError(f"{len(tokens)} bytes are too few for {count} shards of a window each")
-    return tuple(torch.tensor_split(tokens, count))
+    return tuple(map(Tokens, torch.tensor_split(tokens, count)))

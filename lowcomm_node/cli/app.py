@@ -34,6 +34,11 @@ class Command:
 COMMANDS: Mapping[str, Command] = {
     "swarm": Command("Try it", "train with a whole swarm of nodes on this computer", "--nodes 4 --minutes 2"),
     "init": Command("Start or join a run", "write a run manifest to edit", "my-run.toml"),
+    "tokenizer": Command(
+        "Start or join a run",
+        "train a tokenizer, or print what a manifest says of one",
+        "train --vocab-size 8192 my-texts",
+    ),
     "join": Command(
         "Start or join a run", "take part in a run, or start one", "--peers /ip4/203.0.113.5/tcp/7000/p2p/12D3..."
     ),

@@ -149,7 +149,7 @@ class BlackBox:
     def _names(self, header: Mapping[str, Tree]) -> dict[str, str]:
         """Words that say whose node this is, and what becomes of them."""
         status = cast("dict[str, str]", header["status"])
-        network = self._settings.network
+        network, data = self._settings.network, self._settings.data
         names = {
             socket.gethostname(): "(host)",
             network.announce_host: "(announce_host)",
@@ -159,7 +159,7 @@ class BlackBox:
             status["run_name"]: "run",
             status["run_id"]: "run",
             status["run_id"][:12]: "run",
-            **dict.fromkeys(self._settings.data.paths, "(data)"),
+            **dict.fromkeys((*data.paths, data.dataset, data.tokenizer), "(data)"),
         }
         return {name: word for name, word in names.items() if name not in ("", "/")}
 

@@ -13,6 +13,8 @@ from lowcomm_node.settings.model import ModelConfig
 from lowcomm_node.settings.rules import Between, Length, OneOf, fail
 
 __all__ = [
+    "BYTES",
+    "UNKNOWN_TOKENIZER",
     "DataConfig",
     "Manifest",
     "MeetingConfig",
@@ -23,6 +25,10 @@ __all__ = [
     "TrainingConfig",
 ]
 
+BYTES = "byte"
+UNKNOWN_TOKENIZER = "none"
+_TOKENIZER = re.compile(rf"{BYTES}|{UNKNOWN_TOKENIZER}|sha256:[0-9a-f]{{64}}")
+
 _PEER_ID = re.compile(r"12D3KooW[1-9A-HJ-NP-Za-km-z]{44}")
 """Of an Ed25519 key."""
 
@@ -32,14 +38,25 @@ _LEAST_BUDGET_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
-    """How text becomes tokens. Where the text lies is each node's own setting (data.paths)."""
+    """How text becomes tokens. Where the text lies is each node's own setting (data.paths, data.dataset)."""
 
     kind: Annotated[str, OneOf("text")] = "text"
-    """Data kind: text reads files, folders and globs."""
-    tokenizer: Annotated[str, OneOf("byte")] = "byte"
-    """byte: each UTF-8 byte is a token, vocabulary 256."""
+    """Data kind: text is language, from text files, token shards or datasets."""
+    tokenizer: str = BYTES
+    """byte: each UTF-8 byte is a token, vocabulary 256; sha256:HEX: the tokenizer.json with this digest, as 'tokenizer show' prints
+    it, which every node that reads text has a copy of (its setting data.tokenizer); none: token shards alone, whatever made them."""
     validation_ratio: Annotated[float, Between(0.001, 0.5)] = 0.05
-    """Share of files held out for validation, chosen by a hash of the file's relative name; no node trains on them."""
+    """Share held out for validation, of files by a hash of their relative name, of a dataset's rows by one of their text; no node
+    trains on it. Shards with val in their names are held out in their stead."""
+
+    def check(self) -> None:
+        if not _TOKENIZER.fullmatch(self.tokenizer):
+            fail(
+                "data.tokenizer",
+                self.tokenizer,
+                f'"{BYTES}", "{UNKNOWN_TOKENIZER}", or "sha256:" and the 64 hexadecimal digits that \'lowcomm-node tokenizer show\' '
+                "prints",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +227,7 @@ class Manifest:
     security: SecurityConfig = field(default_factory=SecurityConfig)
 
     def check(self) -> None:
-        if self.model.kind != "task" and self.data.tokenizer == "byte" and self.model.vocab_size < 256:
+        if self.model.kind != "task" and self.data.tokenizer == BYTES and self.model.vocab_size < 256:
             fail("model.vocab_size", self.model.vocab_size, 'at least 256 with data.tokenizer = "byte"')
         meeting = self.meeting
         if self.model.kind != "gpt":

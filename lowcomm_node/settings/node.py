@@ -53,10 +53,29 @@ class DeviceSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSettings:
-    """The text this node trains on."""
+    """What this node trains on, and where it has the run's tokenizer."""
 
     paths: tuple[str, ...] = ()
-    """Files, folders or globs; empty means the Python standard library's own sources."""
+    """Text files, folders or globs; or token shards, files and globs that end in .bin (layouts of nanoGPT, modded-nanogpt and
+    llm.c). Empty, without a dataset, means the Python standard library's own sources."""
+    tokenizer: str = ""
+    """The run's tokenizer.json, where its manifest names one; its digest has to be the manifest's."""
+    dataset: str = ""
+    """In place of paths, a dataset that the package datasets reads (pip install 'lowcomm-node[hf]'): its name on the Hugging Face
+    hub, a folder with one, or a file or glob that ends in .parquet or .jsonl. It is streamed, and tokens of it are kept on disk."""
+    dataset_config: str = ""
+    """Configuration of the dataset, where it has several."""
+    dataset_split: str = "train"
+    """Split of the dataset that is read; validation is held out from the same one."""
+    text_column: str = "text"
+    """Column of the dataset that has the text."""
+    cache_gb: Annotated[float, Between(0.001, 100_000.0)] = 4.0
+    """Most gigabytes of a dataset's tokens kept in the state directory, two bytes each up to 65,536 tokens. A node trains on these
+    alone; each reads the dataset in an order of its own, so what does not fit differs from node to node."""
+
+    def check(self) -> None:
+        if self.paths and self.dataset:
+            fail("data.dataset", self.dataset, "a dataset or data.paths, not both")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,8 @@ from lowcomm_node.algo.budget import EnergyModel, choose_counts
 from lowcomm_node.algo.sizes import PartBytes, part_bytes
 from lowcomm_node.core.messages import StreamPlan
 from lowcomm_node.settings.manifest import Manifest
-from lowcomm_node.train.model import GPT, parameter_shapes
+from lowcomm_node.train.gpt import GPT
+from lowcomm_node.train.model import parameter_shapes
 from lowcomm_node.units import Codec, Dtype, Omega, Stream
 
 __all__ = ["payload_bytes"]

@@ -30,8 +30,9 @@ from lowcomm_node.sim.link import virtual_peer
 from lowcomm_node.sim.population import Centre, Look
 from lowcomm_node.sim.scenario import Attack, Scenario
 from lowcomm_node.sim.swarm import rules
-from lowcomm_node.train.data import Stream as Batches
-from lowcomm_node.train.data import load_corpus, validation_batches
+from lowcomm_node.train.data.corpus import load_corpus
+from lowcomm_node.train.data.stream import Stream as Batches
+from lowcomm_node.train.data.stream import validation_batches
 from lowcomm_node.train.desk import MeetingDesk
 from lowcomm_node.train.evaluate import validation_loss
 from lowcomm_node.train.fingerprint import fingerprint_of

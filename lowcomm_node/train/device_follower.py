@@ -6,11 +6,12 @@ at the latest when its step is done, and on Linux also by the parent's death sig
 
 import sys
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from lowcomm_node.errors import LowcommError
+from lowcomm_node.train.data.prefetch import Prefetch
 from lowcomm_node.train.device_group import ProcessGroup
 from lowcomm_node.train.devices import Enlist, Gather, Order, Share, Step
 from lowcomm_node.train.process import EXIT_FAILED, prepare_child
@@ -45,13 +46,16 @@ def _orders(connection: Connection) -> Iterator[Order]:
 
 def _follow(enlist: Enlist, orders: Iterator[Order]) -> None:
     configure = enlist.configure
-    with closing(ProcessGroup(Path(enlist.rendezvous), enlist.rank, enlist.size, enlist.timeout_s)) as group:
+    with ExitStack() as stack:
+        group = ProcessGroup(Path(enlist.rendezvous), enlist.rank, enlist.size, enlist.timeout_s)
+        stack.enter_context(closing(group))
         session = build_session(configure.manifest, configure.settings, configure.run_id, configure.peer_id, group)
         replica = session.replica
+        batches = stack.enter_context(closing(Prefetch(session.stream, stride=enlist.size)))
         for order in orders:
             match order:
                 case Step():
-                    replica.train_step(session.stream.batch(replica.data_cursor + enlist.rank))
+                    replica.train_step(batches.batch(replica.data_cursor + enlist.rank))
                 case Gather():
                     replica.gather()
                 case Share():

@@ -14,6 +14,7 @@ from lowcomm_node.core.progress import is_finished, is_plausible, mark_of
 from lowcomm_node.core.spread import MarkedSketch, kept
 from lowcomm_node.errors import RefusalReason, StoreError, TrainerError
 from lowcomm_node.train.checkpoint import MeetingMemory, read_checkpoint, write_checkpoint
+from lowcomm_node.train.data.prefetch import Prefetch
 from lowcomm_node.train.desk import MeetingCommand, MeetingDesk, MeetingEvent
 from lowcomm_node.train.evaluate import validation_loss
 from lowcomm_node.train.fingerprint import fingerprint_of
@@ -78,6 +79,7 @@ class Trainer:
         self._meter = Meter(session.replica, session.manifest, clock)
         self._meter.exchanged, self._meter.held = self._desk.exchanged, self._desk.held
         self._writer = StateWriter(session.replica)
+        self._batches = Prefetch(session.stream, stride=session.replica.num_devices)
         self._is_running = False
         self._is_stopped = False
         self._is_validation_stale = True
@@ -89,7 +91,7 @@ class Trainer:
 
     def run(self) -> None:
         """Serve and train until Stop. Raises StoreError when the last checkpoint cannot be written."""
-        with closing(self._writer):
+        with closing(self._batches), closing(self._writer):
             while True:
                 self._serve()
                 if self._is_stopped:
@@ -162,7 +164,7 @@ class Trainer:
     def _step(self) -> None:
         replica, meter = self._replica, self._meter
         started = self._clock()
-        batch = self._session.stream.batch(replica.data_cursor)
+        batch = self._batches.batch(replica.data_cursor)
         drawn = self._clock()
         result = replica.train_step(batch)
         ended = self._clock()

@@ -67,7 +67,7 @@ class Ready:
     stream_sizes: dict[Stream, int] = field(default_factory=dict)
     """Number of values in each stream of state that a meeting could be about."""
     follower_pids: tuple[int, ...] = ()
-    """Processes that the trainer has started for the node's further devices."""
+    """Processes that the trainer has started: for the node's further devices, and to read a dataset."""
     initial_sketch: tuple[float, ...] = ()
     """Count sketch of the manifest's initial weights."""
 

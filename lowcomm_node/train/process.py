@@ -10,6 +10,7 @@ import gc
 import os
 import signal
 import sys
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 
 from lowcomm_node.errors import TrainerError
@@ -67,8 +68,10 @@ def _train(mailbox: PipeMailbox) -> None:
     if not isinstance(request, Configure):
         raise TrainerError(f"the first message must be Configure, not {type(request).__name__}")
     devices = choose_devices(request.settings.device)
-    with lead(request, devices) as group:
+    with ExitStack() as stack:
+        group = stack.enter_context(lead(request, devices))
         session = build_session(request.manifest, request.settings, request.run_id, request.peer_id, group)
+        stack.callback(session.close)
         replica = session.replica
         trainer = Trainer(session, mailbox)
         mailbox.post(
@@ -79,7 +82,10 @@ def _train(mailbox: PipeMailbox) -> None:
                 train_tokens=session.train_tokens,
                 validation_tokens=session.validation_tokens,
                 device=", ".join(map(str, devices)),
-                follower_pids=() if group is None else group.pids,
+                follower_pids=(
+                    *(() if group is None else group.pids),
+                    *(() if session.filler is None else (session.filler.pid,)),
+                ),
                 stream_sizes={
                     stream: sum(tensor.numel() for tensor in replica.tensors(stream)) for stream in replica.streams
                 },

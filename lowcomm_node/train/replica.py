@@ -20,7 +20,7 @@ from lowcomm_node.core.progress import learning_rate_at
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.batches import Batch, num_rows, parts_of, to_device
-from lowcomm_node.train.data import first_batch_at
+from lowcomm_node.train.data.stream import first_batch_at
 from lowcomm_node.train.device_group import DeviceGroup
 from lowcomm_node.train.directions import Directions
 from lowcomm_node.train.evaluate import loss_of
@@ -81,7 +81,7 @@ class Replica:
         self.has_mixed = manifest.outer.mixing == "momentum"
         self.mixed = [torch.zeros_like(theta) for theta in self.theta] if self.has_mixed else []
         self._group = group
-        self._num_devices = 1 if group is None else group.size
+        self.num_devices = 1 if group is None else group.size
         self.optimizer = build_optimizer(self.model, manifest, group or ALONE)
         self.directions = Directions(Omega(manifest.meeting.omega), self.views)
         self._declared = {stream.name: stream for stream in self.optimizer.streams}
@@ -133,9 +133,9 @@ class Replica:
         else:
             self.nonfinite_steps += 1
         self.steps += 1
-        self.data_cursor += self._num_devices
+        self.data_cursor += self.num_devices
         self.progress_steps += 1.0
-        tokens = num_rows(batch) * self._manifest.model.context_length * self._num_devices
+        tokens = num_rows(batch) * self._manifest.model.context_length * self.num_devices
         self.tokens += tokens
         every_steps = self._manifest.outer.every_steps
         if every_steps and self.steps % every_steps == 0:

@@ -11,9 +11,12 @@ from lowcomm_node.core.micro_batches import fitting_parts
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import DeviceSettings, NodeSettings
+from lowcomm_node.settings.paths import resolve_state_dir
 from lowcomm_node.settings.sizes import example_bytes, fixed_bytes
 from lowcomm_node.train.batches import Batch, BatchSource, num_rows, to_device
-from lowcomm_node.train.data import Stream, load_corpus, validation_batches
+from lowcomm_node.train.data.corpus import open_corpus
+from lowcomm_node.train.data.pool import Filler, open_pool
+from lowcomm_node.train.data.stream import Source, Stream, validation_batches
 from lowcomm_node.train.device_group import DeviceGroup
 from lowcomm_node.train.devices import Devices, LeadingReplica
 from lowcomm_node.train.execution import choose_execution
@@ -40,7 +43,15 @@ class Session:
     validation: Sequence[Batch]
     eval_every_steps: int
     train_tokens: int
+    """Of a dataset that is being read, those that are here so far."""
     validation_tokens: int
+    filler: Filler | None = None
+    """The process that reads a dataset on."""
+
+    def close(self) -> None:
+        """End what was started for it."""
+        if self.filler is not None:
+            self.filler.close()
 
 
 def build_session(
@@ -49,13 +60,13 @@ def build_session(
     """Model with the run's initial weights, optimizer, and this node's data, on the first device of the settings.
 
     ``group`` are the replicas on all devices of the node, where there are several; they share its CPU threads. Sets torch's
-    number of threads for the whole process. Raises ConfigError for a device, model, task or optimizer that cannot be had here, and
-    DataError for text that is not there.
+    number of threads for the whole process. Raises ConfigError for a device, model, task or optimizer that cannot be had here,
+    DataError for data that are not there, and StoreError when their tokens cannot be kept.
     """
     device = choose_device(settings.device)
     num_threads = settings.device.threads or _available_cpus()
     torch.set_num_threads(num_threads if group is None else max(1, num_threads // group.size))
-    source = _source(manifest, settings, run_id, peer_id)
+    source = _source(manifest, settings, run_id, peer_id, is_leader=group is None or isinstance(group, Devices))
     execution = choose_execution(settings.device, device)
     if isinstance(group, Devices):
         replica: Replica = LeadingReplica(manifest, device, group, execution)
@@ -72,6 +83,7 @@ def build_session(
         eval_every_steps=settings.eval_every_steps,
         train_tokens=source.train_tokens,
         validation_tokens=source.validation_tokens,
+        filler=source.filler,
     )
 
 
@@ -81,9 +93,10 @@ class _Source:
     validation: Sequence[Batch]
     train_tokens: int
     validation_tokens: int
+    filler: Filler | None = None
 
 
-def _source(manifest: Manifest, settings: NodeSettings, run_id: RunId, peer_id: PeerId) -> _Source:
+def _source(manifest: Manifest, settings: NodeSettings, run_id: RunId, peer_id: PeerId, *, is_leader: bool) -> _Source:
     batch_size, context_length = manifest.training.batch_size, manifest.model.context_length
     if manifest.model.kind == "task":
         loaded = load_task(manifest, settings.data.paths, run_id, peer_id, VALIDATION_BATCHES)
@@ -93,12 +106,21 @@ def _source(manifest: Manifest, settings: NodeSettings, run_id: RunId, peer_id: 
             train_tokens=len(loaded.data) * context_length,
             validation_tokens=sum(map(num_rows, loaded.held_out)) * context_length,
         )
-    corpus = load_corpus(settings.data.paths, manifest.data, context_length)
+    state_dir = resolve_state_dir(settings.state_dir, os.environ)
+    train: Source
+    filler: Filler | None = None
+    if settings.data.dataset:
+        pool, filler = open_pool(manifest, settings.data, state_dir, run_id, peer_id, is_leader=is_leader)
+        train, validation = pool, pool.validation
+    else:
+        corpus = open_corpus(manifest, settings.data, state_dir)
+        train, validation = corpus.train, corpus.validation
     return _Source(
-        stream=Stream(corpus.train, batch_size, context_length, run_id, peer_id),
-        validation=validation_batches(corpus.validation, batch_size, context_length, VALIDATION_BATCHES),
-        train_tokens=len(corpus.train),
-        validation_tokens=len(corpus.validation),
+        stream=Stream(train, batch_size, context_length, run_id, peer_id),
+        validation=validation_batches(validation, batch_size, context_length, VALIDATION_BATCHES),
+        train_tokens=len(train),
+        validation_tokens=len(validation),
+        filler=filler,
     )
 
 

@@ -26,7 +26,8 @@ from lowcomm_node.core.progress import is_cooldown, is_dense_acceptable, is_fini
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.sim.link import virtual_peer
 from lowcomm_node.sim.swarm import VIRTUAL_RUN
-from lowcomm_node.train.data import Stream as Batches
+from lowcomm_node.train.data.stream import Stream as Batches
+from lowcomm_node.train.data.tokens import Tokens
 from lowcomm_node.train.desk import MeetingDesk
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.units import Codec, MeetingId, Stream, StreamKind
@@ -51,7 +52,7 @@ class TensorTrainer:
         tokens = torch.where(tokens < 30, tokens + 97, 140 + 10 * index + tokens % 3).to(torch.uint8)
         training = manifest.training
         self._batches = Batches(
-            tokens, training.batch_size, manifest.model.context_length, VIRTUAL_RUN, virtual_peer(index)
+            Tokens(tokens), training.batch_size, manifest.model.context_length, VIRTUAL_RUN, virtual_peer(index)
         )
         self.own = self._last = self.quantities()
         """Where the replica would be by its own steps alone."""

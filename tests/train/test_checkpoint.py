@@ -20,6 +20,7 @@ from lowcomm_node.train.desk import MeetingDesk
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.train.session import Session
 from lowcomm_node.units import Codec, MeetingId, RunId, Stream
+from tests.train.batches import one_tensor
 from tests.train.pairs import RUN, Pair, tiny_manifest, tiny_session, train
 
 _OPTIMIZERS = {
@@ -66,7 +67,7 @@ def test_a_resumed_node_trains_on_to_the_bit(tmp_path: Path, kind: str, mixing: 
     assert losses_again == losses
     assert _differing(again.replica, session.replica) == set()
     assert again.replica.counters == session.replica.counters
-    batches = [s.stream.batch(s.replica.data_cursor) for s in (session, again)]
+    batches = [one_tensor(s.stream.batch(s.replica.data_cursor)) for s in (session, again)]
     assert torch.equal(*batches)
 
 

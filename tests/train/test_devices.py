@@ -14,6 +14,7 @@ from lowcomm_node.train.loop import Trainer
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.train.session import Session, choose_devices
 from lowcomm_node.units import Stream
+from tests.train.batches import one_tensor
 from tests.train.pairs import RUN, Pair, distance
 from tests.train.test_loop import ScriptedMailbox
 from tests.train.threads import CPU, OPTIMIZERS, Node, manifest_of
@@ -25,7 +26,7 @@ def _with_batches_together(manifest: Manifest, session: Session, steps: int) -> 
     """One device with all the data that two would have seen."""
     replica = Replica(manifest, CPU)
     for step in range(steps):
-        replica.train_step(torch.cat([session.stream.batch(2 * step), session.stream.batch(2 * step + 1)]))
+        replica.train_step(torch.cat([one_tensor(session.stream.batch(2 * step + rank)) for rank in range(2)]))
     return replica
 
 
@@ -73,7 +74,7 @@ def test_clip_is_common(kind: str) -> None:
     """By the norm of the mean gradient; where that is not known (Dion's matrices), by a bound of it. Replicas clip alike."""
     manifest = manifest_of(kind, grad_clip=0.1)
     node, together = Node(manifest), Replica(manifest, CPU)
-    batches = [node.session.stream.batch(rank) for rank in range(2)]
+    batches = [one_tensor(node.session.stream.batch(rank)) for rank in range(2)]
     exact = together.train_step(torch.cat(batches)).gradient_norm
     norms = [0.0, 0.0]
 

@@ -8,7 +8,7 @@ import torch
 from lowcomm_node.algo.correction import Correction, make_factors
 from lowcomm_node.core.progress import learning_rate_at
 from lowcomm_node.settings.manifest import OptimizerConfig, OuterConfig
-from lowcomm_node.train.data import first_batch_at
+from lowcomm_node.train.data.stream import first_batch_at
 from lowcomm_node.train.evaluate import validation_loss
 from lowcomm_node.train.payloads import apply_corrections
 from lowcomm_node.units import Stream

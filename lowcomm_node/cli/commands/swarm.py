@@ -42,7 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="PATH",
-        help="text to train on instead of the standard library's sources",
+        help="text or token shards (.bin) to train on instead of the standard library's sources",
+    )
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="FILE", help="tokenizer.json of a manifest that names one ('tokenizer train')"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the run and of the choice whom to kill")
     trouble = parser.add_argument_group("trouble")
@@ -148,6 +151,7 @@ def run(args: argparse.Namespace) -> int:
         keep=args.keep,
         recordings=args.recordings,
         data=tuple(args.data),
+        tokenizer=args.tokenizer,
     )
     options.check()
     # Imported late: what is wrong with the command line is said at once.

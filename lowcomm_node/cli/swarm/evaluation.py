@@ -1,5 +1,6 @@
 """How good the nodes' last states are, one by one and averaged, on one larger held-out set."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,10 @@ from torch import Tensor
 from lowcomm_node.algo.consensus import mean_state, spread
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
+from lowcomm_node.settings.paths import resolve_state_dir
 from lowcomm_node.train.batches import Batch
-from lowcomm_node.train.data import load_corpus, validation_batches
+from lowcomm_node.train.data.corpus import open_corpus
+from lowcomm_node.train.data.stream import validation_batches
 from lowcomm_node.train.evaluate import loss_of, validation_loss
 from lowcomm_node.train.model import build_model, load_parameters
 from lowcomm_node.train.replica import Replica
@@ -61,7 +64,7 @@ class Judge:
             task = load_task(manifest, settings.data.paths, run_id, PeerId(""), num_batches)
             self._windows: Sequence[Batch] = task.held_out
         else:
-            corpus = load_corpus(settings.data.paths, manifest.data, context_length)
+            corpus = open_corpus(manifest, settings.data, resolve_state_dir(settings.state_dir, os.environ))
             self._windows = validation_batches(corpus.validation, batch_size, context_length, num_batches)
         self._loss_function = loss_of(manifest)
         self._device = choose_device(settings.device)

@@ -182,6 +182,7 @@ def _node_settings(
             f"threads = {settings.device.threads}",
             "[data]",
             f"paths = {toml_value(list(settings.data.paths))}",
+            f"tokenizer = {toml_value(settings.data.tokenizer)}",
             "[network]",
             f"start_timeout_s = {_START_TIMEOUT_S}",
             *([] if is_patient else [f"poll_every_s = {_POLL_EVERY_S}"]),

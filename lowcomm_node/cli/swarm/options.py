@@ -8,6 +8,7 @@ from lowcomm_node.cli.swarm.nap import AWAKE_S
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.load import read_manifest
 from lowcomm_node.settings.manifest import Manifest, OptimizerConfig
+from lowcomm_node.settings.node import DataSettings
 from lowcomm_node.settings.presets import OPTIMIZERS
 from lowcomm_node.sim.profiles import Nat
 
@@ -79,6 +80,8 @@ class SwarmOptions:
     """Folder for the nodes' flight recordings, taken at the end."""
     data: tuple[str, ...] = ()
     """Files, folders or globs to train on; empty is the nodes' default corpus."""
+    tokenizer: Path | None = None
+    """tokenizer.json of a manifest that names one."""
 
     def check(self) -> None:
         """Refuse what cannot work. Raises ConfigError naming the option and what it allows."""
@@ -114,6 +117,13 @@ class SwarmOptions:
             self._check_directory(self.directory)
         if self.recordings is not None:
             _check_is_new("--recordings", self.recordings)
+
+    def data_settings(self) -> DataSettings:
+        """What the nodes train on, by absolute paths."""
+        tokenizer = "" if self.tokenizer is None else str(self.tokenizer.expanduser().absolute())
+        return DataSettings(
+            paths=tuple(str(Path(path).expanduser().absolute()) for path in self.data), tokenizer=tokenizer
+        )
 
     def read_manifest(self) -> Manifest:
         """The user's manifest, or the default one with the chosen optimizer; its length may still change."""

@@ -44,7 +44,7 @@ from lowcomm_node.cli.swarm.watch import Watcher
 from lowcomm_node.errors import LowcommError, StoreError
 from lowcomm_node.settings.canonical import run_id
 from lowcomm_node.settings.manifest import Manifest
-from lowcomm_node.settings.node import DataSettings, DeviceSettings, NodeSettings
+from lowcomm_node.settings.node import DeviceSettings, NodeSettings
 from lowcomm_node.units import PeerId
 
 __all__ = ["perform"]
@@ -107,8 +107,9 @@ class _Performance:
         self._view = view
         self._interrupts = interrupts
         self._settings = NodeSettings(
+            state_dir=str(directory / "conductor"),  # of the conductor itself: tokens of the text it judges by
             device=DeviceSettings(threads=threads_per_node(options.nodes, available_cores())),
-            data=DataSettings(paths=tuple(str(Path(path).expanduser().absolute()) for path in options.data)),
+            data=options.data_settings(),
         )
         self.written: dict[str, Path] = {}
 

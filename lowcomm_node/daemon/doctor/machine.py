@@ -51,19 +51,18 @@ def look_at_machine(facts: Facts, settings: NodeSettings, state_dir: Path, manif
 
 def look_at_trainer(facts: Facts, settings: NodeSettings, manifest: Manifest | None) -> Facts:
     """What the trainer will find: torch, device, text, memory. Imports torch, which takes seconds."""
-    from lowcomm_node.train.corpus_files import find_documents  # noqa: PLC0415 - reads files, of no use to join
-
-    data_error = ""
-    try:
-        if manifest is None or manifest.model.kind != "task":  # whose data need not be text
-            find_documents(settings.data.paths)
-    except DataError as error:
-        data_error = str(error)
-    facts = replace(facts, data_error=data_error)
     try:
         import torch  # noqa: PLC0415 - late, as everywhere
+
+        from lowcomm_node.train.data.corpus import check_data  # noqa: PLC0415 - imports torch
     except (ImportError, OSError) as error:
         return replace(facts, torch_error=f"torch cannot be loaded: {error}")
+    try:
+        if manifest is None or manifest.model.kind != "task":  # whose data are its own
+            check_data(manifest, settings.data)
+        facts = replace(facts, data_error="")
+    except DataError as error:
+        facts = replace(facts, data_error=str(error))
     names = _device_names(settings.device.name, has_cuda=torch.cuda.is_available())
     facts = replace(facts, torch_error="", torch_version=torch.__version__, device=", ".join(names))
     if any(name.startswith("cuda") for name in names):

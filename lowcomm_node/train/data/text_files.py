@@ -1,4 +1,4 @@
-"""Which files make the corpus: found in a fixed order, whatever order the file system lists them in."""
+"""Which text files make the corpus: found in a fixed order, whatever order the file system lists them in."""
 
 import glob
 import hashlib
@@ -10,13 +10,14 @@ from pathlib import Path
 
 from lowcomm_node.errors import DataError
 
-__all__ = ["Document", "describe_paths", "find_documents"]
+__all__ = ["Document", "describe_paths", "find_documents", "find_shards", "is_shard_pattern"]
 
 _MAX_FOUND_FILE_BYTES = 16 << 20
 """Larger files in folders and globs are data dumps more often than text; name them to have them read."""
 _MAX_CORPUS_BYTES = 1 << 30
-"""The corpus lies in memory, one byte a token."""
+"""All text is read into memory."""
 _MAX_DEFAULT_CORPUS_BYTES = 64 << 20
+_SHARD_ENDING = ".bin"
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules"})
 _SKIPPED_STDLIB_FOLDERS = frozenset({"__pycache__", "site-packages", "dist-packages", "test", "tests"})
 
@@ -59,6 +60,25 @@ def find_documents(paths: tuple[str, ...]) -> list[Document]:
         candidates += found
     unique = {candidate.path.resolve(): candidate for candidate in candidates}
     return _read(list(unique.values()), _MAX_CORPUS_BYTES)
+
+
+def is_shard_pattern(pattern: str) -> bool:
+    """Does an entry of data.paths name token shards? By its ending."""
+    return pattern.endswith(_SHARD_ENDING)
+
+
+def find_shards(paths: tuple[str, ...]) -> list[tuple[str, Path]]:
+    """Name and path of each file under ``paths`` (files and globs, all of shards), in the order of their names.
+
+    Raises DataError naming the path that is missing or matches nothing.
+    """
+    found: dict[Path, str] = {}
+    for pattern in paths:
+        candidates = list(_expand(pattern))
+        if not candidates:
+            raise DataError(f"{pattern}: no file of this name; correct data.paths")
+        found |= {candidate.path.resolve(): candidate.name for candidate in candidates}
+    return sorted((name, path) for path, name in found.items())
 
 
 def describe_paths(paths: tuple[str, ...]) -> str:

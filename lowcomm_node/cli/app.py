@@ -54,6 +54,9 @@ COMMANDS: Mapping[str, Command] = {
     "healthcheck": Command("Look after a node", "does it live? For container engines; by the exit status", "--ready"),
     "leave": Command("Look after a node", "ask the node to finish its meeting, save and stop", ""),
     "debug": Command("Look after a node", "write the node's last events into a file for a bug report", "dump"),
+    "export": Command("Use what was trained", "the run's model as a folder that others can use", "my-model"),
+    "generate": Command("Use what was trained", "text from an exported model", '--model my-model --prompt "Once upon"'),
+    "eval": Command("Use what was trained", "loss and bits per byte on held-out data", "--model my-model"),
     "config": Command("Settings", "show settings with their origins, check files", "show --origin"),
     "identity": Command("Settings", "show this node's peer id", "show"),
     "bench": Command(

@@ -1,7 +1,7 @@
 """How good the nodes' last states are, one by one and averaged, on one larger held-out set."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,21 +12,14 @@ from lowcomm_node.algo.consensus import mean_state, spread
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.settings.paths import resolve_state_dir
-from lowcomm_node.train.batches import Batch
-from lowcomm_node.train.data.corpus import open_corpus
-from lowcomm_node.train.data.stream import validation_batches
 from lowcomm_node.train.evaluate import loss_of, validation_loss
+from lowcomm_node.train.exported import read_parameters
+from lowcomm_node.train.held_out import held_out_batches
 from lowcomm_node.train.model import build_model, load_parameters
-from lowcomm_node.train.replica import Replica
 from lowcomm_node.train.session import choose_device
-from lowcomm_node.train.state_file import TrainingState, read_state
-from lowcomm_node.train.tasks import load_task
-from lowcomm_node.units import PeerId, RunId
+from lowcomm_node.units import RunId
 
 __all__ = ["Evaluation", "Judge"]
-
-_WINDOWS = 768
-_PARAMS = "params/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,15 +50,8 @@ class Judge:
         torch.set_num_threads(settings.device.threads)
         self._manifest = manifest
         self._run_id = run_id
-        context_length = manifest.model.context_length
-        batch_size = manifest.training.batch_size
-        num_batches = max(1, _WINDOWS // batch_size)
-        if manifest.model.kind == "task":
-            task = load_task(manifest, settings.data.paths, run_id, PeerId(""), num_batches)
-            self._windows: Sequence[Batch] = task.held_out
-        else:
-            corpus = open_corpus(manifest, settings.data, resolve_state_dir(settings.state_dir, os.environ))
-            self._windows = validation_batches(corpus.validation, batch_size, context_length, num_batches)
+        state_dir = resolve_state_dir(settings.state_dir, os.environ)
+        self._windows = held_out_batches(manifest, settings.data, state_dir, run_id)
         self._loss_function = loss_of(manifest)
         self._device = choose_device(settings.device)
 
@@ -96,9 +82,7 @@ class Judge:
 
     def params_of(self, path: Path) -> dict[str, Tensor]:
         """The parameters in a state file, by name. Raises StoreError."""
-        layout = Replica(self._manifest, torch.device("cpu")).layout()
-        state: TrainingState = read_state(path, self._run_id, layout)
-        return {key.removeprefix(_PARAMS): t for key, t in state.tensors.items() if key.startswith(_PARAMS)}
+        return read_parameters(path, self._manifest, self._run_id)[0]
 
     def _loss(self, params: Mapping[str, Tensor] | None) -> float:
         model = build_model(self._manifest)

@@ -1,0 +1,95 @@
+"""``lowcomm-node eval``: how good an exported model is on held-out data."""
+
+import argparse
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lowcomm_node.cli.common import add_settings_arguments, settings_from, state_dir_of
+from lowcomm_node.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from lowcomm_node.settings.node import NodeSettings
+
+__all__ = ["Judgement", "add_arguments", "judge", "run"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """Of one model on one machine's held-out data."""
+
+    loss: float
+    """Nats per token, or what the task measures."""
+    perplexity: float
+    bits_per_byte: float | None
+    """Null where tokens stand for no text."""
+    examples: int
+
+    def sentence(self) -> str:
+        """For people."""
+        bits = "" if self.bits_per_byte is None else f", {self.bits_per_byte:.3f} bits per byte"
+        return (
+            f"loss {self.loss:.4f}{bits}, over {self.examples} windows of held-out data of the machine that exported it"
+        )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the model and the data."""
+    parser.add_argument(
+        "--model", type=Path, required=True, metavar="DIR", help="folder that 'lowcomm-node export' has made"
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        metavar="PATH",
+        help="files, folders or globs (data.paths); of these the held-out part is taken",
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_settings_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure it."""
+    settings, _ = settings_from(args, {"data.paths": ("--data", args.data)})
+    judged = judge(args.model, settings)
+    if args.json:
+        print(json.dumps(dataclasses.asdict(judged)))
+        return ExitCode.OK
+    print(f"loss           {judged.loss:.4f}")
+    print(f"perplexity     {judged.perplexity:.2f}")
+    if judged.bits_per_byte is not None:
+        print(f"bits per byte  {judged.bits_per_byte:.4f}")
+    print(f"windows        {judged.examples}")
+    return ExitCode.OK
+
+
+def judge(folder: Path, settings: "NodeSettings") -> Judgement:
+    """The model of ``folder`` on the held-out part of ``data.paths``. Raises ConfigError, DataError and StoreError."""
+    from lowcomm_node.errors import DataError
+    from lowcomm_node.train.batches import num_rows
+    from lowcomm_node.train.evaluate import loss_of, validation_loss
+    from lowcomm_node.train.exported import read_exported
+    from lowcomm_node.train.generate import words_of
+    from lowcomm_node.train.held_out import bits_per_byte, held_out_batches
+    from lowcomm_node.train.session import choose_device
+
+    exported = read_exported(folder)
+    data = settings.data
+    if exported.tokenizer is not None and not data.tokenizer:
+        data = dataclasses.replace(data, tokenizer=str(exported.tokenizer))
+    batches = held_out_batches(exported.manifest, data, state_dir_of(settings), exported.run_id)
+    model = exported.model.to(choose_device(settings.device))
+    loss = validation_loss(model, batches, loss=loss_of(exported.manifest))
+    try:
+        bits = bits_per_byte(loss, batches, words_of(exported).text)
+    except DataError:
+        bits = None
+    return Judgement(
+        loss=loss,
+        perplexity=math.exp(min(loss, 700.0)),
+        bits_per_byte=bits,
+        examples=sum(map(num_rows, batches)),
+    )

@@ -1,0 +1,84 @@
+"""``export``, ``generate`` and ``eval``: from nodes' state directories to a model that writes."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lowcomm_node.adapters.identity import load_or_create
+from lowcomm_node.adapters.run_memory import RunMemory
+from lowcomm_node.cli.app import main
+from lowcomm_node.settings.canonical import canonical_bytes, run_id
+from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.train.checkpoint import MeetingMemory, write_checkpoint
+from lowcomm_node.train.replica import Replica
+from tests.train.pairs import tiny_manifest
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text("the quick brown fox jumps over the lazy dog\n" * 200)
+    return path
+
+
+def _node(folder: Path, manifest: Manifest, steps: int) -> str:
+    """A state directory as a node leaves it."""
+    peer = load_or_create(folder / "identity.key").peer_id
+    replica = Replica(manifest, torch.device("cpu"))
+    tokens = torch.arange(2 * 17).reshape(2, 17)
+    for _ in range(steps):
+        replica.train_step(tokens)
+    RunMemory(folder).save(canonical_bytes(manifest), [])
+    (folder / "checkpoints").mkdir()
+    write_checkpoint(folder / "checkpoints" / "00000007", replica.state(), run_id(manifest), MeetingMemory())
+    return peer
+
+
+def test_from_two_nodes_to_text(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: Path) -> None:
+    """The card names the run, both nodes and the loss that eval measures; the same seed writes the same text."""
+    manifest = tiny_manifest()
+    peers = [_node(tmp_path / name, manifest, steps) for name, steps in (("a", 1), ("b", 3))]
+    model, data = str(tmp_path / "model"), f'data.paths=["{text}"]'
+
+    assert main(["export", model, "--from", str(tmp_path / "a"), "--from", str(tmp_path / "b"), "--set", data]) == 0
+    assert "the mean of 2 nodes" in capsys.readouterr().out
+    assert main(["eval", "--model", model, "--data", str(text), "--json"]) == 0
+    judged = json.loads(capsys.readouterr().out)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert all(peer in card for peer in peers)
+    assert run_id(manifest) in card
+    assert f"loss {judged['loss']:.4f}" in card
+    assert judged["bits_per_byte"] == pytest.approx(judged["loss"] / 0.6931, rel=1e-3)
+
+    written = []
+    for seed in ("1", "1", "2"):
+        assert main(["generate", "--model", model, "--prompt", "the ", "--tokens", "40", "--seed", seed]) == 0
+        written.append(capsys.readouterr().out)
+    assert written[0] == written[1] != written[2]
+    assert written[0].startswith("the ")
+    assert len(written[0]) > 20
+
+
+def test_what_makes_no_sense_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Nodes of two runs, a directory of no node, a folder that is there, a prompt without a letter."""
+    one, other = tiny_manifest(), dataclasses.replace(tiny_manifest(), seed=9)
+    _node(tmp_path / "a", one, 1)
+    _node(tmp_path / "b", other, 1)
+    a, b, model = (str(tmp_path / name) for name in ("a", "b", "model"))
+
+    assert main(["export", model, "--from", a, "--from", b]) != 0
+    assert "these nodes were in different runs" in capsys.readouterr().err
+    assert main(["export", model, "--from", str(tmp_path)]) != 0
+    assert "no node has left a checkpoint there" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
+    assert main(["export", a, "--from", a, "--no-eval"]) != 0
+    assert "is there already" in capsys.readouterr().err
+    assert main(["export", model, "--from", a, "--no-eval"]) == 0
+    assert "not measured" in capsys.readouterr().out
+    assert main(["generate", "--model", model, "--prompt", ""]) != 0
+    assert "--prompt is empty" in capsys.readouterr().err
+    assert main(["generate", "--model", a, "--prompt", "x"]) != 0
+    assert "not a model that lowcomm-node export has written" in capsys.readouterr().err

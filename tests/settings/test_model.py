@@ -59,7 +59,7 @@ def test_keys_that_came_later_keep_old_run_ids() -> None:
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ({"config": "{"}, "model.config = '{' is not allowed; allowed: a table, or a JSON object as a text"),
+        ({"config": "{"}, 'model.config = "{" is not allowed; allowed: a table, or a JSON object as a text'),
         ({"config": "[1]"}, "a table, or a JSON object"),
         ({"config": '{"a": NaN}'}, "a table, or a JSON object"),
         ({"config": '{"a": ' + "[" * 20_000}, "a table, or a JSON object"),

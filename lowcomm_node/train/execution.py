@@ -45,7 +45,7 @@ def _is_autocast(wish: str, device: torch.device) -> bool:
     if wish != "auto" or device.type != "cuda":
         return wish == "on"
     with torch.cuda.device(device):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def _compile(wish: str, device: torch.device) -> Literal["never", "if_it_works", "always"]:

@@ -12,14 +12,11 @@ def more_micro_batches(micro_batches: int, batch_size: int) -> int | None:
     return min(2 * micro_batches, batch_size) if micro_batches < batch_size else None
 
 
-def fitting_parts(bytes_of_one: int, bytes_of_example: int, batch_size: int, free_bytes: int) -> int:
-    """The least number of parts, by doubling, in which a batch is expected to fit; ``batch_size`` where none does.
-
-    ``bytes_of_one``: what training takes without any example; ``bytes_of_example``: what each example of a part adds.
-    """
+def fitting_parts(example_bytes: int, batch_size: int, room_bytes: int) -> int:
+    """The least number of parts, by doubling, whose examples are expected to fit; ``batch_size`` where none does."""
     parts = 1
     while (more := more_micro_batches(parts, batch_size)) is not None:
-        if bytes_of_one + bytes_of_example * -(-batch_size // parts) <= free_bytes:
+        if example_bytes * -(-batch_size // parts) <= room_bytes:
             break
         parts = more
     return parts

@@ -38,7 +38,7 @@ class ModelConfig:
     """RMS-normalise queries and keys."""
     rope_base: Annotated[float, Between(10.0, 1e9)] = 10000.0
     """Base of the rotary frequencies."""
-    config: Annotated[str, JsonObject(32768)] = ""
+    config: Annotated[str, JsonObject(16384)] = ""
     """A table [model.config], or the same as JSON text. transformers: the model's config.json with its "model_type"; weights are drawn
     from the run's seed, nothing is downloaded. task: its options."""
     task: str = ""

@@ -1,5 +1,7 @@
 """What training takes of a machine, reckoned from the manifest: estimates that need neither torch nor the model."""
 
+import math
+
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.model import ModelConfig
 
@@ -42,4 +44,4 @@ def _layers_by_width(model: ModelConfig) -> int:
     if model.kind == "gpt":
         return model.num_layers * model.d_model
     # Of a transformer of usual proportions, 12 L d^2 parameters and d = 64 L.
-    return round((model.num_parameters * 64 / 12) ** (2 / 3) / 64)
+    return int(math.pow(model.num_parameters * 64 / 12, 2 / 3)) // 64

@@ -24,7 +24,8 @@ class Execution:
     """Matrix products in bfloat16."""
     recompute: Literal["never", "when_short", "always"] = "when_short"
     """Activations are computed again for the backward pass instead of being kept."""
-    is_compiled: bool = False
+    compile: Literal["never", "if_it_works", "always"] = "never"
+    """Whether torch.compile makes the model's kernels; if_it_works: the interpreter takes over what it cannot compile."""
 
 
 PLAIN = Execution()
@@ -36,7 +37,7 @@ def choose_execution(settings: DeviceSettings, device: torch.device) -> Executio
     return Execution(
         is_autocast=_is_autocast(settings.autocast, device),
         recompute="always" if settings.recompute == "on" else "never" if settings.recompute == "off" else "when_short",
-        is_compiled=_is_compiled(settings.compile, device),
+        compile=_compile(settings.compile, device),
     )
 
 
@@ -44,12 +45,12 @@ def _is_autocast(wish: str, device: torch.device) -> bool:
     if wish != "auto" or device.type != "cuda":
         return wish == "on"
     with torch.cuda.device(device):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def _is_compiled(wish: str, device: torch.device) -> bool:
+def _compile(wish: str, device: torch.device) -> Literal["never", "if_it_works", "always"]:
     if wish == "off" or (wish == "auto" and device.type != "cuda"):
-        return False
+        return "never"
     if device.type == "cuda":
         tool, has_tool = "the package triton", importlib.util.find_spec("triton") is not None
     else:
@@ -57,4 +58,6 @@ def _is_compiled(wish: str, device: torch.device) -> bool:
         tool, has_tool = "a C++ compiler", any(shutil.which(name) for name in compilers if name)
     if wish == "on" and not has_tool:
         raise ConfigError(f'device.compile = "on" needs {tool}, which is not installed; use "auto" or "off"')
-    return has_tool
+    if wish == "on":
+        return "always"
+    return "if_it_works" if has_tool else "never"

@@ -95,7 +95,8 @@ class Replica:
         self._may_recompute = execution.recompute == "when_short"
         if execution.recompute == "always" and not recompute(self.model):
             raise ConfigError('device.recompute = "on", but the run\'s model cannot do that; use "auto" or "off"')
-        if execution.is_compiled:
+        if execution.compile != "never":
+            torch._dynamo.config.suppress_errors = execution.compile == "if_it_works"  # noqa: SLF001 - torch documents it so
             self.model.compile()  # in place: parameters keep their names
 
     @property

@@ -129,7 +129,9 @@ def _expected_parts(manifest: Manifest, device: torch.device, num_devices: int) 
     if device.type == "cuda":
         return 1
     free = psutil.virtual_memory().available // num_devices
-    return fitting_parts(fixed_bytes(manifest), example_bytes(manifest), manifest.training.batch_size, free)
+    # Where by this estimate not even the rest fits, smaller parts may help, but one example at a time would be too slow for a guess.
+    room = max(free - fixed_bytes(manifest), free // 4)
+    return fitting_parts(example_bytes(manifest), manifest.training.batch_size, room)
 
 
 def choose_device(settings: DeviceSettings) -> torch.device:

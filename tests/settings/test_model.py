@@ -59,11 +59,11 @@ def test_keys_that_came_later_keep_old_run_ids() -> None:
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ({"config": "{"}, "model.config = '{' is not allowed; allowed: a table, or a JSON object as a text"),
+        ({"config": "{"}, 'model.config = "{" is not allowed; allowed: a table, or a JSON object as a text'),
         ({"config": "[1]"}, "a table, or a JSON object"),
         ({"config": '{"a": NaN}'}, "a table, or a JSON object"),
         ({"config": '{"a": ' + "[" * 20_000}, "a table, or a JSON object"),
-        ({"config": {"a": "x" * 40_000}}, "of at most 32768 characters"),
+        ({"config": {"a": "x" * 40_000}}, "of at most 16384 characters"),
         ({}, 'the config of a model, with its "model_type"'),
         ({"config": {"model_type": 3}}, 'with its "model_type"'),
         ({"config": {**CONFIG, "vocab_size": 300}}, "model.vocab_size = 256 is not allowed; allowed: 300"),

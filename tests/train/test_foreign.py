@@ -17,7 +17,7 @@ from lowcomm_node.train.model import build_model, count_parameters, load_paramet
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.train.state_file import read_state, write_state
 from lowcomm_node.units import Stream
-from tests.train.pairs import RUN, Pair, distance, tiny_manifest, tiny_session, train
+from tests.train.pairs import RUN, Pair, distance, tiny_manifest, tiny_meeting, tiny_session, train
 
 LLAMA = {
     "model_type": "llama", "vocab_size": 256, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
@@ -59,12 +59,13 @@ def test_weights_are_drawn_from_the_seed_alone(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_nodes_train_and_meet(kind: str, optimizer: OptimizerConfig) -> None:
     """Loss falls, and a whole-tensor meeting of two nodes on different data leaves them with the same weights."""
-    pair = Pair(manifest_of(KINDS[kind], optimizer=optimizer))
+    meeting = tiny_meeting(codec="dense", dtype="fp32")
+    pair = Pair(manifest_of(KINDS[kind], optimizer=optimizer, meeting=meeting))
     session = pair.sessions[0]
     before = validation_loss(session.replica.model, session.validation)
 
     pair.step(30)
-    pair.meet(Stream.PARAMS, is_dense=True)
+    pair.meet(Stream.PARAMS)
 
     assert validation_loss(session.replica.model, session.validation) < 0.8 * before
     start = Replica(session.manifest, torch.device("cpu")).theta

@@ -1,13 +1,17 @@
 """A batch in parts: the same gradient, and what memory that runs out leads to."""
 
 import dataclasses
+import tempfile
+import types
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch import Tensor
 
+from lowcomm_node.settings.sizes import example_bytes, fixed_bytes
 from lowcomm_node.train.evaluate import validation_loss
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.train.session import build_session
@@ -170,3 +174,22 @@ def test_settings_say_where_it_begins(tmp_path: Path) -> None:
         device = dataclasses.replace(settings.device, micro_batches=wanted)
         own = dataclasses.replace(settings, device=device)
         assert build_session(tiny_manifest(), own, RUN, PeerId("me")).replica.micro_batches == found
+
+
+def test_a_cpu_begins_with_parts_that_fit_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number of the settings' own comes first; and a machine that has little left is not asked for one example at a time."""
+    manifest = manifest_of("adamw")
+    example = example_bytes(manifest)
+
+    def begins_with(free: int, wished: int = 0) -> int:
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(available=free))
+        with tempfile.TemporaryDirectory() as folder:
+            settings = tiny_settings(write_text(Path(folder)))
+            own = dataclasses.replace(settings, device=dataclasses.replace(settings.device, micro_batches=wished))
+            return build_session(manifest, own, RUN, PeerId("me")).replica.micro_batches
+
+    rest = fixed_bytes(manifest) + 10**9
+    assert begins_with(rest) == 1
+    assert begins_with(4 * 2 * example) == 2
+    assert begins_with(4 * example) == 4
+    assert begins_with(4 * example, wished=1) == 1

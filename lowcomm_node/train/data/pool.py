@@ -29,6 +29,8 @@ __all__ = ["AHEAD", "Filler", "Pool", "open_pool", "seed_of"]
 
 AHEAD = 256
 """New shards count from so many batches later on: by then the node's other devices, and what was made ahead, know of them."""
+_ANOTHER_FUTURE = 1 << 20
+"""Batches; more than a node takes between two checkpoints."""
 _LOOK_EVERY_S = 0.1
 _PATIENCE_S = 1800.0
 
@@ -156,10 +158,10 @@ class Pool:
 
     def _grow(self, index: int) -> None:
         seen = self._changed_at(self._folder / "progress.json")
-        later = [entry for entry in self._schedule if entry[0] > index + AHEAD]
-        if later and len(later) < len(self._schedule):
-            # An older state was loaded: those batches were another future's.
-            self._schedule = self._schedule[: -len(later)]
+        if self._schedule[-1][0] > index + _ANOTHER_FUTURE:
+            # A much older state was loaded than that of the newest batches: nobody will come to those.
+            self._schedule = [entry for entry in self._schedule if entry[0] <= index + _ANOTHER_FUTURE]
+            self._seen = None
             self._write()
         if seen == self._seen or self._schedule[-1][0] > index:
             return

@@ -8,13 +8,15 @@ version 7 and uint32.
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lowcomm_node.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["TokenArray", "map_shard", "token_dtype", "write_shard"]
 
@@ -32,11 +34,13 @@ def token_dtype(vocab_size: int) -> np.dtype[np.uint16] | np.dtype[np.uint32]:
     return np.dtype(np.uint16) if vocab_size <= 1 << 16 else np.dtype(np.uint32)
 
 
-def map_shard(path: Path) -> Tensor:
+def map_shard(path: Path) -> "Tensor":
     """1-D uint16 or uint32 tensor over the file's tokens; nothing is read before it is used.
 
     Raises DataError for a file that is missing, empty, cut off or of another layout.
     """
+    import torch  # noqa: PLC0415 - who writes shards does without it
+
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

@@ -15,7 +15,9 @@ def _header(*words: int) -> bytes:
     return struct.pack("<256i", *words, *[0] * (256 - len(words)))
 
 
-@pytest.mark.parametrize(("vocab_size", "dtype"), [(50_257, torch.uint16), (1 << 16, torch.uint16), (65_537, torch.uint32)])
+@pytest.mark.parametrize(
+    ("vocab_size", "dtype"), [(50_257, torch.uint16), (1 << 16, torch.uint16), (65_537, torch.uint32)]
+)
 def test_what_is_written_is_read(tmp_path: Path, vocab_size: int, dtype: torch.dtype) -> None:
     """The largest id of a vocabulary and everything else come back, in the narrowest type."""
     path = tmp_path / "a.bin"

@@ -61,7 +61,10 @@ def open_rows(data: DataSettings) -> Rows:
         rows = saved.to_iterable_dataset(num_shards=max(1, min(_SHARDS_OF_SAVED, len(saved))))
     else:
         name = str(folder) if folder.is_dir() else data.dataset
-        rows = library.load_dataset(name, data.dataset_config or None, split=data.dataset_split, streaming=True)
+        try:
+            rows = library.load_dataset(name, data.dataset_config or None, split=data.dataset_split, streaming=True)
+        except (FileNotFoundError, ValueError) as error:  # no such dataset, configuration or split
+            raise DataError(f"{data.dataset}: {error}; correct data.dataset, data.dataset_config or data.dataset_split") from error
     columns = rows.column_names or list(next(iter(rows), {}))
     if data.text_column not in columns:
         raise DataError(

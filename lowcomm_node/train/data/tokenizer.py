@@ -128,7 +128,7 @@ def _read(path: Path) -> bytes:
 def _parse(path: Path, content: bytes) -> Tokenizer:
     try:
         return Tokenizer.from_buffer(content)
-    except Exception as error:
+    except Exception as error:  # a border: the library raises nothing narrower
         raise DataError(f"{path}: not a tokenizer.json ({error}); correct data.tokenizer") from error
 
 

@@ -95,6 +95,13 @@ def test_local_kinds_of_datasets_have_the_same_rows(files: Path) -> None:
     assert list(texts_of(open_rows(data), data)) == expected
 
 
+def test_a_split_or_configuration_that_is_not_there_is_the_settings_fault(files: Path) -> None:
+    """It is no use to try again: the error names what there is, in the library's words, and the settings to correct."""
+    for changes in ({"dataset_split": "second"}, {"dataset_config": "large"}):
+        with pytest.raises(DataError, match=r"correct data\.dataset, data\.dataset_config or data\.dataset_split"):
+            open_rows(_settings(files, **changes))
+
+
 def test_an_interrupted_pool_goes_on(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards that were complete stay as they are, and what follows are other rows."""
     monkeypatch.setattr(filler_module, "_FIRST_SHARD_TOKENS", 2000)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -45,9 +46,10 @@ def open_pool(
     folder = _folder_of(manifest, data, state_dir)
     pool = Pool(folder, run_id, manifest.model.vocab_size, is_leader=is_leader)
     filler = None
-    if is_leader and not read_progress(folder).is_complete:
-        filler = Filler(Job(manifest=manifest, data=data, folder=folder, seed=seed_of(peer_id)))
-    try:
+    with ExitStack() as stack:
+        if is_leader and not read_progress(folder).is_complete:
+            filler = Filler(Job(manifest=manifest, data=data, folder=folder, seed=seed_of(peer_id)))
+            stack.callback(filler.close)
         pool.wait(filler.check if filler is not None else lambda: None)
         length = manifest.model.context_length + 1
         if not pool.at(0).num_windows(length) or not pool.validation.num_windows(length):
@@ -55,10 +57,7 @@ def open_pool(
                 f"{data.dataset}: {len(pool)} tokens to train on and {len(pool.validation)} held out, but one window of "
                 f"model.context_length = {length - 1} needs {length} of each; data.dataset needs more rows"
             )
-    except DataError:
-        if filler is not None:
-            filler.close()
-        raise
+        stack.pop_all()
     return pool, filler
 
 

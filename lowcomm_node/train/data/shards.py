@@ -6,9 +6,9 @@ version 7 and uint32.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ TokenArray = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.uint32]
 _HEADER_WORDS = 256
 _HEADER_BYTES = 4 * _HEADER_WORDS
 _USED_WORDS = 3
-_LAYOUTS = {20240520: (1, np.dtype("<u2")), 20240801: (7, np.dtype("<u4"))}
+_LAYOUTS: Mapping[int, tuple[int, np.dtype[Any]]] = {20240520: (1, np.dtype("<u2")), 20240801: (7, np.dtype("<u4"))}
 """By magic number: version and type of the tokens."""
 
 
@@ -55,7 +55,7 @@ def map_shard(path: Path) -> "Tensor":
     return torch.from_numpy(mapped)
 
 
-def _layout(path: Path, header: NDArray[np.int32], size: int) -> tuple[np.dtype[np.unsignedinteger], int]:
+def _layout(path: Path, header: NDArray[np.int32], size: int) -> tuple[np.dtype[Any], int]:
     """Type of the tokens, and where they begin."""
     known = _LAYOUTS.get(int(header[0])) if len(header) else None
     if known is None:

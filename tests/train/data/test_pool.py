@@ -189,10 +189,11 @@ def test_the_filler_is_a_process_that_ends(files: Path) -> None:
 
     pool, filler = open_pool(Manifest(), data, files, RUN, PeerId("p"), is_leader=True)
     assert filler is not None
-    assert psutil.Process(filler.pid).ppid() == psutil.Process().pid
+    process = psutil.Process(filler.pid)
+    assert process.ppid() == psutil.Process().pid
     assert len(pool) > 10_000
     assert len(pool.validation) == sum(len(row) + 1 for row in HELD_OUT)
-    _wait(lambda: psutil.Process(filler.pid).status() == psutil.STATUS_ZOMBIE)
+    _wait(lambda: process.status() == psutil.STATUS_ZOMBIE)
     filler.check()
     filler.close()
     assert open_pool(Manifest(), data, files, RUN, PeerId("p"), is_leader=True)[1] is None
@@ -205,11 +206,10 @@ def test_the_filler_is_a_process_that_ends(files: Path) -> None:
     assert not psutil.pid_exists(filler.pid)
 
 
-def test_datasets_that_cannot_be_used_are_refused(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the words of whoever reads them, by way of the process; nothing is left running."""
+def test_datasets_that_cannot_be_used_are_refused(files: Path) -> None:
+    """Each with what is there instead and the setting to correct."""
     datasets.Dataset.from_dict({"text": ["a"], "n": [1]}).save_to_disk(files / "saved")
     datasets.DatasetDict({"x": datasets.Dataset.from_dict({"text": ["a"]})}).save_to_disk(files / "splits")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
     for data, reason in (
         (_settings(files / "*.parquet", text_column="body"), "no column body, but number, text"),
@@ -220,9 +220,16 @@ def test_datasets_that_cannot_be_used_are_refused(files: Path, monkeypatch: pyte
         (_settings(files / "saved"), "none of its rows is held out"),
     ):
         with pytest.raises(DataError, match=reason):
-            open_pool(Manifest(), data, files, RUN, PeerId("p"), is_leader=True)
+            fill(_job(files / "pool", data))
 
+
+def test_what_the_filler_says_last_is_what_went_wrong(files: Path) -> None:
+    """By way of its process, and so is a dataset that is too small for a window; nothing is left running."""
+    wrong = _settings(files / "*.parquet", text_column="body")
     long = dataclasses.replace(Manifest(), model=ModelConfig(context_length=4096))
+
+    with pytest.raises(DataError, match="no column body, but number, text"):
+        open_pool(Manifest(), wrong, files, RUN, PeerId("p"), is_leader=True)
     with pytest.raises(DataError, match=r"\d+ tokens to train on and \d+ held out, but one window of .* needs 4097"):
         open_pool(long, _settings(files / "*.parquet"), files, RUN, PeerId("p"), is_leader=True)
 

@@ -146,3 +146,17 @@ def test_a_run_that_nobody_could_join_is_refused(security: dict[str, object], wo
         build(Manifest, {"security": security}, "run.toml")
 
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("tokenizer", ["gpt2", "", "sha256:abc", "sha256:" + "G" * 64, "byte "])
+def test_a_tokenizer_is_named_by_its_digest(tokenizer: str) -> None:
+    """Anything else than bytes, none or a digest is refused with what may be written."""
+    assert build(Manifest, {"data": {"tokenizer": "sha256:" + "0a" * 32}}, "x").data.tokenizer.startswith("sha256:0a")
+    with pytest.raises(ConfigError, match="'lowcomm-node tokenizer show' prints"):
+        build(Manifest, {"data": {"tokenizer": tokenizer}}, "x")
+
+
+def test_a_node_reads_paths_or_a_dataset() -> None:
+    """Not both: nobody could say which it trains on."""
+    with pytest.raises(ConfigError, match=r"a dataset or data\.paths, not both"):
+        build(NodeSettings, {"data": {"paths": ["a"], "dataset": "b"}}, "x")

@@ -7,6 +7,7 @@ dataset is at its end, or when the other end of FD closes; on Linux also by the 
 import json
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ def shard_file(folder: Path, number: int) -> Path:
 def fill(job: Job, *, is_wanted: Callable[[], bool] = lambda: True) -> None:
     """Write shards until the pool is full or the dataset at its end; goes on where an earlier call was ended.
 
-    After an interruption the few thousand rows that were in the shuffling buffer are left out.
+    After an interruption the rows that were in the shuffling buffer, or encoded and not yet in a shard, are left out.
     Raises DataError, OSError and whatever the library raises.
     """
     encoder = choose_encoder(job.manifest, job.data.tokenizer)
@@ -93,7 +94,12 @@ def fill(job: Job, *, is_wanted: Callable[[], bool] = lambda: True) -> None:
     if not validation.exists():
         # In the dataset's own order: the same for all nodes.
         texts = _held_out(texts_of(rows, data), ratio)
-        write_shard(validation, _up_to(encoder.encode(texts), _VALIDATION_TOKENS), encoder.vocab_size)
+        pieces = list(_up_to(encoder.encode(texts), _VALIDATION_TOKENS))
+        if not pieces:
+            raise DataError(
+                f"{data.dataset}: none of its rows is held out, of which a share of {ratio:g} should be; too few rows"
+            )
+        write_shard(validation, pieces, encoder.vocab_size)
     rows = rows.shuffle(seed=job.seed, buffer_size=_SHUFFLED_ROWS)
     if progress.rows is not None:
         rows.load_state_dict(progress.rows)
@@ -101,22 +107,22 @@ def fill(job: Job, *, is_wanted: Callable[[], bool] = lambda: True) -> None:
     max_bytes = int(data.cache_gb * 1e9)
     itemsize = token_dtype(encoder.vocab_size).itemsize
     largest = max(1, min(_MAX_SHARD_TOKENS, max_bytes // itemsize // _LEAST_SHARDS))
+    waiting: deque[TokenArray] = deque()
+    size = 0
     while is_wanted() and not progress.is_complete:
         room = (max_bytes - progress.size_bytes) // itemsize
         count = min(_FIRST_SHARD_TOKENS << min(progress.shards, 16), largest, room)
-        pieces: list[TokenArray] = []
-        size = 0
         while size < count and is_wanted():
             batch = list(islice(texts, _ROWS_AT_A_TIME))
             if not batch:
                 break
             made = list(encoder.encode(batch))
-            pieces += made
+            waiting += made
             size += sum(map(len, made))
         if not is_wanted():
             return
         file = shard_file(job.folder, progress.shards)
-        written = write_shard(file, _up_to(iter(pieces), count), encoder.vocab_size) if size else 0
+        written = write_shard(file, _take(waiting, count), encoder.vocab_size) if size else 0
         size_bytes = progress.size_bytes + written * itemsize
         progress = Progress(
             shards=progress.shards + (written > 0),
@@ -124,6 +130,7 @@ def fill(job: Job, *, is_wanted: Callable[[], bool] = lambda: True) -> None:
             size_bytes=size_bytes,
             rows=rows.state_dict(),
         )
+        size -= written
         _write_progress(job.folder, progress)
 
 
@@ -177,6 +184,16 @@ def _held_out(texts: Iterator[str], ratio: float) -> Iterator[str]:
             return
         if is_held_out(text, ratio):
             yield text
+
+
+def _take(waiting: deque[TokenArray], count: int) -> Iterator[TokenArray]:
+    """The first ``count`` tokens, which are no longer waiting then."""
+    while count and waiting:
+        piece = waiting.popleft()
+        if len(piece) > count:
+            waiting.appendleft(piece[count:])
+        yield piece[:count]
+        count -= min(count, len(piece))
 
 
 def _up_to(pieces: Iterator[TokenArray], count: int) -> Iterator[TokenArray]:

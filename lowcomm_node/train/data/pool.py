@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -29,6 +30,8 @@ __all__ = ["AHEAD", "Filler", "Pool", "open_pool", "seed_of"]
 
 AHEAD = 256
 """New shards count from so many batches later on: by then the node's other devices, and what was made ahead, know of them."""
+_ANOTHER_FUTURE = 1 << 20
+"""Batches; more than a node takes between two checkpoints."""
 _LOOK_EVERY_S = 0.1
 _PATIENCE_S = 1800.0
 
@@ -43,9 +46,10 @@ def open_pool(
     folder = _folder_of(manifest, data, state_dir)
     pool = Pool(folder, run_id, manifest.model.vocab_size, is_leader=is_leader)
     filler = None
-    if is_leader and not read_progress(folder).is_complete:
-        filler = Filler(Job(manifest=manifest, data=data, folder=folder, seed=seed_of(peer_id)))
-    try:
+    with ExitStack() as stack:
+        if is_leader and not read_progress(folder).is_complete:
+            filler = Filler(Job(manifest=manifest, data=data, folder=folder, seed=seed_of(peer_id)))
+            stack.callback(filler.close)
         pool.wait(filler.check if filler is not None else lambda: None)
         length = manifest.model.context_length + 1
         if not pool.at(0).num_windows(length) or not pool.validation.num_windows(length):
@@ -53,10 +57,7 @@ def open_pool(
                 f"{data.dataset}: {len(pool)} tokens to train on and {len(pool.validation)} held out, but one window of "
                 f"model.context_length = {length - 1} needs {length} of each; data.dataset needs more rows"
             )
-    except DataError:
-        if filler is not None:
-            filler.close()
-        raise
+        stack.pop_all()
     return pool, filler
 
 
@@ -156,10 +157,10 @@ class Pool:
 
     def _grow(self, index: int) -> None:
         seen = self._changed_at(self._folder / "progress.json")
-        later = [entry for entry in self._schedule if entry[0] > index + AHEAD]
-        if later and len(later) < len(self._schedule):
-            # An older state was loaded: those batches were another future's.
-            self._schedule = self._schedule[: -len(later)]
+        if self._schedule[-1][0] > index + _ANOTHER_FUTURE:
+            # A much older state was loaded than that of the newest batches: nobody will come to those.
+            self._schedule = [entry for entry in self._schedule if entry[0] <= index + _ANOTHER_FUTURE]
+            self._seen = None
             self._write()
         if seen == self._seen or self._schedule[-1][0] > index:
             return

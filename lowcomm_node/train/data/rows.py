@@ -61,7 +61,12 @@ def open_rows(data: DataSettings) -> Rows:
         rows = saved.to_iterable_dataset(num_shards=max(1, min(_SHARDS_OF_SAVED, len(saved))))
     else:
         name = str(folder) if folder.is_dir() else data.dataset
-        rows = library.load_dataset(name, data.dataset_config or None, split=data.dataset_split, streaming=True)
+        try:
+            rows = library.load_dataset(name, data.dataset_config or None, split=data.dataset_split, streaming=True)
+        except (FileNotFoundError, ValueError) as error:  # no such dataset, configuration or split
+            raise DataError(
+                f"{data.dataset}: {error}; correct data.dataset, data.dataset_config or data.dataset_split"
+            ) from error
     columns = rows.column_names or list(next(iter(rows), {}))
     if data.text_column not in columns:
         raise DataError(
@@ -88,7 +93,8 @@ def _library() -> ModuleType:
         import datasets  # noqa: PLC0415 - an extra, and takes a second
     except ImportError as error:
         raise DataError("data.dataset needs the package datasets: pip install 'lowcomm-node[hf]'") from error
-    return datasets
+    library: ModuleType = datasets
+    return library
 
 
 def _files_of(name: str) -> list[str]:

@@ -6,15 +6,17 @@ version 7 and uint32.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lowcomm_node.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["TokenArray", "map_shard", "token_dtype", "write_shard"]
 
@@ -23,7 +25,7 @@ TokenArray = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.uint32]
 _HEADER_WORDS = 256
 _HEADER_BYTES = 4 * _HEADER_WORDS
 _USED_WORDS = 3
-_LAYOUTS = {20240520: (1, np.dtype("<u2")), 20240801: (7, np.dtype("<u4"))}
+_LAYOUTS: Mapping[int, tuple[int, np.dtype[Any]]] = {20240520: (1, np.dtype("<u2")), 20240801: (7, np.dtype("<u4"))}
 """By magic number: version and type of the tokens."""
 
 
@@ -32,11 +34,13 @@ def token_dtype(vocab_size: int) -> np.dtype[np.uint16] | np.dtype[np.uint32]:
     return np.dtype(np.uint16) if vocab_size <= 1 << 16 else np.dtype(np.uint32)
 
 
-def map_shard(path: Path) -> Tensor:
+def map_shard(path: Path) -> "Tensor":
     """1-D uint16 or uint32 tensor over the file's tokens; nothing is read before it is used.
 
     Raises DataError for a file that is missing, empty, cut off or of another layout.
     """
+    import torch  # noqa: PLC0415 - who writes shards does without it
+
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -51,7 +55,7 @@ def map_shard(path: Path) -> Tensor:
     return torch.from_numpy(mapped)
 
 
-def _layout(path: Path, header: NDArray[np.int32], size: int) -> tuple[np.dtype[np.unsignedinteger], int]:
+def _layout(path: Path, header: NDArray[np.int32], size: int) -> tuple[np.dtype[Any], int]:
     """Type of the tokens, and where they begin."""
     known = _LAYOUTS.get(int(header[0])) if len(header) else None
     if known is None:

@@ -93,13 +93,15 @@ def choose_encoder(manifest: Manifest, file_name: str) -> Encoder:
             f"this run's text is read with the tokenizer {wanted}: get that tokenizer.json from who started the run, and "
             "name it in data.tokenizer"
         )
-    tokenizer, digest = read_tokenizer(Path(file_name).expanduser())
+    path = Path(file_name).expanduser()
+    content = _read(path)
+    digest = digest_of(content)
     if digest != wanted:
         raise DataError(
             f"{file_name} (data.tokenizer) is another tokenizer than the run's: it is {digest}, the manifest has {wanted}; get "
             "the tokenizer.json of who started the run, unchanged"
         )
-    encoder = FileEncoder(tokenizer)
+    encoder = FileEncoder(_parse(path, content))
     if encoder.vocab_size > manifest.model.vocab_size:
         raise DataError(
             f"{file_name} (data.tokenizer) has {encoder.vocab_size} tokens, but the manifest's model.vocab_size is "
@@ -110,17 +112,24 @@ def choose_encoder(manifest: Manifest, file_name: str) -> Encoder:
 
 def read_tokenizer(path: Path) -> tuple[Tokenizer, str]:
     """A ``tokenizer.json`` and its digest, as the manifest writes it. Raises DataError."""
+    content = _read(path)
+    return _parse(path, content), digest_of(content)
+
+
+def _read(path: Path) -> bytes:
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise DataError(f"{path}: larger than any tokenizer.json ({_MAX_FILE_BYTES} bytes); correct data.tokenizer")
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); correct data.tokenizer") from error
+
+
+def _parse(path: Path, content: bytes) -> Tokenizer:
     try:
-        tokenizer = Tokenizer.from_buffer(content)
-    except Exception as error:
+        return Tokenizer.from_buffer(content)
+    except Exception as error:  # a border: the library raises nothing narrower
         raise DataError(f"{path}: not a tokenizer.json ({error}); correct data.tokenizer") from error
-    return tokenizer, digest_of(content)
 
 
 def digest_of(content: bytes) -> str:

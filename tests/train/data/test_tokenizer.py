@@ -119,7 +119,8 @@ def test_wrong_tokenizers_are_refused(path: Path, content: bytes, tmp_path: Path
     for manifest, file, reason in (
         (_manifest(digest), "", "get that tokenizer.json from who started the run"),
         (_manifest(digest), str(tmp_path / "absent.json"), "absent.json: cannot be read"),
-        (_manifest(digest), str(broken), "not a tokenizer.json"),
+        (_manifest(digest), str(broken), "is another tokenizer than the run's"),
+        (_manifest(digest_of(b"{}")), str(broken), "not a tokenizer.json"),
         (_manifest(other), str(path), f"it is {digest}, the manifest has {other}"),
         (_manifest(digest, 319), str(path), "has 320 tokens, but the manifest's model.vocab_size is 319"),
         (_manifest("none"), str(path), "trains on token shards alone"),

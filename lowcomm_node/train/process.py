@@ -55,6 +55,8 @@ def prepare_child() -> None:
 
 def _train(mailbox: PipeMailbox) -> None:
     # Importing torch takes seconds: the watch on the daemon is up before, and the daemon finds its run meanwhile.
+    import torch  # noqa: PLC0415
+
     from lowcomm_node.algo.consensus import count_sketch  # noqa: PLC0415
     from lowcomm_node.train.devices import lead  # noqa: PLC0415
     from lowcomm_node.train.loop import Trainer  # noqa: PLC0415
@@ -79,6 +81,7 @@ def _train(mailbox: PipeMailbox) -> None:
                 train_tokens=session.train_tokens,
                 validation_tokens=session.validation_tokens,
                 device=", ".join(map(str, devices)),
+                cuda=torch.version.cuda or "none",
                 follower_pids=() if group is None else group.pids,
                 stream_sizes={
                     stream: sum(tensor.numel() for tensor in replica.tensors(stream)) for stream in replica.streams

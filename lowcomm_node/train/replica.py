@@ -50,7 +50,7 @@ class Replica:
     """Weights, optimizer state and outer state of one node, with the steps that change them.
 
     Everything lies on ``device`` and is float32, except what optimizer.state_dtype says. Meetings change it between two
-    steps (payloads.apply_corrections). Raises ConfigError for an optimizer that the installed torch does not have.
+    steps (payloads.apply_correction). Raises ConfigError for an optimizer that the installed torch does not have.
 
     On a node with several devices each has a replica, and all of them make the same calls with batches of their own: ``group``
     brings them together. They hold the same bits but for the optimizer's ``local_streams``, and count for all devices. When one is

@@ -124,8 +124,8 @@ class FakeNetwork:
 
     known_addresses: tuple[str, ...] = ()
 
-    def num_quarantined(self) -> int:
-        return 0
+    def num_peers(self) -> tuple[int, int]:
+        return 0, 0
 
     def fullness(self) -> dict[str, Fullness]:
         return {}

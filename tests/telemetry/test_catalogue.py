@@ -31,6 +31,7 @@ _CLOSED_LABELS = {
     "event",
     "place",
     "memory",
+    "phase",
 }
 _TARGET_LABELS = {"job", "instance", "run_id"}
 """What Prometheus gives each target (``/sd``): a metric's own label of that name would come out as exported_..."""

@@ -100,7 +100,7 @@ def test_nothing_outside_the_catalogue_is_exposed(metrics: Metrics) -> None:
 def test_series_stay_within_the_budget_and_do_not_grow(metrics: Metrics) -> None:
     """Whatever words come in, the number of series is that of a fresh node and below the budget."""
     metrics.identify(PeerId("12D3KooWSelf"), RunId("00" * 32), Manifest(), "cpu")
-    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="none")
     fresh = len(_samples(metrics))
 
     for number in range(200):
@@ -124,7 +124,7 @@ def test_every_reason_of_the_core_has_its_own_series(metrics: Metrics, reason: s
 
 def test_a_report_moves_counters_by_its_growth(metrics: Metrics) -> None:
     """Cumulative values become increments: two reports count what the second one holds, not their sum."""
-    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="none")
     metrics.trainer_reported(_REPORT)
     metrics.trainer_reported(replace(_REPORT, steps=13, tokens=1300, blocked_seconds={"data": 2.0}, loss=2.4))
 
@@ -144,11 +144,11 @@ def test_a_report_moves_counters_by_its_growth(metrics: Metrics) -> None:
 
 def test_a_restarted_trainer_counts_on(metrics: Metrics) -> None:
     """A new trainer process starts at zero, its counters do not; work redone from a checkpoint is work done."""
-    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="none")
     metrics.trainer_reported(replace(_REPORT, steps=100, tokens=10_000))
 
     metrics.trainer_restarted(Cause.KILLED)
-    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="none")
     metrics.trainer_resumed(steps=80, tokens=8_000)
     metrics.trainer_reported(replace(_REPORT, steps=85, tokens=8_500))
 
@@ -180,7 +180,7 @@ def test_a_report_without_steps_leaves_the_step_gauges(metrics: Metrics) -> None
 
 def test_a_completed_meeting(metrics: Metrics) -> None:
     """It counts for its role, leaves its time and norm, and is compared with whole fp32 tensors both ways."""
-    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="none")
     metrics.meeting_started(Role.INITIATOR)
     metrics.meeting_reported(_MEETING)
     metrics.payload_sent(Stream.PARAMS, Codec.AB, 700)
@@ -200,7 +200,7 @@ def test_a_completed_meeting(metrics: Metrics) -> None:
 
 def test_each_stream_is_compared_with_its_own_size(metrics: Metrics) -> None:
     """Muon's momentum covers the hidden matrices, Adam's moments beside it the rest: neither is as large as the model."""
-    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="none")
     metrics.meeting_reported(replace(_MEETING, streams=(Stream.MOMENTUM, Stream.EXP_AVG)))
 
     assert _value(metrics, "wire_raw_bytes_total", direction="sent", stream="momentum") == 3600
@@ -273,7 +273,7 @@ def test_what_meetings_tell_counts_by_stream(metrics: Metrics) -> None:
     """Sums of the trainer's process become counters that a new process does not set back; sizes are those of the streams."""
     told = Exchanged(corrections=3, captured_energy=1.5, difference_energy=6.0, progress_gap_steps=9.0)
     for _ in range(2):
-        metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
+        metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="none")
         metrics.trainer_reported(replace(_REPORT, exchanged={Stream.PARAMS: told}))
 
     assert _value(metrics, "meeting_corrections_total", stream="params") == 6
@@ -389,10 +389,10 @@ def test_the_trainer_process_is_shown_while_it_lives(metrics: Metrics) -> None:
     name = ("lowcomm_trainer_process_resident_memory_bytes", frozenset[tuple[str, str]]())
     assert name not in _samples(metrics)
 
-    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="none")
     assert _samples(metrics)[name] > 0
 
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    metrics.trainer_started(child.pid, stream_sizes=_SIZES)
+    metrics.trainer_started(child.pid, stream_sizes=_SIZES, cuda="none")
     assert name not in _samples(metrics)

@@ -82,7 +82,7 @@ def test_a_meeting_of_whole_tensors_tells_the_difference() -> None:
     pair.meet(Stream.PARAMS)
 
     for desk in (pair.desk_i, pair.desk_j):
-        told = desk.exchanged[Stream.PARAMS]
+        told = desk.exchanged[Stream.PARAMS, Codec.DENSE]
         assert told.corrections == 1
         assert told.difference_energy == pytest.approx(energy, rel=1e-4)
         assert told.captured_energy == pytest.approx(energy, rel=1e-4)
@@ -98,7 +98,7 @@ def test_coordinates_tell_the_whole_difference_without_bias() -> None:
         true += distance(pair.i.theta, pair.j.theta) ** 2
         pair.meet(Stream.PARAMS)
 
-    told = pair.desk_i.exchanged[Stream.PARAMS]
+    told = pair.desk_i.exchanged[Stream.PARAMS, Codec.SPARSE]
     assert told.corrections == 30
     assert told.difference_energy == pytest.approx(true, rel=0.2)
     assert told.captured_energy < 0.5 * true
@@ -109,7 +109,7 @@ def test_a_codec_that_tells_no_difference_adds_no_energy() -> None:
     pair = _pair(tiny_meeting(exp_avg_sq_codec="rank1"))
     pair.meet(Stream.EXP_AVG_SQ)
 
-    told = pair.desk_j.exchanged[Stream.EXP_AVG_SQ]
+    told = pair.desk_j.exchanged[Stream.EXP_AVG_SQ, Codec.RANK1]
     assert told.corrections == 1
     assert told.difference_energy == told.captured_energy == 0.0
 

@@ -19,8 +19,8 @@ WIRE_METRICS: tuple[Metric, ...] = (
         name="wire_raw_bytes_total",
         kind="counter",
         unit="bytes",
-        help="Bytes that completed meetings would have moved as whole fp32 tensors.",
-        labels={"direction": DIRECTIONS, "stream": STREAMS},
+        help="Bytes that meetings whose correction was applied here would have moved as whole fp32 tensors.",
+        labels={"direction": DIRECTIONS, "stream": STREAMS, "codec": tuple(Codec)},
         used_by="Compression: divide by wire_bytes_total.",
     ),
     Metric(

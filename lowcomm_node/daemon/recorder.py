@@ -129,12 +129,12 @@ class Recorder:
             "link": report.link.value,
             "streams": [stream.value for stream in report.streams],
             "duration_s": round(report.duration_s, 3),
+            "phases_s": {phase: round(seconds, 3) for phase, seconds in report.phases},
         }
         clipped = {stream.value: float(f"{scale:.3g}") for stream, scale in report.scales if scale < 1}
         if clipped:
             fields["scales"] = clipped
         if report.outcome == "completed":
-            fields["phases_s"] = {phase: round(seconds, 3) for phase, seconds in report.phases}
             self.tally.completed[report.role] += 1
             self.tally.links[report.link] += 1
             self.tally.met(report.peer)

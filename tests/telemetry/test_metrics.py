@@ -54,6 +54,7 @@ _MEETING = ReportMeeting(
     duration_s=0.3,
     norms=((Stream.PARAMS, 0.7),),
     scales=((Stream.PARAMS, 1.0),),
+    phases=(("encoding", 0.05), ("offered", 0.25)),
 )
 
 
@@ -179,7 +180,7 @@ def test_a_report_without_steps_leaves_the_step_gauges(metrics: Metrics) -> None
 
 
 def test_a_completed_meeting(metrics: Metrics) -> None:
-    """It counts for its role, leaves its time and norm, and is compared with whole fp32 tensors both ways."""
+    """It counts for its role, leaves its time, that of its phases, and its norm."""
     metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="none")
     metrics.meeting_started(Role.INITIATOR)
     metrics.meeting_reported(_MEETING)
@@ -192,8 +193,8 @@ def test_a_completed_meeting(metrics: Metrics) -> None:
     assert _value(metrics, "meeting_duration_seconds_count") == 1
     assert _value(metrics, "meeting_last_success_timestamp_seconds") == _NOW
     assert _value(metrics, "meeting_correction_norm", stream="params") == 0.7
-    assert _value(metrics, "wire_raw_bytes_total", direction="sent", stream="params") == 4000
-    assert _value(metrics, "wire_raw_bytes_total", direction="received", stream="params") == 4000
+    assert _value(metrics, "meeting_phase_duration_seconds_sum", phase="offered") == 0.25
+    assert _value(metrics, "meeting_phase_duration_seconds_count", phase="settled") == 0
     assert _value(metrics, "wire_bytes_total", direction="sent", stream="params", codec="ab") == 700
     assert _value(metrics, "wire_bytes_total", direction="received", stream="params", codec="ab") == 600
 
@@ -201,11 +202,17 @@ def test_a_completed_meeting(metrics: Metrics) -> None:
 def test_each_stream_is_compared_with_its_own_size(metrics: Metrics) -> None:
     """Muon's momentum covers the hidden matrices, Adam's moments beside it the rest: neither is as large as the model."""
     metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="none")
-    metrics.meeting_reported(replace(_MEETING, streams=(Stream.MOMENTUM, Stream.EXP_AVG)))
+    twice = Exchanged(corrections=2)
+    exchanged = {(Stream.MOMENTUM, Codec.AB): twice, (Stream.EXP_AVG, Codec.DENSE): twice}
+    metrics.trainer_reported(replace(_REPORT, exchanged=exchanged))
 
-    assert _value(metrics, "wire_raw_bytes_total", direction="sent", stream="momentum") == 3600
-    assert _value(metrics, "wire_raw_bytes_total", direction="sent", stream="exp_avg") == 400
-    assert _value(metrics, "wire_raw_bytes_total", direction="sent", stream="params") == 0
+    def raw(direction: str, stream: str, codec: str) -> float:
+        return _value(metrics, "wire_raw_bytes_total", direction=direction, stream=stream, codec=codec)
+
+    assert raw("sent", "momentum", "ab") == raw("received", "momentum", "ab") == 7200
+    assert raw("sent", "momentum", "dense") == 0
+    assert raw("sent", "exp_avg", "dense") == 800
+    assert raw("sent", "params", "ab") == 0
 
 
 def test_clipped_corrections_count_by_stream(metrics: Metrics) -> None:
@@ -269,20 +276,46 @@ def test_outcomes_of_the_rest(metrics: Metrics) -> None:
     assert _value(metrics, "messages_rejected_total", reason="checksum") == 1
 
 
-def test_what_meetings_tell_counts_by_stream(metrics: Metrics) -> None:
+def test_what_meetings_tell_counts_by_stream_and_codec(metrics: Metrics) -> None:
     """Sums of the trainer's process become counters that a new process does not set back; sizes are those of the streams."""
+    codecs = (Codec.SPARSE, Codec.DENSE)
     told = Exchanged(corrections=3, captured_energy=1.5, difference_energy=6.0, progress_gap_steps=9.0)
     for _ in range(2):
         metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="none")
-        metrics.trainer_reported(replace(_REPORT, exchanged={Stream.PARAMS: told}))
+        metrics.trainer_reported(replace(_REPORT, exchanged={(Stream.PARAMS, codec): told for codec in codecs}))
 
-    assert _value(metrics, "meeting_corrections_total", stream="params") == 6
-    assert _value(metrics, "meeting_captured_energy_total", stream="params") == 3.0
-    assert _value(metrics, "meeting_difference_energy_total", stream="params") == 12.0
-    assert _value(metrics, "meeting_progress_gap_steps_total", stream="params") == 18.0
+    assert _value(metrics, "meeting_corrections_total", stream="params") == 12
+    assert _value(metrics, "meeting_progress_gap_steps_total", stream="params") == 36.0
+    for codec in codecs:
+        assert _value(metrics, "meeting_captured_energy_total", stream="params", codec=codec) == 3.0
+        assert _value(metrics, "meeting_difference_energy_total", stream="params", codec=codec) == 12.0
+    assert _value(metrics, "meeting_captured_energy_total", stream="params", codec="ab") == 0
     assert _value(metrics, "meeting_corrections_total", stream="momentum") == 0
     assert _value(metrics, "stream_values", stream="momentum") == 900
     assert _value(metrics, "stream_values", stream="exp_avg_sq") == 0
+
+
+def test_the_work_of_codecs_and_the_memory_of_torch(metrics: Metrics) -> None:
+    """Sums become counters; memory is told of a GPU alone."""
+    work = {("offer", Codec.AB): (2, 0.5), ("apply", Codec.RANK1): (1, 0.25)}
+    metrics.trainer_reported(replace(_REPORT, codec_work=work))
+    assert math.isnan(_value(metrics, "torch_memory_reserved_bytes"))
+    metrics.trainer_reported(replace(_REPORT, codec_work=work, device_memory=(100, 300)))
+
+    assert _value(metrics, "codec_work_total", operation="offer", codec="ab") == 2
+    assert _value(metrics, "codec_work_seconds_total", operation="offer", codec="ab") == 0.5
+    assert _value(metrics, "codec_work_seconds_total", operation="apply", codec="rank1") == 0.25
+    assert _value(metrics, "torch_memory_allocated_bytes") == 100
+    assert _value(metrics, "torch_memory_reserved_bytes") == 300
+
+
+def test_the_build_is_one_series(metrics: Metrics) -> None:
+    """What the trainer's torch is built for is known once it runs."""
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="13.0")
+
+    (build,) = [dict(labels) for name, labels in _samples(metrics) if name == "lowcomm_build_info"]
+    assert build["cuda"] == "13.0"
+    assert build["revision"]
 
 
 def test_the_line_counts_everything_both_ways(metrics: Metrics) -> None:

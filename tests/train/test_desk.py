@@ -89,6 +89,20 @@ def test_a_meeting_of_whole_tensors_tells_the_difference() -> None:
         assert told.progress_gap_steps == pytest.approx(6.0)
 
 
+def test_what_codecs_work_on_is_timed() -> None:
+    """Each end of a meeting does its own part of it, in the codec of each stream; what is refused is no work."""
+    pair = _pair(tiny_meeting(codec="sparse", exp_avg_sq_codec="rank1"))
+    offer = pair.offer(Stream.PARAMS, Stream.EXP_AVG_SQ)
+    refusal(pair.desk_j.handle(EncodeAnswer(offer=dataclasses.replace(offer, parts=(b"?", b"?")))))
+    pair.apply(pair.close(pair.answer(offer)))
+    pair.settle(offer.meeting_id)
+
+    for desk, operations in ((pair.desk_i, ("offer", "close", "apply")), (pair.desk_j, ("answer", "finish", "apply"))):
+        done = {key: times for key, (times, seconds) in desk.work.done.items() if seconds >= 0}
+        both = (Codec.SPARSE, Codec.RANK1)
+        assert done == {(operation, codec): 1 for operation in operations for codec in both}
+
+
 def test_coordinates_tell_the_whole_difference_without_bias() -> None:
     """A twentieth of the numbers is exchanged; over thirty meetings its energy stands for all of it."""
     pair = _pair(tiny_meeting(codec="sparse", dtype="fp32"))

@@ -75,7 +75,7 @@ _MEETINGS = Row(
         timeseries("Why meetings fail", "The most frequent reasons.", "ops",
                    Query(expr=f"topk(6, {_sum_by('reason', 'lowcomm_meetings_failed_total')})", legend="{{reason}}")),
         timeseries("Phases", "Mean time that this end of a completed meeting spends in each: encoding, closing, settling, answering and applying wait for the own trainer, the others for the partner and the line; over 15 minutes.", "s",
-                   Query(expr=f"{_over_15m('phase', 'lowcomm_meeting_phase_duration_seconds_sum')} / ({_over_15m('phase', 'lowcomm_meeting_phase_duration_seconds_count')} > 0)", legend="{{phase}}"), is_stacked=True),
+                   Query(expr=f"{_over_15m('phase', 'lowcomm_meeting_phase_duration_seconds_sum')} / ({_over_15m('phase', 'lowcomm_meeting_phase_duration_seconds_count')} > 0)", legend="{{phase}}")),
         timeseries("Longest phases", "95 % are quicker; over 15 minutes. The three longest.", "s",
                    Query(expr=f"topk(3, {quantile(0.95, of_node('lowcomm_meeting_phase_duration_seconds_bucket'), 'phase').replace(RATE, '15m')} >= 0)", legend="{{phase}}")),
         timeseries("Members", "What became of others in the eyes of this node, in 5 minutes: a record that is new or has run out, no answer, and an end of suspicion.", "none",

@@ -77,7 +77,7 @@ _MEETINGS = Row(
         heatmap("How long meetings take", "Completed ones, from first message to end.", "s",
                 f"sum by (le) (increase({of_run('lowcomm_meeting_duration_seconds_bucket')}[{RATE}]))"),
         timeseries("Phases of meetings", "Mean time that an end of a completed meeting spends in each; encoding, closing, settling, answering and applying are the trainers' own, the others wait for a partner and the line.", "s",
-                   Query(expr=f"{_sum_by('phase', 'lowcomm_meeting_phase_duration_seconds_sum', '15m')} / ({_sum_by('phase', 'lowcomm_meeting_phase_duration_seconds_count', '15m')} > 0)", legend="{{phase}}"), is_stacked=True),
+                   Query(expr=f"{_sum_by('phase', 'lowcomm_meeting_phase_duration_seconds_sum', '15m')} / ({_sum_by('phase', 'lowcomm_meeting_phase_duration_seconds_count', '15m')} > 0)", legend="{{phase}}")),
         timeseries("Meetings begun", "By the role of the node in them.", "ops",
                    Query(expr=_sum_by("role", "lowcomm_meetings_started_total"), legend="{{role}}")),
         timeseries("Since the last meeting", "Of each node; 0 before its first.", "s",

@@ -12,7 +12,7 @@ _NODE_LINK = "/d/lowcomm-node?var-instance=${__data.fields.instance}&var-datasou
 _COMPLETED = f"sum({per_second(of_run('lowcomm_meetings_completed_total'), '15m')})"
 _FAILED = f"""sum({per_second(of_run("lowcomm_meetings_failed_total", 'reason!~"busy|yielded"'), "15m")})"""
 _SENT = f"""sum({per_second(of_run("lowcomm_wire_bytes_total", 'direction="sent"'))})"""
-_RAW = f"""sum({per_second(of_run("lowcomm_wire_raw_bytes_total", 'direction="sent"'))})"""
+_RAW = f"sum({per_second(of_run('lowcomm_wire_raw_bytes_total'))})"
 _TOKENS = f"sum({per_second(of_run('lowcomm_train_tokens_total'))})"
 _PROGRESS = of_run("lowcomm_train_progress_steps")
 _PARAMS = 'stream="params"'

@@ -118,11 +118,7 @@ class Network:
             on_refused=lambda peer, error: recorder.rejected(error.reason, f"{peer}: {error.detail}"),
         )
         self.pulse = Pulse(self._channels, line, recorder)
-        self._bounded: dict[str, Bounded] = {
-            "contacts": self._contacts,
-            "channels": self._channels,
-            "clocks": self.pulse,
-        }
+        self._bounded: dict[str, Bounded] = {"contacts": self._contacts, "channels": self._channels}
         self._door: ChannelService | None = None
         self._server: GrpcServer | None = None
         self._link: MeetingLink | None = None
@@ -281,7 +277,7 @@ class Network:
         self._bounded |= {
             **door.bounded, "bells": bells, "dial_backs": dial_back, "downloads": states, "libp2p_streams": streams,
             "meetings": self._link, "rings": self._outreach, "vitals": self.vitals, "quarantine": self._quarantine, "offers": self._link.offers,
-            "snapshots": self._shelf, "dial_askers": dial_back.askers, "punch_askers": punch.askers, "probes": probe,
+            "snapshots": self._shelf, "dial_askers": dial_back.askers, "punch_askers": punch.askers, "probes": probe, "clocks": self.pulse,
         }  # fmt: skip
         await self._outreach.begin()
         await self._directory.serve_hello(self._membership)

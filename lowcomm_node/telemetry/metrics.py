@@ -26,7 +26,7 @@ from lowcomm_node.core.supervision import Cause
 from lowcomm_node.ports import GpuReading
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.telemetry.build import installed, revision
-from lowcomm_node.telemetry.catalogue.words import DIRECTIONS, PLACES
+from lowcomm_node.telemetry.catalogue.words import PLACES
 from lowcomm_node.telemetry.instruments import Instruments
 from lowcomm_node.telemetry.metric import UNMEASURED
 from lowcomm_node.telemetry.reports import TrainingReport
@@ -309,8 +309,7 @@ class Metrics:
             self._advance(sums.captured_energy, "meeting_captured_energy_total", stream, codec)
             self._advance(sums.difference_energy, "meeting_difference_energy_total", stream, codec)
             whole_bytes = sums.corrections * self._stream_sizes.get(stream, 0) * _FP32_BYTES
-            for direction in DIRECTIONS:
-                self._advance(whole_bytes, "wire_raw_bytes_total", direction, stream, codec)
+            self._advance(whole_bytes, "wire_raw_bytes_total", stream, codec)
         for stream, count in corrections.items():
             self._advance(count, "meeting_corrections_total", stream)
             self._advance(gaps_steps[stream], "meeting_progress_gap_steps_total", stream)

@@ -7,6 +7,7 @@ __all__ = [
     "DataError",
     "DeviceError",
     "DirectoryError",
+    "DirectoryTimeoutError",
     "DivergedError",
     "ForgivableError",
     "LinkError",
@@ -51,6 +52,10 @@ class DirectoryError(LowcommError):
     """The DHT cannot be started or used."""
 
     code = "directory"
+
+
+class DirectoryTimeoutError(DirectoryError):
+    """The DHT did not answer in time."""
 
 
 class NoPeerError(LowcommError):

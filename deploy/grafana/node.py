@@ -2,13 +2,18 @@
 
 from deploy.grafana.build import Dashboard, Query, Row
 from deploy.grafana.panels import stat, states, timeseries
-from deploy.grafana.select import INSTANCE, JOB, RUN, of_node, of_run, per_second, quantile
+from deploy.grafana.select import INSTANCE, JOB, RATE, RUN, of_node, of_run, per_second, quantile
 
 __all__ = ["NODE"]
 
 
 def _sum_by(label: str, metric: str) -> str:
     return f"sum by ({label}) ({per_second(of_node(metric))})"
+
+
+def _over_15m(label: str, metric: str) -> str:
+    """Meetings are minutes apart."""
+    return f"sum by ({label}) ({per_second(of_node(metric), '15m')})"
 
 
 def _ago(metric: str) -> str:
@@ -69,6 +74,10 @@ _MEETINGS = Row(
                    Query(expr=f"sum({per_second(of_node('lowcomm_meetings_half_total'))})", legend="half"), is_stacked=True),
         timeseries("Why meetings fail", "The most frequent reasons.", "ops",
                    Query(expr=f"topk(6, {_sum_by('reason', 'lowcomm_meetings_failed_total')})", legend="{{reason}}")),
+        timeseries("Phases", "Mean time that this end of a completed meeting spends in each: encoding, closing, settling, answering and applying wait for the own trainer, the others for the partner and the line; over 15 minutes.", "s",
+                   Query(expr=f"{_over_15m('phase', 'lowcomm_meeting_phase_duration_seconds_sum')} / ({_over_15m('phase', 'lowcomm_meeting_phase_duration_seconds_count')} > 0)", legend="{{phase}}")),
+        timeseries("Longest phases", "95 % are quicker; over 15 minutes. The three longest.", "s",
+                   Query(expr=f"topk(3, {quantile(0.95, of_node('lowcomm_meeting_phase_duration_seconds_bucket'), 'phase').replace(RATE, '15m')} >= 0)", legend="{{phase}}")),
         timeseries("Members", "What became of others in the eyes of this node, in 5 minutes: a record that is new or has run out, no answer, and an end of suspicion.", "none",
                    Query(expr=f"increase({of_node('lowcomm_peer_events_total')}[5m])", legend="{{event}}")),
     ),
@@ -125,6 +134,9 @@ _GPU = Row(
         timeseries("GPU memory", "In use, by whomever, and what there is.", "bytes",
                    Query(expr=of_node("lowcomm_gpu_memory_used_bytes"), legend="GPU {{gpu}} used"),
                    Query(expr=of_node("lowcomm_gpu_memory_size_bytes"), legend="GPU {{gpu}} size"), needs="gpu"),
+        timeseries("Memory of torch", "On the trainer's first GPU: what tensors take, and what torch holds for them.", "bytes",
+                   Query(expr=f"{of_node('lowcomm_torch_memory_allocated_bytes')} >= 0", legend="allocated"),
+                   Query(expr=f"{of_node('lowcomm_torch_memory_reserved_bytes')} >= 0", legend="reserved"), needs="gpu"),
         timeseries("GPU utilization", "Share of time in which it computes.", "percentunit",
                    Query(expr=of_node("lowcomm_gpu_utilization_ratio"), legend="GPU {{gpu}}"), needs="gpu"),
         timeseries("GPU temperature", "Of the chip.", "celsius",

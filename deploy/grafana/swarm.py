@@ -12,7 +12,7 @@ _NODE_LINK = "/d/lowcomm-node?var-instance=${__data.fields.instance}&var-datasou
 _COMPLETED = f"sum({per_second(of_run('lowcomm_meetings_completed_total'), '15m')})"
 _FAILED = f"""sum({per_second(of_run("lowcomm_meetings_failed_total", 'reason!~"busy|yielded"'), "15m")})"""
 _SENT = f"""sum({per_second(of_run("lowcomm_wire_bytes_total", 'direction="sent"'))})"""
-_RAW = f"""sum({per_second(of_run("lowcomm_wire_raw_bytes_total", 'direction="sent"'))})"""
+_RAW = f"sum({per_second(of_run('lowcomm_wire_raw_bytes_total'))})"
 _TOKENS = f"sum({per_second(of_run('lowcomm_train_tokens_total'))})"
 _PROGRESS = of_run("lowcomm_train_progress_steps")
 _PARAMS = 'stream="params"'
@@ -76,6 +76,8 @@ _MEETINGS = Row(
                    Query(expr=_sum_by("link", "lowcomm_meetings_by_link_total"), legend="{{link}}"), is_stacked=True),
         heatmap("How long meetings take", "Completed ones, from first message to end.", "s",
                 f"sum by (le) (increase({of_run('lowcomm_meeting_duration_seconds_bucket')}[{RATE}]))"),
+        timeseries("Phases of meetings", "Mean time that an end of a completed meeting spends in each; encoding, closing, settling, answering and applying are the trainers' own, the others wait for a partner and the line.", "s",
+                   Query(expr=f"{_sum_by('phase', 'lowcomm_meeting_phase_duration_seconds_sum', '15m')} / ({_sum_by('phase', 'lowcomm_meeting_phase_duration_seconds_count', '15m')} > 0)", legend="{{phase}}")),
         timeseries("Meetings begun", "By the role of the node in them.", "ops",
                    Query(expr=_sum_by("role", "lowcomm_meetings_started_total"), legend="{{role}}")),
         timeseries("Since the last meeting", "Of each node; 0 before its first.", "s",
@@ -116,14 +118,14 @@ _MEMBERS = Row(
                    Query(expr=f"sum({per_second(of_run('lowcomm_messages_rejected_total'))})", legend="refused"),
                    Query(expr=f"sum({per_second(of_run('lowcomm_quarantines_total'))})", legend="quarantined")),
         table("Nodes", "Click a node to see it alone.", {
-            "Up": (f"max by (instance, version) ({of_run('lowcomm_build_info')})", "none"),
+            "Up": (f"max by (instance, version, revision) ({of_run('lowcomm_build_info')})", "none"),
             "Loss": (f"max by (instance) ({of_run('lowcomm_train_loss')})", "none"),
             "Tokens/s": (f"sum by (instance) ({per_second(of_run('lowcomm_train_tokens_total'))})", "short"),
             "Progress": (f"max by (instance) ({_PROGRESS})", "none"),
             "Meetings": (f"sum by (instance) ({of_run('lowcomm_meetings_completed_total')})", "none"),
             "Sent": (f"""sum by (instance) ({per_second(of_run("lowcomm_line_bytes_total", 'direction="sent"'))})""", "Bps"),
             "Others reachable": (f"""max by (instance) ({of_run("lowcomm_peers", 'state="reachable"')})""", "none"),
-        }, keep=("instance", "version"), link=_NODE_LINK),
+        }, keep=("instance", "version", "revision"), link=_NODE_LINK),
     ),
 )  # fmt: skip
 

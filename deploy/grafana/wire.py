@@ -17,7 +17,7 @@ def _total(metric: str, *matchers: str) -> str:
 
 _SENT = 'direction="sent"'
 _PAYLOAD = _total("lowcomm_wire_bytes_total", _SENT)
-_RAW = _total("lowcomm_wire_raw_bytes_total", _SENT)
+_RAW = _total("lowcomm_wire_raw_bytes_total")
 _STATE_SENT = _total("lowcomm_state_bytes_total", _SENT)
 _LINE_SENT = _total("lowcomm_line_bytes_total", _SENT)
 
@@ -46,9 +46,15 @@ _PAYLOADS = Row(
         timeseries("Sent, by stream and codec", "The largest ones.", "Bps",
                    Query(expr=f"topk(8, {_sum_by('stream, codec', 'lowcomm_wire_bytes_total', _SENT)})", legend="{{stream}} as {{codec}}")),
         timeseries("Compression by stream", "Whole fp32 tensors over what was sent for them. Failed meetings count only below the line.", "none",
-                   Query(expr=f"{_sum_by('stream', 'lowcomm_wire_raw_bytes_total', _SENT, over='15m')} / ({_sum_by('stream', 'lowcomm_wire_bytes_total', _SENT, over='15m')} > 0)", legend="{{stream}}"), is_logarithmic=True),
+                   Query(expr=f"{_sum_by('stream', 'lowcomm_wire_raw_bytes_total', over='15m')} / ({_sum_by('stream', 'lowcomm_wire_bytes_total', _SENT, over='15m')} > 0)", legend="{{stream}}"), is_logarithmic=True),
         timeseries("Captured energy", "Share of the difference from the partner that a meeting moved: what the bytes bought.", "percentunit",
                    Query(expr=f"{_sum_by('stream', 'lowcomm_meeting_captured_energy_total', over='15m')} / ({_sum_by('stream', 'lowcomm_meeting_difference_energy_total', over='15m')} > 0)", legend="{{stream}}")),
+        timeseries("Captured energy by codec", "As beside it. What is missing to 1 is a codec's error; rank1 does not tell.", "percentunit",
+                   Query(expr=f"{_sum_by('codec', 'lowcomm_meeting_captured_energy_total', over='15m')} / ({_sum_by('codec', 'lowcomm_meeting_difference_energy_total', over='15m')} > 0)", legend="{{codec}}")),
+        timeseries("Compression by codec", "Whole fp32 tensors over what was sent for them.", "none",
+                   Query(expr=f"{_sum_by('codec', 'lowcomm_wire_raw_bytes_total', over='15m')} / ({_sum_by('codec', 'lowcomm_wire_bytes_total', _SENT, over='15m')} > 0)", legend="{{codec}}"), is_logarithmic=True),
+        timeseries("Time of the codecs", "Mean of the trainer's time for one stream of a meeting: making offer, answer and close, reading the close (finish), applying; over 15 minutes.", "s",
+                   Query(expr=f"{_sum_by('operation, codec', 'lowcomm_codec_work_seconds_total', over='15m')} / ({_sum_by('operation, codec', 'lowcomm_codec_work_total', over='15m')} > 0)", legend="{{operation}} {{codec}}")),
         timeseries("Size of the streams", "Numbers that each stream of state consists of.", "short",
                    Query(expr=f"max by (stream) ({of_node('lowcomm_stream_values')})", legend="{{stream}}")),
         timeseries("Work for meetings", "Seconds of the trainer per second.", "percentunit",
@@ -76,6 +82,8 @@ _DIRECTORY = Row(
                    Query(expr=_sum_by("operation, outcome", "lowcomm_dht_requests_total"), legend="{{operation}} {{outcome}}")),
         timeseries("Time of a request", "95 % are quicker; over 15 minutes.", "s",
                    Query(expr=quantile(0.95, of_node("lowcomm_dht_request_duration_seconds_bucket"), "operation").replace(RATE, "15m"), legend="{{operation}}")),
+        timeseries("Routing table", "Peers that each node's DHT knows.", "none",
+                   Query(expr=of_node("lowcomm_dht_routing_table_peers"), legend="{{instance}}")),
         timeseries("Restarts of the DHT's daemon", "In an hour.", "none",
                    Query(expr=f"sum(increase({of_node('lowcomm_dht_restarts_total')}[1h]))", legend="restarts")),
         timeseries("Round trips", "To members, over connections that are up; over 15 minutes.", "s",

@@ -33,7 +33,7 @@ RECORDINGS: tuple[Recording, ...] = (
     ),
     Recording(
         record="instance:lowcomm_wire_compression:ratio_rate15m",
-        expr=f"""sum {_NODE} (rate(lowcomm_wire_raw_bytes_total{{direction="sent"}}[15m]))
+        expr=f"""sum {_NODE} (rate(lowcomm_wire_raw_bytes_total[15m]))
 / (sum {_NODE} (rate(lowcomm_wire_bytes_total{{direction="sent"}}[15m])) > 0)""",
     ),
     Recording(

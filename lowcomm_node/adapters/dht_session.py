@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, Message
 
 from lowcomm_node.adapters.dht_validator import member_validator
 from lowcomm_node.adapters.p2p_process import P2pOptions, P2pProcess, split_address
-from lowcomm_node.errors import DirectoryError
+from lowcomm_node.errors import DirectoryError, DirectoryTimeoutError
 from lowcomm_node.units import PeerId
 from lowcomm_node.wire.admission import AdmissionRule
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
@@ -301,7 +301,7 @@ class DhtSession:
                     raise DirectoryError("p2pd has died; it is being started anew")
                 return task.result()
         except TimeoutError:
-            raise DirectoryError(f"no answer in {_CALL_TIMEOUT_S:g} s") from None
+            raise DirectoryTimeoutError(f"no answer in {_CALL_TIMEOUT_S:g} s") from None
         except DecodeError as error:
             raise DirectoryError("an answer that cannot be read") from error
         except (P2PDaemonError, P2PHandlerError, OSError, asyncio.IncompleteReadError, ValueError) as error:

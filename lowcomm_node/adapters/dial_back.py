@@ -6,10 +6,10 @@ only the asker's own proof counts: behind a shared router another node may answe
 
 import asyncio
 import ipaddress
-from collections import OrderedDict
 
 from lowcomm_node.adapters.dht_session import DhtSession
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache
+from lowcomm_node.adapters.newest import Newest
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.places import Fullness
 from lowcomm_node.core.reach import DialledBack
@@ -35,7 +35,8 @@ class DialBack:
         self._run_id = run_id
         self._channels = channels
         self._num_busy = 0
-        self._asked_at: OrderedDict[PeerId, float] = OrderedDict()
+        self.askers: Newest[PeerId, float] = Newest(_MAX_ASKERS)
+        """When each has asked last."""
 
     @property
     def fullness(self) -> Fullness:
@@ -51,12 +52,9 @@ class DialBack:
             raise DirectoryError(f"this node is in run {self._run_id}")
         if not 0 < request.port < 65536 or len(request.certificate) not in (0, CERTIFICATE_BYTES):
             raise DirectoryError("no port, or no certificate")
-        if self._num_busy >= _MAX_AT_A_TIME or now < self._asked_at.get(peer, -_PEER_GAP_S) + _PEER_GAP_S:
+        if self._num_busy >= _MAX_AT_A_TIME or now < self.askers.get(peer, -_PEER_GAP_S) + _PEER_GAP_S:
             raise DirectoryError("ask again in a moment")
-        self._asked_at[peer] = now
-        self._asked_at.move_to_end(peer)
-        if len(self._asked_at) > _MAX_ASKERS:
-            self._asked_at.popitem(last=False)
+        self.askers[peer] = now
         self._num_busy += 1
         try:
             is_reachable = await self._can_dial(peer, host, request)

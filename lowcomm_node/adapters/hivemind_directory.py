@@ -20,7 +20,7 @@ from lowcomm_node.adapters.vitals_book import VitalsBook
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.membership import Bucket
 from lowcomm_node.core.versions import Versions
-from lowcomm_node.errors import DirectoryError, LowcommError, RefusalReason, RemoteProtocolError
+from lowcomm_node.errors import DirectoryError, DirectoryTimeoutError, LowcommError, RefusalReason, RemoteProtocolError
 from lowcomm_node.ports import ChildLedger, Welcome
 from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import Reachability, RunId
@@ -167,6 +167,11 @@ class HivemindDirectory:
         return next((address for address in self._initial_peers if outcomes.get(address, "not dialled") == ""), "")
 
     @property
+    def num_neighbours(self) -> int:
+        """Peers in the DHT's routing table; none while it is being started anew."""
+        return self._session.num_neighbours if self._session is not None else 0
+
+    @property
     def pid(self) -> int:
         """Process id of p2pd."""
         return self._live.process.pid
@@ -269,7 +274,7 @@ class HivemindDirectory:
                 if left is not None:
                     await self._store_farewell(left)
         except TimeoutError:
-            raise DirectoryError("the DHT takes too long to store our record") from None
+            raise DirectoryTimeoutError("the DHT takes too long to store our record") from None
         return record
 
     async def members(self) -> tuple[Member, ...]:
@@ -384,7 +389,7 @@ class HivemindDirectory:
         others = [address for address in self._initial_peers if self._is_other(address)]
         all_known = list(dict.fromkeys((*others, *self._remembered)))
         while True:
-            is_alone = bool(all_known) and (self._session is None or not self._session.num_neighbours)
+            is_alone = bool(all_known) and not self.num_neighbours
             await asyncio.sleep(_ALONE_UPKEEP_S if is_alone else _UPKEEP_S)
             with suppress(DirectoryError):
                 session = self._live

@@ -9,11 +9,11 @@ router takes for the begin of a connection, and is dialled then as any node that
 import asyncio
 import ipaddress
 import random
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 
 from lowcomm_node.adapters.dht_session import DhtSession
+from lowcomm_node.adapters.newest import Newest
 from lowcomm_node.core.reach import lasting_address
 from lowcomm_node.errors import DirectoryError
 from lowcomm_node.units import PeerId
@@ -48,7 +48,8 @@ class HolePunch:
         self._own = own
         self._is_welcome = is_welcome
         self._punching: set[PeerId] = set()
-        self._asked_at: OrderedDict[PeerId, float] = OrderedDict()
+        self.askers: Newest[PeerId, float] = Newest(_MAX_ASKERS)
+        """When each was served last."""
         self._served_at = -_GAP_S
 
     async def seek(self, peer: PeerId) -> bool:
@@ -72,12 +73,9 @@ class HolePunch:
             raise DirectoryError("you are not welcome")
         if peer in self._punching and self._own < peer:
             raise DirectoryError("I am about to dial you")  # of two that try at once one dials, and not both
-        if now < max(self._asked_at.get(peer, -_PEER_GAP_S) + _PEER_GAP_S, self._served_at + _GAP_S):
+        if now < max(self.askers.get(peer, -_PEER_GAP_S) + _PEER_GAP_S, self._served_at + _GAP_S):
             raise DirectoryError("ask again in a moment")
-        self._asked_at[peer] = self._served_at = now
-        self._asked_at.move_to_end(peer)
-        if len(self._asked_at) > _MAX_ASKERS:
-            self._asked_at.popitem(last=False)
+        self.askers[peer] = self._served_at = now
         session = self._session()
         address = await _own_address(session)
         if address:

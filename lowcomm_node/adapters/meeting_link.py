@@ -5,12 +5,12 @@ The newest connection of a meeting is the one that counts; older ones end withou
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 
 from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.meeting_stream import FrameTransport, MeetingStream
+from lowcomm_node.adapters.newest import Newest
 from lowcomm_node.core.messages import Answer, Busy, Close, Message, Offer, Refusal, StreamPlan
 from lowcomm_node.core.places import Fullness, Places, Room
 from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError
@@ -77,8 +77,9 @@ class MeetingLink:
         self._outgoing: dict[MeetingId, MeetingStream] = {}
         self._incoming: dict[MeetingId, MeetingStream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._offered_by: OrderedDict[MeetingId, PeerId] = OrderedDict()
-        self._plans: OrderedDict[MeetingId, tuple[StreamPlan, ...]] = OrderedDict()
+        self.offers: Newest[MeetingId, PeerId] = Newest(_MAX_REMEMBERED)
+        """Whose the meetings are that others have begun."""
+        self._plans: Newest[MeetingId, tuple[StreamPlan, ...]] = Newest(_MAX_REMEMBERED)
 
     @property
     def fullness(self) -> Fullness:
@@ -122,11 +123,9 @@ class MeetingLink:
         if not stream.is_initiator and self._incoming.get(message.meeting_id) is not stream:
             if message.meeting_id in self._outgoing:
                 raise RemoteProtocolError(RefusalReason.MALFORMED, "an offer under the id of a meeting of our own")
-            whose = self._offered_by.setdefault(message.meeting_id, stream.peer)
+            whose = self.offers.setdefault(message.meeting_id, stream.peer)
             if whose != stream.peer:
                 raise RemoteProtocolError(RefusalReason.WRONG_SENDER, f"a message in a meeting of {whose}")
-            if len(self._offered_by) > _MAX_REMEMBERED:
-                self._offered_by.popitem(last=False)
             self._replace(self._incoming, message.meeting_id, stream)
         self._sink.message_received(message, stream.kind)
 
@@ -140,8 +139,6 @@ class MeetingLink:
         if isinstance(message, Offer | Answer | Close):
             if isinstance(message, Offer):
                 self._plans[message.meeting_id] = message.plans
-                if len(self._plans) > _MAX_REMEMBERED:
-                    self._plans.popitem(last=False)
             for plan, part in zip(self._plans.get(message.meeting_id, ()), message.parts, strict=False):
                 payload_bytes += len(part)
                 if self._on_bytes is not None:

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache, Lent
 from lowcomm_node.adapters.line import Line
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.errors import LinkError
 from lowcomm_node.units import PeerId
 from lowcomm_node.wire.gen.lowcomm.v1 import probe_pb2
@@ -65,6 +66,11 @@ class ProbeService:
         self._caller = caller
         self._is_busy = False
         self._served_at: deque[float] = deque(maxlen=_PER_MINUTE)
+
+    @property
+    def fullness(self) -> Fullness:
+        """Of transfers that are served."""
+        return Fullness(int(self._is_busy), 1)
 
     def handler(self) -> grpc.GenericRpcHandler:
         echo: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._echo)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.wire.state import STATE_CHUNK_BYTES, Snapshot
 
 __all__ = ["Held", "SnapshotShelf"]
@@ -46,6 +47,10 @@ class SnapshotShelf:
         self._chunk_bytes = chunk_bytes
         self._held: OrderedDict[bytes, Held] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def fullness(self) -> Fullness:
+        return Fullness(len(self._held), _MOST)
 
     async def take_up(self) -> None:
         """Hold again what an earlier life of this node has left here, if it is whole and not too old."""

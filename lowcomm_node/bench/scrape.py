@@ -35,7 +35,7 @@ def measure_scrapes(scrapes: int, gpus: int = 0, clock: Callable[[], float] = ti
     metrics = Metrics(gpus=lambda: tuple(map(_reading, range(gpus))))
     metrics.identify(PeerId("12D3KooWScraped"), RunId("00" * 32), Manifest(name="bench"), "cpu")
     # This process stands for the trainer, too: its figures are read from the system in the same way.
-    metrics.trainer_started(os.getpid(), dict.fromkeys(Stream, 1))
+    metrics.trainer_started(os.getpid(), dict.fromkeys(Stream, 1), cuda="none")
     page = b""
     seconds = []
     for _ in range(_WARM_UP + scrapes):

@@ -6,7 +6,7 @@ state in place holds; where that goes back to a checkpoint, verdicts follow it (
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from math import inf
 
@@ -77,6 +77,8 @@ class _Answered:
     """Known from the state file alone: whether its initiator has confirmed it to an earlier life is not."""
     is_confirmed: bool = False
     """Its initiator has said that it has followed the verdict "applied"."""
+    lasted_s: dict[_Phase, float] = field(default_factory=dict)
+    """Of phases that are over."""
     is_withdrawn: bool = False
     """Applied once, but the state in place does not hold it any more, and its initiator may or may not have followed."""
 
@@ -97,10 +99,9 @@ class AnsweringEnd:
         """What the active meeting is doing, for people; empty when there is none."""
         return self._known[self.active].phase.name.lower() if self.active is not None else ""
 
-    @property
-    def fullness(self) -> Fullness:
-        """Of meetings that are remembered."""
-        return Fullness(len(self._known), _MAX_REMEMBERED)
+    def fullness(self) -> tuple[Fullness, Fullness]:
+        """Of meetings that are remembered, and of peers whose offers have come to nothing so far."""
+        return Fullness(len(self._known), _MAX_REMEMBERED), self._reluctance.fullness
 
     def knows(self, meeting_id: MeetingId) -> bool:
         return meeting_id in self._known
@@ -363,12 +364,20 @@ class AnsweringEnd:
                 norms=known.applied.norms if known.applied else (),
                 scales=known.applied.scales if known.applied else (),
                 link=known.link,
+                phases=_phases(known, now),
             )
         ]
 
 
 def _enter(known: _Answered, phase: _Phase, now: float) -> None:
+    known.lasted_s[known.phase] = now - known.changed_at
     known.phase, known.changed_at, known.silence = phase, now, Silence(now)
+
+
+def _phases(known: _Answered, now: float) -> tuple[tuple[str, float], ...]:
+    """Seconds spent in each phase up to now."""
+    lasted_s = known.lasted_s | {known.phase: now - known.changed_at}
+    return tuple((phase.name.lower(), seconds) for phase, seconds in lasted_s.items())
 
 
 def _waited_for(wait: Wait, known: _Answered) -> PeerId | None:

@@ -137,6 +137,8 @@ class ReportMeeting:
     """As in CorrectionApplied."""
     link: LinkKind = LinkKind.GRPC
     """What its newest connection went over."""
+    phases: tuple[tuple[str, float], ...] = ()
+    """Seconds spent in each of its phases at this end, by the words that ``status`` has for them; together the duration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

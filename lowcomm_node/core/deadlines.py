@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import median
 
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.units import PeerId
 
 __all__ = ["Deadline", "Deadlines", "Silence", "Wait"]
@@ -92,6 +93,11 @@ class Deadlines:
         self._shortest_s = min(shortest_s, longest_s)
         self._windows: dict[tuple[Wait, bool], _Window] = {}
         self._slow: OrderedDict[PeerId, int] = OrderedDict()
+
+    @property
+    def fullness(self) -> Fullness:
+        """Of partners that are known to be slow."""
+        return Fullness(len(self._slow), _MAX_SLOW_PEERS)
 
     def limit_s(self, wait: Wait, is_dense: bool, peer: PeerId | None = None) -> float:
         """Seconds of silence after which this wait is given up; ``peer`` where it is a partner that is waited for."""

@@ -59,9 +59,17 @@ class Initiated:
     is_aside: bool = False
     """The partner was found late in this wait."""
     retry_at: float = 0.0
+    lasted_s: dict[Phase, float] = field(default_factory=dict)
+    """Of phases that are over."""
+
+    def phases(self, now: float) -> tuple[tuple[str, float], ...]:
+        """Seconds spent in each phase up to now; one that came more than once counts whole."""
+        lasted_s = self.lasted_s | {self.phase: self.lasted_s.get(self.phase, 0.0) + now - self.changed_at}
+        return tuple((phase.name.lower(), seconds) for phase, seconds in lasted_s.items())
 
     def enter(self, phase: Phase, now: float) -> None:
         """Another wait begins."""
+        self.lasted_s[self.phase] = self.lasted_s.get(self.phase, 0.0) + now - self.changed_at
         self.phase, self.changed_at, self.silence, self.is_aside = phase, now, Silence(now), False
 
     def waited_for(self, wait: Wait) -> PeerId | None:

@@ -385,6 +385,7 @@ class InitiatingEnd:
                 norms=applied.norms if applied else (),
                 scales=applied.scales if applied else (),
                 link=meeting.link,
+                phases=meeting.phases(now),
             )
         ]
 

@@ -178,10 +178,14 @@ class NodeCore:
     def fullness(self) -> Mapping[str, Fullness]:
         """Of what the core keeps of meetings and members."""
         unsettled, confirmations = self._initiator.fullness()
+        answered, askers = self._answerer.fullness()
         return {
             "unsettled": unsettled,
             "confirmations": confirmations,
-            "answered": self._answerer.fullness,
+            "answered": answered,
+            "askers": askers,
+            "slow_peers": self._deadlines.fullness,
+            "seeking": self.reach.fullness,
             "members": Fullness(len(self.partners), self.rules.max_peers),
         }
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from lowcomm_node.core.chance import Chance
 from lowcomm_node.core.commands import Command, HangBell, SeekPath, TakeBell
 from lowcomm_node.core.partners import Partners
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.units import PeerId, Reachability
 
 __all__ = ["DialledBack", "Reach", "judge", "lasting_address"]
@@ -67,6 +68,11 @@ class Reach:
         """Our bells; False: asked for, and not known to hang."""
         self._seeking: dict[PeerId, float] = {}
         """Paths that are being looked for, and since when."""
+
+    @property
+    def fullness(self) -> Fullness:
+        """Of paths that are being looked for."""
+        return Fullness(len(self._seeking), _MAX_SEEKING)
 
     def bells(self) -> tuple[PeerId, ...]:
         """Members that can ring us."""

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from math import inf
 
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.units import PeerId
 
 __all__ = ["Reluctance"]
@@ -35,6 +36,10 @@ class Reluctance:
 
     def __init__(self) -> None:
         self._askers: OrderedDict[PeerId, _Asker] = OrderedDict()
+
+    @property
+    def fullness(self) -> Fullness:
+        return Fullness(len(self._askers), _MAX_PEERS)
 
     def left_s(self, peer: PeerId, now: float) -> float:
         """Seconds until an offer of this peer is taken up again; 0 when it is now."""

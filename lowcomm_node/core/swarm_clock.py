@@ -4,6 +4,7 @@ from collections import OrderedDict
 from math import nan
 from statistics import median
 
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.units import PeerId
 
 __all__ = ["SwarmClock"]
@@ -20,6 +21,10 @@ class SwarmClock:
         self._max_peers = max_peers
         self._keep_s = keep_s
         self._heard: OrderedDict[PeerId, tuple[float, float]] = OrderedDict()
+
+    @property
+    def fullness(self) -> Fullness:
+        return Fullness(len(self._heard), self._max_peers)
 
     def heard(self, peer: PeerId, ahead_s: float, now: float) -> None:
         """Our clock was so far ahead of this peer's (negative: behind); ``now`` is on a monotonic clock."""

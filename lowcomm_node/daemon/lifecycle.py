@@ -223,7 +223,7 @@ class Node:
         self._metrics.identify(self._identity.peer_id, run, manifest, ready.device)
         self._log.info("joined", run=run, name=manifest.name, parameters=ready.parameters)
         self._service.ready()
-        self._recorder.periods_chosen(periods(manifest), self._options.say)
+        self._recorder.periods_chosen(periods(manifest))
 
     async def _tick(self) -> None:
         """Deadlines, the loop's own heartbeat, and the status that others read."""
@@ -236,7 +236,7 @@ class Node:
                 # By the tick, not when the directory has taken it: partners believe a record, however slow the DHT is.
                 self._runtime.carry_record(self._network.record)
                 self._runtime.handle(Ticked())
-                self._recorder.reached(self._core, self._network.num_quarantined(), now)
+                self._recorder.peers_counted(self._core, *self._network.num_peers(), now)
                 self._metrics.flight_recorded(self._black_box.size()[1])
             self._show()
             if self._diverged is not None:

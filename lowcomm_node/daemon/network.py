@@ -257,8 +257,8 @@ class Network:
         )
         punch, streams = serve_libp2p(self._dht, self._link, states.serve, dial_back, self._is_welcome)
         port = 0
+        probe = ProbeService(self._line, caller=door.caller)
         if self._settings.inbound != "off":
-            probe = ProbeService(self._line, caller=door.caller)
             handlers = (meetings_handler(self._link, bells, door.caller), states.handler(door.caller), probe.handler())
             port = await self._listen(door, handlers)
         own_certificate = self._certificate.short if self._certificate is not None else b""
@@ -269,13 +269,15 @@ class Network:
             link=self._link,
             states=states.serve,
             sink=sink,
+            recorder=self._recorder,
             request=DialBackRequest(run_id=bytes.fromhex(run), port=port, certificate=own_certificate),
             public_members=self._public_members,
             seek=punch.seek,
         )
         self._bounded |= {
             **door.bounded, "bells": bells, "dial_backs": dial_back, "downloads": states, "libp2p_streams": streams,
-            "meetings": self._link, "rings": self._outreach, "vitals": self.vitals, "quarantine": self._quarantine,
+            "meetings": self._link, "rings": self._outreach, "vitals": self.vitals, "quarantine": self._quarantine, "offers": self._link.offers,
+            "snapshots": self._shelf, "dial_askers": dial_back.askers, "punch_askers": punch.askers, "probes": probe, "clocks": self.pulse,
         }  # fmt: skip
         await self._outreach.begin()
         await self._directory.serve_hello(self._membership)
@@ -323,9 +325,9 @@ class Network:
         """Of everything here that is bounded, by the words of ``telemetry.catalogue``."""
         return {word: bounded.fullness for word, bounded in tuple(self._bounded.items())}
 
-    def num_quarantined(self) -> int:
-        """Peers that this node leaves alone for what they have sent."""
-        return self._quarantine.count(asyncio.get_running_loop().time())
+    def num_peers(self) -> tuple[int, int]:
+        """Peers that this node leaves alone for what they have sent, and peers in the DHT's routing table."""
+        return self._quarantine.count(asyncio.get_running_loop().time()), self._dht.num_neighbours
 
     async def withdraw(self) -> None:
         """Say good-bye in the directory, if that can be done quickly."""

@@ -16,6 +16,7 @@ from lowcomm_node.core.commands import HangBell, SeekPath, TakeBell
 from lowcomm_node.core.events import PathSought, ReachabilityMeasured
 from lowcomm_node.core.places import Fullness
 from lowcomm_node.core.reach import DialledBack, judge
+from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.errors import DirectoryError
 from lowcomm_node.ports import NodeSink
 from lowcomm_node.settings.node import NetworkSettings
@@ -47,6 +48,7 @@ class Outreach:
         link: answers meetings for which we are rung.
         states: answers who rings to ask about our state.
         sink: is told of bells and paths.
+        recorder: is told how others get to this node, once that is known and whenever it changes.
         request: what to ask of a member that is to try; its port is 0 while none is open.
         public_members: who might try.
         seek: gets a direct libp2p connection to a member, if it can; raises DirectoryError.
@@ -61,6 +63,7 @@ class Outreach:
         link: MeetingLink,
         states: StateServer,
         sink: NodeSink,
+        recorder: Recorder,
         request: records_pb2.DialBackRequest,
         public_members: Callable[[], list[PeerId]],
         seek: Callable[[PeerId], Awaitable[bool]],
@@ -68,6 +71,7 @@ class Outreach:
         self._settings = settings
         self._dht = dht
         self._sink = sink
+        self._recorder = recorder
         self._request = request
         self._public_members = public_members
         self._seek_path = seek
@@ -111,7 +115,7 @@ class Outreach:
         while True:
             reachability = self._dht.reachability
             if known is not reachability:
-                self._log.info("reachability", reachability=reachability.value, is_measured=self._is_known)
+                self._recorder.reached(reachability, is_measured=self._is_known)
                 self._sink.handle(ReachabilityMeasured(reachability=reachability))
                 if known is not None:
                     on_change()

@@ -10,6 +10,7 @@ import random
 from lowcomm_node.adapters.grpc_endpoints import ChannelCache
 from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.probe import ask_echo
+from lowcomm_node.core.places import Fullness
 from lowcomm_node.core.swarm_clock import SwarmClock
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.errors import LinkError, RemoteProtocolError
@@ -28,6 +29,11 @@ class Pulse:
         self._recorder = recorder
         self._every_s = every_s
         self._clock = SwarmClock()
+
+    @property
+    def fullness(self) -> Fullness:
+        """Of clocks that are remembered."""
+        return self._clock.fullness
 
     async def run(self) -> None:
         """For as long as the node lives."""

@@ -6,7 +6,7 @@ written here.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,12 +17,12 @@ from lowcomm_node.core.node import NodeCore
 from lowcomm_node.core.places import Fullness
 from lowcomm_node.core.supervision import Cause
 from lowcomm_node.daemon.children import Leftovers
-from lowcomm_node.errors import DirectoryError, RefusalReason, RemoteProtocolError
+from lowcomm_node.errors import DirectoryError, DirectoryTimeoutError, RefusalReason, RemoteProtocolError
 from lowcomm_node.settings.streams import Period
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.telemetry.metrics import Metrics
 from lowcomm_node.train.messages import Report
-from lowcomm_node.units import Codec, LinkKind, PeerId, Stream
+from lowcomm_node.units import Codec, LinkKind, PeerId, Reachability, Stream
 
 __all__ = ["MeetingTally", "Recorder"]
 
@@ -88,11 +88,9 @@ class Recorder:
         self.metrics.state_changed(state)
         self._log.info("state_changed", state=state, detail=detail)
 
-    def periods_chosen(self, periods: Iterable[Period], say: Callable[[str], None]) -> None:
+    def periods_chosen(self, periods: Iterable[Period]) -> None:
         """What this node exchanges how often, and why: much of it follows from the manifest without standing there."""
         for period in periods:
-            often = f"every {period.every_steps} own steps" if period.every_steps else "never"
-            say(f"exchanging {period.stream} {often}: {period.reason}")
             self._log.info(
                 "exchange_period", stream=period.stream, every_steps=period.every_steps, reason=period.reason
             )
@@ -131,6 +129,7 @@ class Recorder:
             "link": report.link.value,
             "streams": [stream.value for stream in report.streams],
             "duration_s": round(report.duration_s, 3),
+            "phases_s": {phase: round(seconds, 3) for phase, seconds in report.phases},
         }
         clipped = {stream.value: float(f"{scale:.3g}") for stream, scale in report.scales if scale < 1}
         if clipped:
@@ -149,11 +148,17 @@ class Recorder:
             self.tally.failed[report.reason] += 1
             self._log.debug("meeting_failed", reason=report.reason, **fields)
 
-    def reached(self, core: NodeCore, quarantined: int, now: float) -> None:
-        """Whom this node knows, and how others get to it."""
+    def reached(self, reachability: Reachability, *, is_measured: bool) -> None:
+        """How others get to this node has been found out, or, where nobody could tell, is taken to be so."""
+        self.metrics.reached(reachability)
+        self._log.info("reachability", reachability=reachability.value, is_measured=is_measured)
+
+    def peers_counted(self, core: NodeCore, quarantined: int, neighbours: int, now: float) -> None:
+        """Whom this node knows, in the run and in the DHT, and the bells there are."""
         reachable, suspect = core.partners.counts(now)
         self.metrics.peers_counted(reachable=reachable, suspect=suspect, quarantined=quarantined)
-        self.metrics.reached(core.reach.own, *core.num_bells())
+        self.metrics.neighbours_counted(neighbours)
+        self.metrics.bells_counted(*core.num_bells())
         if now >= self._churned_at + _CHURN_EVERY_S:
             self._churned_at = now
             for change in self._churn.look(core.partners.views(), now):
@@ -199,7 +204,8 @@ class Recorder:
 
     def directory_asked(self, operation: str, duration_s: float, error: DirectoryError | None = None) -> None:
         """A ``get`` or a ``put`` has ended; ``error``: in vain, and it will be tried again."""
-        self.metrics.dht_requested(operation, "ok" if error is None else "error", duration_s)
+        failure = "timeout" if isinstance(error, DirectoryTimeoutError) else "error"
+        self.metrics.dht_requested(operation, "ok" if error is None else failure, duration_s)
         if error is not None:
             self._log.warning("dht_request_failed", operation=operation, detail=str(error))
 

@@ -306,7 +306,7 @@ class Training:
         self.ready = await self._session.ask(self._supervisor.with_micro_batches(question), Ready)
         for pid in self.ready.follower_pids:
             self._children.started(ChildKind.FOLLOWER, pid)
-        self._recorder.metrics.trainer_started(self._session.pid, self.ready.stream_sizes)
+        self._recorder.metrics.trainer_started(self._session.pid, self.ready.stream_sizes, self.ready.cuda)
         return self.ready
 
     async def _sync(

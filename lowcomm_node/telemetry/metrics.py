@@ -8,8 +8,8 @@ it is counted as ``other``.
 import platform
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import (
     CollectorRegistry,
@@ -25,6 +25,7 @@ from lowcomm_node.core.places import Fullness
 from lowcomm_node.core.supervision import Cause
 from lowcomm_node.ports import GpuReading
 from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.telemetry.build import installed, revision
 from lowcomm_node.telemetry.catalogue.words import PLACES
 from lowcomm_node.telemetry.instruments import Instruments
 from lowcomm_node.telemetry.metric import UNMEASURED
@@ -62,9 +63,7 @@ class Metrics:
         self._trainer_pid: int | None = None
         ProcessCollector(registry=self._registry)
         ProcessCollector(namespace="lowcomm_trainer", pid=lambda: self._trainer_pid or "none", registry=self._registry)
-        self._instruments.set_info(
-            "build_info", version=__version__, python=platform.python_version(), torch=_installed("torch")
-        )
+        self._show_build(cuda="unknown")
 
     def exposition(self) -> bytes:
         """Everything, in the Prometheus text format."""
@@ -91,8 +90,12 @@ class Metrics:
         """The node has entered another state of its life."""
         self._instruments.set_exclusive("node_state", state)
 
-    def trainer_started(self, pid: int, stream_sizes: Mapping[Stream, int]) -> None:
-        """A trainer process is ready; its cumulative numbers count from zero. Sizes are numbers of values."""
+    def trainer_started(self, pid: int, stream_sizes: Mapping[Stream, int], cuda: str) -> None:
+        """A trainer process is ready; its cumulative numbers count from zero.
+
+        ``stream_sizes`` are numbers of values, ``cuda`` is what its torch is built for.
+        """
+        self._show_build(cuda)
         self._trainer_pid = pid
         self._stream_sizes = stream_sizes
         for stream in Stream:
@@ -128,11 +131,14 @@ class Metrics:
         self._advance(report.outer_steps, "outer_steps_total")
         for cause, seconds in report.blocked_seconds.items():
             self._advance(seconds, "train_blocked_seconds_total", cause)
-        for stream, sums in report.exchanged.items():
-            self._advance(sums.corrections, "meeting_corrections_total", stream)
-            self._advance(sums.captured_energy, "meeting_captured_energy_total", stream)
-            self._advance(sums.difference_energy, "meeting_difference_energy_total", stream)
-            self._advance(sums.progress_gap_steps, "meeting_progress_gap_steps_total", stream)
+        self._exchanged(report)
+        for labels, (times, seconds) in report.codec_work.items():
+            self._advance(times, "codec_work_total", *labels)
+            self._advance(seconds, "codec_work_seconds_total", *labels)
+        if report.device_memory is not None:
+            allocated, reserved = report.device_memory
+            instruments.gauge("torch_memory_allocated_bytes").set(allocated)
+            instruments.gauge("torch_memory_reserved_bytes").set(reserved)
         instruments.gauge("train_validation_loss").set(report.validation_loss)
         instruments.gauge("train_progress_steps").set(report.progress_steps)
         if not new_steps:
@@ -166,10 +172,8 @@ class Metrics:
         instruments.counter("meetings_by_link_total", report.link).inc()
         instruments.histogram("meeting_duration_seconds").observe(report.duration_s)
         instruments.gauge("meeting_last_success_timestamp_seconds").set(self._wall_clock())
-        for stream in report.streams:
-            for direction in ("sent", "received"):
-                raw = instruments.counter("wire_raw_bytes_total", direction, stream)
-                raw.inc(self._stream_sizes.get(stream, 0) * _FP32_BYTES)
+        for phase, seconds in report.phases:
+            instruments.histogram("meeting_phase_duration_seconds", phase).observe(seconds)
 
     def payload_sent(self, stream: Stream, codec: Codec, num_bytes: int) -> None:
         """This node has handed one stream's share of a meeting message to the link."""
@@ -189,11 +193,18 @@ class Metrics:
         self._instruments.gauge("peers", "suspect").set(suspect)
         self._instruments.gauge("peers", "quarantined").set(quarantined)
 
-    def reached(self, reachability: Reachability, bells_own: int, bells_held: int) -> None:
-        """How others get to this node, and how many bells there are at others and here."""
+    def neighbours_counted(self, neighbours: int) -> None:
+        """How many peers the DHT's routing table holds."""
+        self._instruments.gauge("dht_routing_table_peers").set(neighbours)
+
+    def reached(self, reachability: Reachability) -> None:
+        """How others get to this node."""
         self._instruments.set_exclusive("reachability", reachability)
-        self._instruments.gauge("bells", "own").set(bells_own)
-        self._instruments.gauge("bells", "held").set(bells_held)
+
+    def bells_counted(self, own: int, held: int) -> None:
+        """How many bells there are, of this node at others and of others here."""
+        self._instruments.gauge("bells", "own").set(own)
+        self._instruments.gauge("bells", "held").set(held)
 
     def quarantined(self) -> None:
         """A peer is left alone for a while."""
@@ -278,6 +289,31 @@ class Metrics:
         """A log message was written; safe from any thread."""
         self._instruments.counter("log_messages_total", level).inc()
 
+    def _show_build(self, cuda: str) -> None:
+        self._instruments.set_info(
+            "build_info",
+            version=__version__,
+            revision=revision(),
+            python=platform.python_version(),
+            torch=installed("torch"),
+            cuda=cuda,
+        )
+
+    def _exchanged(self, report: TrainingReport) -> None:
+        """What the corrections of meetings have told."""
+        corrections: Counter[Stream] = Counter()
+        gaps_steps: dict[Stream, float] = {}
+        for (stream, codec), sums in report.exchanged.items():
+            corrections[stream] += sums.corrections
+            gaps_steps[stream] = gaps_steps.get(stream, 0.0) + sums.progress_gap_steps
+            self._advance(sums.captured_energy, "meeting_captured_energy_total", stream, codec)
+            self._advance(sums.difference_energy, "meeting_difference_energy_total", stream, codec)
+            whole_bytes = sums.corrections * self._stream_sizes.get(stream, 0) * _FP32_BYTES
+            self._advance(whole_bytes, "wire_raw_bytes_total", stream, codec)
+        for stream, count in corrections.items():
+            self._advance(count, "meeting_corrections_total", stream)
+            self._advance(gaps_steps[stream], "meeting_progress_gap_steps_total", stream)
+
     def _see(self, fullness: Mapping[str, Fullness]) -> None:
         for word, full in fullness.items():
             names = ("places_taken", "places_limit") if word in PLACES else ("memory_entries", "memory_limit")
@@ -318,11 +354,3 @@ class Metrics:
         self._seen[name, *labels] = value
         self._instruments.counter(name, *labels).inc(growth)
         return growth
-
-
-def _installed(package: str) -> str:
-    """Version of an installed package; the package itself is not imported."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from lowcomm_node.units import Stream
+from lowcomm_node.units import Codec, Stream
 
 __all__ = ["ExchangeSums", "TrainingReport"]
 
 
 class ExchangeSums(Protocol):
-    """What the corrections of one stream have told; ``train.exchanged.Exchanged`` is one."""
+    """What the corrections of one stream in one codec have told; ``train.exchanged.Exchanged`` is one."""
 
     @property
     def corrections(self) -> int: ...
@@ -49,4 +49,8 @@ class TrainingReport(Protocol):
     @property
     def outer_steps(self) -> int: ...
     @property
-    def exchanged(self) -> Mapping[Stream, ExchangeSums]: ...
+    def exchanged(self) -> Mapping[tuple[Stream, Codec], ExchangeSums]: ...
+    @property
+    def codec_work(self) -> Mapping[tuple[str, Codec], tuple[int, float]]: ...
+    @property
+    def device_memory(self) -> tuple[int, int] | None: ...

@@ -6,10 +6,10 @@ fails a check is forgotten and answered with the reason.
 """
 
 import math
+import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lowcomm_node.algo.clipping import ClipNorms, clip_scale
@@ -22,20 +22,23 @@ from lowcomm_node.core.quarantine import OFFENCES
 from lowcomm_node.core.standing import ASLEEP_PERIODS, PROBATION_MEETINGS, share, weight_after, weight_after_sleep
 from lowcomm_node.errors import ForgivableError, RefusalReason, RemoteProtocolError, StoreError
 from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.train.codec_work import CodecWork
 from lowcomm_node.train.exchanged import Exchanged
 from lowcomm_node.train.payloads import (
     AnyCorrection,
     AnyHalf,
     answer_part,
-    apply_corrections,
+    apply_correction,
+    close_corrections,
     close_part,
     finish_part,
     meeting_seed,
     offer_part,
 )
+from lowcomm_node.train.pending import Answered, Checked, Held, Offered
 from lowcomm_node.train.plans import Planner
 from lowcomm_node.train.replica import Replica
-from lowcomm_node.units import MeetingId, RunId, Stream
+from lowcomm_node.units import Codec, MeetingId, RunId, Stream
 from lowcomm_node.wire.checkpoint import MAX_APPLIED
 
 __all__ = ["MeetingCommand", "MeetingDesk", "MeetingEvent"]
@@ -51,57 +54,16 @@ _CLIP_SLACK = 1e-3
 """Share by which a correction may be larger than we have asked for: the partner's |C| is rounded as its machine does it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Offered:
-    """On the initiator, until the answer."""
-
-    plans: tuple[StreamPlan, ...]
-    parts: tuple[bytes, ...]
-    progress_steps: float
-    weight: float
-    """How much this node counts in the meeting."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Checked:
-    """One stream's correction, known to be finite, and what multiple of it both ends apply."""
-
-    plan: StreamPlan
-    correction: AnyCorrection
-    norm: float
-    scale: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Held:
-    """On the initiator, between close and verdict."""
-
-    corrections: tuple[_Checked, ...]
-    progress_shift: float
-    share: float
-    """By how much of the mixing weight this end moves."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answered:
-    """On the answerer, between answer and close."""
-
-    plans: tuple[StreamPlan, ...]
-    halves: tuple[AnyHalf, ...]
-    clip_norms: tuple[float, ...]
-    """As the answer has them."""
-    progress_shift: float
-    share: float
-    """By how much of the mixing weight this end moves."""
-
-
-_Pending = TypeVar("_Pending", _Answered, _Offered | _Held)
+_Pending = TypeVar("_Pending", Answered, Offered | Held)
 
 
 class MeetingDesk:
     """Turns meeting commands into events. Called between two steps, never during one."""
 
-    def __init__(self, replica: Replica, manifest: Manifest, run_id: RunId) -> None:
+    def __init__(
+        self, replica: Replica, manifest: Manifest, run_id: RunId, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``clock`` is monotonic seconds: how long the work on a meeting takes is told, and decides nothing."""
         self._replica = replica
         self._training = manifest.training
         self._weight = manifest.outer.mixing_gain / 2
@@ -113,11 +75,12 @@ class MeetingDesk:
         self._missed_steps = 0
         """Of which the node knows that others have taken them while it stood still; since its last meeting."""
         self._every_steps = manifest.meeting.params_every_steps
-        self._initiated: OrderedDict[MeetingId, _Offered | _Held] = OrderedDict()
-        self._answered: OrderedDict[MeetingId, _Answered] = OrderedDict()
+        self._initiated: OrderedDict[MeetingId, Offered | Held] = OrderedDict()
+        self._answered: OrderedDict[MeetingId, Answered] = OrderedDict()
         self._applied: deque[MeetingId] = deque(maxlen=MAX_APPLIED)
-        self.exchanged: dict[Stream, Exchanged] = {}
-        """Of each stream that has met, in the life of this process."""
+        self.exchanged: dict[tuple[Stream, Codec], Exchanged] = {}
+        """Of each stream that has met, and the codec it met in, in the life of this process."""
+        self.work = CodecWork(clock)
 
     def handle(self, command: MeetingCommand) -> MeetingEvent | None:
         """Carry out one command; DropMeeting has no answer."""
@@ -195,16 +158,17 @@ class MeetingDesk:
         if not streams:
             raise RemoteProtocolError(RefusalReason.NOT_READY, "no step was taken yet, there are no moments")
         plans = tuple(self._planner.plan(stream, is_dense=command.is_dense) for stream in streams)
-        parts = tuple(
-            offer_part(self._replica, plan, self._seed(command.meeting_id, plan), self._planner.ranges(plan))
-            for plan in plans
-        )
+        parts: list[bytes] = []
+        for plan in plans:
+            with self.work.of("offer", plan.codec):
+                seed, ranges = self._seed(command.meeting_id, plan), self._planner.ranges(plan)
+                parts.append(offer_part(self._replica, plan, seed, ranges))
         progress = self._replica.progress_steps
         weight = self._standing()
-        offered = _Offered(plans=plans, parts=parts, progress_steps=progress, weight=weight)
+        offered = Offered(plans=plans, parts=tuple(parts), progress_steps=progress, weight=weight)
         _keep(self._initiated, command.meeting_id, offered, _MAX_INITIATED)
         return OfferEncoded(
-            meeting_id=command.meeting_id, plans=plans, parts=parts, progress_steps=progress, weight=weight
+            meeting_id=command.meeting_id, plans=plans, parts=offered.parts, progress_steps=progress, weight=weight
         )
 
     def _answer(self, command: EncodeAnswer) -> AnswerEncoded:
@@ -217,7 +181,8 @@ class MeetingDesk:
         halves: list[AnyHalf] = []
         with _peer_input():
             for plan, offered in zip(offer.plans, offer.parts, strict=True):
-                part, half = answer_part(replica, plan, self._seed(offer.meeting_id, plan), offered)
+                with self.work.of("answer", plan.codec):
+                    part, half = answer_part(replica, plan, self._seed(offer.meeting_id, plan), offered)
                 self._check_finite(plan.stream, half.is_finite())
                 parts.append(part)
                 halves.append(half)
@@ -226,7 +191,7 @@ class MeetingDesk:
         own_share = share(weight, offer.weight)
         shift = own_share * (offer.progress_steps - progress) / 2
         clip_norms = tuple(self._clip_norms.limit(plan.stream, plan.codec) for plan in offer.plans)
-        answered = _Answered(
+        answered = Answered(
             plans=offer.plans, halves=tuple(halves), clip_norms=clip_norms, progress_shift=shift, share=own_share
         )
         _keep(self._answered, offer.meeting_id, answered, _MAX_ANSWERED)
@@ -241,25 +206,26 @@ class MeetingDesk:
     def _close(self, command: EncodeClose) -> CloseEncoded:
         answer = command.answer
         offered = self._initiated.get(answer.meeting_id)
-        if not isinstance(offered, _Offered):
+        if not isinstance(offered, Offered):
             raise _unknown(answer.meeting_id)
         self._check_progress(answer.progress_steps)
         parts: list[bytes] = []
-        corrections: list[_Checked] = []
+        corrections: list[Checked] = []
         with _peer_input():
             clip_norms = _per_plan(answer.clip_norms, offered.plans, math.inf)
             for plan, own, theirs, clip_norm in zip(
                 offered.plans, offered.parts, answer.parts, clip_norms, strict=True
             ):
                 seed = self._seed(answer.meeting_id, plan)
-                part, correction = close_part(self._replica, plan, seed, own, theirs)
+                with self.work.of("close", plan.codec):
+                    part, correction = close_part(self._replica, plan, seed, own, theirs)
                 norm = self._finite_norm(plan, correction)
                 scale = clip_scale(norm, self._clip_norms.limit(plan.stream, plan.codec), clip_norm)
                 parts.append(part)
-                corrections.append(_Checked(plan, correction, norm, scale))
+                corrections.append(Checked(plan, correction, norm, scale))
         own_share = share(offered.weight, answer.weight)
         shift = own_share * (answer.progress_steps - offered.progress_steps) / 2
-        held = _Held(corrections=tuple(corrections), progress_shift=shift, share=own_share)
+        held = Held(corrections=tuple(corrections), progress_shift=shift, share=own_share)
         self._initiated[answer.meeting_id] = held
         scales = tuple(checked.scale for checked in corrections)
         return CloseEncoded(meeting_id=answer.meeting_id, parts=tuple(parts), scales=scales)
@@ -269,36 +235,39 @@ class MeetingDesk:
         answered = self._answered.get(close.meeting_id)
         if answered is None:
             raise _unknown(close.meeting_id)
-        corrections: list[_Checked] = []
+        corrections: list[Checked] = []
         with _peer_input():
             scales = _per_plan(close.scales, answered.plans, 1.0)
             for plan, half, part, scale, clip_norm in zip(
                 answered.plans, answered.halves, close.parts, scales, answered.clip_norms, strict=True
             ):
-                correction = finish_part(half, part)
+                with self.work.of("finish", plan.codec):
+                    correction = finish_part(half, part)
                 norm = self._finite_norm(plan, correction)
                 if scale * norm > clip_norm * (1 + _CLIP_SLACK):
                     # Two machines need not find the same basis where its directions are nearly one.
                     detail = f"{plan.stream}: a correction of {scale * norm:.3g}, {clip_norm:.3g} was asked for"
                     raise ForgivableError(RefusalReason.MALFORMED, detail)
-                corrections.append(_Checked(plan, correction, norm, scale))
+                corrections.append(Checked(plan, correction, norm, scale))
         del self._answered[close.meeting_id]
         self._applied.append(close.meeting_id)
         return self._follow(close.meeting_id, corrections, answered, sign=1)
 
     def _settle(self, command: SettleMeeting) -> CorrectionApplied:
         held = self._initiated.get(command.meeting_id)
-        if not isinstance(held, _Held):
+        if not isinstance(held, Held):
             raise _unknown(command.meeting_id)
         del self._initiated[command.meeting_id]
         return self._follow(command.meeting_id, held.corrections, held, sign=-1)
 
     def _follow(
-        self, meeting_id: MeetingId, corrections: Sequence[_Checked], pending: _Held | _Answered, *, sign: int
+        self, meeting_id: MeetingId, corrections: Sequence[Checked], pending: Held | Answered, *, sign: int
     ) -> CorrectionApplied:
         signed_weight = sign * pending.share * self._weight
-        weighted = [(c.plan.stream, c.correction, signed_weight * c.scale) for c in corrections]
-        apply_corrections(self._replica, weighted)
+        for checked in corrections:
+            with self.work.of("apply", checked.plan.codec):
+                apply_correction(self._replica, checked.plan.stream, checked.correction, signed_weight * checked.scale)
+        close_corrections(self._replica, [(checked.plan.stream, checked.correction) for checked in corrections])
         self._num_meetings += 1
         self._missed_steps = 0
         # Never below the start: the learning rate of a negative progress has no meaning.
@@ -306,8 +275,8 @@ class MeetingDesk:
         for checked in corrections:
             is_own = sign < 0
             whole = self._planner.observe(checked.plan, checked.correction, is_own=is_own, scale=checked.scale)
-            before = self.exchanged.get(checked.plan.stream, Exchanged())
-            self.exchanged[checked.plan.stream] = before.with_correction(
+            met = (checked.plan.stream, checked.plan.codec)
+            self.exchanged[met] = self.exchanged.get(met, Exchanged()).with_correction(
                 captured=checked.norm**2,
                 whole=whole,
                 progress_gap_steps=2 * abs(pending.progress_shift) / pending.share,

@@ -8,7 +8,7 @@ __all__ = ["Exchanged"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchanged:
-    """Sums over the corrections that one stream of state has taken in the life of this trainer process.
+    """Sums over the corrections that one stream of state has taken in one codec in the life of this trainer process.
 
     D is the difference from a partner, C the part of it that a meeting moved. Partners are drawn evenly, so over all nodes
     ``difference_energy / (2 * corrections * numbers of the stream)`` estimates the swarm's variance per number.

@@ -75,9 +75,10 @@ class Trainer:
         self._mailbox = mailbox
         self._clock = clock
         self._num_waits = num_waits or _voluntary_switches
-        self._desk = MeetingDesk(session.replica, session.manifest, session.run_id)
+        self._desk = MeetingDesk(session.replica, session.manifest, session.run_id, clock)
         self._meter = Meter(session.replica, session.manifest, clock)
         self._meter.exchanged, self._meter.held = self._desk.exchanged, self._desk.held
+        self._meter.codec_work = self._desk.work.done
         self._writer = StateWriter(session.replica)
         self._batches = Prefetch(session.stream, stride=session.replica.num_devices)
         self._is_running = False

@@ -19,7 +19,7 @@ from lowcomm_node.core.spread import MarkedSketch
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.train.exchanged import Exchanged
-from lowcomm_node.units import MeetingId, PeerId, RunId, Stream
+from lowcomm_node.units import Codec, MeetingId, PeerId, RunId, Stream
 
 __all__ = [
     "CheckpointWritten",
@@ -64,6 +64,8 @@ class Ready:
     train_tokens: int
     validation_tokens: int
     device: str
+    cuda: str = "none"
+    """Version of CUDA that torch is built for; none where it is for CPUs only."""
     stream_sizes: dict[Stream, int] = field(default_factory=dict)
     """Number of values in each stream of state that a meeting could be about."""
     follower_pids: tuple[int, ...] = ()
@@ -124,8 +126,12 @@ class Report:
     outer_steps: int = 0
     micro_batches: int = 1
     """Parts that the trainer takes a batch in."""
-    exchanged: dict[Stream, Exchanged] = field(default_factory=dict)
-    """What meetings have told of each stream that has met."""
+    exchanged: dict[tuple[Stream, Codec], Exchanged] = field(default_factory=dict)
+    """What meetings have told of each stream that has met, by the codec it met in."""
+    codec_work: dict[tuple[str, Codec], tuple[int, float]] = field(default_factory=dict)
+    """How often each codec was at work and the seconds of it, cumulative, as ``train.codec_work`` has them."""
+    device_memory: tuple[int, int] | None = None
+    """Bytes that tensors take on the first device, and that torch has reserved there; None of a CPU."""
     held: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Meetings that wait for more in the trainer, and how many may, by the words of ``telemetry.catalogue``."""
     sketches: tuple[MarkedSketch, ...] = ()

@@ -3,13 +3,15 @@
 import math
 from collections.abc import Callable, Mapping
 
+import torch
+
 from lowcomm_node.core.progress import is_finished
 from lowcomm_node.core.spread import MarkedSketch
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.exchanged import Exchanged
 from lowcomm_node.train.messages import Report
 from lowcomm_node.train.replica import Replica, StepResult
-from lowcomm_node.units import Stream
+from lowcomm_node.units import Codec, Stream
 
 __all__ = ["BLOCKED_CAUSES", "Meter"]
 
@@ -29,7 +31,8 @@ class Meter:
         self.held: Callable[[], dict[str, tuple[int, int]]] = dict
         self.mark = 0
         self.sketches: tuple[MarkedSketch, ...] = ()
-        self.exchanged: Mapping[Stream, Exchanged] = {}
+        self.exchanged: Mapping[tuple[Stream, Codec], Exchanged] = {}
+        self.codec_work: Mapping[tuple[str, Codec], tuple[int, float]] = {}
         self._last: StepResult | None = None
         self._start_window()
 
@@ -67,6 +70,8 @@ class Meter:
             outer_steps=replica.outer_steps,
             micro_batches=replica.micro_batches,
             exchanged=dict(self.exchanged),
+            codec_work=dict(self.codec_work),
+            device_memory=_memory_of(replica.device),
             held=self.held(),
             sketches=self.sketches,
             is_finished=is_finished(replica.progress_steps, self._training),
@@ -81,3 +86,10 @@ class Meter:
         self._step_seconds = 0.0
         self._losses = 0
         self._loss_sum = 0.0
+
+
+def _memory_of(device: torch.device) -> tuple[int, int] | None:
+    """Bytes that tensors take on a GPU, and that torch has reserved there."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)

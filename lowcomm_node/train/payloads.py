@@ -17,7 +17,8 @@ __all__ = [
     "AnyCorrection",
     "AnyHalf",
     "answer_part",
-    "apply_corrections",
+    "apply_correction",
+    "close_corrections",
     "close_part",
     "finish_part",
     "is_finite_offer",
@@ -77,23 +78,25 @@ def finish_part(half: AnyHalf, close: bytes) -> AnyCorrection:
     return half
 
 
-def apply_corrections(replica: Replica, corrections: Sequence[tuple[Stream, AnyCorrection, float]]) -> None:
-    """Move the replica by ``signed weight * C`` of each stream: the weight is negative on the initiator.
+def apply_correction(replica: Replica, stream: Stream, correction: AnyCorrection, signed_weight: float) -> None:
+    """Move the replica by ``signed_weight * C``: the weight is negative on the initiator. ``close_corrections`` has to follow.
 
     params: theta and phi shift together, so that the own displacement theta - phi is untouched; with mixing through
     the momentum the next outer step takes the shift into the outer momentum too. Optimizer state: C is in the
-    coordinates of ``Replica.views`` and is scaled back by the own 1 - beta^t; second moments stay non-negative. After a change
-    of optimizer state its guard is called.
+    coordinates of ``Replica.views`` and is scaled back by the own 1 - beta^t; second moments stay non-negative.
     """
-    for stream, correction, signed_weight in corrections:
-        if stream is Stream.PARAMS and isinstance(correction, Correction):
-            mixed = (replica.mixed,) if replica.has_mixed else ()
-            correction.add_to_all_((replica.theta, replica.phi, *mixed), signed_weight)
-        else:
-            _apply_to_state(replica, stream, correction, signed_weight)
-    if any(stream is not Stream.PARAMS for stream, _, _ in corrections):
+    if stream is Stream.PARAMS and isinstance(correction, Correction):
+        mixed = (replica.mixed,) if replica.has_mixed else ()
+        correction.add_to_all_((replica.theta, replica.phi, *mixed), signed_weight)
+    else:
+        _apply_to_state(replica, stream, correction, signed_weight)
+
+
+def close_corrections(replica: Replica, corrections: Sequence[tuple[Stream, AnyCorrection]]) -> None:
+    """All corrections of a meeting are applied: guard the optimizer's state where it has changed, and learn their directions."""
+    if any(stream is not Stream.PARAMS for stream, _ in corrections):
         replica.optimizer.guard()
-    for stream, correction, _ in corrections:
+    for stream, correction in corrections:
         if isinstance(correction, Correction):
             replica.directions.corrected(stream, correction)
 

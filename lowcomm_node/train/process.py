@@ -56,6 +56,8 @@ def prepare_child() -> None:
 
 def _train(mailbox: PipeMailbox) -> None:
     # Importing torch takes seconds: the watch on the daemon is up before, and the daemon finds its run meanwhile.
+    import torch  # noqa: PLC0415
+
     from lowcomm_node.algo.consensus import count_sketch  # noqa: PLC0415
     from lowcomm_node.train.devices import lead  # noqa: PLC0415
     from lowcomm_node.train.loop import Trainer  # noqa: PLC0415
@@ -82,6 +84,7 @@ def _train(mailbox: PipeMailbox) -> None:
                 train_tokens=session.train_tokens,
                 validation_tokens=session.validation_tokens,
                 device=", ".join(map(str, devices)),
+                cuda=torch.version.cuda or "none",
                 follower_pids=(
                     *(() if group is None else group.pids),
                     *(() if session.filler is None else (session.filler.pid,)),

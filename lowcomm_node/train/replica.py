@@ -52,7 +52,7 @@ class Replica:
     """Weights, optimizer state and outer state of one node, with the steps that change them.
 
     Everything lies on ``device`` and is float32, except what optimizer.state_dtype says. Meetings change it between two
-    steps (payloads.apply_corrections). Raises ConfigError for a model or optimizer that cannot be had here. ``execution`` says how
+    steps (payloads.apply_correction). Raises ConfigError for a model or optimizer that cannot be had here. ``execution`` says how
     steps are computed.
 
     On a node with several devices each has a replica, and all of them make the same calls with batches of their own: ``group``

@@ -25,7 +25,14 @@ from lowcomm_node.adapters.p2p_process import split_address
 from lowcomm_node.core.events import Member
 from lowcomm_node.core.membership import Bucket
 from lowcomm_node.core.versions import SPOKEN, Versions
-from lowcomm_node.errors import ConfigError, DirectoryError, NoPeerError, RefusalReason, RemoteProtocolError
+from lowcomm_node.errors import (
+    ConfigError,
+    DirectoryError,
+    DirectoryTimeoutError,
+    NoPeerError,
+    RefusalReason,
+    RemoteProtocolError,
+)
 from lowcomm_node.settings.manifest import SecurityConfig
 from lowcomm_node.settings.node import NetworkSettings
 from lowcomm_node.units import RunId
@@ -416,7 +423,7 @@ def test_a_slow_dht_does_not_hold_up_the_next_record(tmp_path: Path) -> None:
         await node.serve_hello(MEMBERSHIP)
         records = set()
         for _ in range(2):
-            with pytest.raises(DirectoryError, match="takes too long"):
+            with pytest.raises(DirectoryTimeoutError, match="takes too long"):
                 await node.announce(progress_steps=1.0, has_state=True)
             records.add(node.record)
         assert len(records - {b""}) == 2

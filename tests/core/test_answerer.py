@@ -106,6 +106,19 @@ def test_what_both_ends_must_know_goes_out_and_into_the_report() -> None:
     assert (report.norms, report.scales) == (norms, scales)
 
 
+def test_a_report_says_how_long_each_phase_lasted() -> None:
+    """Together they are the duration."""
+    end = end_with_offer()
+    end.answer_encoded(_ENCODED, 0.25)
+    end.close_received(_CLOSE, 1.25)
+    end.applied(CorrectionApplied(meeting_id=_ID, norms=()), 1.75)
+    (report,) = [command for command in end.confirmed(_ID, 3.75) if isinstance(command, ReportMeeting)]
+
+    phases = {"answering": 0.25, "answered": 1.0, "applying": 0.5, "settled": 2.0}
+    assert dict(report.phases) == phases
+    assert sum(phases.values()) == report.duration_s
+
+
 def test_a_verdict_once_given_is_never_changed() -> None:
     """What a trainer says of a meeting that is settled already, as one that is being replaced may, counts no more."""
     end = end_with_offer()

@@ -122,6 +122,21 @@ def test_a_close_carries_its_scales_each_time_and_the_report_says_what_was_appli
     assert (report.norms, report.scales) == (norms, scales)
 
 
+def test_a_report_says_how_long_each_phase_lasted() -> None:
+    """Together they are the duration; a phase that came twice, with another partner or over another connection, counts whole."""
+    end, meeting = end_with_offer()
+    end.link_failed(meeting, "disconnect", 0.5)
+    end.answered(Answer(meeting_id=meeting, parts=(b"",), progress_steps=0), 1.0)
+    end.close_encoded(CloseEncoded(meeting_id=meeting, parts=(b"",)), 1.25)
+    end.verdict_received(Verdict(meeting_id=meeting, applied=True), 3.25)
+    *_, report = end.settled(CorrectionApplied(meeting_id=meeting, norms=()), 3.75)
+
+    assert isinstance(report, ReportMeeting)
+    phases = {"encoding": 0.0, "offered": 1.0, "closing": 0.25, "closed": 2.0, "settling": 0.5}
+    assert dict(report.phases) == phases
+    assert sum(phases.values()) == report.duration_s
+
+
 def test_each_clipped_meeting_counts_against_the_partner() -> None:
     """What was applied whole does not; one clipped stream of several does."""
     partners = Partners(PeerId("a"), 4, Chance(b"p"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from lowcomm_node.adapters.vitals_book import VitalsBook
 from lowcomm_node.core.events import Member, RecordRenewed, TrainerReady
@@ -124,8 +125,8 @@ class FakeNetwork:
 
     known_addresses: tuple[str, ...] = ()
 
-    def num_quarantined(self) -> int:
-        return 0
+    def num_peers(self) -> tuple[int, int]:
+        return 0, 0
 
     def fullness(self) -> dict[str, Fullness]:
         return {}
@@ -203,22 +204,23 @@ def test_the_loop_shows_that_it_is_alive_while_it_looks_for_the_run(node: Node) 
     assert FakeTraining.newest.has_ended
 
 
-def test_the_person_at_the_terminal_reads_what_is_exchanged_and_why(
-    node: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Periods that follow from half-lives stand nowhere in the manifest; the node says each of them once."""
+def test_the_log_says_once_what_is_exchanged_and_why(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Periods that follow from half-lives stand nowhere in the manifest; the node says each of them once, and nothing beside the log."""
     told: list[str] = []
     monkeypatch.setattr(node, "_options", replace(node._options, say=told.append))
     monkeypatch.setattr(FakeTraining.newest, "configure", lambda *_: _stop_at_once(node))
 
-    run(node.run())
+    with capture_logs() as lines:
+        run(node.run())
 
-    assert [line for line in told if line.startswith("exchanging")] == [
-        "exchanging params every 5 own steps: set in the manifest",
-        "exchanging momentum never: beta 0.95 forgets half in 13.5 steps, so an exchanged value is gone before it matters",
-        "exchanging exp_avg never: beta 0.9 forgets half in 6.6 steps, so an exchanged value is gone before it matters",
-        "exchanging exp_avg_sq every 69 own steps: half-life of beta 0.99",
+    said = [line for line in lines if line["event"] == "exchange_period"]
+    assert [(line["stream"], line["every_steps"], line["reason"]) for line in said] == [
+        ("params", 5, "set in the manifest"),
+        ("momentum", 0, "beta 0.95 forgets half in 13.5 steps, so an exchanged value is gone before it matters"),
+        ("exp_avg", 0, "beta 0.9 forgets half in 6.6 steps, so an exchanged value is gone before it matters"),
+        ("exp_avg_sq", 69, "half-life of beta 0.99"),
     ]
+    assert not any("exchang" in line for line in told)
 
 
 def test_nothing_is_announced_once_the_node_has_said_good_bye(node: Node) -> None:

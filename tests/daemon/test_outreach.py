@@ -11,8 +11,10 @@ from lowcomm_node.adapters.dial_back import DIAL_S
 from lowcomm_node.core.commands import SeekPath
 from lowcomm_node.core.events import Event, PathSought, ReachabilityMeasured
 from lowcomm_node.daemon.outreach import Outreach
+from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.errors import DirectoryError
 from lowcomm_node.settings.node import NetworkSettings
+from lowcomm_node.telemetry.metrics import Metrics
 from lowcomm_node.units import PeerId, Reachability
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from tests.daemon.virtual_time import run_virtually
@@ -45,6 +47,7 @@ class World:
             link=None,  # type: ignore[arg-type]
             states=None,  # type: ignore[arg-type]
             sink=self,  # type: ignore[arg-type]
+            recorder=Recorder(Metrics()),
             request=records_pb2.DialBackRequest(port=7),
             public_members=lambda: list(self.can_dial),
             seek=self.seek,

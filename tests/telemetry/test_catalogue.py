@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lowcomm_node.core import answerer, initiated
 from lowcomm_node.telemetry.catalogue import CATALOGUE
+from lowcomm_node.telemetry.catalogue.words import PHASES
 from lowcomm_node.telemetry.metric import Metric, label_sets
 
 _ROOT = Path(__file__).parents[2]
@@ -31,6 +33,7 @@ _CLOSED_LABELS = {
     "event",
     "place",
     "memory",
+    "phase",
 }
 _TARGET_LABELS = {"job", "instance", "run_id"}
 """What Prometheus gives each target (``/sd``): a metric's own label of that name would come out as exported_..."""
@@ -76,6 +79,13 @@ def test_every_state_of_the_contract_is_a_label_value() -> None:
     states = next(metric for metric in CATALOGUE if metric.name == "node_state")
 
     assert {values[0] for values in label_sets(states)} == set(line[1].split())
+
+
+def test_every_phase_of_a_meeting_is_a_label_value() -> None:
+    """Those of either end, as reports and status have them; and no word means two."""
+    phases = [phase.name.lower() for phase in (*initiated.Phase, *answerer._Phase)]
+
+    assert list(PHASES) == phases
 
 
 def test_the_reference_page_is_fresh() -> None:

@@ -54,6 +54,7 @@ _MEETING = ReportMeeting(
     duration_s=0.3,
     norms=((Stream.PARAMS, 0.7),),
     scales=((Stream.PARAMS, 1.0),),
+    phases=(("encoding", 0.05), ("offered", 0.25)),
 )
 
 
@@ -100,7 +101,7 @@ def test_nothing_outside_the_catalogue_is_exposed(metrics: Metrics) -> None:
 def test_series_stay_within_the_budget_and_do_not_grow(metrics: Metrics) -> None:
     """Whatever words come in, the number of series is that of a fresh node and below the budget."""
     metrics.identify(PeerId("12D3KooWSelf"), RunId("00" * 32), Manifest(), "cpu")
-    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="none")
     fresh = len(_samples(metrics))
 
     for number in range(200):
@@ -124,7 +125,7 @@ def test_every_reason_of_the_core_has_its_own_series(metrics: Metrics, reason: s
 
 def test_a_report_moves_counters_by_its_growth(metrics: Metrics) -> None:
     """Cumulative values become increments: two reports count what the second one holds, not their sum."""
-    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="none")
     metrics.trainer_reported(_REPORT)
     metrics.trainer_reported(replace(_REPORT, steps=13, tokens=1300, blocked_seconds={"data": 2.0}, loss=2.4))
 
@@ -144,11 +145,11 @@ def test_a_report_moves_counters_by_its_growth(metrics: Metrics) -> None:
 
 def test_a_restarted_trainer_counts_on(metrics: Metrics) -> None:
     """A new trainer process starts at zero, its counters do not; work redone from a checkpoint is work done."""
-    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="none")
     metrics.trainer_reported(replace(_REPORT, steps=100, tokens=10_000))
 
     metrics.trainer_restarted(Cause.KILLED)
-    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="none")
     metrics.trainer_resumed(steps=80, tokens=8_000)
     metrics.trainer_reported(replace(_REPORT, steps=85, tokens=8_500))
 
@@ -179,8 +180,8 @@ def test_a_report_without_steps_leaves_the_step_gauges(metrics: Metrics) -> None
 
 
 def test_a_completed_meeting(metrics: Metrics) -> None:
-    """It counts for its role, leaves its time and norm, and is compared with whole fp32 tensors both ways."""
-    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
+    """It counts for its role, leaves its time, that of its phases, and its norm."""
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="none")
     metrics.meeting_started(Role.INITIATOR)
     metrics.meeting_reported(_MEETING)
     metrics.payload_sent(Stream.PARAMS, Codec.AB, 700)
@@ -192,20 +193,23 @@ def test_a_completed_meeting(metrics: Metrics) -> None:
     assert _value(metrics, "meeting_duration_seconds_count") == 1
     assert _value(metrics, "meeting_last_success_timestamp_seconds") == _NOW
     assert _value(metrics, "meeting_correction_norm", stream="params") == 0.7
-    assert _value(metrics, "wire_raw_bytes_total", direction="sent", stream="params") == 4000
-    assert _value(metrics, "wire_raw_bytes_total", direction="received", stream="params") == 4000
+    assert _value(metrics, "meeting_phase_duration_seconds_sum", phase="offered") == 0.25
+    assert _value(metrics, "meeting_phase_duration_seconds_count", phase="settled") == 0
     assert _value(metrics, "wire_bytes_total", direction="sent", stream="params", codec="ab") == 700
     assert _value(metrics, "wire_bytes_total", direction="received", stream="params", codec="ab") == 600
 
 
 def test_each_stream_is_compared_with_its_own_size(metrics: Metrics) -> None:
     """Muon's momentum covers the hidden matrices, Adam's moments beside it the rest: neither is as large as the model."""
-    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
-    metrics.meeting_reported(replace(_MEETING, streams=(Stream.MOMENTUM, Stream.EXP_AVG)))
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="none")
+    twice = Exchanged(corrections=2)
+    exchanged = {(Stream.MOMENTUM, Codec.AB): twice, (Stream.EXP_AVG, Codec.DENSE): twice}
+    metrics.trainer_reported(replace(_REPORT, exchanged=exchanged))
 
-    assert _value(metrics, "wire_raw_bytes_total", direction="sent", stream="momentum") == 3600
-    assert _value(metrics, "wire_raw_bytes_total", direction="sent", stream="exp_avg") == 400
-    assert _value(metrics, "wire_raw_bytes_total", direction="sent", stream="params") == 0
+    assert _value(metrics, "wire_raw_bytes_total", stream="momentum", codec="ab") == 7200
+    assert _value(metrics, "wire_raw_bytes_total", stream="momentum", codec="dense") == 0
+    assert _value(metrics, "wire_raw_bytes_total", stream="exp_avg", codec="dense") == 800
+    assert _value(metrics, "wire_raw_bytes_total", stream="params", codec="ab") == 0
 
 
 def test_clipped_corrections_count_by_stream(metrics: Metrics) -> None:
@@ -269,20 +273,46 @@ def test_outcomes_of_the_rest(metrics: Metrics) -> None:
     assert _value(metrics, "messages_rejected_total", reason="checksum") == 1
 
 
-def test_what_meetings_tell_counts_by_stream(metrics: Metrics) -> None:
+def test_what_meetings_tell_counts_by_stream_and_codec(metrics: Metrics) -> None:
     """Sums of the trainer's process become counters that a new process does not set back; sizes are those of the streams."""
+    codecs = (Codec.SPARSE, Codec.DENSE)
     told = Exchanged(corrections=3, captured_energy=1.5, difference_energy=6.0, progress_gap_steps=9.0)
     for _ in range(2):
-        metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
-        metrics.trainer_reported(replace(_REPORT, exchanged={Stream.PARAMS: told}))
+        metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="none")
+        metrics.trainer_reported(replace(_REPORT, exchanged={(Stream.PARAMS, codec): told for codec in codecs}))
 
-    assert _value(metrics, "meeting_corrections_total", stream="params") == 6
-    assert _value(metrics, "meeting_captured_energy_total", stream="params") == 3.0
-    assert _value(metrics, "meeting_difference_energy_total", stream="params") == 12.0
-    assert _value(metrics, "meeting_progress_gap_steps_total", stream="params") == 18.0
+    assert _value(metrics, "meeting_corrections_total", stream="params") == 12
+    assert _value(metrics, "meeting_progress_gap_steps_total", stream="params") == 36.0
+    for codec in codecs:
+        assert _value(metrics, "meeting_captured_energy_total", stream="params", codec=codec) == 3.0
+        assert _value(metrics, "meeting_difference_energy_total", stream="params", codec=codec) == 12.0
+    assert _value(metrics, "meeting_captured_energy_total", stream="params", codec="ab") == 0
     assert _value(metrics, "meeting_corrections_total", stream="momentum") == 0
     assert _value(metrics, "stream_values", stream="momentum") == 900
     assert _value(metrics, "stream_values", stream="exp_avg_sq") == 0
+
+
+def test_the_work_of_codecs_and_the_memory_of_torch(metrics: Metrics) -> None:
+    """Sums become counters; memory is told of a GPU alone."""
+    work = {("offer", Codec.AB): (2, 0.5), ("apply", Codec.RANK1): (1, 0.25)}
+    metrics.trainer_reported(replace(_REPORT, codec_work=work))
+    assert math.isnan(_value(metrics, "torch_memory_reserved_bytes"))
+    metrics.trainer_reported(replace(_REPORT, codec_work=work, device_memory=(100, 300)))
+
+    assert _value(metrics, "codec_work_total", operation="offer", codec="ab") == 2
+    assert _value(metrics, "codec_work_seconds_total", operation="offer", codec="ab") == 0.5
+    assert _value(metrics, "codec_work_seconds_total", operation="apply", codec="rank1") == 0.25
+    assert _value(metrics, "torch_memory_allocated_bytes") == 100
+    assert _value(metrics, "torch_memory_reserved_bytes") == 300
+
+
+def test_the_build_is_one_series(metrics: Metrics) -> None:
+    """What the trainer's torch is built for is known once it runs."""
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="13.0")
+
+    (build,) = [dict(labels) for name, labels in _samples(metrics) if name == "lowcomm_build_info"]
+    assert build["cuda"] == "13.0"
+    assert build["revision"]
 
 
 def test_the_line_counts_everything_both_ways(metrics: Metrics) -> None:
@@ -389,10 +419,10 @@ def test_the_trainer_process_is_shown_while_it_lives(metrics: Metrics) -> None:
     name = ("lowcomm_trainer_process_resident_memory_bytes", frozenset[tuple[str, str]]())
     assert name not in _samples(metrics)
 
-    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES)
+    metrics.trainer_started(os.getpid(), stream_sizes=_SIZES, cuda="none")
     assert _samples(metrics)[name] > 0
 
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    metrics.trainer_started(child.pid, stream_sizes=_SIZES)
+    metrics.trainer_started(child.pid, stream_sizes=_SIZES, cuda="none")
     assert name not in _samples(metrics)

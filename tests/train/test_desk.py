@@ -82,11 +82,25 @@ def test_a_meeting_of_whole_tensors_tells_the_difference() -> None:
     pair.meet(Stream.PARAMS)
 
     for desk in (pair.desk_i, pair.desk_j):
-        told = desk.exchanged[Stream.PARAMS]
+        told = desk.exchanged[Stream.PARAMS, Codec.DENSE]
         assert told.corrections == 1
         assert told.difference_energy == pytest.approx(energy, rel=1e-4)
         assert told.captured_energy == pytest.approx(energy, rel=1e-4)
         assert told.progress_gap_steps == pytest.approx(6.0)
+
+
+def test_what_codecs_work_on_is_timed() -> None:
+    """Each end of a meeting does its own part of it, in the codec of each stream; what is refused is no work."""
+    pair = _pair(tiny_meeting(codec="sparse", exp_avg_sq_codec="rank1"))
+    offer = pair.offer(Stream.PARAMS, Stream.EXP_AVG_SQ)
+    refusal(pair.desk_j.handle(EncodeAnswer(offer=dataclasses.replace(offer, parts=(b"?", b"?")))))
+    pair.apply(pair.close(pair.answer(offer)))
+    pair.settle(offer.meeting_id)
+
+    for desk, operations in ((pair.desk_i, ("offer", "close", "apply")), (pair.desk_j, ("answer", "finish", "apply"))):
+        done = {key: times for key, (times, seconds) in desk.work.done.items() if seconds >= 0}
+        both = (Codec.SPARSE, Codec.RANK1)
+        assert done == {(operation, codec): 1 for operation in operations for codec in both}
 
 
 def test_coordinates_tell_the_whole_difference_without_bias() -> None:
@@ -98,7 +112,7 @@ def test_coordinates_tell_the_whole_difference_without_bias() -> None:
         true += distance(pair.i.theta, pair.j.theta) ** 2
         pair.meet(Stream.PARAMS)
 
-    told = pair.desk_i.exchanged[Stream.PARAMS]
+    told = pair.desk_i.exchanged[Stream.PARAMS, Codec.SPARSE]
     assert told.corrections == 30
     assert told.difference_energy == pytest.approx(true, rel=0.2)
     assert told.captured_energy < 0.5 * true
@@ -109,7 +123,7 @@ def test_a_codec_that_tells_no_difference_adds_no_energy() -> None:
     pair = _pair(tiny_meeting(exp_avg_sq_codec="rank1"))
     pair.meet(Stream.EXP_AVG_SQ)
 
-    told = pair.desk_j.exchanged[Stream.EXP_AVG_SQ]
+    told = pair.desk_j.exchanged[Stream.EXP_AVG_SQ, Codec.RANK1]
     assert told.corrections == 1
     assert told.difference_energy == told.captured_energy == 0.0
 

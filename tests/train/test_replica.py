@@ -10,7 +10,7 @@ from lowcomm_node.core.progress import learning_rate_at
 from lowcomm_node.settings.manifest import OptimizerConfig, OuterConfig
 from lowcomm_node.train.data.stream import first_batch_at
 from lowcomm_node.train.evaluate import validation_loss
-from lowcomm_node.train.payloads import apply_corrections
+from lowcomm_node.train.payloads import apply_correction
 from lowcomm_node.units import Stream
 from tests.train.pairs import tiny_manifest, tiny_meeting, tiny_session, train
 
@@ -139,7 +139,7 @@ def test_corrections_of_narrow_state_are_rounded_once() -> None:
         make_factors(*(torch.randn(size, 2, generator=generator) * 0.1 for size in tensor.shape)) for tensor in momenta
     ]
 
-    apply_corrections(replica, [(Stream.MOMENTUM, Correction(tuple(parts)), 0.5)])
+    apply_correction(replica, Stream.MOMENTUM, Correction(tuple(parts)), 0.5)
 
     for tensor, old, part in zip(momenta, before, parts, strict=True):
         assert tensor.dtype == torch.bfloat16

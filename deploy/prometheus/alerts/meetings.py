@@ -136,7 +136,7 @@ and on (job, run_id, instance) lowcomm_train_progress_steps < 0.9 * lowcomm_run_
         fires=Case(
             history=dict(
                 [
-                    series("lowcomm_wire_raw_bytes_total", "0+100x90", direction="sent", stream="params"),
+                    series("lowcomm_wire_raw_bytes_total", "0+100x90", stream="params"),
                     series("lowcomm_wire_bytes_total", "0+90x90", direction="sent", stream="params", codec="sparse"),
                     series("lowcomm_train_progress_steps", "10x90"),
                     series("lowcomm_run_total_steps", "100x90"),
@@ -148,7 +148,7 @@ and on (job, run_id, instance) lowcomm_train_progress_steps < 0.9 * lowcomm_run_
         silent=Case(
             history=dict(
                 [
-                    series("lowcomm_wire_raw_bytes_total", "0+100x90", direction="sent", stream="params"),
+                    series("lowcomm_wire_raw_bytes_total", "0+100x90", stream="params"),
                     series("lowcomm_wire_bytes_total", "0+90x90", direction="sent", stream="params", codec="dense"),
                     series("lowcomm_train_progress_steps", "95x90"),
                     series("lowcomm_run_total_steps", "100x90"),

@@ -1,7 +1,7 @@
-"""The GPUs of this machine, where there are any and nvidia-ml-py is installed."""
+"""The GPUs of this machine, where there are any and nvidia-ml-py is installed; and what torch takes of the one it trains on."""
 
 from lowcomm_node.telemetry.catalogue.words import GPUS
-from lowcomm_node.telemetry.metric import Metric
+from lowcomm_node.telemetry.metric import UNMEASURED, Metric
 
 __all__ = ["GPU_METRICS"]
 
@@ -50,5 +50,21 @@ GPU_METRICS: tuple[Metric, ...] = (
         labels={"gpu": GPUS},
         needs="gpu",
         used_by="Power; tokens per joule.",
+    ),
+    Metric(
+        name="torch_memory_allocated_bytes",
+        kind="gauge",
+        unit="bytes",
+        help="GPU memory that the trainer's tensors take, on its first GPU; NaN on a CPU.",
+        initial=UNMEASURED,
+        used_by="What does training need?",
+    ),
+    Metric(
+        name="torch_memory_reserved_bytes",
+        kind="gauge",
+        unit="bytes",
+        help="GPU memory that torch holds for them, on the trainer's first GPU; NaN on a CPU.",
+        initial=UNMEASURED,
+        used_by="Is memory lost to fragments, between what is reserved and what is allocated?",
     ),
 )

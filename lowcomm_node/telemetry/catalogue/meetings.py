@@ -1,9 +1,9 @@
 """What comes of meetings."""
 
 from lowcomm_node.core.commands import Role
-from lowcomm_node.telemetry.catalogue.words import FAILURES, MEETING_BUCKETS, STREAMS
+from lowcomm_node.telemetry.catalogue.words import CODEC_WORK, FAILURES, MEETING_BUCKETS, PHASE_BUCKETS, PHASES, STREAMS
 from lowcomm_node.telemetry.metric import UNMEASURED, Metric
-from lowcomm_node.units import LinkKind
+from lowcomm_node.units import Codec, LinkKind
 
 __all__ = ["MEETINGS_METRICS"]
 
@@ -51,6 +51,15 @@ MEETINGS_METRICS: tuple[Metric, ...] = (
         used_by="How long does a meeting take?",
     ),
     Metric(
+        name="meeting_phase_duration_seconds",
+        kind="histogram",
+        unit="seconds",
+        help="Time that this end of a completed meeting spent in each of its phases. Who initiates: encoding, offered (waits for the answer), closing, closed (waits for the verdict), settling; who answers: answering, answered (waits for the close), applying, settled (waits for the confirmation).",
+        labels={"phase": PHASES},
+        buckets=PHASE_BUCKETS,
+        used_by="What does a meeting wait for: the own trainer, or the partner and the line?",
+    ),
+    Metric(
         name="meeting_last_success_timestamp_seconds",
         kind="gauge",
         unit="seconds",
@@ -83,14 +92,14 @@ MEETINGS_METRICS: tuple[Metric, ...] = (
         name="meeting_captured_energy_total",
         kind="counter",
         help="Sum over corrections of the squared norm of C, the part of the difference from the partner that a meeting moved, before clipping; only where the codec tells the whole difference.",
-        labels={"stream": STREAMS},
-        used_by="Captured energy: divide by meeting_difference_energy_total.",
+        labels={"stream": STREAMS, "codec": tuple(Codec)},
+        used_by="Captured energy: divide by meeting_difference_energy_total. What is missing to 1 is the codec's error.",
     ),
     Metric(
         name="meeting_difference_energy_total",
         kind="counter",
         help="Sum over corrections of the squared norm of D, the whole difference from the partner as the meeting tells it: without bias for sparse and dense, by a model for ab, nothing for rank1.",
-        labels={"stream": STREAMS},
+        labels={"stream": STREAMS, "codec": tuple(Codec)},
         used_by="Captured energy: share of it that meetings moved.",
     ),
     Metric(
@@ -100,5 +109,20 @@ MEETINGS_METRICS: tuple[Metric, ...] = (
         help="Sum over corrections of how far the progress of the partner was from the own one.",
         labels={"stream": STREAMS},
         used_by="Staleness: divide by meeting_corrections_total.",
+    ),
+    Metric(
+        name="codec_work_total",
+        kind="counter",
+        help="Parts of meetings, a stream each, that the trainer has worked on: what was made or read (offer, answer, close; finish: the answerer's reading of the close) or put into the state (apply).",
+        labels={"operation": CODEC_WORK, "codec": tuple(Codec)},
+        used_by="How often is each codec at work?",
+    ),
+    Metric(
+        name="codec_work_seconds_total",
+        kind="counter",
+        unit="seconds",
+        help="Time the trainer took for that; on a GPU, what it has only been asked to do counts with the next operation that reads something back.",
+        labels={"operation": CODEC_WORK, "codec": tuple(Codec)},
+        used_by="What does each codec cost? Divide by codec_work_total.",
     ),
 )

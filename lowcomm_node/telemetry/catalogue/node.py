@@ -9,8 +9,8 @@ NODE_METRICS: tuple[Metric, ...] = (
     Metric(
         name="build_info",
         kind="info",
-        help="What is running here.",
-        labels={"version": (), "python": (), "torch": ()},
+        help="What is running here: versions, the git commit as far as it is known, and the CUDA that torch is built for (unknown until the trainer has said it, none for CPUs only).",
+        labels={"version": (), "revision": (), "python": (), "torch": (), "cuda": ()},
         used_by="Do all nodes run the same version?",
     ),
     Metric(

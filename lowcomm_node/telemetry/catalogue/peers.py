@@ -89,6 +89,12 @@ PEERS_METRICS: tuple[Metric, ...] = (
         used_by="Is the directory slow?",
     ),
     Metric(
+        name="dht_routing_table_peers",
+        kind="gauge",
+        help="Peers in the routing table of the DHT, of this run or of none; 0 while the DHT is started anew.",
+        used_by="Is the directory's network whole here?",
+    ),
+    Metric(
         name="dht_restarts_total",
         kind="counter",
         help="Times the DHT was started again after its daemon had died.",

@@ -19,9 +19,9 @@ WIRE_METRICS: tuple[Metric, ...] = (
         name="wire_raw_bytes_total",
         kind="counter",
         unit="bytes",
-        help="Bytes that completed meetings would have moved as whole fp32 tensors.",
-        labels={"direction": DIRECTIONS, "stream": STREAMS},
-        used_by="Compression: divide by wire_bytes_total.",
+        help="Bytes that meetings whose correction was applied here would have moved each way as whole fp32 tensors.",
+        labels={"stream": STREAMS, "codec": tuple(Codec)},
+        used_by="Compression: divide by wire_bytes_total of one direction.",
     ),
     Metric(
         name="state_bytes_total",

@@ -6,6 +6,7 @@ from lowcomm_node.units import Stream
 __all__ = [
     "BLOCKED_CAUSES",
     "CHECKPOINT_BUCKETS",
+    "CODEC_WORK",
     "DHT_BUCKETS",
     "DIRECTIONS",
     "FAILURES",
@@ -16,6 +17,8 @@ __all__ = [
     "MEMORIES",
     "OPERATIONS",
     "OTHER",
+    "PHASES",
+    "PHASE_BUCKETS",
     "PLACES",
     "REFUSALS",
     "RTT_BUCKETS",
@@ -32,6 +35,19 @@ BLOCKED_CAUSES = ("meeting", "data", "sync", "checkpoint")
 STREAMS = tuple(Stream)
 DIRECTIONS = ("sent", "received")
 OPERATIONS = ("get", "put")
+CODEC_WORK = ("offer", "answer", "close", "finish", "apply")
+PHASES = (
+    "encoding",
+    "offered",
+    "closing",
+    "closed",
+    "settling",
+    "answering",
+    "answered",
+    "applying",
+    "settled",
+)
+"""Of a meeting, as status has them: five of who initiates it, four of who answers."""
 REFUSALS = (*RefusalReason, OTHER)
 FAILURES = ("busy", "yielded", "unreachable", "disconnect", "timeout", "trainer", *REFUSALS)
 LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -47,23 +63,32 @@ PLACES = (
     "http",
     "libp2p_streams",
     "meetings",
+    "probes",
     "rings",
+    "seeking",
     "unsettled",
 )
 """Of which there are so many at a time; who finds none left is turned away, or has to come back later."""
 MEMORIES = (
     "answered",
+    "askers",
     "channels",
+    "clocks",
     "confirmations",
     "contacts",
     "desk_answered",
     "desk_initiated",
+    "dial_askers",
     "flight_events",
     "history",
     "members",
     "nonces",
+    "offers",
+    "punch_askers",
     "quarantine",
     "sessions",
+    "slow_peers",
+    "snapshots",
     "tally",
     "vitals",
 )
@@ -72,6 +97,8 @@ MEMORIES = (
 RTT_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 STEP_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 MEETING_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
+PHASE_BUCKETS = (0.05, 0.25, 1.0, 5.0)
+"""Few: there are nine phases."""
 DHT_BUCKETS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 CHECKPOINT_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)

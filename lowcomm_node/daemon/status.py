@@ -32,6 +32,8 @@ def training_status(
     status = TrainingStatus(restarts=restarts, started_loss=_known(started_loss))
     if ready is not None:
         status.parameters = ready.parameters
+        if report is not None and ready.bytes_per_token:
+            status.bits_per_byte = _known(report.validation_loss) / math.log(2) / ready.bytes_per_token
     if manifest is not None:
         status.total_steps = manifest.training.total_steps
     if report is not None:

@@ -1,64 +1,11 @@
-"""Text from a language model, a token at a time."""
+"""What a language model goes on with, a token at a time."""
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lowcomm_node.errors import DataError
-from lowcomm_node.settings.manifest import BYTES
-from lowcomm_node.train.data.tokenizer import read_tokenizer
-from lowcomm_node.train.exported import Exported
-
-__all__ = ["Words", "generate", "words_of"]
-
-
-class Words(Protocol):
-    """What stands between people's text and a model's tokens."""
-
-    def tokens(self, text: str) -> list[int]:
-        """Of the text, without an end."""
-        ...
-
-    def text(self, tokens: Sequence[int]) -> str:
-        """What they stand for; bytes that are no text yet are left out at the end, and marked elsewhere."""
-        ...
-
-
-class _Bytes:
-    def tokens(self, text: str) -> list[int]:
-        return list(text.encode())
-
-    def text(self, tokens: Sequence[int]) -> str:
-        return bytes(token for token in tokens if token < 256).decode(errors="replace").removesuffix("\ufffd")
-
-
-class _File:
-    def __init__(self, exported: Exported) -> None:
-        if exported.tokenizer is None:
-            raise DataError(
-                "this model's tokenizer is not beside it: put the run's tokenizer.json into its folder "
-                "(export does it when it is named in data.tokenizer)"
-            )
-        self._tokenizer, digest = read_tokenizer(exported.tokenizer)
-        wanted = exported.manifest.data.tokenizer
-        if wanted.startswith("sha256:") and digest != wanted:
-            raise DataError(f"{exported.tokenizer} is {digest}, but the run's tokenizer is {wanted}")
-
-    def tokens(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
-
-    def text(self, tokens: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=False)
-        return text
-
-
-def words_of(exported: Exported) -> Words:
-    """The run's tokens. Raises DataError where they cannot be told from here."""
-    if exported.manifest.model.kind == "task":
-        raise DataError(f'a model of the task "{exported.manifest.model.task}" writes no text')
-    return _Bytes() if exported.manifest.data.tokenizer == BYTES else _File(exported)
+__all__ = ["generate"]
 
 
 def generate(

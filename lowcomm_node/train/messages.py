@@ -70,6 +70,8 @@ class Ready:
     """Number of values in each stream of state that a meeting could be about."""
     follower_pids: tuple[int, ...] = ()
     """Processes that the trainer has started: for the node's further devices, and to read a dataset."""
+    bytes_per_token: float = 0.0
+    """Of held-out text, in UTF-8; 0: tokens stand for no text that is known here."""
     initial_sketch: tuple[float, ...] = ()
     """Count sketch of the manifest's initial weights."""
 

@@ -83,6 +83,7 @@ def _train(mailbox: PipeMailbox) -> None:
                 snapshot_bytes_max=state_bytes_bound(replica.layout()),
                 train_tokens=session.train_tokens,
                 validation_tokens=session.validation_tokens,
+                bytes_per_token=session.bytes_per_token,
                 device=", ".join(map(str, devices)),
                 cuda=torch.version.cuda or "none",
                 follower_pids=(

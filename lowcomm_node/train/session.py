@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
@@ -17,6 +18,7 @@ from lowcomm_node.train.batches import Batch, BatchSource, num_rows, to_device
 from lowcomm_node.train.data.corpus import open_corpus
 from lowcomm_node.train.data.pool import Filler, open_pool
 from lowcomm_node.train.data.stream import Source, Stream, validation_batches
+from lowcomm_node.train.data.words import bytes_per_token
 from lowcomm_node.train.device_group import DeviceGroup
 from lowcomm_node.train.devices import Devices, LeadingReplica
 from lowcomm_node.train.execution import choose_execution
@@ -45,6 +47,8 @@ class Session:
     train_tokens: int
     """Of a dataset that is being read, those that are here so far."""
     validation_tokens: int
+    bytes_per_token: float
+    """Of held-out text; 0.0 where tokens stand for no text that is known here."""
     filler: Filler | None = None
     """The process that reads a dataset on."""
 
@@ -83,6 +87,9 @@ def build_session(
         eval_every_steps=settings.eval_every_steps,
         train_tokens=source.train_tokens,
         validation_tokens=source.validation_tokens,
+        bytes_per_token=bytes_per_token(
+            manifest, source.validation, Path(settings.data.tokenizer).expanduser() if settings.data.tokenizer else None
+        ),
         filler=source.filler,
     )
 

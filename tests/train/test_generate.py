@@ -1,17 +1,18 @@
 """Tokens drawn from a model, and text made of them."""
 
 import math
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lowcomm_node.train.exported import Exported
-from lowcomm_node.train.generate import generate, words_of
-from lowcomm_node.train.held_out import bits_per_byte
-from lowcomm_node.train.model import build_model
-from lowcomm_node.units import RunId
+from lowcomm_node.errors import DataError
+from lowcomm_node.train.data.tokenizer import digest_of, train_tokenizer
+from lowcomm_node.train.data.words import bytes_per_token, words_of
+from lowcomm_node.train.generate import generate
 from tests.train.pairs import tiny_manifest
 
 
@@ -52,7 +53,7 @@ def test_draws_are_those_of_the_model() -> None:
 def test_bytes_become_text_when_they_are_whole() -> None:
     """A character of several bytes is not shown half; what is no text at all is marked."""
     manifest = tiny_manifest()
-    words = words_of(Exported(manifest=manifest, run_id=RunId("0" * 64), model=build_model(manifest), tokenizer=None))
+    words = words_of(manifest, None)
 
     snow = "a\N{SNOWMAN}"
     assert words.text(words.tokens(snow)) == snow
@@ -60,9 +61,24 @@ def test_bytes_become_text_when_they_are_whole() -> None:
     assert words.text([97, 0xFF, 98]) == "a\N{REPLACEMENT CHARACTER}b"
 
 
-def test_bits_per_byte_does_not_depend_on_the_tokens() -> None:
-    """A loss of ln 256 for each token is eight bits for each byte of tokens that are bytes, and four where a token is two."""
-    batches = [torch.arange(34).reshape(2, 17)]
+def test_bytes_per_token_are_those_of_the_text(tmp_path: Path) -> None:
+    """One where tokens are bytes; of a tokenizer what its tokens stand for; unknown where it is not here."""
+    text = "the quick brown fox jumps over the lazy dog\n" * 50
+    content = train_tokenizer([text], 300)
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    manifest = tiny_manifest()
+    of_file = replace(manifest, data=replace(manifest.data, tokenizer=digest_of(content)))
+    words = words_of(of_file, tmp_path / "tokenizer.json")
+    tokens = words.tokens(text)
+    batches = [torch.tensor([tokens])]
 
-    assert bits_per_byte(math.log(256), batches, lambda tokens: "x" * len(tokens)) == pytest.approx(8.0)
-    assert bits_per_byte(math.log(256), batches, lambda tokens: "xy" * len(tokens)) == pytest.approx(4.0)
+    assert words.text(tokens) == text
+    assert bytes_per_token(manifest, batches, None) == 1.0
+    expected = len(words.text(tokens[1:])) / (len(tokens) - 1)
+    assert bytes_per_token(of_file, batches, tmp_path / "tokenizer.json") == pytest.approx(expected)
+    assert expected > 2
+    assert bytes_per_token(of_file, batches, None) == 0.0
+    with pytest.raises(DataError, match="but the run's tokenizer is"):
+        words_of(
+            replace(manifest, data=replace(manifest.data, tokenizer=f"sha256:{'0' * 64}")), tmp_path / "tokenizer.json"
+        )

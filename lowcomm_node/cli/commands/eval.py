@@ -68,12 +68,11 @@ def run(args: argparse.Namespace) -> int:
 
 def judge(folder: Path, settings: "NodeSettings") -> Judgement:
     """The model of ``folder`` on the held-out part of ``data.paths``. Raises ConfigError, DataError and StoreError."""
-    from lowcomm_node.errors import DataError
     from lowcomm_node.train.batches import num_rows
+    from lowcomm_node.train.data.words import bytes_per_token
     from lowcomm_node.train.evaluate import loss_of, validation_loss
     from lowcomm_node.train.exported import read_exported
-    from lowcomm_node.train.generate import words_of
-    from lowcomm_node.train.held_out import bits_per_byte, held_out_batches
+    from lowcomm_node.train.held_out import held_out_batches
     from lowcomm_node.train.session import choose_device
 
     exported = read_exported(folder)
@@ -83,13 +82,10 @@ def judge(folder: Path, settings: "NodeSettings") -> Judgement:
     batches = held_out_batches(exported.manifest, data, state_dir_of(settings), exported.run_id)
     model = exported.model.to(choose_device(settings.device))
     loss = validation_loss(model, batches, loss=loss_of(exported.manifest))
-    try:
-        bits = bits_per_byte(loss, batches, words_of(exported).text)
-    except DataError:
-        bits = None
+    num_bytes = bytes_per_token(exported.manifest, batches, Path(data.tokenizer) if data.tokenizer else None)
     return Judgement(
         loss=loss,
         perplexity=math.exp(min(loss, 700.0)),
-        bits_per_byte=bits,
+        bits_per_byte=loss / math.log(2) / num_bytes if num_bytes else None,
         examples=sum(map(num_rows, batches)),
     )

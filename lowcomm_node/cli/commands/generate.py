@@ -39,14 +39,15 @@ def run(args: argparse.Namespace) -> int:
     """Write prompt and text as it comes."""
     if args.tokens < 1 or args.temperature < 0 or args.top_k < 0:
         raise ConfigError("--tokens takes 1 or more, --temperature and --top-k take 0 or more")
+    from lowcomm_node.train.data.words import words_of
     from lowcomm_node.train.exported import read_exported
-    from lowcomm_node.train.generate import generate, words_of
+    from lowcomm_node.train.generate import generate
     from lowcomm_node.train.session import choose_device
 
     settings, _ = settings_from(args)
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
     exported = read_exported(args.model)
-    words = words_of(exported)
+    words = words_of(exported.manifest, exported.tokenizer)
     tokens = words.tokens(prompt)
     if not tokens:
         raise ConfigError("--prompt is empty; give at least a character")

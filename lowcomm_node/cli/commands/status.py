@@ -145,6 +145,8 @@ def _loss(training: "TrainingStatus") -> str:
         text += f", {training.validation_loss:.3f} on held-out text"
         if training.started_loss > 0:
             text += f" (at the start {training.started_loss:.3f})"
+        if training.bits_per_byte:
+            text += f", {training.bits_per_byte:.3f} bits per byte"
     return f"{text}; learning rate {training.learning_rate:.2e}, gradient norm {training.gradient_norm:.2f}"
 
 

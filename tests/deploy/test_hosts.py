@@ -45,8 +45,10 @@ def hosts(engine: Engine) -> Iterator[tuple[Engine, Engine]]:
 
 
 def test_a_cluster_of_two_hosts(hosts: tuple[Engine, Engine], tmp_path: Path) -> None:
-    """As docs/deploy.md says: the first host starts the run and tells its address, the second joins by it; it loses all but the
-    backup of its key, and is the same node again; both leave in order."""
+    """As docs/deploy.md says: the first starts the run and tells its address, the second joins by it; both leave in order.
+
+    In between the second loses all but the backup of its key, and is the same node again.
+    """
     first, second = hosts
     manifest = tmp_path / "run.toml"
     manifest.write_text(TINY_MANIFEST)

@@ -2,7 +2,7 @@
 # boot_systemd.sh FOLDER SOURCE=TARGET... : this machine's files under a systemd of their own, until standard input ends.
 #
 # Everything is this machine's, seen through an overlay: what is written stays in memory and goes with it. It has its own
-# processes, mounts, host name and control group, and this machine's network. Each SOURCE is to be seen, read-only, at TARGET.
+# processes, mounts, host name and control group, and the network that it is called in. Each SOURCE is to be seen, read-only, at TARGET.
 # FOLDER/pid gets the process id of that systemd, as seen from here. Needs root and a cgroup2 hierarchy.
 set -euo pipefail
 

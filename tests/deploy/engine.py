@@ -47,6 +47,11 @@ class Engine:
         assert self._network is not None, "not started"
         return self._network
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """What leads Docker's client to it."""
+        return {"DOCKER_HOST": self.host, "DOCKER_CONFIG": f"{self.folder}/client"}
+
     def start(self) -> None:
         """Skips the test, or fails it where the environment says that an engine must be there."""
         missing = [program for program in _PROGRAMS if shutil.which(program) is None]
@@ -105,7 +110,7 @@ class Engine:
             timeout=timeout_s,
             cwd=REPOSITORY,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "DOCKER_HOST": self.host, "DOCKER_CONFIG": f"{self.folder}/client", **(env or {})},
+            env={**os.environ, **self.variables, **(env or {})},
         )
         assert not check or done.returncode == 0, (
             f"docker {' '.join(arguments)}:\n{(done.stdout + done.stderr)[-4000:]}"

@@ -23,6 +23,8 @@ ALERTMANAGER = "alertmanager:stand-in"
 _BASE = "debian-python:tested"
 _BUILDER = "debian-python-wheels:tested"
 _CACHE = REPOSITORY / ".tools/engine"
+_MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
+"""Without it the tool that merges directories is installed, and Perl for it."""
 _FETCH_S = 900.0
 _BUILD_S = 1500.0
 _WHEELS = """
@@ -78,14 +80,16 @@ def _build(engine: Engine, recipe: str, context: Path, tag: str, *options: str) 
 
 
 def _base() -> Path:
-    """What the release's base is with Python installed: Debian 12 from its packages."""
-    archive = _CACHE / "base.tar"
+    """What the release's base is with Python installed: Debian 12 from its packages, as slim as that one."""
+    archive = _CACHE / "slim.tar"
     if not archive.is_file():
         if (program := shutil.which("mmdebstrap")) is None:
             pytest.skip("mmdebstrap is missing; on Debian: apt install mmdebstrap")
         _CACHE.mkdir(parents=True, exist_ok=True)
-        packages = "--include=ca-certificates,python3,python3-venv"
-        _fetch(program, "--variant=minbase", packages, "bookworm", str(_CACHE / "new.tar"))
+        options = ["--variant=minbase", "--include=ca-certificates,python3,python3-venv", f"--hook-dir={_MERGED_USR}"]
+        options += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "info", "locale", "man")]
+        options += ["--dpkgopt=path-include=/usr/share/doc/*/copyright"]
+        _fetch(program, *options, "bookworm", str(_CACHE / "new.tar"))
         (_CACHE / "new.tar").rename(archive)
     return archive
 

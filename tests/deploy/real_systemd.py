@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
+from tests.deploy.namespace import Namespace
 from tests.deploy.tools import REPOSITORY, missing
 
 __all__ = ["LAUNCHER", "PACKAGE", "RealSystemd", "needs_systemd", "wait_until"]
@@ -58,14 +59,17 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, what: Callable[[
 class RealSystemd:
     """The container. It ends with ``stop``, or with this process."""
 
-    def __init__(self, folder: Path, visible: Mapping[Path, str]) -> None:
-        """``visible``: folders of this machine, and where they are found in there, read-only."""
+    def __init__(self, folder: Path, visible: Mapping[Path, str], network: Namespace | None = None) -> None:
+        """``visible``: folders of this machine, and where they are found in there, read-only. ``network``: else it is this machine's."""
         self._log = folder / "log"
         pairs = [f"{source}={target}" for source, target in visible.items()]
         with self._log.open("wb") as log:
             # Its own session and another's child: it is a machine, not one of the processes that a test leaves behind.
             starter = subprocess.Popen(
-                ["setsid", "--fork", str(_SCRIPT), str(folder), *pairs], stdin=subprocess.PIPE, stdout=log, stderr=log
+                [*(network.prefix if network else ()), "setsid", "--fork", str(_SCRIPT), str(folder), *pairs],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
             )
         assert starter.stdin is not None
         self._tether: IO[bytes] = starter.stdin
@@ -80,7 +84,7 @@ class RealSystemd:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in there as root."""
         environ = [f"{name}={value}" for name, value in variables.items()]
-        enter = ["nsenter", f"--target={self._pid}", "--mount", "--pid", "--ipc", "--uts", "--cgroup"]
+        enter = ["nsenter", f"--target={self._pid}", "--mount", "--pid", "--ipc", "--uts", "--cgroup", "--net"]
         path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         done = subprocess.run(
             [*enter, "env", "-i", path, "LANG=C.UTF-8", *environ, *command],

@@ -1,17 +1,22 @@
 """Two hosts, each a network and an engine of its own with a line between them, form a cluster from the files for several hosts."""
 
+import os
+import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.deploy.containers import Project
-from tests.deploy.engine import Engine
+from tests.deploy.engine import COMPOSE, Engine
 from tests.deploy.images import NODE
+from tests.deploy.tools import REPOSITORY
 from tests.system.real_nodes import TINY_MANIFEST
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(3000)]
 
+PAGE_LINES = (REPOSITORY / "docs/deploy.md").read_text().splitlines()
 _HOSTS = ("10.77.0.1", "10.77.0.2")
 _MBIT = 10
 _SETTINGS = """
@@ -40,7 +45,10 @@ def hosts(engine: Engine) -> Iterator[tuple[Engine, Engine]]:
 
 
 def test_a_cluster_of_two_hosts(hosts: tuple[Engine, Engine], tmp_path: Path) -> None:
-    """As docs/deploy.md says: the first host starts the run and tells its address, the second joins by it; both leave in order."""
+    """As docs/deploy.md says: the first starts the run and tells its address, the second joins by it; both leave in order.
+
+    In between the second loses all but the backup of its key, and is the same node again.
+    """
     first, second = hosts
     manifest = tmp_path / "run.toml"
     manifest.write_text(TINY_MANIFEST)
@@ -74,8 +82,34 @@ def test_a_cluster_of_two_hosts(hosts: tuple[Engine, Engine], tmp_path: Path) ->
     assert told["run_id"] == met["run_id"]
     assert _sent(second) > before, "the meetings went over the shaped line"
     print(f"sent over the shaped line: {_sent(second) - before} bytes, {told['meetings']['completed']} meetings")
+
+    save, restore = (line for line in PAGE_LINES if "docker/compose.node.yaml" in line and "identity.key" in line)
+    run_line(save, second, tmp_path, LOWCOMM_PEERS=address)
+    assert stat.filemode((tmp_path / "identity.key").stat().st_mode) == "-rw-------"
+    assert set(other.down().values()) == {0}
+    run_line(restore, second, tmp_path, LOWCOMM_PEERS=address, NODE_IMAGE=NODE)
+    other.up()
+    again = other.wait_for(at_second, lambda s: s["meetings"]["completed"] >= 1, 180, "meets with its old key")
+    assert again["peer_id"] == told["peer_id"]
+
     for project in (other, one):
         assert set(project.down().values()) == {0}
+
+
+def run_line(line: str, host: Engine, folder: Path, **variables: str) -> None:
+    """A line of the page as it stands there, in a folder with nothing but our ``docker``."""
+    if not (folder / "docker").exists():
+        (folder / "docker").symlink_to(COMPOSE)
+    done = subprocess.run(
+        ["sh", "-ec", line],
+        cwd=folder,
+        env={**os.environ, **host.variables, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, f"{line}:\n{done.stdout}{done.stderr}"
 
 
 def _sent(host: Engine) -> int:

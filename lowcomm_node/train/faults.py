@@ -14,6 +14,7 @@ _MEMORY_WORDS = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "std::bad_alloc",
+    "can't start new thread",  # no memory for its stack
 )
 _DEVICE_WORDS = ("CUDA error", "CUBLAS_STATUS_", "CUDNN_STATUS_", "NCCL error", "cuDNN error")
 _MAX_WORDS = 500

@@ -205,7 +205,7 @@ def test_memory_that_never_suffices_has_a_code_of_its_own(trainer: TrainerProces
     while not isinstance(failed := trainer.next(), Failed):
         pass
 
-    assert (failed.code, failed.is_fatal) == ("out_of_memory", True)
+    assert (failed.code, failed.is_fatal) == ("out_of_memory", True), failed
     assert trainer.exit_status() == EXIT_FAILED
 
 

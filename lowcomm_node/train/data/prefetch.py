@@ -33,8 +33,9 @@ class Prefetch:
                 self._ready.clear()
                 self._next = index  # the thread may be at it already
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
+                thread.start()  # may fail for want of memory
+                self._thread = thread
             self._changed.notify_all()
             self._changed.wait_for(lambda: index in self._ready or self._is_closed)
             if self._is_closed:

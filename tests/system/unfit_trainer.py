@@ -4,8 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from torch import Tensor
-
+from lowcomm_node.train.batches import Batch
 from lowcomm_node.train.process import main
 from lowcomm_node.train.replica import Replica, StepResult
 
@@ -16,7 +15,7 @@ _BAD_AT_STEP = 30
 _sound = Replica.train_step
 
 
-def _step(self: Replica, batch: Tensor) -> StepResult:
+def _step(self: Replica, batch: Batch) -> StepResult:
     marker = Path(os.environ[MARKER])
     if self.steps >= _BAD_AT_STEP and not marker.exists():
         marker.touch()

@@ -32,5 +32,8 @@ def test_validation_is_the_same_for_all_nodes_and_cheap() -> None:
     """Peers that hold out the same text look at the same few windows."""
     one, other = tiny_session(tiny_manifest(), "a"), tiny_session(tiny_manifest(), "b")
 
-    assert all(torch.equal(a, b) for a, b in zip(one.validation, other.validation, strict=True))
+    for a, b in zip(one.validation, other.validation, strict=True):
+        assert isinstance(a, torch.Tensor)
+        assert isinstance(b, torch.Tensor)
+        assert torch.equal(a, b)
     assert len(one.validation) <= VALIDATION_BATCHES

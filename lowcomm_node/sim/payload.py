@@ -5,15 +5,15 @@ from lowcomm_node.algo.sizes import PartBytes, part_bytes
 from lowcomm_node.core.messages import StreamPlan
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.gpt import GPT
-from lowcomm_node.train.model import parameter_shapes
+from lowcomm_node.train.model import build_model, parameter_shapes
 from lowcomm_node.units import Codec, Dtype, Omega, Stream
 
 __all__ = ["payload_bytes"]
 
 
 def payload_bytes(manifest: Manifest) -> PartBytes:
-    """Offer, answer and close of one meeting of a manifest's parameters. The model's memory is asked for, and never touched."""
-    shapes = parameter_shapes(GPT(manifest.model))
+    """Offer, answer and close of one meeting of a manifest's parameters. A gpt's memory is asked for, and never touched."""
+    shapes = parameter_shapes(GPT(manifest.model) if manifest.model.kind == "gpt" else build_model(manifest))
     codec, dtype, omega = Codec(manifest.meeting.codec), Dtype(manifest.meeting.dtype), Omega(manifest.meeting.omega)
     match codec:
         case Codec.AB:

@@ -4,7 +4,7 @@ That of a language model is int64 ``(rows, context_length + 1)``: inputs are ``[
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ Batch = Tensor | tuple[Tensor, ...]
 class BatchSource(Protocol):
     """A node's endless sequence of training batches."""
 
-    def batch(self, index: int) -> Batch:
+    def batch(self, index: int) -> Any:  # noqa: ANN401 - which kind of ``Batch``, the run's data and loss agree about
         """Batch ``index``, always the same one."""
         ...
 

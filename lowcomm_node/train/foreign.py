@@ -94,8 +94,10 @@ def _causal_language_model(config: ModelConfig) -> nn.Module:
         options.pop(key, None)
     try:
         described = transformers.AutoConfig.for_model(model_type, **options)
-        factory: Any = transformers.AutoModelForCausalLM
-        model = factory.from_config(described, dtype=torch.float32, trust_remote_code=False)
+        # It has no annotations of its own.
+        model = cast("Any", transformers.AutoModelForCausalLM).from_config(
+            described, dtype=torch.float32, trust_remote_code=False
+        )
     except (AttributeError, ImportError, KeyError, StrictDataclassError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(

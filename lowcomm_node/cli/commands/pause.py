@@ -22,7 +22,7 @@ _UNTRAINED = frozenset({"starting", "connecting"})
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "--for", dest="length", metavar="TIME", default="", help="how long, such as 90m, 2h or 1d; else until 'resume'"
+        "--for", dest="length", metavar="TIME", help="how long, such as 90m, 2h or 1d; else until 'resume'"
     )
     parser.add_argument(
         "--timeout", type=float, default=90.0, metavar="SECONDS", help="how long to wait for it (default: 90)"
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Ask, and wait until the trainer has ended. Raises NoNodeError when no node is running."""
     from lowcomm_node.daemon.control import ControlClient
 
-    length_s = _seconds(args.length) if args.length else 0
+    length_s = _seconds(args.length) if args.length is not None else 0
     settings, _ = settings_from(args)
     with ControlClient(state_dir_of(settings)) as client:
         client.pause(float(length_s))

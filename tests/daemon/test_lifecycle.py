@@ -354,40 +354,36 @@ def test_our_record_goes_through_the_core_and_its_recorder(node: Node) -> None:
     assert events.count(RecordRenewed(member=stand_in(b"record"))) == 1
 
 
-async def _until(node: Node, state: str) -> None:
-    while node.status().state != state:  # noqa: ASYNC110 - a state sets no event
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - a state sets no event
         await asyncio.sleep(0)
 
 
-def test_a_pause_takes_the_record_back_and_rests_the_trainer(node: Node) -> None:
+def test_a_pause_takes_the_record_back_and_rests_the_trainer(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Saved, ended, not ready and alive, nothing to meet or to give; and all of it again by a word."""
     training, network = FakeTraining.newest, FakeNetwork.newest
     told: list[bool] = []
     plain_announce = network.announce
 
-    async def announce(*, progress_steps: float, has_state: bool) -> None:
-        told.append(has_state)
-        await plain_announce(progress_steps=progress_steps, has_state=has_state)
+    async def announce(**standing: object) -> None:
+        told.append(bool(standing["has_state"]))
+        await plain_announce(**standing)
 
-    network.announce = announce  # type: ignore[method-assign]
+    monkeypatch.setattr(network, "announce", announce)
 
     async def life() -> None:
         living = asyncio.create_task(node.run())
-        while not training.has_state:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0)
+        await _until(lambda: training.has_state)
         node._owner_watch.pause(0.0)
-        await _until(node, "paused")
-        while told[-1]:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0)
+        await _until(lambda: node.status().state == "paused")
+        await _until(lambda: not told[-1])
         health = node._health()
         assert health.reasons_not_live(health.loop_beat_s) == []
         assert health.reasons_not_ready() == ["paused: its owner has said so, until 'lowcomm-node resume'"]
         assert list(node.status().pause.reasons) == ["command"]
         node._owner_watch.resume()
-        while not training.has_state:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0)
-        while not told[-1]:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0)
+        await _until(lambda: training.has_state)
+        await _until(lambda: told[-1])
         node._stop_requested.set()
         await living
 
@@ -411,8 +407,7 @@ def test_who_leaves_in_the_middle_of_a_pause_waits_for_the_state(node: Node) -> 
 
     async def life() -> None:
         living = asyncio.create_task(node.run())
-        while not training.has_state:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0)
+        await _until(lambda: training.has_state)
         node._owner_watch.pause(0.0)
         await living
 
@@ -430,13 +425,12 @@ def test_a_node_that_was_paused_starts_paused(node: Node, tmp_path: Path) -> Non
 
     async def life() -> None:
         living = asyncio.create_task(node.run())
-        await _until(node, "paused")
+        await _until(lambda: node.status().state == "paused")
         assert node.status().run_id == ""
         assert training.story == ["release"]
         assert node._service._is_ready
         node._owner_watch.resume()
-        while not training.has_state:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0)
+        await _until(lambda: training.has_state)
         node._stop_requested.set()
         await living
 

@@ -63,6 +63,8 @@ class OwnerWatch:
         self._clock = clock
         self._wall = wall
         self._seen: Seen | None = None
+        self._is_blind = False
+        """The last look has failed."""
         self._until: float | None = None
         self._news = asyncio.Event()
         self._log = get_logger("owner")
@@ -73,15 +75,13 @@ class OwnerWatch:
         """Find out how it stands before anything is trained. The state directory is ours alone by now."""
         until = self._file.read()
         self._until = until if until is None or until <= self._wall() + _LONGEST_S else math.inf
-        self._seen = await asyncio.to_thread(self._look)
-        self._decide()
+        await self._look_at_machine()
 
     async def run(self) -> None:
         """Look for ever."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            self._seen = await asyncio.to_thread(self._look)
-            self._decide()
+            await self._look_at_machine()
 
     def pause(self, for_s: float) -> None:
         """The owner's word: for so many seconds, or until he says otherwise when they are 0. A new word takes the place of the old."""
@@ -115,6 +115,18 @@ class OwnerWatch:
     def _say(self, until: float | None) -> None:
         self._until = until
         self._file.write(until)
+        self._decide()
+
+    async def _look_at_machine(self) -> None:
+        try:
+            self._seen = await asyncio.to_thread(self._look)
+            self._is_blind = False
+        except Exception as error:  # noqa: BLE001 - supervises drivers and sensors, which raise anything; no node ends for that
+            local = time.localtime(self._wall())
+            self._seen = Seen(minute_of_day=60 * local.tm_hour + local.tm_min)
+            if not self._is_blind:
+                self._log.warning("machine_unreadable", detail=f"{type(error).__name__}: {error}")
+            self._is_blind = True
         self._decide()
 
     def _decide(self) -> None:

@@ -259,16 +259,16 @@ class Training:
         """
         had_state, self.has_state, self.beat = self.has_state, False, None
         if had_state:
-            saved = False
+            self._released_at = None
             with suppress(StoreError):
-                saved = await self.save(due)
-            self._released_at = time.time() if saved else None
+                self._released_at = time.time() if await self.save(due) else None
         await self._session.end(_END_GRACE_S if had_state else 0.0)
         self._forget_children()
 
     def wake(self) -> None:
         """Start another process; ``live`` does the rest."""
         self._session, self._is_built = TrainerSession(self._said), False
+        self.beat = None  # the one before may have spoken until its end
         self.attach()
 
     async def end(self, grace_s: float) -> None:

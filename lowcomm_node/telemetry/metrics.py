@@ -270,6 +270,7 @@ class Metrics:
     def paused(self, reason: PauseReason, seconds: float) -> None:
         """The machine was its owner's for so long."""
         self._instruments.counter("paused_seconds_total", reason).inc(seconds)
+        self._trainer_pid = None
 
     def loop_lagged(self, seconds: float) -> None:
         """The event loop woke up this much later than asked."""

@@ -20,6 +20,7 @@ class Owner:
     def __init__(self, folder: Path) -> None:
         self.seen = Seen(minute_of_day=720)
         self.now = 0.0
+        self.fails = False
         self.watch = OwnerWatch(
             OwnerSettings(),
             folder,
@@ -29,6 +30,8 @@ class Owner:
         )
 
     def look(self) -> Seen:
+        if self.fails:
+            raise KeyError("power_supply")
         return self.seen
 
     def reasons(self) -> tuple[PauseReason, ...]:
@@ -100,5 +103,24 @@ def test_the_word_does_not_hide_what_else_there_is(owner: Owner) -> None:
         owner.watch.resume()
         assert owner.reasons() == (PauseReason.BATTERY,)
         assert owner.watch.sentence() == "this machine runs on its battery (owner.pause_on_battery)"
+
+    run_virtually(scenario)
+
+
+def test_a_machine_that_cannot_be_read_ends_no_node_and_no_pause_of_its_owners(owner: Owner) -> None:
+    """What was seen before counts no more; the owner's word does, and what is seen again afterwards."""
+
+    async def scenario() -> None:
+        owner.fails = True
+        owner.watch.pause(0.0)
+        await owner.watch.open()
+        assert owner.reasons() == (PauseReason.COMMAND,)
+        owner.watch.resume()
+        assert owner.reasons() == ()
+        owner.fails, owner.seen = False, Seen(minute_of_day=720, on_battery=True)
+        for second in range(0, 14, 2):
+            owner.now = float(second)
+            await owner.watch._look_at_machine()
+        assert owner.reasons() == (PauseReason.BATTERY,)
 
     run_virtually(scenario)

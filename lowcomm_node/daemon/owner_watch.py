@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lowcomm_node.adapters.pause_file import PauseFile
 from lowcomm_node.core.owner import Owner, OwnerRules, PauseReason, Seen
+from lowcomm_node.daemon.pause_file import PauseFile
 from lowcomm_node.settings.hours import parse_hours
 from lowcomm_node.settings.node import OwnerSettings
 from lowcomm_node.telemetry.logs import get_logger

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lowcomm_node.adapters.pause_file import PauseFile
 from lowcomm_node.core.owner import PauseReason, Seen
 from lowcomm_node.daemon.owner_watch import OwnerWatch
+from lowcomm_node.daemon.pause_file import PauseFile
 from lowcomm_node.settings.node import OwnerSettings
 from tests.daemon.virtual_time import run_virtually
 

@@ -474,9 +474,7 @@ def test_between_release_and_wake_there_is_no_trainer_and_nothing_to_give(tmp_pa
         training.has_state = True
         await training.release({Stream.PARAMS: 7})
         assert script.lives[0].lost.is_set()
-        assert script.asked[-1] == Stop(
-            path=str(tmp_path / "checkpoints" / ".00000001.unfinished"), due={Stream.PARAMS: 7}
-        )
+        assert script.asked[-1] == Stop(path=str(tmp_path / "checkpoints" / "00000001"), due={Stream.PARAMS: 7})
         assert _checkpoints(tmp_path) == ["00000001"]
         with pytest.raises(StoreError, match="no state"):
             await training.take_snapshot()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lowcomm_node.adapters.pause_file import PauseFile
+from lowcomm_node.daemon.pause_file import PauseFile
 
 
 @pytest.mark.parametrize("until", [1_800_000_000.5, math.inf])

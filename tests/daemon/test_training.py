@@ -478,7 +478,7 @@ def test_between_release_and_wake_there_is_no_trainer_and_nothing_to_give(tmp_pa
         assert _checkpoints(tmp_path) == ["00000001"]
         with pytest.raises(StoreError, match="no state"):
             await training.take_snapshot()
-        training.beat = 1.0  # its last words
+        training._said(_report(10))  # its last words
         training.wake()
         assert training.beat is None
         await live(training, script, crashes=0)

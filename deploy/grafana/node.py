@@ -57,6 +57,8 @@ _TRAINING = Row(
         timeseries("Why it does not train", "Share of time; exchange is the trainer's own work for meetings.", "percentunit",
                    Query(expr=per_second(of_node("lowcomm_train_blocked_seconds_total")), legend="waits: {{cause}}"),
                    Query(expr=per_second(of_node("lowcomm_train_exchange_seconds_total")), legend="exchange"), is_stacked=True),
+        timeseries("Left to its owner", "Share of time in which it was paused, by reason.", "percentunit",
+                   Query(expr=per_second(of_node("lowcomm_paused_seconds_total")), legend="{{reason}}"), is_stacked=True),
         timeseries("Learning rate", "Of the latest step.", "none",
                    Query(expr=of_node("lowcomm_train_learning_rate"), legend="learning rate")),
         timeseries("Gradient", "Norm before clipping; steps skipped because something was not finite, in 5 minutes.", "none",

@@ -52,6 +52,10 @@ COMMANDS: Mapping[str, Command] = {
     "top": Command("Look after a node", "the same live, with its swarm, until q is pressed", ""),
     "peers": Command("Look after a node", "the members this node knows", "--json"),
     "healthcheck": Command("Look after a node", "does it live? For container engines; by the exit status", "--ready"),
+    "pause": Command(
+        "Look after a node", "leave the machine to its owner: the state is saved, the GPU is free", "--for 2h"
+    ),
+    "resume": Command("Look after a node", "take a pause back", ""),
     "leave": Command("Look after a node", "ask the node to finish its meeting, save and stop", ""),
     "debug": Command("Look after a node", "write the node's last events into a file for a bug report", "dump"),
     "export": Command("Use what was trained", "the run's model as a folder that others can use", "my-model"),

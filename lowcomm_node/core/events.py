@@ -24,6 +24,7 @@ __all__ = [
     "MessageReceived",
     "OfferEncoded",
     "PathSought",
+    "PauseChanged",
     "ReachabilityMeasured",
     "RecordRenewed",
     "StepsTaken",
@@ -199,6 +200,13 @@ class LineChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PauseChanged:
+    """The owner wants the machine for himself: finish the meeting, start and take up no other. Or he gives it back."""
+
+    is_paused: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReachabilityMeasured:
     """How others get to this node has been found out, for the first time or anew. Until then it is taken for public."""
 
@@ -255,6 +263,7 @@ Event = (
     | MembersSeen
     | RecordRenewed
     | LineChanged
+    | PauseChanged
     | ReachabilityMeasured
     | BellHung
     | BellLost

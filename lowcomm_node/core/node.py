@@ -28,6 +28,7 @@ from lowcomm_node.core.events import (
     MessageReceived,
     OfferEncoded,
     PathSought,
+    PauseChanged,
     ReachabilityMeasured,
     RecordRenewed,
     StepsTaken,
@@ -103,6 +104,7 @@ class NodeCore:
         self._is_ready = False
         self._is_draining = False
         self._is_line_open = True
+        self._is_paused = False
         self._ticked_at = inf
 
     def handle(self, event: Event, now: float) -> list[Command]:  # noqa: C901 - a table: one line per event
@@ -151,6 +153,9 @@ class NodeCore:
             case LineChanged():
                 self._is_line_open = event.is_open
                 return []
+            case PauseChanged():
+                self._is_paused = event.is_paused
+                return []
             case DrainRequested():
                 self._is_draining = True
                 return []
@@ -194,6 +199,11 @@ class NodeCore:
         """Can this node meet others, and give its state to joiners? Its record should say so."""
         return self._is_ready and self._health.unwell is None
 
+    @property
+    def _is_open(self) -> bool:
+        """The owner lets machine and line be used for new meetings."""
+        return self._is_line_open and not self._is_paused
+
     def _is_free(self) -> bool:
         return self._initiator.active is None and self._answerer.active is None
 
@@ -213,7 +223,7 @@ class NodeCore:
         self._schedule.missed(sorted(self._initiator.missed), event.steps)
         self._initiator.missed.clear()
         due = self._schedule.due(event.steps)
-        may_start = self._is_line_open and not self._is_draining and self.has_sound_state and self._is_free()
+        may_start = self._is_open and not self._is_draining and self.has_sound_state and self._is_free()
         if not due or not may_start:
             return self._take_care(now)  # what is due stays due
         self._schedule.met(due, event.steps)
@@ -273,7 +283,7 @@ class NodeCore:
             return turned_away
         is_ours = self._initiator.knows(offer.meeting_id)  # a meeting id somebody has copied from us
         is_engaged = self._answerer.active is not None or not self._initiator.yields_to(offer.sender, now)
-        if is_ours or is_engaged or not self._is_line_open:
+        if is_ours or is_engaged or not self._is_open:
             return turn_away(Busy(meeting_id=offer.meeting_id))
         yielded = self._initiator.yield_active(offer.sender, now)
         self.partners.heard_from(offer.sender, now)
@@ -301,7 +311,7 @@ class NodeCore:
     def _take_care(self, now: float) -> list[Command]:
         """Have this node healed when it is unwell. Meetings under way may end first, unless nothing here is finite."""
         health = self._health
-        if health.unwell is None or not self._is_ready or self._is_draining:
+        if health.unwell is None or not self._is_ready or self._is_draining or self._is_paused:
             return []
         is_urgent = health.unwell is HealReason.NONFINITE or now - health.unwell_since > self._longest_s
         if not is_urgent and not self.is_settled():

@@ -23,8 +23,12 @@ from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import (
     HistoryRequest,
     LeaveRequest,
     LeaveResponse,
+    PauseRequest,
+    PauseResponse,
     Peers,
     PeersRequest,
+    ResumeRequest,
+    ResumeResponse,
     Status,
     StatusRequest,
 )
@@ -83,11 +87,15 @@ class ControlServer:
         peers: Callable[[], Peers],
         history: Callable[[], History],
         leave: Callable[[], None],
+        pause: Callable[[float], None],
+        resume: Callable[[], None],
         dump: Callable[[bool], Awaitable[Path]],
     ) -> None:
         self._state_dir = state_dir
         self._lock = StateDirLock(state_dir)
-        self._servicer = _Servicer(status, peers, history, leave, dump)
+        self._servicer = _Servicer(
+            status=status, peers=peers, history=history, leave=leave, pause=pause, resume=resume, dump=dump
+        )
         self._server: aio.Server | None = None
 
     async def start(self) -> None:
@@ -152,6 +160,14 @@ class ControlClient:
         """Ask it to leave; returns when it has agreed to, not when it has left."""
         self._call(lambda: self._stub.Leave(LeaveRequest(), timeout=self._timeout_s))
 
+    def pause(self, for_s: float) -> None:
+        """Ask it to leave the machine to its owner for so long, or until ``resume`` when that is 0; returns when it has agreed to."""
+        self._call(lambda: self._stub.Pause(PauseRequest(for_seconds=for_s), timeout=self._timeout_s))
+
+    def resume(self) -> None:
+        """Take a pause back."""
+        self._call(lambda: self._stub.Resume(ResumeRequest(), timeout=self._timeout_s))
+
     def dump(self, *, is_full: bool) -> Path:
         """Have the flight recorder written; returns the file, in the state directory. Raises StoreError besides."""
         request = DumpRequest(full=is_full)
@@ -190,16 +206,21 @@ class _Servicer(ControlServicer):
 
     def __init__(
         self,
+        *,
         status: Callable[[], Status],
         peers: Callable[[], Peers],
         history: Callable[[], History],
         leave: Callable[[], None],
+        pause: Callable[[float], None],
+        resume: Callable[[], None],
         dump: Callable[[bool], Awaitable[Path]],
     ) -> None:
         self._status = status
         self._peers = peers
         self._history = history
         self._leave = leave
+        self._pause = pause
+        self._resume = resume
         self._dump = dump
 
     async def GetStatus(self, request: StatusRequest, context: object) -> Status:  # noqa: ARG002, N802 - generated
@@ -214,6 +235,14 @@ class _Servicer(ControlServicer):
     async def Leave(self, request: LeaveRequest, context: object) -> LeaveResponse:  # noqa: ARG002, N802 - generated
         self._leave()
         return LeaveResponse()
+
+    async def Pause(self, request: PauseRequest, context: object) -> PauseResponse:  # noqa: ARG002, N802 - generated
+        self._pause(request.for_seconds)
+        return PauseResponse()
+
+    async def Resume(self, request: ResumeRequest, context: object) -> ResumeResponse:  # noqa: ARG002, N802 - generated
+        self._resume()
+        return ResumeResponse()
 
     async def Dump(self, request: DumpRequest, context: aio.ServicerContext[DumpRequest, DumpResponse]) -> DumpResponse:  # noqa: N802
         try:

@@ -5,13 +5,12 @@ started before gRPC and threads exist.
 """
 
 import asyncio
-import os
-import signal
 from collections.abc import Mapping, Sequence
 
 from lowcomm_node.adapters.identity import load_or_create
+from lowcomm_node.adapters.owners_machine import OwnersMachine
 from lowcomm_node.core.commands import GiveUp, Heal
-from lowcomm_node.core.events import DrainRequested, LineChanged, Member, Ticked, TrainerLost
+from lowcomm_node.core.events import DrainRequested, Event, Member, PauseChanged, Ticked, TrainerLost
 from lowcomm_node.core.node import NodeCore
 from lowcomm_node.core.places import Fullness
 from lowcomm_node.daemon.black_box import BlackBox
@@ -25,10 +24,14 @@ from lowcomm_node.daemon.joining import how_to_join
 from lowcomm_node.daemon.line_watch import LineWatch
 from lowcomm_node.daemon.network import Network
 from lowcomm_node.daemon.notify import ServiceNotifier
+from lowcomm_node.daemon.owner_watch import OwnerWatch
+from lowcomm_node.daemon.pausing import Pausing
+from lowcomm_node.daemon.presence import Presence
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.rules import rules_of_a_life
 from lowcomm_node.daemon.run_finder import FoundRun, RunFinder
 from lowcomm_node.daemon.runtime import Runtime
+from lowcomm_node.daemon.signals import obey_signals
 from lowcomm_node.daemon.status import base_status, meeting_status, service_line, training_status
 from lowcomm_node.daemon.training import Training
 from lowcomm_node.daemon.views import Health, Views
@@ -47,8 +50,6 @@ _DRAIN_GRACE_S = 10.0
 _TRAINER_END_GRACE_S = 5.0
 _LONGEST_LEAVE_S = 120.0
 """Meeting, good-bye, saving and stopping each have a limit; this is more than all of them."""
-_QUICK_POLLS = 20
-"""Looks into the directory once a second at first: in a young swarm members appear by the second."""
 
 
 class Node:
@@ -71,9 +72,6 @@ class Node:
         self._recorder = Recorder(self._metrics)
         self._metrics.watch(self._fullness)
         self._stop_requested = asyncio.Event()
-        self._announce_now = asyncio.Event()
-        self._announcing: asyncio.Task[None] | None = None
-        self._num_signals = 0
         self._diverged: DivergedError | None = None
         self._state, self._detail = "starting", ""
         self._manifest = options.manifest
@@ -89,9 +87,20 @@ class Node:
             recorder=self._recorder,
             children=self._children,
             on_message=self._trainer_said,
-            on_lost=self._trainer_lost,
+            on_lost=lambda: self._tell(TrainerLost()),
             enter=self._enter,
             is_sound=lambda: self._core is None or self._core.has_sound_state,
+        )
+        machine = OwnersMachine(self._settings.owner, lambda: self._training.pids)
+        self._owner_watch = OwnerWatch(self._settings.owner, options.state_dir, look=machine.look)
+        self._pausing = Pausing(
+            self._owner_watch,
+            training=self._training,
+            due=self._due,
+            tell=self._tell,
+            settle=self._settle,
+            enter=self._enter,
+            count=metrics.paused,
         )
         self._line_watch = LineWatch(self._settings.bandwidth, options.state_dir, self._recorder)
         self._network = Network(
@@ -105,6 +114,7 @@ class Node:
             recorder=self._recorder,
             children=self._children,
         )
+        self._presence = Presence(self._network, self._settings.network, self._standing)
         self._finder = RunFinder(
             manifest=options.manifest,
             peers=options.peers,
@@ -122,6 +132,8 @@ class Node:
             peers=lambda: self._board.peers,
             history=self._board.history.message,
             leave=self._stop_requested.set,
+            pause=self._owner_watch.pause,
+            resume=self._owner_watch.resume,
             dump=self._black_box.dump,
         )
         self._http = LocalHttp(
@@ -134,17 +146,16 @@ class Node:
 
     async def run(self) -> None:
         """Live until asked to leave. Raises LowcommError when the node cannot go on."""
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(self._black_box.unhandled)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled, number)
+        asyncio.get_running_loop().set_exception_handler(self._black_box.unhandled)
+        obey_signals(self._stop_requested.set, self._training.kill)
         life = asyncio.create_task(self._live(), name="life")
         leaving = asyncio.create_task(self._stop_requested.wait(), name="leaving")
         try:
             await asyncio.wait({life, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if life.done():
                 await life
-            elif self._training.has_state:
+            await self._pausing.at_rest()
+            if self._training.has_state:
                 await self._drain()
         except BaseException as error:
             self._enter("failed", "")
@@ -161,22 +172,31 @@ class Node:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._tick())
                 await self._start()
+                group.create_task(self._owner_watch.run())
+                await self._pausing.before_start()
                 await self._connect()
-                training = self._training.live(
-                    is_first=not self._options.peers,
-                    knows_nobody=self._finder.knows_nobody,
-                    find_donors=self._donors,
-                    client=self._network.state_client,
-                    on_training=self._training_began,
-                )
-                self._announcing = group.create_task(self._announce())
-                checkpoints, line = self._training.keep_checkpoints(self._due), self._line_watch.run(self._line_changed)
-                reach = self._network.outreach.watch(self._announce_now.set)
-                pulse = self._network.pulse.run()
-                for work in (training, checkpoints, self._look_around(), self._training.tell(), line, reach, pulse):
+                self._presence.keep_announced(group)
+                for work in (
+                    self._pausing.live(self._train),
+                    self._training.keep_checkpoints(self._due),
+                    self._training.tell(),
+                    self._presence.look_around(self._members_seen),
+                    self._line_watch.run(self._tell),
+                    self._network.outreach.watch(self._presence.renew),
+                    self._network.pulse.run(),
+                ):
                     group.create_task(work)
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
+
+    async def _train(self) -> None:
+        await self._training.live(
+            is_first=not self._options.peers,
+            knows_nobody=self._finder.knows_nobody,
+            find_donors=self._donors,
+            client=self._network.state_client,
+            on_training=self._training_began,
+        )
 
     async def _donors(self) -> tuple[Member, ...]:
         self._line_watch.check_open("the state of the run is fetched")
@@ -188,6 +208,7 @@ class Node:
         self._line_watch.open_ledger()
         self._recorder.leftovers_removed(await asyncio.to_thread(self._children.end_leftovers))
         self._training.attach()
+        await self._owner_watch.open()
         self._http.start()
         self._log.info("http_listening", host=self._settings.metrics.host, port=self._http.port)
 
@@ -244,49 +265,34 @@ class Node:
             is_well = not self._health().reasons_not_live(now)
             self._service.beat(now, service_line(self._board.status), state=self._state, is_well=is_well)
 
-    async def _announce(self) -> None:
-        """Keep our record in the directory alive; renew it at once when we have become a donor."""
-        while True:
-            self._announce_now.clear()
-            report = self._training.report
-            await self._network.announce(
-                progress_steps=report.progress_steps if report is not None else 0.0,
-                has_state=self._training.has_state and self._core is not None and self._core.has_sound_state,
-            )
-            try:
-                async with asyncio.timeout(self._settings.network.record_ttl_s / 3):
-                    await self._announce_now.wait()
-            except TimeoutError:
-                continue
+    def _standing(self) -> tuple[float, bool]:
+        """Our progress, and whether others may meet us and have our state."""
+        report, core = self._training.report, self._core
+        has_state = self._training.has_state and core is not None and core.has_sound_state
+        return report.progress_steps if report is not None else 0.0, has_state and not self._pausing.is_wanted
 
-    async def _look_around(self) -> None:
-        """Refresh the sample of live members."""
-        num_polls = 0
-        while True:
-            members = await self._network.members()
-            if self._runtime is not None:
-                self._runtime.members_seen(members)
-            if self._found is not None:
-                await self._finder.remember(self._found)
-            num_polls += 1
-            await asyncio.sleep(1.0 if num_polls < _QUICK_POLLS else self._settings.network.poll_every_s)
+    async def _members_seen(self, members: tuple[Member, ...]) -> None:
+        if self._runtime is not None:
+            self._runtime.members_seen(members)
+        if self._found is not None:
+            await self._finder.remember(self._found)
 
     async def _drain(self) -> None:
         """Finish the meetings under way, say good-bye, save."""
         self._service.stopping(_LONGEST_LEAVE_S)
         self._enter("draining", "finishing the meeting under way")
-        if self._runtime is not None and self._core is not None:
-            self._runtime.handle(DrainRequested())
-            deadline = self._clock.monotonic() + _DRAIN_GRACE_S
-            # The core has state, no events to wait for.
-            while not self._core.is_settled() and self._clock.monotonic() < deadline:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-        if self._announcing is not None:
-            self._announcing.cancel()  # or the good-bye might not be our last word
-            await asyncio.wait({self._announcing})
-        await self._network.withdraw()
+        self._tell(DrainRequested())
+        await self._settle()
+        await self._presence.withdraw()
         self._enter("draining", "saving the state")
         await self._training.save(self._due())
+
+    async def _settle(self) -> None:
+        """Wait for the meetings under way, for some seconds at most."""
+        deadline = self._clock.monotonic() + _DRAIN_GRACE_S
+        # The core has state, no events to wait for.
+        while self._core is not None and not self._core.is_settled() and self._clock.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
     async def _stop(self) -> None:
         """Let go of everything, in the order that leaves nothing behind; each part is bounded in time."""
@@ -322,6 +328,7 @@ class Node:
             status.peers_known = len(self._core.partners.views())
             status.bells_own, status.bells_held = self._core.num_bells()
         status.line.CopyFrom(self._line_watch.status())
+        status.pause.CopyFrom(self._owner_watch.status())
         status.http_address = self._http.address
         status.swarm.CopyFrom(self._board.status.swarm)
         return status
@@ -339,6 +346,7 @@ class Node:
             trainer_beat_s=self._training.beat if self._state == "training" else None,
             is_joined=self._core is not None,
             has_state=self._training.has_state,
+            paused_for=self._owner_watch.sentence() if self._state in ("pausing", "paused") else "",
             is_leaving=self._state in ("draining", "stopped"),
         )
 
@@ -354,14 +362,12 @@ class Node:
         if self._runtime is not None:
             self._runtime.trainer_said(message)
 
-    def _line_changed(self, event: LineChanged) -> None:
+    def _tell(self, event: Event) -> None:
+        """Let the core know, once there is one."""
         if self._runtime is not None:
             self._runtime.handle(event)
-
-    def _trainer_lost(self) -> None:
-        self._announce_now.set()  # others should not ask us for a meeting or for our state now
-        if self._runtime is not None:
-            self._runtime.handle(TrainerLost())
+        if isinstance(event, PauseChanged | TrainerLost):
+            self._presence.renew()  # others should not ask us for a meeting or for our state now
 
     def _cure(self, command: Heal | GiveUp) -> None:
         """Our state is unfit: the trainer starts again with another one, and is ended when that has not helped."""
@@ -375,13 +381,15 @@ class Node:
     def _training_began(self) -> None:
         if self._runtime is not None:
             self._runtime.handle(self._training.began_with())
-        self._announce_now.set()
+        self._presence.renew()
         run = (self._run_id or "")[:12]
         self._options.say(f"training run {run}; {how_to_join(self.status(), f' --run {run}')}")
 
     def _enter(self, state: str, detail: str) -> None:
         has_changed = state != self._state
         self._state, self._detail = state, detail
+        if state == "paused":
+            self._service.ready()  # a pause from the start on is no start that takes long
         if has_changed:
             self._recorder.state_changed(state, detail)
             self._show()
@@ -389,12 +397,3 @@ class Node:
     def _show(self) -> None:
         self._board.show(self.status(), self._core, self._clock.monotonic())
         self._metrics.spread_estimated(self._board.status.swarm.spread)
-
-    def _signalled(self, number: int) -> None:
-        """First signal: leave in order. Second: at once; p2pd and trainer end with this process."""
-        self._num_signals += 1
-        if self._num_signals > 1:
-            self._training.kill()
-            os._exit(128 + number)
-        self._log.info("leaving", signal=signal.Signals(number).name)
-        self._stop_requested.set()

@@ -28,6 +28,10 @@ class StateSources:
     """Seconds to look for a donor before an own, possibly older, checkpoint or the initial weights will do."""
     is_unfit: bool = False
     """What this node had was unfit: however far an own checkpoint is, any donor's state is better."""
+    away_steps: int = 0
+    """Own steps that this node has not taken since its newest checkpoint, because it was paused."""
+    is_back_soon: bool = False
+    """It was paused so briefly that the newest own checkpoint, written then, will do however far others are."""
 
 
 async def obtain_state(
@@ -44,6 +48,17 @@ async def obtain_state(
     ``say``.
     """
     own = list(await asyncio.to_thread(sources.checkpoints.candidates, sources.run_id))
+
+    async def load_own() -> StateLoaded | None:
+        try:
+            say(f"loading the own checkpoint of step {own[0].steps}")
+            return await load(LoadState(path=str(own[0].path), is_own=True, away_steps=sources.away_steps))
+        except StoreError as error:
+            await asyncio.to_thread(sources.checkpoints.set_aside, own.pop(0).path, "refused", str(error))
+        return None
+
+    if sources.is_back_soon and not sources.is_unfit and own and (loaded := await load_own()) is not None:
+        return loaded
     loop = asyncio.get_running_loop()
     started_at = loop.time()
     while True:
@@ -53,11 +68,8 @@ async def obtain_state(
         if best is not None and sources.is_unfit:
             best = math.inf
         while own and (is_late if best is None else own[0].progress_steps >= best):
-            try:
-                say(f"loading the own checkpoint of step {own[0].steps}")
-                return await load(LoadState(path=str(own[0].path), is_own=True))
-            except StoreError as error:
-                await asyncio.to_thread(sources.checkpoints.set_aside, own.pop(0).path, "refused", str(error))
+            if (loaded := await load_own()) is not None:
+                return loaded
         if not found and sources.is_first and is_late:
             return None
         loaded = await donors.get_state(found)

@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from lowcomm_node.core.events import Member, TrainerReady
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.daemon.children import Children
 from lowcomm_node.daemon.donors import Donors, DownloadRules
+from lowcomm_node.daemon.looks import SNAPSHOT_PREFIX, Looks
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.supervisor import TrainerSupervisor
 from lowcomm_node.daemon.sync import StateSources, obtain_state
@@ -34,23 +36,21 @@ from lowcomm_node.train.messages import (
     StateLoaded,
     Stop,
     Stopped,
-    TakeFingerprint,
     ToTrainer,
     WriteCheckpoint,
-    WriteSnapshot,
 )
 from lowcomm_node.units import PeerId, RunId, Stream
 
 __all__ = ["Training"]
 
 _T = TypeVar("_T")
+_Answer = TypeVar("_Answer", SnapshotWritten, FingerprintTaken)
 
-_SNAPSHOT_FRESH_S = 10.0
-_FINGERPRINT_FRESH_S = 10.0
-_FINGERPRINT_REST = 20.0
-"""Between two looks at the state the trainer trains at least this many times as long as the last look took."""
-_SNAPSHOT_PREFIX = "snapshot-"
 _SAVE_GRACE_S = 60.0
+_END_GRACE_S = 5.0
+_BRIEFLY_S = 600.0
+"""A pause no longer than this is gone on from with the own state, however far others have come meanwhile: it costs no download, and
+the trainer counts less at first (decision 0007)."""
 _FIRST_TOLD_S = 10.0
 _TOLD_EVERY_S = 60.0
 _PATIENCE_S = 15.0
@@ -89,13 +89,13 @@ class Training:
         self._session = TrainerSession(self._said)
         self._question: Configure | None = None
         self._supervisor = TrainerSupervisor(settings.device, state_dir, recorder, clock)
-        self._snapshot: tuple[Path, float, float] | None = None
-        self._writing: asyncio.Task[tuple[Path, float]] | None = None
+        self._looks = Looks(state_dir, self._ask, clock)
         self._checkpoints = CheckpointStore(state_dir, settings.checkpoint, recorder.checkpoints_need_care)
         self._one_checkpoint = asyncio.Lock()
         self._saved_at: tuple[int, int] | None = None
-        self._fingerprint: tuple[Fingerprint, float] | None = None
-        self._looking: asyncio.Task[Fingerprint] | None = None
+        self._is_built = self._has_trained = False
+        self._released_at: float | None = None
+        """When the state was saved for a pause that no trainer has come back from yet; wall clock, as machines sleep."""
         self.ready: Ready | None = None
         self.report: Report | None = None
         """The trainer's newest report."""
@@ -107,6 +107,11 @@ class Training:
         """What the state that this trainer began with brought along; None for the initial weights."""
         self.has_state = False
         """Weights are in place: this node can meet, and give its state to joiners."""
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Trainer and followers, those of now or of last."""
+        return (self._session.pid, *(self.ready.follower_pids if self.ready is not None else ()))
 
     def attach(self) -> None:
         """Listen to the trainer from now on, in the running loop. The state directory is ours alone by now."""
@@ -150,12 +155,12 @@ class Training:
         on_training: Callable[[], None],
     ) -> None:
         """Sync and train, again whenever the trainer dies; gives up when it keeps dying. Raises LowcommError."""
-        patience_s = 0.0 if knows_nobody else _PATIENCE_S
-        has_fallen = is_unfit = False
+        patience_s = 0.0 if knows_nobody and not self._has_trained else _PATIENCE_S
+        is_unfit = False
         while True:
             self._supervisor.starts()
             try:
-                if has_fallen and self._question is not None:
+                if not self._is_built and self._question is not None:
                     # Here, so that failing at it counts as failing again.
                     await self._watched(self._configure(self._question))
                 syncing = self._sync(
@@ -168,16 +173,16 @@ class Training:
                 await self._watched(syncing)
                 is_unfit = False
                 self._session.send(Run())
-                self.has_state = True
+                self.has_state = self._has_trained = True
+                self._released_at = None
                 self._enter("training", "")
                 on_training()
                 await self._supervisor.watch(self._session, self._has_finished)
                 raise self._session.error()
             except TrainerError as error:
-                has_fallen = True
                 if isinstance(error, UnfitStateError):
                     is_unfit = True  # until another state is in place, however often the trainer falls meanwhile
-                    self._forget_looks()
+                    self._looks.forget()
                 self.has_state, self.beat = False, None
                 await self._restart(error, "syncing")
                 patience_s = _PATIENCE_S
@@ -198,26 +203,14 @@ class Training:
         return TrainerReady(applied_meetings=self.loaded.applied_meetings, due=tuple(self.loaded.due.items()))
 
     async def take_snapshot(self) -> tuple[Path, float]:
-        """A state file for joiners and its progress: a fresh one, or one of the last few seconds.
-
-        Who asks may go away: the file is written and kept all the same, so that nobody can have one written after the
-        other by asking and going away.
-        """
+        """As ``Looks.snapshot``. Raises StoreError besides."""
         self._check_state()
-        if self._snapshot is not None and self._clock() - self._snapshot[2] < _SNAPSHOT_FRESH_S:
-            return self._snapshot[:2]
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write_snapshot(), name="snapshot")
-        return await asyncio.shield(self._writing)
+        return await self._looks.snapshot()
 
     async def take_fingerprint(self) -> Fingerprint:
-        """What the live state looks like, or looked like within the last seconds; for joiners to compare with. Raises LowcommError."""
+        """As ``Looks.fingerprint``."""
         self._check_state()
-        if self._fingerprint is not None and self._clock() < self._fingerprint[1]:
-            return self._fingerprint[0]
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look_at_state(), name="fingerprint")
-        return await asyncio.shield(self._looking)
+        return await self._looks.fingerprint()
 
     async def keep_checkpoints(self, due: Callable[[], Mapping[Stream, int]]) -> None:
         """Write one every so often, for ever; one that fails costs nothing but itself. ``due`` as WriteCheckpoint has it."""
@@ -240,7 +233,7 @@ class Training:
             self._saved_at = moved_to
             self._recorder.checkpoint_written(self._checkpoints.used)
 
-    async def save(self, due: Mapping[Stream, int]) -> None:
+    async def save(self, due: Mapping[Stream, int]) -> bool:
         """Write the last checkpoint, unless there is no room for one or the state is unfit; the trainer ends. Raises StoreError."""
         try:
             async with asyncio.timeout(_SAVE_GRACE_S), self._one_checkpoint:
@@ -257,12 +250,32 @@ class Training:
         else:
             why = "this node's state is unfit" if has_room else "checkpoint.max_bytes leaves no room for one"
             self._recorder.checkpoint_failed(f"{why}: nothing was saved")
+        return bool(path)
+
+    async def release(self, due: Mapping[Stream, int]) -> None:
+        """Save the state, if there is one, and end the trainer: what it held of machine and device is free. Only while ``live`` does not run.
+
+        The owner goes first: where the state cannot be saved, which is logged, the checkpoint before it has to do.
+        """
+        had_state, self.has_state, self.beat = self.has_state, False, None
+        if had_state:
+            self._released_at = None
+            with suppress(StoreError):
+                self._released_at = time.time() if await self.save(due) else None
+        await self._session.end(_END_GRACE_S if had_state else 0.0)
+        self._forget_children()
+
+    def wake(self) -> None:
+        """Start another process; ``live`` does the rest."""
+        self._session, self._is_built = TrainerSession(self._said), False
+        self.beat = None  # the one before may have spoken until its end
+        self.attach()
 
     async def end(self, grace_s: float) -> None:
         """Make sure the process is gone and nothing but the saved state is left."""
         await self._session.end(grace_s)
         self._forget_children()
-        self._drop_snapshot()
+        self._looks.drop_snapshot()
 
     async def _begin_checkpoint(self) -> Path:
         if self.ready is None:
@@ -280,23 +293,9 @@ class Training:
         """Changes with the state: own steps, and meetings."""
         return self.report.steps if self.report is not None else 0, self._recorder.tally.completed.total()
 
-    async def _write_snapshot(self) -> tuple[Path, float]:
-        path = self._state_dir / f"{_SNAPSHOT_PREFIX}{time.time_ns()}.safetensors"
-        written = await self._session.ask(WriteSnapshot(path=str(path)), SnapshotWritten)
-        self._drop_snapshot()  # who is downloading the older one holds it open
-        self._snapshot = (path, written.progress_steps, self._clock())
-        return path, written.progress_steps
-
-    async def _look_at_state(self) -> Fingerprint:
-        started_at = self._clock()
-        taken = await self._session.ask(TakeFingerprint(), FingerprintTaken)
-        now = self._clock()
-        self._fingerprint = (taken.fingerprint, now + max(_FINGERPRINT_FRESH_S, _FINGERPRINT_REST * (now - started_at)))
-        return taken.fingerprint
-
     def _clear_leftovers(self) -> None:
         """Remove what a life of this node that was killed has left; the directory is locked, so nobody uses it."""
-        for pattern in (f"{_SNAPSHOT_PREFIX}*", ".*.unfinished"):
+        for pattern in (f"{SNAPSHOT_PREFIX}*", ".*.unfinished"):
             for path in self._state_dir.glob(pattern):
                 path.unlink(missing_ok=True)
         self._checkpoints.clear_leftovers()
@@ -306,6 +305,7 @@ class Training:
         self.ready = await self._session.ask(self._supervisor.with_micro_batches(question), Ready)
         for pid in self.ready.follower_pids:
             self._children.started(ChildKind.FOLLOWER, pid)
+        self._is_built = True
         self._recorder.metrics.trainer_started(self._session.pid, self.ready.stream_sizes, self.ready.cuda)
         return self.ready
 
@@ -328,6 +328,8 @@ class Training:
             is_first=is_first,
             patience_s=patience_s,
             is_unfit=is_unfit,
+            away_steps=self._away_steps(),
+            is_back_soon=self._released_at is not None and time.time() - self._released_at <= _BRIEFLY_S,
         )
         rules = DownloadRules(
             run_id=question.run_id,
@@ -350,6 +352,12 @@ class Training:
         if loaded is not None:
             self._recorder.metrics.trainer_resumed(loaded.steps, loaded.tokens)
 
+    def _away_steps(self) -> int:
+        """Own steps that a pause has cost, had they all been as long as the last ones."""
+        if self._released_at is None or self.report is None or not self.report.step_seconds:
+            return 0
+        return int(max(0.0, time.time() - self._released_at) / self.report.step_seconds)
+
     async def _watched(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Do something that asks the trainer questions, and end a trainer that answers none."""
         session = self._session
@@ -359,6 +367,9 @@ class Training:
         finally:
             watching.cancel()
             await asyncio.wait({watching})
+
+    async def _ask(self, question: ToTrainer, answer: type[_Answer], /) -> _Answer:
+        return await self._session.ask(question, answer)
 
     async def _load(self, question: LoadState) -> StateLoaded:
         return await self._session.ask(question, StateLoaded)
@@ -374,11 +385,10 @@ class Training:
         self._forget_children()
         self._enter(state, f"the trainer ended ({error}); starting it again in {after_s:.0f} s")
         await asyncio.sleep(after_s)
-        self._session = TrainerSession(self._said)
-        self.attach()
+        self.wake()
 
     def _forget_children(self) -> None:
-        self._children.ended(self._session.pid, *(self.ready.follower_pids if self.ready is not None else ()))
+        self._children.ended(*self.pids)
 
     def _said(self, message: FromTrainer) -> None:
         if isinstance(message, Report):
@@ -388,13 +398,3 @@ class Training:
                 self.started_loss = message.validation_loss
         self._supervisor.heard(message)
         self._on_message(message)
-
-    def _forget_looks(self) -> None:
-        """Nothing of the state that was in place is given to anybody any more."""
-        self._drop_snapshot()
-        self._fingerprint = None
-
-    def _drop_snapshot(self) -> None:
-        if self._snapshot is not None:
-            self._snapshot[0].unlink(missing_ok=True)
-            self._snapshot = None

@@ -35,13 +35,15 @@ class Health:
     loop_beat_s: float
     """When the event loop last came round."""
     trainer_beat_s: float | None
-    """When the trainer last said something; None while none is expected to (starting, finished, draining)."""
+    """When the trainer last said something; None while none is expected to (starting, finished, paused, draining)."""
     is_joined: bool
     """Member of a run: the directory answers, or this node started the run."""
     has_state: bool
     """Weights are in place and training has begun."""
     is_leaving: bool
     """About to leave: no more meetings."""
+    paused_for: str = ""
+    """Why the machine is left to its owner; empty when it is not."""
 
     def reasons_not_live(self, now: float) -> list[str]:
         """Only what a restart of this process could cure; peers have no part in it."""
@@ -54,6 +56,8 @@ class Health:
 
     def reasons_not_ready(self) -> list[str]:
         """Why this node takes part in no meetings now."""
+        if self.paused_for:
+            return [f"paused: {self.paused_for}"]
         reasons = []
         if not self.is_joined:
             reasons.append("not yet a member of a run")

@@ -17,6 +17,7 @@ __all__ = [
     "MetricsSettings",
     "NetworkSettings",
     "NodeSettings",
+    "OwnerSettings",
 ]
 
 
@@ -49,6 +50,30 @@ class DeviceSettings:
     hang_after_s: Annotated[float, Between(1.0, 86400.0)] = 60.0
     """Seconds the trainer may be silent before it is ended and started again; 20 of its own slowest steps where those are
     longer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerSettings:
+    """When training leaves this machine to its owner, and goes on by itself afterwards; 'lowcomm-node pause' does it at once."""
+
+    pause_on_battery: bool = True
+    """Pause while a laptop runs on its battery. A machine without one never does."""
+    max_temperature_c: Annotated[float, Between(0.0, 120.0)] = 100.0
+    """Pause when processor or GPU has been as hot as this for half a minute, until it is 10 degrees cooler. 0 is no limit."""
+    yield_gpu: bool = True
+    """Pause while other processes compute on the GPU that this node trains on (a fifth of the time or more), or leave hardly any of
+    its memory free. Other nodes' trainers do not count."""
+    max_others_load: Annotated[float, Between(0.0, 1.0)] = 0.0
+    """Pause when processes that are not this node's have used more than this share of all processors for half a minute, until they
+    use less than half of it. 0 is no limit: nice lets them go first anyway."""
+    quiet_hours: str = ""
+    """Hours, by this machine's clock, in which nothing is trained, as in "18:00-23:30" or "22:00-07:00, 12:00-13:00". Those in which
+    only the line is left alone are bandwidth.quiet_hours."""
+    nice: Annotated[int, Between(0, 19)] = 10
+    """How far the trainer stands back for other processes on the processor, as in nice(1): 19 takes only what nobody else wants."""
+
+    def check(self) -> None:
+        _check_hours("owner.quiet_hours", self.quiet_hours)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,10 +168,7 @@ class BandwidthSettings:
             if 0.0 < (cap := getattr(self, key)) < _LEAST_MBIT_PER_S:
                 allowed = f"0, or at least {_LEAST_MBIT_PER_S:g}: partners take slower ones for gone"
                 fail(f"bandwidth.{key}", cap, allowed)
-        try:
-            parse_hours(self.quiet_hours)
-        except ValueError as error:
-            fail("bandwidth.quiet_hours", self.quiet_hours, f'spans like "22:00-07:00", separated by commas: {error}')
+        _check_hours("bandwidth.quiet_hours", self.quiet_hours)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +252,7 @@ class NodeSettings:
     eval_every_steps: Annotated[int, Between(0, 1_000_000)] = 100
     """Own steps between two looks at the validation loss; 0 is never."""
     device: DeviceSettings = field(default_factory=DeviceSettings)
+    owner: OwnerSettings = field(default_factory=OwnerSettings)
     data: DataSettings = field(default_factory=DataSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     bandwidth: BandwidthSettings = field(default_factory=BandwidthSettings)
@@ -237,3 +260,10 @@ class NodeSettings:
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     log: LogSettings = field(default_factory=LogSettings)
+
+
+def _check_hours(key: str, text: str) -> None:
+    try:
+        parse_hours(text)
+    except ValueError as error:
+        fail(key, text, f'spans like "22:00-07:00", separated by commas: {error}')

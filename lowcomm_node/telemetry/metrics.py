@@ -21,6 +21,7 @@ from prometheus_client import (
 from lowcomm_node import __version__
 from lowcomm_node.core.churn import PeerEvent
 from lowcomm_node.core.commands import HealReason, ReportMeeting, Role
+from lowcomm_node.core.owner import PauseReason
 from lowcomm_node.core.places import Fullness
 from lowcomm_node.core.supervision import Cause
 from lowcomm_node.ports import GpuReading
@@ -276,6 +277,11 @@ class Metrics:
         self._grown(received_bytes, "line_bytes_total", "received")
         self._instruments.gauge("line_closed").set(float(not is_open))
         self._instruments.gauge("line_month_bytes").set(month_bytes)
+
+    def paused(self, reason: PauseReason, seconds: float) -> None:
+        """The machine was its owner's for so long."""
+        self._instruments.counter("paused_seconds_total", reason).inc(seconds)
+        self._trainer_pid = None
 
     def loop_lagged(self, seconds: float) -> None:
         """The event loop woke up this much later than asked."""

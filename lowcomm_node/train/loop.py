@@ -261,6 +261,8 @@ class Trainer:
         self._desk.forget_all(memory.applied_meetings)
         if not request.is_own:
             self._desk.join()
+        elif request.away_steps:
+            self._desk.stood_still(request.away_steps)
         self._is_validation_stale = True
         loaded = StateLoaded(
             progress_steps=replica.progress_steps,

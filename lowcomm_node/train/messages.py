@@ -83,6 +83,8 @@ class LoadState:
     path: str
     is_own: bool
     """True: an own checkpoint's folder, counters and data cursor continue. False: a donor's state file, they start at zero."""
+    away_steps: int = 0
+    """Of an own checkpoint: steps not taken since it was written, because the node was paused; it counts less for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

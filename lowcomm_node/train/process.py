@@ -54,6 +54,12 @@ def prepare_child() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _stand_back(nice: int) -> None:
+    """Let others go first on the processor; those who already stand back further stay where they are."""
+    # Threads and followers that are started from now on inherit it.
+    os.setpriority(os.PRIO_PROCESS, 0, max(nice, os.getpriority(os.PRIO_PROCESS, 0)))
+
+
 def _train(mailbox: PipeMailbox) -> None:
     # Importing torch takes seconds: the watch on the daemon is up before, and the daemon finds its run meanwhile.
     import torch  # noqa: PLC0415
@@ -69,6 +75,7 @@ def _train(mailbox: PipeMailbox) -> None:
     request = mailbox.wait()
     if not isinstance(request, Configure):
         raise TrainerError(f"the first message must be Configure, not {type(request).__name__}")
+    _stand_back(request.settings.owner.nice)
     devices = choose_devices(request.settings.device)
     with ExitStack() as stack:
         group = stack.enter_context(lead(request, devices))

@@ -23,7 +23,16 @@ def with_node(state_dir: Path, *arguments: str) -> int:
         return path
 
     async def scenario(run: Callable[[], Awaitable[int]]) -> int:
-        server = ControlServer(state_dir, status=Status, peers=Peers, history=History, leave=lambda: None, dump=dump)
+        server = ControlServer(
+            state_dir,
+            status=Status,
+            peers=Peers,
+            history=History,
+            leave=lambda: None,
+            pause=lambda _: None,
+            resume=lambda: None,
+            dump=dump,
+        )
         await server.start()
         try:
             return await run()

@@ -85,7 +85,14 @@ class Daemon(threading.Thread):
             meetings=MeetingStatus(completed=1),
         )
         server = ControlServer(
-            self._state_dir, status=lambda: status, peers=Peers, history=History, leave=leaving.set, dump=no_dump
+            self._state_dir,
+            status=lambda: status,
+            peers=Peers,
+            history=History,
+            leave=leaving.set,
+            pause=lambda _: None,
+            resume=lambda: None,
+            dump=no_dump,
         )
         await server.start()
         self.is_up.set()

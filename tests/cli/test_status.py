@@ -88,6 +88,8 @@ def _node(state_dir: Path, status: Status, peers: Peers | None = None) -> Iterat
         peers=lambda: peers or Peers(),
         history=History,
         leave=lambda: None,
+        pause=lambda _: None,
+        resume=lambda: None,
         dump=no_dump,
     )
     asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)

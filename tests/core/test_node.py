@@ -22,11 +22,13 @@ from lowcomm_node.core.events import (
     CorrectionApplied,
     DrainRequested,
     EncodingRefused,
+    Event,
     LineChanged,
     Member,
     MembersSeen,
     MessageReceived,
     OfferEncoded,
+    PauseChanged,
     StepsTaken,
     Ticked,
     TrainerLost,
@@ -270,13 +272,20 @@ def test_a_flood_of_offers_never_makes_an_open_verdict_forgotten() -> None:
     assert again.message == Verdict(meeting_id=MeetingId("0000"), applied=True)
 
 
-def test_a_closed_line_begins_no_meeting_and_what_was_due_is_met_when_it_opens() -> None:
+@pytest.mark.parametrize(
+    ("closes", "opens"),
+    [
+        (LineChanged(is_open=False), LineChanged(is_open=True)),
+        (PauseChanged(is_paused=True), PauseChanged(is_paused=False)),
+    ],
+)
+def test_a_closed_line_begins_no_meeting_and_what_was_due_is_met_when_it_opens(closes: Event, opens: Event) -> None:
     """Offers are told Busy, as by a node in a meeting: their senders ask others; a meeting under way is not cut off."""
     swarm = exact_swarm(3, seed=5, faults=0.0)
     swarm.run(10.0)
     closed, *others = swarm.nodes.values()
 
-    closed.core.handle(LineChanged(is_open=False), swarm.now)
+    closed.core.handle(closes, swarm.now)
     swarm.run(15.0)
     met, met_by_others = len(closed.trainer.applied), [len(node.trainer.applied) for node in others]
     swarm.run(45.0)
@@ -285,7 +294,7 @@ def test_a_closed_line_begins_no_meeting_and_what_was_due_is_met_when_it_opens()
     outcomes = {(report.outcome, report.reason) for node in swarm.nodes.values() for report in node.reports}
     assert {reason for outcome, reason in outcomes if outcome != "completed"} <= {"busy", "yielded"}
 
-    closed.core.handle(LineChanged(is_open=True), swarm.now)
+    closed.core.handle(opens, swarm.now)
     swarm.run(55.0)
     assert len(closed.trainer.applied) > met
 

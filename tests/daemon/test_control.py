@@ -28,10 +28,21 @@ def _server(
     *,
     status: Callable[[], Status] = Status,
     on_leave: Callable[[], None] = lambda: None,
+    on_pause: Callable[[float], None] = lambda _: None,
+    on_resume: Callable[[], None] = lambda: None,
     dump: Callable[[bool], Awaitable[Path]] = _no_dump,
 ) -> ControlServer:
     peers = Peers(peers=[Peer(peer_id="12D3KooWOther", state="reachable")])
-    return ControlServer(state_dir, status=status, peers=lambda: peers, history=History, leave=on_leave, dump=dump)
+    return ControlServer(
+        state_dir,
+        status=status,
+        peers=lambda: peers,
+        history=History,
+        leave=on_leave,
+        pause=on_pause,
+        resume=on_resume,
+        dump=dump,
+    )
 
 
 async def _served(server: ControlServer, ask: Callable[[], _T]) -> _T:
@@ -58,6 +69,24 @@ def test_a_client_hears_what_the_node_says(tmp_path: Path) -> None:
     assert status.state == "training"
     assert peers.peers[0].peer_id == "12D3KooWOther"
     assert asked == ["leave"]
+
+
+def test_a_pause_has_its_length_and_is_taken_back(tmp_path: Path) -> None:
+    """0 is one without an end."""
+    asked: list[str] = []
+
+    def ask() -> None:
+        with ControlClient(tmp_path) as client:
+            client.pause(0.0)
+            client.pause(7200.0)
+            client.resume()
+
+    server = _server(
+        tmp_path, on_pause=lambda for_s: asked.append(f"pause {for_s:g}"), on_resume=lambda: asked.append("resume")
+    )
+    asyncio.run(_served(server, ask))
+
+    assert asked == ["pause 0", "pause 7200", "resume"]
 
 
 def test_a_dump_is_a_file_the_node_names(tmp_path: Path) -> None:

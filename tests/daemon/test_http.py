@@ -65,6 +65,14 @@ def _ask(
         connection.close()
 
 
+def test_a_paused_node_lives_and_is_not_ready(node: Node, server: LocalHttp) -> None:
+    """Nothing that a restart could cure, and the one reason that matters."""
+    node.health = replace(_HEALTHY, trainer_beat_s=None, has_state=False, paused_for="its owner has said so")
+
+    assert _ask(server, "/livez")[0] == 200
+    assert _ask(server, "/readyz")[::2] == (503, b"paused: its owner has said so\n")
+
+
 def test_metrics_are_the_given_bytes(server: LocalHttp) -> None:
     """The exposition goes out as it is, under Prometheus' content type."""
     status, kind, body = _ask(server, "/metrics")

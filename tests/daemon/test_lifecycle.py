@@ -46,10 +46,22 @@ class FakeTraining:
         self.started_loss = float("nan")
         self.has_state = False
         self.has_ended = False
+        self.pids: tuple[int, ...] = ()
         self.failure: LowcommError | None = None
         self.saving: Callable[[], Awaitable[None]] = _at_once
+        self.story: list[str] = []
 
     def attach(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+    async def release(self, due: Mapping[Stream, int]) -> None:
+        self.story.append("release with state" if self.has_state else "release")
+        self.has_state = False
+        await self.saving()
+
+    def wake(self) -> None:
+        self.story.append("wake")
 
     def send(self, message: object) -> None: ...
 
@@ -233,7 +245,7 @@ def test_nothing_is_announced_once_the_node_has_said_good_bye(node: Node) -> Non
             await asyncio.Event().wait()
 
     async def save_slowly() -> None:
-        node._announce_now.set()
+        node._presence.renew()
         for _ in range(20):
             await asyncio.sleep(0)
 
@@ -342,3 +354,89 @@ def test_our_record_goes_through_the_core_and_its_recorder(node: Node) -> None:
     assert recorder is not None
     events = [entry.event for entry in recorder.recording().entries]
     assert events.count(RecordRenewed(member=stand_in(b"record"))) == 1
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - a state sets no event
+        await asyncio.sleep(0)
+
+
+def test_a_pause_takes_the_record_back_and_rests_the_trainer(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saved, ended, not ready and alive, nothing to meet or to give; and all of it again by a word."""
+    training, network = FakeTraining.newest, FakeNetwork.newest
+    told: list[bool] = []
+    plain_announce = network.announce
+
+    async def announce(**standing: object) -> None:
+        told.append(bool(standing["has_state"]))
+        await plain_announce(**standing)
+
+    monkeypatch.setattr(network, "announce", announce)
+
+    async def life() -> None:
+        living = asyncio.create_task(node.run())
+        await _until(lambda: training.has_state)
+        node._owner_watch.pause(0.0)
+        await _until(lambda: node.status().state == "paused")
+        await _until(lambda: not told[-1])
+        health = node._health()
+        assert health.reasons_not_live(health.loop_beat_s) == []
+        assert health.reasons_not_ready() == ["paused: its owner has said so, until 'lowcomm-node resume'"]
+        assert list(node.status().pause.reasons) == ["command"]
+        node._owner_watch.resume()
+        await _until(lambda: training.has_state)
+        await _until(lambda: told[-1])
+        node._stop_requested.set()
+        await living
+
+    run(life())
+
+    assert training.story == ["release with state", "wake"]
+    assert network.story[-1] == "withdraw"
+
+
+def test_who_leaves_in_the_middle_of_a_pause_waits_for_the_state(node: Node) -> None:
+    """Saving is not cut off, and is not done twice."""
+    training, saved = FakeTraining.newest, []
+
+    async def save() -> None:
+        node._stop_requested.set()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        saved.append("whole")
+
+    training.saving = save
+
+    async def life() -> None:
+        living = asyncio.create_task(node.run())
+        await _until(lambda: training.has_state)
+        node._owner_watch.pause(0.0)
+        await living
+
+    run(life())
+
+    assert saved == ["whole"]
+    assert training.has_ended
+    assert node.status().state == "stopped"
+
+
+def test_a_node_that_was_paused_starts_paused(node: Node, tmp_path: Path) -> None:
+    """It is in no run and has no trainer, tells its service manager that it is ready, and joins when its owner says so."""
+    (tmp_path / "pause.json").write_text('{"until_unix_seconds": null}')
+    training = FakeTraining.newest
+
+    async def life() -> None:
+        living = asyncio.create_task(node.run())
+        await _until(lambda: node.status().state == "paused")
+        assert node.status().run_id == ""
+        assert training.story == ["release"]
+        assert node._service._is_ready
+        node._owner_watch.resume()
+        await _until(lambda: training.has_state)
+        node._stop_requested.set()
+        await living
+
+    run(life())
+
+    assert training.story == ["release", "wake"]
+    assert not (tmp_path / "pause.json").exists()

@@ -63,6 +63,8 @@ def obtain(
     is_first: bool = False,
     patience_s: float = 0.0,
     is_unfit: bool = False,
+    away_steps: int = 0,
+    is_back_soon: bool = False,
     find: Callable[[], Awaitable[tuple[Member, ...]]] | None = None,
     refused: frozenset[str] = frozenset(),
 ) -> tuple[StateLoaded | None, list[LoadState]]:
@@ -88,6 +90,8 @@ def obtain(
             is_first=is_first,
             patience_s=patience_s,
             is_unfit=is_unfit,
+            away_steps=away_steps,
+            is_back_soon=is_back_soon,
         )
         rules = DownloadRules(
             run_id=_RUN, file=folder / "download", max_bytes=1000, total_steps=1000, initial_sketch=(0.0,)
@@ -232,3 +236,35 @@ def test_checkpoints_of_another_run_are_not_lost(tmp_path: Path) -> None:
 
     assert obtain(tmp_path, {}, Client(broken=set()), is_first=True) == (None, [])
     assert names(tmp_path) == [f"00000001.run-{'cd' * 6}"]
+
+
+def test_who_was_paused_briefly_goes_on_from_where_it_was(tmp_path: Path) -> None:
+    """Others have come further meanwhile: catching up by meetings costs less than a download, and its steps are not lost."""
+    checkpoint(tmp_path, 1, 100.0)
+    client = Client(set())
+
+    _, loads = obtain(tmp_path, {"ahead": 120.0}, client, patience_s=5.0, is_back_soon=True, away_steps=20)
+
+    assert [(load.is_own, load.away_steps) for load in loads] == [(True, 20)]
+    assert client.asked == []
+
+
+def test_who_was_paused_for_long_takes_a_donors_state(tmp_path: Path) -> None:
+    """As after any other restart; where there is no donor its own has to do, and it says how long it was away."""
+    checkpoint(tmp_path, 1, 100.0)
+
+    _, loads = obtain(tmp_path, {"ahead": 900.0}, Client(set()), away_steps=800)
+    assert [(load.is_own, load.away_steps) for load in loads] == [(False, 0)]
+
+    _, loads = obtain(tmp_path, {}, Client(set()), away_steps=800)
+    assert [(load.is_own, load.away_steps) for load in loads] == [(True, 800)]
+
+
+def test_a_checkpoint_of_a_brief_pause_that_cannot_be_loaded_is_no_dead_end(tmp_path: Path) -> None:
+    """It is set aside, and all goes on as after any other restart: the one before is older, so a donor is better."""
+    checkpoint(tmp_path, 1, 50.0)
+    refused = checkpoint(tmp_path, 2, 100.0)
+
+    _, loads = obtain(tmp_path, {"ahead": 120.0}, Client(set()), is_back_soon=True, refused=frozenset({refused.name}))
+
+    assert [load.is_own for load in loads] == [True, False]

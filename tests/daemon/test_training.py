@@ -25,10 +25,12 @@ from lowcomm_node.train.messages import (
     Configure,
     FingerprintTaken,
     FromTrainer,
+    LoadState,
     Ready,
     Report,
     Run,
     SnapshotWritten,
+    StateLoaded,
     Stop,
     Stopped,
     TakeFingerprint,
@@ -108,6 +110,8 @@ class ScriptedSession:
                 if isinstance(question, Stop):
                     return Stopped(path=path)
                 return CheckpointWritten(path=path, progress_steps=1.0, steps=1)
+            case LoadState():
+                return StateLoaded(progress_steps=1.0, steps=1, tokens=1)
             case TakeFingerprint():
                 return FingerprintTaken(fingerprint=_PRINT)
         raise TypeError(question)
@@ -459,3 +463,57 @@ def test_an_unfit_state_takes_no_checkpoints_place(tmp_path: Path, script: Scrip
     run(tmp_path, scenario, _OFTEN, metrics, sound.is_set)
 
     assert _checkpoints(tmp_path) == ["00000001"]
+
+
+def test_between_release_and_wake_there_is_no_trainer_and_nothing_to_give(tmp_path: Path, script: Script) -> None:
+    """The state is on disk, the process is gone; the next one is built and trains again, and is no fallen one."""
+    metrics = Metrics()
+
+    async def scenario(training: Training) -> None:
+        script.may_write.set()
+        training.has_state = True
+        await training.release({Stream.PARAMS: 7})
+        assert script.lives[0].lost.is_set()
+        assert script.asked[-1] == Stop(path=str(tmp_path / "checkpoints" / "00000001"), due={Stream.PARAMS: 7})
+        assert _checkpoints(tmp_path) == ["00000001"]
+        with pytest.raises(StoreError, match="no state"):
+            await training.take_snapshot()
+        training._said(_report(10))  # its last words
+        training.wake()
+        assert training.beat is None
+        await live(training, script, crashes=0)
+
+    run(tmp_path, scenario, metrics=metrics)
+
+    assert len(script.lives) == 2
+    assert [type(question) for question in script.asked[-2:]] == [Configure, Run]
+    assert b'lowcomm_trainer_restarts_total{reason="trainer"} 0.0' in metrics.exposition()
+
+
+def test_the_owner_goes_first_when_the_disk_is_full(tmp_path: Path, script: Script) -> None:
+    """What cannot be saved does not keep the machine from its owner; the failure is counted."""
+    metrics = Metrics()
+
+    async def scenario(training: Training) -> None:
+        script.may_write.set()
+        script.is_disk_full = True
+        training.has_state = True
+        await training.release({})
+        assert script.lives[0].lost.is_set()
+        assert not training.has_state
+
+    run(tmp_path, scenario, metrics=metrics)
+
+    assert _outcomes(metrics) == (0, 1)
+
+
+def test_a_trainer_without_state_is_ended_without_saving(tmp_path: Path, script: Script) -> None:
+    """A pause while it builds or syncs: there is nothing to lose yet."""
+
+    async def scenario(training: Training) -> None:
+        await training.release({})
+        assert script.lives[0].lost.is_set()
+
+    run(tmp_path, scenario)
+
+    assert not any(isinstance(question, Stop) for question in script.asked)

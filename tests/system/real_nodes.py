@@ -53,6 +53,7 @@ class RealNode:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.log = state_dir / "log.txt"
         options = ["device.threads=1", "metrics.port=0", "network.start_timeout_s=20", "eval_every_steps=50"]
+        options += ["owner.pause_on_battery=false", "owner.yield_gpu=false", "owner.max_temperature_c=0"]
         options += [f'data.paths=["{text}"]']
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

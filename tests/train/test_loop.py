@@ -158,6 +158,20 @@ def test_a_machine_that_slept_knows_what_it_has_missed() -> None:
     assert missed == pytest.approx(100.0 / trainer._step_s, rel=0.3)
 
 
+def test_a_node_that_was_paused_knows_what_it_has_missed(tmp_path: Path) -> None:
+    """Told with its own state, as it was not there to measure it; without a pause nothing was missed."""
+    kept = str(tmp_path / "kept")
+    _run(ScriptedMailbox((0, Run()), (3, Stop(path=kept))))
+    told: list[int] = []
+    for away_steps in (0, 5000):
+        mailbox = ScriptedMailbox((0, LoadState(path=kept, is_own=True, away_steps=away_steps)), (0, Stop(path="")))
+        trainer = Trainer(tiny_session(tiny_manifest()), mailbox, Clock(0.01))
+        with patch.object(trainer._desk, "stood_still", told.append):
+            trainer.run()
+
+    assert told == [5000]
+
+
 def test_reports_are_rare_and_never_pile_up() -> None:
     """At most one per tenth of a second, and none while an older message waits to be sent."""
     often, jammed = (ScriptedMailbox((0, Run()), (40, Stop(path=""))) for _ in range(2))

@@ -107,6 +107,7 @@ def test_a_whole_life(trainer: TrainerProcess, tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
     trainer.configure(tmp_path / "text")
     ready = trainer.expect(Ready)
+    assert psutil.Process(trainer.process.pid).nice() == max(10, psutil.Process().nice())
     trainer.send(Run())
     while trainer.expect(Report).steps < 5:
         pass

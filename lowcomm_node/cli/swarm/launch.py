@@ -180,6 +180,11 @@ def _node_settings(
             f"eval_every_steps = {eval_every}",
             "[device]",
             f"threads = {settings.device.threads}",
+            "[owner]",  # who starts a swarm wants it now, and its nodes share one GPU
+            "pause_on_battery = false",
+            "max_temperature_c = 0.0",
+            "yield_gpu = false",
+            "nice = 0",
             "[data]",
             f"paths = {toml_value(list(settings.data.paths))}",
             f"tokenizer = {toml_value(settings.data.tokenizer)}",

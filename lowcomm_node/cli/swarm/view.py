@@ -24,6 +24,7 @@ _STATE_STYLES = {
     "ended": "red",
     "failed": "bold red",
     "draining": "yellow",
+    "paused": "yellow",
 }
 
 

@@ -19,7 +19,13 @@ _SPARK = 24
 _NOTICEABLE_S = 0.05
 _RATE_LOOKS = 30
 """Looks over which the pace is taken."""
-_STATE_STYLES = {"training": "green", "finished": "bold green", "failed": "bold red", "draining": "yellow"}
+_STATE_STYLES = {
+    "training": "green",
+    "finished": "bold green",
+    "failed": "bold red",
+    "draining": "yellow",
+    "paused": "yellow",
+}
 _CAUSES = {"meeting": "for meetings", "data": "for data", "sync": "for state", "checkpoint": "for checkpoints"}
 
 

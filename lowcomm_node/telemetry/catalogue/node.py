@@ -1,5 +1,6 @@
 """What a node is and how it is."""
 
+from lowcomm_node.core.owner import PauseReason
 from lowcomm_node.telemetry.catalogue.words import LAG_BUCKETS, LEVELS, MEMORIES, PLACES, STATES
 from lowcomm_node.telemetry.metric import UNMEASURED, Metric
 
@@ -27,6 +28,14 @@ NODE_METRICS: tuple[Metric, ...] = (
         help="1 for the state of its life the node is in, 0 for the others.",
         labels={"state": STATES},
         used_by="What is the node doing? Has it failed?",
+    ),
+    Metric(
+        name="paused_seconds_total",
+        kind="counter",
+        unit="seconds",
+        help="Time this node has left its machine to its owner, by the first reason that held.",
+        labels={"reason": tuple(PauseReason)},
+        used_by="Why does it not train? How much of the day has the node?",
     ),
     Metric(
         name="run_total_steps",

@@ -30,7 +30,18 @@ __all__ = [
 OTHER = "other"
 """Label value for a word that is not in a closed set; it staying above zero means the set lacks a word."""
 
-STATES = ("starting", "connecting", "syncing", "training", "finished", "draining", "stopped", "failed")
+STATES = (
+    "starting",
+    "connecting",
+    "syncing",
+    "training",
+    "finished",
+    "pausing",
+    "paused",
+    "draining",
+    "stopped",
+    "failed",
+)
 BLOCKED_CAUSES = ("meeting", "data", "sync", "checkpoint")
 STREAMS = tuple(Stream)
 DIRECTIONS = ("sent", "received")

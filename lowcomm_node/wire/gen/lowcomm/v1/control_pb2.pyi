@@ -12,7 +12,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("peer_id", "run_id", "run_name", "state", "version", "uptime_seconds", "join_address", "grpc_address", "training", "meetings", "peers_known", "detail", "reachability", "bells_own", "bells_held", "line", "swarm", "http_address")
+    __slots__ = ("peer_id", "run_id", "run_name", "state", "version", "uptime_seconds", "join_address", "grpc_address", "training", "meetings", "peers_known", "detail", "reachability", "bells_own", "bells_held", "line", "swarm", "http_address", "pause")
     PEER_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +31,7 @@ class Status(_message.Message):
     LINE_FIELD_NUMBER: _ClassVar[int]
     SWARM_FIELD_NUMBER: _ClassVar[int]
     HTTP_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_FIELD_NUMBER: _ClassVar[int]
     peer_id: str
     run_id: str
     run_name: str
@@ -49,7 +50,16 @@ class Status(_message.Message):
     line: LineStatus
     swarm: SwarmStatus
     http_address: str
-    def __init__(self, peer_id: _Optional[str] = ..., run_id: _Optional[str] = ..., run_name: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., join_address: _Optional[str] = ..., grpc_address: _Optional[str] = ..., training: _Optional[_Union[TrainingStatus, _Mapping]] = ..., meetings: _Optional[_Union[MeetingStatus, _Mapping]] = ..., peers_known: _Optional[int] = ..., detail: _Optional[str] = ..., reachability: _Optional[str] = ..., bells_own: _Optional[int] = ..., bells_held: _Optional[int] = ..., line: _Optional[_Union[LineStatus, _Mapping]] = ..., swarm: _Optional[_Union[SwarmStatus, _Mapping]] = ..., http_address: _Optional[str] = ...) -> None: ...
+    pause: PauseStatus
+    def __init__(self, peer_id: _Optional[str] = ..., run_id: _Optional[str] = ..., run_name: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., join_address: _Optional[str] = ..., grpc_address: _Optional[str] = ..., training: _Optional[_Union[TrainingStatus, _Mapping]] = ..., meetings: _Optional[_Union[MeetingStatus, _Mapping]] = ..., peers_known: _Optional[int] = ..., detail: _Optional[str] = ..., reachability: _Optional[str] = ..., bells_own: _Optional[int] = ..., bells_held: _Optional[int] = ..., line: _Optional[_Union[LineStatus, _Mapping]] = ..., swarm: _Optional[_Union[SwarmStatus, _Mapping]] = ..., http_address: _Optional[str] = ..., pause: _Optional[_Union[PauseStatus, _Mapping]] = ...) -> None: ...
+
+class PauseStatus(_message.Message):
+    __slots__ = ("reasons", "ends_in_seconds")
+    REASONS_FIELD_NUMBER: _ClassVar[int]
+    ENDS_IN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    reasons: _containers.RepeatedScalarFieldContainer[str]
+    ends_in_seconds: float
+    def __init__(self, reasons: _Optional[_Iterable[str]] = ..., ends_in_seconds: _Optional[float] = ...) -> None: ...
 
 class SwarmStatus(_message.Message):
     __slots__ = ("members", "validation_loss", "spread")
@@ -261,3 +271,21 @@ class DumpResponse(_message.Message):
     PATH_FIELD_NUMBER: _ClassVar[int]
     path: str
     def __init__(self, path: _Optional[str] = ...) -> None: ...
+
+class PauseRequest(_message.Message):
+    __slots__ = ("for_seconds",)
+    FOR_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    for_seconds: float
+    def __init__(self, for_seconds: _Optional[float] = ...) -> None: ...
+
+class PauseResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ResumeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ResumeResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

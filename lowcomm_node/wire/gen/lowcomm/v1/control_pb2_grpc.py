@@ -59,6 +59,16 @@ class ControlStub:
                 request_serializer=lowcomm_dot_v1_dot_control__pb2.DumpRequest.SerializeToString,
                 response_deserializer=lowcomm_dot_v1_dot_control__pb2.DumpResponse.FromString,
                 _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/lowcomm.v1.Control/Pause',
+                request_serializer=lowcomm_dot_v1_dot_control__pb2.PauseRequest.SerializeToString,
+                response_deserializer=lowcomm_dot_v1_dot_control__pb2.PauseResponse.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/lowcomm.v1.Control/Resume',
+                request_serializer=lowcomm_dot_v1_dot_control__pb2.ResumeRequest.SerializeToString,
+                response_deserializer=lowcomm_dot_v1_dot_control__pb2.ResumeResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -96,6 +106,20 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Pause(self, request, context):
+        """Saves the state and ends the trainer; answers when that is decided, not when it is done. Holds over restarts of the node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Takes Pause back. What else pauses the node goes on doing so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -123,6 +147,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Dump,
                     request_deserializer=lowcomm_dot_v1_dot_control__pb2.DumpRequest.FromString,
                     response_serializer=lowcomm_dot_v1_dot_control__pb2.DumpResponse.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=lowcomm_dot_v1_dot_control__pb2.PauseRequest.FromString,
+                    response_serializer=lowcomm_dot_v1_dot_control__pb2.PauseResponse.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=lowcomm_dot_v1_dot_control__pb2.ResumeRequest.FromString,
+                    response_serializer=lowcomm_dot_v1_dot_control__pb2.ResumeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -260,6 +294,60 @@ class Control:
             '/lowcomm.v1.Control/Dump',
             lowcomm_dot_v1_dot_control__pb2.DumpRequest.SerializeToString,
             lowcomm_dot_v1_dot_control__pb2.DumpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lowcomm.v1.Control/Pause',
+            lowcomm_dot_v1_dot_control__pb2.PauseRequest.SerializeToString,
+            lowcomm_dot_v1_dot_control__pb2.PauseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lowcomm.v1.Control/Resume',
+            lowcomm_dot_v1_dot_control__pb2.ResumeRequest.SerializeToString,
+            lowcomm_dot_v1_dot_control__pb2.ResumeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,10 @@ class ControlStub:
     Leave: _grpc.UnaryUnaryMultiCallable[_control_pb2.LeaveRequest, _control_pb2.LeaveResponse]
     Dump: _grpc.UnaryUnaryMultiCallable[_control_pb2.DumpRequest, _control_pb2.DumpResponse]
     """Writes the flight recorder into a file in the state directory, mode 0600: a dump may be larger than an answer."""
+    Pause: _grpc.UnaryUnaryMultiCallable[_control_pb2.PauseRequest, _control_pb2.PauseResponse]
+    """Saves the state and ends the trainer; answers when that is decided, not when it is done. Holds over restarts of the node."""
+    Resume: _grpc.UnaryUnaryMultiCallable[_control_pb2.ResumeRequest, _control_pb2.ResumeResponse]
+    """Takes Pause back. What else pauses the node goes on doing so."""
 
 @_typing.type_check_only
 class ControlAsyncStub(ControlStub):
@@ -51,6 +55,10 @@ class ControlAsyncStub(ControlStub):
     Leave: _aio.UnaryUnaryMultiCallable[_control_pb2.LeaveRequest, _control_pb2.LeaveResponse]  # type: ignore[assignment]
     Dump: _aio.UnaryUnaryMultiCallable[_control_pb2.DumpRequest, _control_pb2.DumpResponse]  # type: ignore[assignment]
     """Writes the flight recorder into a file in the state directory, mode 0600: a dump may be larger than an answer."""
+    Pause: _aio.UnaryUnaryMultiCallable[_control_pb2.PauseRequest, _control_pb2.PauseResponse]  # type: ignore[assignment]
+    """Saves the state and ends the trainer; answers when that is decided, not when it is done. Holds over restarts of the node."""
+    Resume: _aio.UnaryUnaryMultiCallable[_control_pb2.ResumeRequest, _control_pb2.ResumeResponse]  # type: ignore[assignment]
+    """Takes Pause back. What else pauses the node goes on doing so."""
 
 class ControlServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -89,5 +97,21 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.DumpResponse, _abc.Awaitable[_control_pb2.DumpResponse]]:
         """Writes the flight recorder into a file in the state directory, mode 0600: a dump may be larger than an answer."""
+
+    @_abc_1.abstractmethod
+    def Pause(
+        self,
+        request: _control_pb2.PauseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.PauseResponse, _abc.Awaitable[_control_pb2.PauseResponse]]:
+        """Saves the state and ends the trainer; answers when that is decided, not when it is done. Holds over restarts of the node."""
+
+    @_abc_1.abstractmethod
+    def Resume(
+        self,
+        request: _control_pb2.ResumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ResumeResponse, _abc.Awaitable[_control_pb2.ResumeResponse]]:
+        """Takes Pause back. What else pauses the node goes on doing so."""
 
 def add_ControlServicer_to_server(servicer: ControlServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,68 @@
+"""Being seen and seeing: keeps this node's record alive in the directory, and looks who else is there."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NoReturn, Protocol
+
+from lowcomm_node.core.events import Member
+from lowcomm_node.settings.node import NetworkSettings
+
+__all__ = ["Presence"]
+
+_QUICK_POLLS = 20
+"""Looks into the directory once a second at first: in a young swarm members appear by the second."""
+
+
+class _Network(Protocol):
+    async def announce(self, *, progress_steps: float, has_state: bool) -> None: ...
+
+    async def members(self) -> tuple[Member, ...]: ...
+
+    async def withdraw(self) -> None: ...
+
+
+class Presence:
+    """Of one life of a node. ``standing``: its progress, and whether it can meet others and give its state to joiners."""
+
+    def __init__(
+        self, network: _Network, settings: NetworkSettings, standing: Callable[[], tuple[float, bool]]
+    ) -> None:
+        self._network = network
+        self._settings = settings
+        self._standing = standing
+        self._now = asyncio.Event()
+        self._announcing: asyncio.Task[None] | None = None
+
+    def renew(self) -> None:
+        """Something has changed that others should know at once."""
+        self._now.set()
+
+    def keep_announced(self, group: asyncio.TaskGroup) -> None:
+        """From now on, until ``withdraw``."""
+        self._announcing = group.create_task(self._announce(), name="announce")
+
+    async def look_around(self, seen: Callable[[tuple[Member, ...]], Awaitable[None]]) -> NoReturn:
+        """Refresh the sample of live members, for ever."""
+        num_polls = 0
+        while True:
+            await seen(await self._network.members())
+            num_polls += 1
+            await asyncio.sleep(1.0 if num_polls < _QUICK_POLLS else self._settings.poll_every_s)
+
+    async def withdraw(self) -> None:
+        """Say good-bye."""
+        if self._announcing is not None:
+            self._announcing.cancel()  # or the good-bye might not be our last word
+            await asyncio.wait({self._announcing})
+        await self._network.withdraw()
+
+    async def _announce(self) -> None:
+        while True:
+            self._now.clear()
+            progress_steps, has_state = self._standing()
+            await self._network.announce(progress_steps=progress_steps, has_state=has_state)
+            try:
+                async with asyncio.timeout(self._settings.record_ttl_s / 3):
+                    await self._now.wait()
+            except TimeoutError:
+                continue

@@ -293,7 +293,7 @@ start() {
         text=$(systemctl show --property=StatusText --value "$unit")
         [[ ! $text || ${text%%:*} == "${said%%:*}" ]] || say "  $text"
         said=${text:-$said}
-        if [[ $active == active && ($text == training* || $text == finished*) ]]; then
+        if [[ $active == active && ($text == training* || $text == finished* || $text == paused*) ]]; then
             say "the node is a member: lowcomm-node status, top, peers (as $user: sudo -u $user lowcomm-node status)"
             return
         fi

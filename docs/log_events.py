@@ -87,8 +87,10 @@ def _level_of(function: ast.expr) -> str | None:
     if not isinstance(function, ast.Attribute) or function.attr not in _LEVELS:
         return None
     owner = function.value
+    if isinstance(owner, ast.Call):  # get_logger("node").info(...)
+        owner = owner.func
     name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
-    return _LEVELS[function.attr] if name in ("log", "_log") else None
+    return _LEVELS[function.attr] if name in ("log", "_log", "get_logger") else None
 
 
 def _is_care(function: ast.expr) -> bool:

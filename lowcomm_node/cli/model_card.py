@@ -62,8 +62,8 @@ Others of the swarm have shaped these states in meetings; they are not listed, b
 
 ## Data
 
-Where the text lies is each node's own setting; the run says only how it becomes tokens. {data.validation_ratio:.0%} of the files, chosen by a hash of
-their names, are held out by every node.
+What each node trains on is its own setting; the run says only how it becomes tokens. Of their data, nodes hold out a part ({data.validation_ratio:.0%}
+where it is chosen by a hash), and no node trains on what it holds out.
 
 ## Use
 

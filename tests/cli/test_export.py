@@ -13,6 +13,7 @@ from lowcomm_node.cli.app import main
 from lowcomm_node.settings.canonical import canonical_bytes, run_id
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.checkpoint import MeetingMemory, write_checkpoint
+from lowcomm_node.train.data.tokenizer import digest_of, train_tokenizer
 from lowcomm_node.train.replica import Replica
 from tests.train.pairs import tiny_manifest
 
@@ -78,7 +79,36 @@ def test_what_makes_no_sense_is_named(capsys: pytest.CaptureFixture[str], tmp_pa
     assert "is there already" in capsys.readouterr().err
     assert main(["export", model, "--from", a, "--no-eval"]) == 0
     assert "not measured" in capsys.readouterr().out
+    assert main(["eval", "--model", model, "--set", "data.dataset=somebody/texts"]) != 0
+    assert "a dataset (data.dataset) is not read for this" in capsys.readouterr().err
     assert main(["generate", "--model", model, "--prompt", ""]) != 0
     assert "--prompt is empty" in capsys.readouterr().err
     assert main(["generate", "--model", a, "--prompt", "x"]) != 0
     assert "not a model that lowcomm-node export has written" in capsys.readouterr().err
+
+
+def test_a_nodes_own_tokens_are_left_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: Path) -> None:
+    """The incident: judging with a tokenizer made tokens in the state directory, which keeps one set, and removed the node's."""
+    content = train_tokenizer([text.read_text()], 256 + 1)
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    tiny = tiny_manifest()
+    manifest = dataclasses.replace(
+        tiny,
+        data=dataclasses.replace(tiny.data, tokenizer=digest_of(content)),
+        model=dataclasses.replace(tiny.model, vocab_size=300),
+    )
+    _node(tmp_path / "a", manifest, 1)
+    own = tmp_path / "a" / "tokens" / "pool" / "0.bin"
+    own.parent.mkdir(parents=True)
+    own.write_text("of the node")
+    words = ["--set", f'data.paths=["{text}"]', "--set", f"data.tokenizer={tmp_path / 'tokenizer.json'}"]
+
+    assert main(["export", str(tmp_path / "model"), "--state-dir", str(tmp_path / "a"), *words]) == 0
+    assert "bits per byte" in capsys.readouterr().out
+    assert (
+        main(["eval", "--model", str(tmp_path / "model"), "--data", str(text), "--state-dir", str(tmp_path / "a")]) == 0
+    )
+    assert "bits per byte" in capsys.readouterr().out
+    assert main(["generate", "--model", str(tmp_path / "model"), "--prompt", "the", "--tokens", "5"]) == 0
+    assert own.read_text() == "of the node"
+    assert [path.name for path in (tmp_path / "a" / "tokens").iterdir()] == ["pool"]

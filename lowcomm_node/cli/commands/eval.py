@@ -6,9 +6,10 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from lowcomm_node.cli.common import add_settings_arguments, settings_from, state_dir_of
+from lowcomm_node.cli.common import add_settings_arguments, settings_from
 from lowcomm_node.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 def judge(folder: Path, settings: "NodeSettings") -> Judgement:
     """The model of ``folder`` on the held-out part of ``data.paths``. Raises ConfigError, DataError and StoreError."""
+    from lowcomm_node.errors import DataError
     from lowcomm_node.train.batches import num_rows
     from lowcomm_node.train.data.words import bytes_per_token
     from lowcomm_node.train.evaluate import loss_of, validation_loss
@@ -76,13 +78,18 @@ def judge(folder: Path, settings: "NodeSettings") -> Judgement:
     from lowcomm_node.train.session import choose_device
 
     exported = read_exported(folder)
-    data = settings.data
-    if exported.tokenizer is not None and not data.tokenizer:
-        data = dataclasses.replace(data, tokenizer=str(exported.tokenizer))
-    batches = held_out_batches(exported.manifest, data, state_dir_of(settings), exported.run_id)
+    if settings.data.dataset and not settings.data.paths:
+        raise DataError(
+            "a dataset (data.dataset) is not read for this; name text or token shards with --data or data.paths"
+        )
+    tokenizer = Path(settings.data.tokenizer).expanduser() if settings.data.tokenizer else exported.tokenizer
+    data = dataclasses.replace(settings.data, dataset="", tokenizer="" if tokenizer is None else str(tokenizer))
+    # Not in the state directory: that keeps one set of tokens, the one that a node trains on.
+    with TemporaryDirectory(prefix="lowcomm-eval-") as scratch:
+        batches = held_out_batches(exported.manifest, data, Path(scratch), exported.run_id)
     model = exported.model.to(choose_device(settings.device))
     loss = validation_loss(model, batches, loss=loss_of(exported.manifest))
-    num_bytes = bytes_per_token(exported.manifest, batches, Path(data.tokenizer) if data.tokenizer else None)
+    num_bytes = bytes_per_token(exported.manifest, batches, tokenizer)
     return Judgement(
         loss=loss,
         perplexity=math.exp(min(loss, 700.0)),

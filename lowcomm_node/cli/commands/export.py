@@ -8,7 +8,7 @@ from lowcomm_node.cli.common import add_settings_arguments, settings_from, state
 from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.cli.model_card import CardMember, model_card
 from lowcomm_node.errors import ConfigError, DataError, StoreError
-from lowcomm_node.settings.manifest import BYTES, Manifest
+from lowcomm_node.settings.manifest import BYTES, UNKNOWN_TOKENIZER, Manifest
 
 __all__ = ["add_arguments", "run"]
 
@@ -59,8 +59,7 @@ def run(args: argparse.Namespace) -> int:
         member_of(newest_state_file(source), load_or_create(source / "identity.key").peer_id, manifest, run_id)
         for source in sources
     ]
-    tokenizer = Path(settings.data.tokenizer).expanduser() if settings.data.tokenizer else None
-    _check_tokenizer(manifest, tokenizer)
+    tokenizer = _tokenizer(manifest, settings.data.tokenizer)
     listed = [
         CardMember(
             peer=member.peer,
@@ -89,9 +88,11 @@ def run(args: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _check_tokenizer(manifest: Manifest, path: Path | None) -> None:
-    if manifest.model.kind == "task" or manifest.data.tokenizer == BYTES or path is None:
-        return
+def _tokenizer(manifest: Manifest, file_name: str) -> Path | None:
+    """The run's, where it has one and the settings name it. Raises DataError for another one."""
+    if manifest.model.kind == "task" or manifest.data.tokenizer in (BYTES, UNKNOWN_TOKENIZER) or not file_name:
+        return None
     from lowcomm_node.train.data.tokenizer import choose_encoder
 
-    choose_encoder(manifest, str(path))
+    choose_encoder(manifest, file_name)
+    return Path(file_name).expanduser()

@@ -11,10 +11,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from lowcomm_node.errors import LowcommError
+from lowcomm_node.train.child import EXIT_FAILED, prepare_child
 from lowcomm_node.train.data.prefetch import Prefetch
 from lowcomm_node.train.device_group import ProcessGroup
 from lowcomm_node.train.devices import Enlist, Gather, Order, Share, Step
-from lowcomm_node.train.process import EXIT_FAILED, prepare_child
 from lowcomm_node.train.session import build_session
 
 __all__ = ["main"]

@@ -5,27 +5,22 @@ when the other end of FD closes (whatever it is doing: a thread watches), and on
 signal, which fires when the thread that started the process ends.
 """
 
-import ctypes
 import gc
 import os
-import signal
 import sys
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 
 from lowcomm_node.errors import TrainerError
+from lowcomm_node.train.child import EXIT_FAILED, prepare_child
 from lowcomm_node.train.faults import fault_of
 from lowcomm_node.train.mailbox import PipeMailbox
 from lowcomm_node.train.messages import Configure, Failed, Ready
 
-__all__ = ["EXIT_FAILED", "EXIT_ORPHANED", "main", "prepare_child"]
+__all__ = ["EXIT_ORPHANED", "main"]
 
-EXIT_FAILED = 1
-"""After a Failed message with ``is_fatal``."""
 EXIT_ORPHANED = 3
 """The daemon is gone."""
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> int:
@@ -42,16 +37,6 @@ def main(arguments: list[str]) -> int:
         status = 0
     mailbox.close()
     return status
-
-
-def prepare_child() -> None:
-    """What every process that the daemon or its trainer starts does first: leave signals to them, and end with them."""
-    # Ctrl+C, and some service managers' SIGTERM, reach the whole process group; the daemon decides what becomes of us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.environ.pop("NOTIFY_SOCKET", None)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _stand_back(nice: int) -> None:

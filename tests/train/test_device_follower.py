@@ -11,10 +11,10 @@ import torch
 from lowcomm_node.errors import TrainerError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.checkpoint import MeetingMemory, read_checkpoint, write_checkpoint
+from lowcomm_node.train.child import EXIT_FAILED
 from lowcomm_node.train.desk import MeetingDesk
 from lowcomm_node.train.devices import lead
 from lowcomm_node.train.messages import Configure, Failed, Ready, Report, Run, Stop, Stopped
-from lowcomm_node.train.process import EXIT_FAILED
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.train.session import build_session
 from lowcomm_node.train.state_file import Counters, TrainingState

@@ -19,6 +19,7 @@ from lowcomm_node.core.commands import EncodeOffer
 from lowcomm_node.core.events import OfferEncoded
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import DataSettings, DeviceSettings, NodeSettings
+from lowcomm_node.train.child import EXIT_FAILED
 from lowcomm_node.train.messages import (
     CheckpointWritten,
     Configure,
@@ -36,7 +37,7 @@ from lowcomm_node.train.messages import (
     WriteCheckpoint,
     WriteSnapshot,
 )
-from lowcomm_node.train.process import EXIT_FAILED, EXIT_ORPHANED
+from lowcomm_node.train.process import EXIT_ORPHANED
 from lowcomm_node.units import MeetingId, PeerId, Stream
 from tests.train.pairs import RUN, tiny_manifest, tiny_settings, write_text
 

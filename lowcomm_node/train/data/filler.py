@@ -19,11 +19,11 @@ from typing import Any
 from lowcomm_node.errors import DataError, LowcommError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import DataSettings
+from lowcomm_node.train.child import EXIT_FAILED, prepare_child
 from lowcomm_node.train.data.held_out import is_held_out
 from lowcomm_node.train.data.rows import open_rows, texts_of
 from lowcomm_node.train.data.shards import TokenArray, token_dtype, write_shard
 from lowcomm_node.train.data.tokenizer import choose_encoder
-from lowcomm_node.train.process import EXIT_FAILED, prepare_child
 
 __all__ = ["VALIDATION_FILE", "Job", "Progress", "fill", "main", "read_progress", "shard_file"]
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from multiprocessing.connection import Connection
 
 from lowcomm_node.errors import TrainerError
-from lowcomm_node.train.child import EXIT_FAILED, prepare_child
+from lowcomm_node.train.child import EXIT_FAILED, prepare_child, stand_back
 from lowcomm_node.train.faults import fault_of
 from lowcomm_node.train.mailbox import PipeMailbox
 from lowcomm_node.train.messages import Configure, Failed, Ready
@@ -39,12 +39,6 @@ def main(arguments: list[str]) -> int:
     return status
 
 
-def _stand_back(nice: int) -> None:
-    """Let others go first on the processor; those who already stand back further stay where they are."""
-    # Threads and followers that are started from now on inherit it.
-    os.setpriority(os.PRIO_PROCESS, 0, max(nice, os.getpriority(os.PRIO_PROCESS, 0)))
-
-
 def _train(mailbox: PipeMailbox) -> None:
     # Importing torch takes seconds: the watch on the daemon is up before, and the daemon finds its run meanwhile.
     import torch  # noqa: PLC0415
@@ -60,7 +54,7 @@ def _train(mailbox: PipeMailbox) -> None:
     request = mailbox.wait()
     if not isinstance(request, Configure):
         raise TrainerError(f"the first message must be Configure, not {type(request).__name__}")
-    _stand_back(request.settings.owner.nice)
+    stand_back(request.settings.owner.nice)
     devices = choose_devices(request.settings.device)
     with ExitStack() as stack:
         group = stack.enter_context(lead(request, devices))

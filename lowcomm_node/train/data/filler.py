@@ -19,7 +19,7 @@ from typing import Any
 from lowcomm_node.errors import DataError, LowcommError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import DataSettings
-from lowcomm_node.train.child import EXIT_FAILED, prepare_child
+from lowcomm_node.train.child import EXIT_FAILED, prepare_child, stand_back
 from lowcomm_node.train.data.held_out import is_held_out
 from lowcomm_node.train.data.rows import open_rows, texts_of
 from lowcomm_node.train.data.shards import TokenArray, token_dtype, write_shard
@@ -31,6 +31,8 @@ VALIDATION_FILE = "validation.bin"
 _PROGRESS_FILE = "progress.json"
 _VALIDATION_TOKENS = 1 << 18
 _MAX_VALIDATION_BYTES = 1 << 30
+_NICE = 19
+"""Behind everybody: the trainer stands back itself, and has a few batches ahead."""
 """Most text that is looked at for rows to hold out."""
 _FIRST_SHARD_TOKENS = 1 << 18
 _MAX_SHARD_TOKENS = 1 << 22
@@ -137,7 +139,7 @@ def fill(job: Job, *, is_wanted: Callable[[], bool] = lambda: True) -> None:
 def main(arguments: list[str]) -> int:
     """Fill until done or nobody is there any more. Returns the exit status."""
     prepare_child()
-    os.nice(10)
+    stand_back(_NICE)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core is enough, and the others train
     connection = Connection(int(arguments[0]))
     with suppress(EOFError):  # before the first message

@@ -21,10 +21,14 @@ def test_nobody_is_pulled_forward(monkeypatch: pytest.MonkeyPatch, at: int, wish
 
 def test_a_sandbox_that_refuses_it_ends_no_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     """The incident: under systemd's filter of system calls every trainer ended as soon as it was configured."""
+    asked: list[int] = []
 
-    def refuse(*_: int) -> None:
+    def refuse(*arguments: int) -> None:
+        asked.append(arguments[-1])
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "setpriority", refuse)
 
     stand_back(10)
+
+    assert len(asked) == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from lowcomm_node.cli.common import add_settings_arguments, settings_from, state_dir_of
 from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.cli.model_card import CardMember, model_card
+from lowcomm_node.cli.words import count
 from lowcomm_node.errors import ConfigError, DataError, StoreError
 from lowcomm_node.settings.manifest import BYTES, UNKNOWN_TOKENIZER, Manifest
 
@@ -80,9 +81,8 @@ def run(args: argparse.Namespace) -> int:
         except (ConfigError, DataError) as error:
             judged = f"not measured: {error}"
         (args.folder / "README.md").write_text(model_card(manifest, run_id, listed, day, judged))
-    print(
-        f"{args.folder}: {manifest.model.num_parameters:,} parameters, the mean of {len(members)} nodes of run {run_id[:12]}"
-    )
+    size, nodes = f"{manifest.model.num_parameters:,} parameters", count(len(members), "node")
+    print(f"{args.folder}: {size}, the mean of {nodes} of run {run_id[:12]}")
     print(f"held out: {judged}")
     print(f'try it: lowcomm-node generate --model {args.folder} --prompt "..."')
     return ExitCode.OK

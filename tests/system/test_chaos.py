@@ -11,6 +11,8 @@ from tests.system.real_swarm import new_place, start_swarm
 
 PATIENCE_S = 480
 """A minute and a half of training, the start before it, and on a busy computer as much again and more for those who are away."""
+WAIT_SHARE = 0.05
+"""Of the run, by all nodes together; training that waited for meetings would wait for longer than the run lasts."""
 
 pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(PATIENCE_S + 60)]
 
@@ -49,7 +51,7 @@ def test_a_swarm_keeps_its_promises_under_chaos(place: Path) -> None:
     assert report["leftovers"] == [], output
     assert report["joined_late"] == 1, output
     assert report["nodes_live"] == 4, output
-    assert report["blocked_seconds"]["meeting"] < 1.0, output
+    assert report["blocked_seconds"]["meeting"] < WAIT_SHARE * report["seconds"], output
     assert all(
         node["val_loss_end"] < report["val_loss_start"] for node in report["per_node"].values() if node["is_live"]
     )

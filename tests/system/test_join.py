@@ -17,9 +17,9 @@ from tests.system.real_nodes import TINY_MANIFEST, RealNode, wait_until
 
 pytestmark = pytest.mark.system
 
-NO_WAIT_S = 0.2
-"""A meeting takes tenths of a second, so training that waited for meetings would show most of the run. The interpreter's
-lock, held by a thread that an overloaded machine has put aside, has shown up as 0.08 s in 536 meetings.
+WAIT_SHARE = 0.25
+"""Of the time that a node's meetings took: training that waited for them would wait for all of it. The interpreter's lock, held by a
+thread that an overloaded machine has put aside, shows up as some hundredths of a second, and meetings take longer there as well.
 """
 
 
@@ -61,7 +61,8 @@ def test_a_joiner_needs_nothing_but_an_address(workshop: Path, first: RealNode) 
         assert status["training"]["progress_steps"] > before["training"]["progress_steps"]
         assert status["training"]["steps"] < status["training"]["progress_steps"]
         assert status["meetings"]["half"] == 0
-        assert status["training"]["blocked_seconds"]["meeting"] < NO_WAIT_S
+        met_s = status["meetings"]["completed"] * status["meetings"]["mean_duration_seconds"]
+        assert status["training"]["blocked_seconds"]["meeting"] < WAIT_SHARE * met_s
         assert {(row["stream"], row["codec"]) for row in status["meetings"]["bytes"]} >= {("params", "sparse")}
         assert before["peer_id"] in joiner.cli("peers", "--json").stdout
         assert json.loads(joiner.cli("status", "--json").stdout)["peer_id"] == status["peer_id"]
@@ -120,7 +121,9 @@ def test_local_port_answers(workshop: Path, first: RealNode) -> None:
     assert 'lowcomm_node_state{state="training"} 1.0' in metrics
     blocked = re.search(r'lowcomm_train_blocked_seconds_total\{cause="meeting"\} (\S+)', metrics)
     assert blocked
-    assert float(blocked[1]) < NO_WAIT_S
+    met = re.search(r"lowcomm_meeting_duration_seconds_sum\S* (\S+)", metrics)
+    assert met
+    assert float(blocked[1]) < WAIT_SHARE * float(met[1])
     assert "lowcomm_meetings_half_total 0.0" in metrics
 
 

@@ -13,9 +13,9 @@ import pytest
 from tests.system.real_swarm import all_end, family_of, new_place, read_until, start_swarm
 
 PATIENCE_S = 240
-NO_WAIT_S = 0.2
-"""A meeting takes tenths of a second, so training that waited for meetings would show most of the run. The interpreter's
-lock, held by a thread that an overloaded machine has put aside, has shown up as 0.08 s in 536 meetings.
+WAIT_SHARE = 0.05
+"""Of the run, by all nodes together. Each of them is in a meeting for a good part of it, so training that waited for meetings
+would wait for longer than the run lasts. What shows up is the interpreter's lock, held by a thread that an overloaded machine has put aside.
 """
 
 pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(PATIENCE_S + 60)]
@@ -48,7 +48,7 @@ def test_a_swarm_survives_a_kill_and_a_late_join(place: Path) -> None:
     assert report["nodes_live"] == 4, output
     assert report["meetings_completed"] > 0, output
     assert report["meetings_half"] <= report["killed"], output
-    assert report["blocked_seconds"]["meeting"] < NO_WAIT_S, output
+    assert report["blocked_seconds"]["meeting"] < WAIT_SHARE * report["seconds"], output
     assert report["val_loss_end"] < report["val_loss_start"], output
     assert report["val_loss_consensus"] < report["val_loss_start"], output
     assert 0 < report["bytes_sent"]["params"]["sparse"] < report["ddp_bytes_equivalent"], output

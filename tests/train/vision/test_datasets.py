@@ -9,6 +9,7 @@ from PIL import Image
 
 from lowcomm_node.errors import DataError
 from lowcomm_node.train.vision.datasets import load_pictures
+from lowcomm_node.train.vision.folders import Folders
 from lowcomm_node.train.vision.options import PictureOptions
 from lowcomm_node.train.vision.pictures import InMemory, Pictures
 
@@ -60,7 +61,7 @@ def test_cifar10_has_its_own_test_batch(tmp_path: Path) -> None:
 
 def test_cifar10_that_is_none_is_refused(tmp_path: Path) -> None:
     """The Python version with what to take instead; damaged files by name."""
-    with pytest.raises(DataError, match="needs data.paths to name one folder"):
+    with pytest.raises(DataError, match=r"needs data\.paths to name one folder"):
         load_pictures(_CIFAR, (), 0.5)
     with pytest.raises(DataError, match=r"binary version \(cifar-10-binary.tar.gz\)"):
         load_pictures(_CIFAR, (str(tmp_path),), 0.5)
@@ -80,7 +81,9 @@ def write_folders(folder: Path, count: int = 20) -> None:
         (folder / name / "deep").mkdir(parents=True)
         for number in range(count):
             picture = Image.new("L" if number % 2 else "RGB", (20 + number, 30), grey if number % 2 else (grey,) * 3)
-            picture.save(folder / name / ("deep" if number % 3 else ".") / f"{number}.{'png' if number % 4 else 'JPEG'}")
+            picture.save(
+                folder / name / ("deep" if number % 3 else ".") / f"{number}.{'png' if number % 4 else 'JPEG'}"
+            )
         (folder / name / "notes.txt").write_text("no picture")
 
 
@@ -97,7 +100,14 @@ def test_folders_are_classes(tmp_path: Path) -> None:
         assert pictures.dtype == torch.uint8
         assert pictures.shape[1:] == (3, 16, 16)
         assert ((pictures.float().mean((1, 2, 3)) > 130).long() == classes).all()
-    assert len(load_pictures(PictureOptions(dataset="folder", size=16, classes=("dark", "light"), examples=5), (str(tmp_path),), 0.3)[0]) == 5
+    assert (
+        len(
+            load_pictures(
+                PictureOptions(dataset="folder", size=16, classes=("dark", "light"), examples=5), (str(tmp_path),), 0.3
+            )[0]
+        )
+        == 5
+    )
 
 
 def test_nodes_with_different_folders_hold_out_the_same_pictures(tmp_path: Path) -> None:
@@ -108,8 +118,8 @@ def test_nodes_with_different_folders_hold_out_the_same_pictures(tmp_path: Path)
 
     def names(folder: str) -> tuple[set[str], int]:
         train, held_out = load_pictures(_FOLDER, (str(tmp_path / folder),), 0.3)
-        files = getattr(train, "files")
-        return {path.relative_to(tmp_path / folder).as_posix() for path, _ in files}, len(held_out)
+        assert isinstance(train, Folders)
+        return {path.relative_to(tmp_path / folder).as_posix() for path, _ in train.files}, len(held_out)
 
     (everything, _), (some, held_out) = names("all"), names("some")
     dark = {path.relative_to(tmp_path / "some").as_posix() for path in (tmp_path / "some" / "dark").rglob("*.[pJ]*")}
@@ -121,14 +131,15 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """When a batch wants it; a folder without any says so at once."""
     write_folders(tmp_path)
     train, _ = load_pictures(_FOLDER, (str(tmp_path),), 0.3)
-    path, _ = getattr(train, "files")[3]
+    assert isinstance(train, Folders)
+    path, _ = train.files[3]
     path.write_bytes(path.read_bytes()[:60])
 
     with pytest.raises(DataError, match=f"{path.name}: not a picture that can be read"):
         train.take(torch.arange(5))
     with pytest.raises(DataError, match="no pictures in folders named as the run's classes"):
         load_pictures(_FOLDER, (str(tmp_path / "other"),), 0.3)
-    with pytest.raises(DataError, match="needs data.paths to name a folder"):
+    with pytest.raises(DataError, match=r"needs data\.paths to name a folder"):
         load_pictures(_FOLDER, (), 0.3)
 
 

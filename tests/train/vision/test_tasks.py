@@ -2,36 +2,24 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from lowcomm_node.settings.load import build
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import DataSettings, DeviceSettings, NodeSettings
 from lowcomm_node.train.evaluate import look_at
 from lowcomm_node.train.execution import Execution
-from lowcomm_node.train.foreign import sized
 from lowcomm_node.train.held_out import held_out_batches
 from lowcomm_node.train.model import matrices_of
 from lowcomm_node.train.session import Session, build_session
-from lowcomm_node.train.tasks import find_task, manifest_of
+from lowcomm_node.train.tasks import find_task
 from lowcomm_node.units import PeerId
 from tests.train.pairs import RUN, train
+from tests.train.vision.manifests import SMALL, picture_manifest
 
 TASKS = ("vit", "vgg")
-_SMALL: dict[str, dict[str, object]] = {"vit": {"width": 32, "depth": 2, "heads": 2}, "vgg": {"width": 8, "depth": 1}}
-
-
-def manifest_of_run(task: str, **options: object) -> Manifest:
-    """A small network, with what fits the task."""
-    tree: dict[str, Any] = {section: dict(values) for section, values in manifest_of(find_task(task)).items()}
-    tree["model"] |= {"kind": "task", "task": task, "parameters": 1, "config": {**_SMALL[task], **options}}
-    tree["training"] |= {"total_steps": 100, "warmup_steps": 10}
-    tree["optimizer"] = {"kind": "adamw", "lr": 6e-3}
-    return sized(build(Manifest, tree, "run.toml"))
 
 
 def session_of(manifest: Manifest, peer: str = "me", *paths: Path) -> Session:
@@ -44,7 +32,7 @@ def session_of(manifest: Manifest, peer: str = "me", *paths: Path) -> Session:
 @pytest.mark.parametrize("task", TASKS)
 def test_digits_are_learnt(task: str) -> None:
     """From one in ten to most of those that nobody trains on; parts of a batch, and tokens, count pictures."""
-    session = session_of(manifest_of_run(task))
+    session = session_of(picture_manifest(task))
     replica = session.replica
     before = look_at(replica.model, session.validation, replica.loss)
 
@@ -64,7 +52,7 @@ def test_digits_are_learnt(task: str) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_nodes_begin_alike_and_go_on_where_they_were(task: str) -> None:
     """Weights are the run's; a batch is that of run, node and number, whoever asks and when."""
-    manifest = manifest_of_run(task)
+    manifest = picture_manifest(task)
     one, again, other = session_of(manifest), session_of(manifest), session_of(manifest, "other")
 
     for a, b in zip(one.replica.theta, other.replica.theta, strict=True):
@@ -86,7 +74,7 @@ def test_networks_have_the_size_that_the_page_says(task: str, parameters: int) -
     named = dict(model.named_parameters())
     assert set(found.matrices(model)) <= named.keys()
     assert not any(name.startswith(("head", "embed", "features", "positions")) for name in found.matrices(model))
-    assert len(matrices_of(model, manifest_of_run(task))) == {"vit": 4 * 6, "vgg": 1}[task]
+    assert len(matrices_of(model, picture_manifest(task))) == {"vit": 4 * 6, "vgg": 1}[task]
     assert not list(model.buffers())
     assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
@@ -97,7 +85,7 @@ def test_other_data_sets_fit(task: str) -> None:
     found = find_task(task)
     for options in ({"dataset": "cifar10"}, {"dataset": "folder", "classes": ["a", "b", "c"], "size": 48}):
         side = 32 if options["dataset"] == "cifar10" else 48
-        model = found.build({**_SMALL[task], **options})
+        model = found.build({**SMALL[task], **options})
         pictures = torch.rand(3, 3, side, side)
 
         logits = model(pictures)
@@ -108,7 +96,7 @@ def test_other_data_sets_fit(task: str) -> None:
 
 def test_accuracy_counts_right_answers() -> None:
     """Over batches of unequal size, autocast or not."""
-    loss = session_of(manifest_of_run("vgg")).replica.loss
+    loss = session_of(picture_manifest("vgg")).replica.loss
     model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
     with torch.no_grad():
         model[1].weight.copy_(torch.eye(2))
@@ -124,6 +112,6 @@ def test_accuracy_counts_right_answers() -> None:
 
 def test_export_is_judged_on_the_same_pictures() -> None:
     """``eval`` looks at all that is held out, a training node at the first of it."""
-    manifest = manifest_of_run("vgg")
+    manifest = picture_manifest("vgg")
     batches = held_out_batches(manifest, DataSettings(), Path("unused"), RUN)
     assert sum(len(batch[1]) for batch in batches) == 376

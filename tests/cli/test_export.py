@@ -73,7 +73,7 @@ def test_a_model_of_pictures_says_how_often_it_is_right(capsys: pytest.CaptureFi
     model = str(tmp_path / "model")
 
     assert main(["export", model, "--from", str(tmp_path / "a")]) == 0
-    capsys.readouterr()
+    assert f"try it: lowcomm-node eval --model {model}\n" in capsys.readouterr().out
     assert main(["eval", "--model", model, "--json"]) == 0
     judged = json.loads(capsys.readouterr().out)
     assert main(["eval", "--model", model]) == 0

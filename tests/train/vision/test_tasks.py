@@ -1,15 +1,20 @@
-"""The tasks vit and vgg as a node trains them: on digits, exchanged, resumed and judged."""
+"""The tasks vit and vgg as a node trains them and is judged by them."""
 
 import dataclasses
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from lowcomm_node.settings.load import build
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import DataSettings, DeviceSettings, NodeSettings
 from lowcomm_node.train.evaluate import look_at
+from lowcomm_node.train.foreign import sized
 from lowcomm_node.train.held_out import held_out_batches
 from lowcomm_node.train.model import matrices_of
 from lowcomm_node.train.session import Session, build_session
@@ -76,6 +81,32 @@ def test_networks_have_the_size_that_the_page_says(task: str, parameters: int) -
     assert len(matrices_of(model, picture_manifest(task))) == {"vit": 4 * 6, "vgg": 1}[task]
     assert not list(model.buffers())
     assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+def test_the_page_shows_a_run_of_a_folder() -> None:
+    """docs/tasks.md: its manifest is one, and has the number of parameters that its model has."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    shown = next(block for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if 'dataset = "folder"' in block)
+    manifest = build(Manifest, tomllib.loads(shown), "tasks.md")
+
+    assert sized(manifest) == manifest
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_node_trains_on_its_own_folder(task: str, tmp_path: Path) -> None:
+    """Named in data.paths, two classes: light from dark is soon told; batches come from the disk."""
+    for name, grey in (("dark", 40), ("light", 220)):
+        (tmp_path / name).mkdir()
+        for number in range(20):
+            Image.new("L", (20, 24), grey + number).save(tmp_path / name / f"{number}.png")
+    manifest = picture_manifest(task, dataset="folder", size=16, classes=["dark", "light"], augment=True)
+    session = session_of(manifest, "me", tmp_path)
+
+    train(session, 20)
+
+    replica = session.replica
+    assert session.train_tokens + session.validation_tokens == 40
+    assert look_at(replica.model, session.validation, replica.loss).accuracy == 1.0
 
 
 @pytest.mark.parametrize("task", TASKS)

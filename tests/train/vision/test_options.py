@@ -24,7 +24,7 @@ def test_sizes_follow_from_the_data_set() -> None:
 @pytest.mark.parametrize(
     ("task", "options", "words"),
     [
-        (VIT, {"widht": 32}, "unknown key widht; did you mean width"),
+        (VIT, {"widths": 32}, "unknown key widths; did you mean width"),
         (VIT, {"width": 10**9}, "width = 1000000000 is not allowed; allowed: a whole number from 8 to 4096"),
         (VIT, {"dataset": "mnist"}, 'allowed: "digits", "cifar10", "folder"'),
         (VIT, {"patch": 3}, "patch = 3 is not allowed; allowed: a divisor of the picture's side, 8"),

@@ -31,10 +31,10 @@ def run_trial(trial: Trial) -> Result:
     examiner = Examiner(trial.manifest, texts, total_steps)
     run = LockstepRun(trial, texts) if trial.family.is_lockstep else MeetingsRun(trial, texts)
     run.run(examiner)
-    loss, loss_averaged, distance = examiner.judge(run.replicas)
+    mean, averaged, distance = examiner.judge(run.replicas)
     result = Result(
-        loss=loss,
-        loss_averaged=loss_averaged,
+        loss=mean.loss,
+        loss_averaged=averaged.loss,
         spread=distance,
         bytes_per_node=run.bytes_per_node,
         tokens=sum(replica.tokens for replica in run.replicas),
@@ -42,6 +42,8 @@ def run_trial(trial: Trial) -> Result:
         seconds=time.monotonic() - started,
         nonfinite_steps=sum(replica.nonfinite_steps for replica in run.replicas),
         parameters=trial.manifest.model.num_parameters,
+        accuracy=mean.accuracy,
+        accuracy_averaged=averaged.accuracy,
         curve=tuple(examiner.curve),
     )
     if isinstance(run, MeetingsRun):

@@ -143,6 +143,10 @@ class Result:
     """Meetings that were not completed, by reason."""
     captured_ratio: float = math.nan
     """Share of a difference's energy that a meeting takes away, mean over meetings of the parameters; NaN without meetings."""
+    accuracy: float = math.nan
+    """Share of held-out examples answered right, mean over replicas; NaN where that has no meaning, as for text."""
+    accuracy_averaged: float = math.nan
+    """Of the averaged model."""
     curve: tuple[Point, ...] = ()
 
 

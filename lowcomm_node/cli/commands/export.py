@@ -13,6 +13,8 @@ from lowcomm_node.settings.manifest import BYTES, UNKNOWN_TOKENIZER, Manifest
 
 __all__ = ["add_arguments", "run"]
 
+_PROMPT = ' --prompt "..."'
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare where from and where to."""
@@ -84,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
     size, nodes = f"{manifest.model.num_parameters:,} parameters", count(len(members), "node")
     print(f"{args.folder}: {size}, the mean of {nodes} of run {run_id[:12]}")
     print(f"held out: {judged}")
-    print(f'try it: lowcomm-node generate --model {args.folder} --prompt "..."')
+    is_task = manifest.model.kind == "task"
+    print(f"try it: lowcomm-node {'eval' if is_task else 'generate'} --model {args.folder}{'' if is_task else _PROMPT}")
     return ExitCode.OK
 
 

@@ -69,7 +69,7 @@ def rows(status: "Status") -> list[tuple[str, str]]:
         found += _training_rows(status.training)
         found += _meeting_rows(status.meetings, status.peers_known)
     if status.swarm.members:
-        found.append(("swarm", _swarm(status.swarm)))
+        found.append(("swarm", _swarm(status.swarm, _held_out(status.training))))
     if status.line.state:
         found.append(("line", line_words(status.line)))
     if status.http_address:
@@ -77,10 +77,14 @@ def rows(status: "Status") -> list[tuple[str, str]]:
     return found
 
 
-def _swarm(swarm: "SwarmStatus") -> str:
+def _held_out(training: "TrainingStatus") -> str:
+    return "examples" if training.HasField("validation_accuracy") else "text"
+
+
+def _swarm(swarm: "SwarmStatus", held_out: str) -> str:
     parts = [f"{count(swarm.members, 'other member')} told of themselves"]
     if swarm.validation_loss:
-        parts.append(f"median loss {swarm.validation_loss:.3f} on held-out text")
+        parts.append(f"median loss {swarm.validation_loss:.3f} on held-out {held_out}")
     if swarm.spread:
         parts.append(f"spread {swarm.spread:.4g}")
     return ", ".join(parts)
@@ -142,11 +146,13 @@ def line_words(line: "LineStatus") -> str:
 def _loss(training: "TrainingStatus") -> str:
     text = f"{training.loss:.3f} in training"
     if training.validation_loss > 0:
-        text += f", {training.validation_loss:.3f} on held-out text"
+        text += f", {training.validation_loss:.3f} on held-out {_held_out(training)}"
         if training.started_loss > 0:
             text += f" (at the start {training.started_loss:.3f})"
         if training.bits_per_byte:
             text += f", {training.bits_per_byte:.3f} bits per byte"
+        if training.HasField("validation_accuracy"):
+            text += f", accuracy {training.validation_accuracy:.1%}"
     return f"{text}; learning rate {training.learning_rate:.2e}, gradient norm {training.gradient_norm:.2f}"
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lowcomm_node.errors import DataError
+from lowcomm_node.errors import DataError, StoreError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import DataSettings
 from lowcomm_node.train.data.filler import VALIDATION_FILE, Job, read_progress, shard_file
@@ -62,7 +62,9 @@ def open_pool(
 
 
 def _folder_of(manifest: Manifest, data: DataSettings, state_dir: Path) -> Path:
-    dataset = (data.dataset, data.dataset_config, data.dataset_split, data.text_column, str(data.cache_gb))
+    dataset = [data.dataset, data.dataset_config, data.dataset_split, data.text_column, str(data.cache_gb)]
+    if data.dataset_revision:
+        dataset.append(data.dataset_revision)
     key = cache_key(manifest.data.tokenizer, str(manifest.data.validation_ratio), *dataset)
     with open_cache(state_dir, key) as folder:
         return folder
@@ -194,8 +196,15 @@ class Pool:
 
     def _write(self) -> None:
         unfinished = self._file.with_name(f".{self._file.name}.unfinished")
-        unfinished.write_text(json.dumps(self._schedule))
-        unfinished.replace(self._file)
+        try:
+            unfinished.write_text(json.dumps(self._schedule))
+            unfinished.replace(self._file)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise StoreError(
+                f"{self._file}: from which batch on new tokens are drawn from cannot be written: {(error.strerror or str(error)).lower()}; "
+                "free some room on that disk, or set state_dir to a folder on a larger one"
+            ) from error
 
     @staticmethod
     def _changed_at(path: Path) -> int | None:

@@ -38,7 +38,7 @@ class Swarm:
     def gather(self, num_wanted: int) -> int:
         rules = rules_of(_RUN, 1000, self, self.folder)
         return run_virtually(
-            lambda _clock: gather(
+            lambda: gather(
                 rules,
                 num_wanted=num_wanted,
                 find=self.find,
@@ -65,10 +65,10 @@ class Swarm:
         assert (run_id, max_bytes) == (_RUN, self.max_bytes)
         on_progress(5, 10)
         if donors[0] in self.torn:
-            destination.with_name(destination.name + ".partial").write_text("half")
+            _write(destination.with_name(destination.name + ".partial"), "half")
         if donors[0] in self.dead | self.torn:
             raise LinkError("disconnect", f"{donors[0]} is gone")
-        destination.write_text(donors[0])
+        _write(destination, donors[0])
 
     async def keep(self, path: Path, progress_steps: float) -> None:
         del path, progress_steps
@@ -96,6 +96,10 @@ class Swarm:
 
     def state_downloaded(self, donor: PeerId, progress_steps: float, compared_with: int) -> None:
         self.told.append(f"{donor} at {progress_steps:g} compared with {compared_with}")
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
 
 
 def members(count: int, **special: Fingerprint) -> dict[str, Fingerprint]:

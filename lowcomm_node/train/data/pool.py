@@ -124,6 +124,7 @@ class Pool:
         self._schedule: list[tuple[int, int]] = []
         """First batch, and the number of shards that batches are drawn from; by first batch."""
         self._seen: int | None = None
+        self._said = ""
         self._parts: list[Tensor] = []
         self._tokens = Tokens()
 
@@ -150,7 +151,7 @@ class Pool:
         return len(self._of(self._schedule[-1][1]))
 
     def at(self, index: int) -> Tokens:
-        """What batch ``index`` is drawn from. Raises DataError when a shard is gone."""
+        """What batch ``index`` is drawn from. Raises DataError when a shard is gone, StoreError for a full disk."""
         if self._is_leader:
             self._grow(index)
         elif self._seen != self._changed_at(self._file):
@@ -170,7 +171,13 @@ class Pool:
         shards = read_progress(self._folder).shards
         if shards > self._schedule[-1][1]:
             self._schedule.append((index + AHEAD, shards))
-            self._write()
+            try:
+                self._write()
+            except StoreError as error:
+                # What is not written does not count: batches are drawn from the shards there were, until it can be.
+                self._schedule.pop()
+                self._seen = None
+                self._say_once(str(error))
 
     def _of(self, shards: int) -> Tokens:
         if len(self._tokens.parts) != shards:
@@ -205,6 +212,12 @@ class Pool:
                 f"{self._file}: from which batch on new tokens are drawn from cannot be written: {(error.strerror or str(error)).lower()}; "
                 "free some room on that disk, or set state_dir to a folder on a larger one"
             ) from error
+
+    def _say_once(self, text: str) -> None:
+        """To whoever reads what the trainer says."""
+        if text != self._said:
+            self._said = text
+            print(text, file=sys.stderr, flush=True)  # noqa: T201
 
     @staticmethod
     def _changed_at(path: Path) -> int | None:

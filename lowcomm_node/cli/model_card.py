@@ -79,7 +79,7 @@ Others of the swarm have shaped these states in meetings; they are not listed, b
 ## Data
 
 What each node trains on is its own setting; the run says only how it becomes tokens. Of their data, nodes hold out a part ({data.validation_ratio:.0%}
-where it is chosen by a hash), and no node trains on what it holds out. {_data(card.data)}
+where it is chosen by a hash), and no node trains on what it holds out.{_data(card.data)}
 
 ## Use
 
@@ -117,4 +117,4 @@ def _data(data: DataSettings) -> str:
     words = [f"configuration `{data.dataset_config}`"] if data.dataset_config else []
     words += [f"split `{data.dataset_split}`"]
     words += [f"revision `{data.dataset_revision}`" if data.dataset_revision else "no revision pinned"]
-    return f"The machine that exported it reads the dataset `{data.dataset}` ({', '.join(words)})."
+    return f" The machine that exported it reads the dataset `{data.dataset}` ({', '.join(words)})."

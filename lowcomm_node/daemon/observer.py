@@ -5,6 +5,7 @@ somebody who asks for their state, as joiners do.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -40,6 +41,7 @@ __all__ = ["Observer"]
 
 _MAX_SOUGHT = 4
 """Direct connections that are looked for at a time; each may take half a minute."""
+_MAX_TRIES = 3
 
 
 class Observer:
@@ -88,7 +90,7 @@ class Observer:
         self._welcome: Welcome | None = None
         self._channels: ChannelCache | None = None
         self._client: MemberStateClient | None = None
-        self._sought: set[PeerId] = set()
+        self._sought: Counter[PeerId] = Counter()
         self._log = get_logger("observer")
 
     @property
@@ -163,10 +165,11 @@ class Observer:
         hidden = [member.peer for member in able if not member.grpc_address]
         direct: set[PeerId] = set()
         if hidden and self._may_come_directly:
-            if len(able) - len(hidden) < self._num_wanted:
-                await self._seek(hidden)
             with suppress(DirectoryError):
                 direct.update(await self._dht.session.direct_peers())
+                if len(able) - len(hidden) < self._num_wanted:
+                    await self._seek([peer for peer in hidden if peer not in direct])
+                    direct.update(await self._dht.session.direct_peers())
         found = tuple(member for member in members.values() if member.grpc_address or member.peer in direct)
         if able and not any(member.has_state for member in found):
             raise LinkError("unreachable", self._no_way(len(able)))
@@ -191,8 +194,9 @@ class Observer:
         return self._membership is not None and self._membership.rule.kind == "open"
 
     async def _seek(self, hidden: Sequence[PeerId]) -> None:
-        """Look for direct connections to a few members that nobody can dial, to each once."""
-        wanted = [peer for peer in hidden if peer not in self._sought][:_MAX_SOUGHT]
+        """Look for direct connections to a few members that nobody can dial, to each a few times."""
+        left = [peer for peer in hidden if self._sought[peer] < _MAX_TRIES]
+        wanted = sorted(left, key=self._sought.__getitem__)[:_MAX_SOUGHT]
         self._sought.update(wanted)
         for peer, outcome in zip(
             wanted, await asyncio.gather(*map(self._punch.seek, wanted), return_exceptions=True), strict=True

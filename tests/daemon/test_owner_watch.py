@@ -4,12 +4,12 @@ import math
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from lowcomm_node.core.owner import GpuUse, PauseReason, Seen
 from lowcomm_node.daemon.owner_watch import OwnerWatch
 from lowcomm_node.daemon.pause_file import PauseFile
 from lowcomm_node.settings.node import OwnerSettings
-from lowcomm_node.telemetry.logs import configure
 from lowcomm_node.train.messages import Ready
 from tests.daemon.virtual_time import run_virtually
 
@@ -131,9 +131,8 @@ def test_a_machine_that_cannot_be_read_ends_no_node_and_no_pause_of_its_owners(o
     run_virtually(scenario)
 
 
-def test_a_gpu_whose_use_cannot_be_told_is_said_once(owner: Owner, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_gpu_whose_use_cannot_be_told_is_said_once(owner: Owner) -> None:
     """The incident: in a container the driver names processes by other numbers, and yield_gpu was off without a word."""
-    configure("info", "json")
     use = GpuUse(others_ratio=0.0, others_bytes=0, own_bytes=1, free_bytes=1, size_bytes=2)
 
     def told(device: str, *, gpus: dict[int, GpuUse]) -> int:
@@ -148,10 +147,11 @@ def test_a_gpu_whose_use_cannot_be_told_is_said_once(owner: Owner, capsys: pytes
             stream_sizes={},
         )
         owner.seen = Seen(minute_of_day=720, gpus=gpus)
-        for _ in range(90):
-            owner.now += 2.0
-            run_virtually(owner.watch._look_at_machine)
-        return capsys.readouterr().err.count("gpu_use_unseen")
+        with capture_logs() as logs:
+            for _ in range(90):
+                owner.now += 2.0
+                run_virtually(owner.watch._look_at_machine)
+        return [line["event"] for line in logs].count("gpu_use_unseen")
 
     assert told("cpu", gpus={}) == 0
     assert told("cuda", gpus={0: use}) == 0

@@ -190,8 +190,8 @@ async def observed_by_a_stranger(folder: Path, nodes: list[LiveNode]) -> None:
         await observer.start()
         welcome = await observer.hello()
         await observer.enter(welcome.run_id, welcome.manifest, MANIFEST)
-        while {member.peer for member in await observer.donors()} != members:
-            await asyncio.sleep(0.2)  # of four nodes
+        while {member.peer for member in await observer.donors()} != members:  # noqa: ASYNC110 - of four nodes
+            await asyncio.sleep(0.2)
         for node in nodes:
             told = await observer.client.fingerprint(node.identity.peer_id, run_id(MANIFEST))
             assert told.progress_steps == float(nodes.index(node))

@@ -99,6 +99,7 @@ class HivemindDirectory:
         self._session: DhtSession | None = None
         self._keepers: list[asyncio.Task[None]] = []
         self._membership: Membership | None = None
+        self._is_observer = False
         self._progress_steps = 0.0
         self._has_state = False
         self._expires_at = 0.0
@@ -254,9 +255,9 @@ class HivemindDirectory:
             await session.reconnect([address])
         return welcome
 
-    async def serve_hello(self, membership: Membership) -> None:
-        """Be in this run, and answer other nodes' hello from now on."""
-        self._membership = membership
+    async def serve_hello(self, membership: Membership, *, is_observer: bool = False) -> None:
+        """Be in this run, and answer other nodes' hello from now on; an observer looks at the run and answers nobody."""
+        self._membership, self._is_observer = membership, is_observer
 
     async def announce(self, *, progress_steps: float, has_state: bool) -> bytes:
         """Store this node's signed record in the bucket it belongs to; returns the record.
@@ -355,7 +356,7 @@ class HivemindDirectory:
             await self._buckets.store(bucket, self._signed("", Reachability.PUBLIC), self._expires_at)
 
     async def _answer_hello(self, request: records_pb2.HelloRequest) -> records_pb2.HelloResponse:
-        if self._membership is None:
+        if self._membership is None or self._is_observer:
             raise DirectoryError("this node is in no run yet; ask again in a moment")
         return answer_hello(request, self._membership, lambda: self._signed(self.grpc_address, self.reachability))
 

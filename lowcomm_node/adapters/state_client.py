@@ -36,7 +36,7 @@ class MemberStateClient:
     Args:
         ways: to a member, in the order in which they are tried.
         protocol_version: what we speak.
-        shelf: where ``keep`` puts what others may want.
+        shelf: where ``keep`` puts what others may want; None where nobody asks this node.
         line: what chunks wait for where it is capped.
         on_received: told the bytes of each verified chunk.
         on_refused: told who has said something that cannot be used, and why.
@@ -50,7 +50,7 @@ class MemberStateClient:
         *,
         ways: Sequence[StateWay],
         protocol_version: int,
-        shelf: SnapshotShelf,
+        shelf: SnapshotShelf | None,
         on_received: Callable[[int], None],
         line: Line | None = None,
         on_refused: Callable[[PeerId, RemoteProtocolError], None] = lambda _peer, _error: None,
@@ -105,7 +105,8 @@ class MemberStateClient:
     async def keep(self, path: Path, progress_steps: float) -> None:
         """Put a downloaded state on the shelf. Raises StoreError when it cannot be read."""
         try:
-            await self._shelf.put(path, progress_steps)
+            if self._shelf is not None:
+                await self._shelf.put(path, progress_steps)
         except OSError as error:
             raise StoreError(f"{path}: cannot be kept for others: {error.strerror}") from error
 

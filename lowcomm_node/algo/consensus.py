@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["count_sketch", "mean_state", "spread"]
+__all__ = ["RunningMean", "count_sketch", "mean_state", "spread"]
 
 State = Mapping[str, Tensor]
 """Tensors by name, as in a state dict."""
@@ -50,6 +50,49 @@ def spread(states: Sequence[State]) -> float:
         squared += float((stack - stack.mean(0)).square().sum())
         num_parameters += first.numel()
     return math.sqrt(squared / (len(states) * max(num_parameters, 1)))
+
+
+class RunningMean:
+    """``mean_state`` and ``spread`` of replicas that come one after another, none of which is kept.
+
+    Sums are fp64. The squares are Welford's (1962): with m_k the mean of the first k, sum_i |x_i - m_n|^2 grows by
+    (x_k - m_{k-1}) (x_k - m_k) with each. Memory: 8 bytes a number, and one tensor more while a replica is taken in.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sums: dict[str, Tensor] = {}
+        self._dtypes: dict[str, torch.dtype] = {}
+        self._squared = 0.0
+
+    @torch.no_grad()
+    def add(self, state: State) -> None:
+        """Take in one more. Raises ValueError, and takes in nothing of it, when its names or shapes differ from the others'."""
+        if self.count:
+            _check_alike((self._sums, state))
+        for name, tensor in state.items():
+            new = tensor.double()
+            before = self._sums.get(name)
+            if before is None:
+                self._sums[name], self._dtypes[name] = new.clone(), tensor.dtype
+                continue
+            away = new - before / self.count
+            before += new
+            self._squared += float(away.mul_(new - before / (self.count + 1)).sum())
+        self.count += 1
+
+    @torch.no_grad()
+    def mean(self) -> dict[str, Tensor]:
+        """As ``mean_state``, the same numbers. Raises ValueError before the first replica."""
+        if not self.count:
+            raise ValueError("no replicas to average")
+        return {name: (total / self.count).to(self._dtypes[name]) for name, total in self._sums.items()}
+
+    @property
+    def spread(self) -> float:
+        """As ``spread``, to rounding; 0.0 of nothing."""
+        num_parameters = sum(total.numel() for total in self._sums.values())
+        return math.sqrt(max(0.0, self._squared) / max(1, self.count * num_parameters))
 
 
 @torch.no_grad()

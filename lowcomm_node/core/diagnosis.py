@@ -67,7 +67,7 @@ class Facts:
     needed_bytes: int = 0
     """Room without which the node cannot begin: for its first state, where it has none yet."""
     wished_bytes: int = 0
-    """Room that checkpoints and a download will take."""
+    """Room that checkpoints, a download and the tokens of a dataset will take."""
     open_files: int | None = None
     """The soft limit."""
     busy_ports: tuple[str, ...] | None = None
@@ -162,11 +162,11 @@ def _leftovers(facts: Facts) -> _Found | None:
 def _disk(facts: Facts) -> _Found | None:
     if facts.free_bytes is None:
         return None
-    room = f"{_size(facts.free_bytes)} free, checkpoints and a download take {_size(facts.wished_bytes)}"
+    room = f"{_size(facts.free_bytes)} free, checkpoints, a download and a dataset take {_size(facts.wished_bytes)}"
     if facts.free_bytes < facts.needed_bytes:
         return _fail(room, "make room, or choose another disk with --state-dir")
     if facts.free_bytes < facts.wished_bytes + _SPARE_BYTES:
-        return _warn(room, "make room, lower checkpoint.keep, or set checkpoint.max_bytes")
+        return _warn(room, "make room, lower checkpoint.keep or data.cache_gb, or set checkpoint.max_bytes")
     return _ok(room)
 
 

@@ -5,7 +5,7 @@ the donors' own among them: what a donor says of itself may already be enough to
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from lowcomm_node.core.chance import Chance
 from lowcomm_node.core.events import Member
@@ -26,12 +26,17 @@ class DonorChoice:
         initial_sketch: of the run's initial weights.
         total_steps: of the run.
         chance: draws whom a donor is compared with.
+        begun: whose state has been fetched in part before; they are asked before others, so that this was not in vain.
     """
 
-    def __init__(self, *, initial_sketch: Sequence[float], total_steps: int, chance: Chance) -> None:
+    def __init__(
+        self, *, initial_sketch: Sequence[float], total_steps: int, chance: Chance, begun: Collection[PeerId] = ()
+    ) -> None:
         self._initial_sketch = initial_sketch
         self._total_steps = total_steps
         self._chance = chance
+        self._begun = frozenset(begun)
+        self._taken: set[PeerId] = set()
         self._failures: Counter[PeerId] = Counter()
         self._members: tuple[Member, ...] = ()
         self._fingerprints: dict[PeerId, Fingerprint] = {}
@@ -41,11 +46,12 @@ class DonorChoice:
         """Whom to ask in the round that begins, of ``members`` to whom there is a way; forgets the fingerprints of the last one.
 
         In the order of progress, those that nobody can dial after those that can be. Those that have failed come after all others:
-        what a member says of its progress must not bring it to the front for ever.
+        what a member says of its progress must not bring it to the front for ever. Nobody is asked whose state was taken.
         """
         self._fingerprints.clear()
         self._members = tuple(member for member in members if member.has_state)
-        return tuple(sorted(self._members, key=self._rank)[:_MAX_DONORS_PER_ROUND])
+        left = (member for member in self._members if member.peer not in self._taken)
+        return tuple(sorted(left, key=self._rank)[:_MAX_DONORS_PER_ROUND])
 
     def references(self, donors: Sequence[Member]) -> list[Member]:
         """Whose fingerprint is asked for: the donors', and those of some others, drawn by chance."""
@@ -79,12 +85,17 @@ class DonorChoice:
         """It has given nothing that could be taken."""
         self._failures[donor.peer] += 1
 
+    def took(self, donor: Member) -> None:
+        """Its state was taken; whoever wants several wants another's next."""
+        self._taken.add(donor.peer)
+
     def has_failed(self, donor: Member) -> bool:
         """Has this one been asked in vain?"""
         return self._failures[donor.peer] > 0
 
-    def _rank(self, member: Member) -> tuple[int, bool, float]:
-        return self._failures[member.peer], not member.grpc_address, -member.progress_steps
+    def _rank(self, member: Member) -> tuple[int, bool, bool, float]:
+        is_new = member.peer not in self._begun
+        return self._failures[member.peer], is_new, not member.grpc_address, -member.progress_steps
 
     def _others(self, donor: Member) -> list[Fingerprint]:
         return [fingerprint for peer, fingerprint in self._fingerprints.items() if peer != donor.peer]

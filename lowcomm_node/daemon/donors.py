@@ -5,18 +5,18 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from lowcomm_node.core.chance import Chance
 from lowcomm_node.core.donors import DonorChoice
 from lowcomm_node.core.events import Member
-from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.errors import LinkError, RemoteProtocolError, StoreError
 from lowcomm_node.ports import StateClient
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.train.messages import FingerprintTaken, LoadState, StateLoaded, TakeFingerprint
-from lowcomm_node.units import RunId
+from lowcomm_node.units import PeerId, RunId
 
-__all__ = ["Donors", "DownloadRules"]
+__all__ = ["DonorLedger", "Donors", "DownloadRules"]
 
 _FINGERPRINTS_S = 10.0
 """Longest wait for them before a download begins."""
@@ -31,13 +31,26 @@ class DownloadRules:
     """What a download must be like."""
 
     run_id: RunId
-    file: Path
-    """Where it is put."""
+    file: Callable[[PeerId], Path]
+    """Where a donor's is put. Who wants one state, whosesoever, has one place for all: what was begun with one is gone on with at
+    others that hold the same snapshot. Who wants several has one for each, so that it is known whose it is."""
     max_bytes: int
     """Most bytes a state file of this manifest can have."""
     total_steps: int
     initial_sketch: tuple[float, ...]
     """Of the manifest's initial weights."""
+    begun: frozenset[PeerId] = frozenset()
+    """Of donors with places of their own, those whose download has been begun."""
+
+
+class DonorLedger(Protocol):
+    """Is told what comes of each attempt (``Recorder``)."""
+
+    def donor_failed(self, donor: PeerId, detail: str) -> None: ...
+
+    def state_refused(self, donor: PeerId, reason: str, detail: str, *, was_downloaded: bool) -> None: ...
+
+    def state_downloaded(self, donor: PeerId, progress_steps: float, compared_with: int) -> None: ...
 
 
 class Donors:
@@ -46,7 +59,8 @@ class Donors:
     Args:
         find: the members seen now to whom there is a way. Raises LinkError, with a reason for people, where nobody is to be asked now.
         client: downloads and asks.
-        examine, load: questions to the trainer.
+        examine: what a downloaded state looks like.
+        load: takes a donor's state, whatever that means to the caller; raises StoreError when it cannot be taken.
         say: a line for ``status``.
         recorder: told what comes of each attempt.
     """
@@ -58,9 +72,9 @@ class Donors:
         find: Callable[[], Awaitable[tuple[Member, ...]]],
         client: StateClient,
         examine: Callable[[TakeFingerprint], Awaitable[FingerprintTaken]],
-        load: Callable[[LoadState], Awaitable[StateLoaded]],
+        load: Callable[[PeerId, LoadState], Awaitable[StateLoaded]],
         say: Callable[[str], None],
-        recorder: Recorder,
+        recorder: DonorLedger,
     ) -> None:
         self._rules = rules
         self._find = find
@@ -73,6 +87,7 @@ class Donors:
             initial_sketch=rules.initial_sketch,
             total_steps=rules.total_steps,
             chance=Chance(secrets.token_bytes(16)),
+            begun=rules.begun,
         )
         self._log = get_logger("sync")
         self.complaint = ""
@@ -97,7 +112,7 @@ class Donors:
         return self._choice.has_failed(donor)
 
     async def get_state(self, donors: tuple[Member, ...]) -> StateLoaded | None:
-        """Ask one after the other until a state is in the trainer; None when no one could give one."""
+        """Ask one after the other until a state is loaded; None when no one could give one."""
         references = self._choice.references(donors)
         asking = [asyncio.create_task(self._ask(member), name="fingerprint") for member in references]
         try:
@@ -106,6 +121,7 @@ class Donors:
             for donor in donors:
                 loaded = await self._try(donor)
                 if loaded is not None:
+                    self._choice.took(donor)
                     return loaded
                 self._choice.failed(donor)
         finally:
@@ -126,8 +142,9 @@ class Donors:
             self._recorder.state_refused(donor.peer, misfit.fault, misfit.detail, was_downloaded=False)
             return None
         rules, holders = self._rules, self._choice.holders(donor)
+        file = rules.file(donor.peer)
         try:
-            await self._client.download(holders, rules.run_id, rules.file, rules.max_bytes, self._shown(donor))
+            await self._client.download(holders, rules.run_id, file, rules.max_bytes, self._shown(donor))
         except (LinkError, RemoteProtocolError, StoreError) as error:
             self._recorder.donor_failed(donor.peer, str(error))
             # Our own disk: no donor can help. A donor: it may be that its owner's line is closed, and it says so.
@@ -135,29 +152,29 @@ class Donors:
             self.complaint = str(error) if isinstance(error, StoreError) else told
             return None
         try:
-            loaded = await self._take(donor)
+            loaded = await self._take(donor, file)
         except StoreError as error:
             self._recorder.state_refused(donor.peer, "unreadable", str(error), was_downloaded=True)
             loaded = None
-        self._client.discard(rules.file)  # not when the trainer has died: then it is still to be looked at
+        self._client.discard(file)  # not when the trainer has died: then it is still to be looked at
         return loaded
 
-    async def _take(self, donor: Member) -> StateLoaded | None:
-        path = str(self._rules.file)
+    async def _take(self, donor: Member, file: Path) -> StateLoaded | None:
+        path = str(file)
         examined = await self._examine(TakeFingerprint(path=path))
         if (misfit := self._choice.misfit(donor, examined.fingerprint)) is not None:
             self._recorder.state_refused(donor.peer, misfit.fault, misfit.detail, was_downloaded=True)
             return None
         num_compared = self._choice.num_compared(donor)
-        loaded = await self._load(LoadState(path=path, is_own=False))
+        loaded = await self._load(donor.peer, LoadState(path=path, is_own=False))
         self._recorder.state_downloaded(donor.peer, loaded.progress_steps, num_compared)
-        await self._keep(loaded.progress_steps)
+        await self._keep(file, loaded.progress_steps)
         return loaded
 
-    async def _keep(self, progress_steps: float) -> None:
+    async def _keep(self, file: Path, progress_steps: float) -> None:
         """Others may be downloading the same snapshot: we can give it too."""
         try:
-            await self._client.keep(self._rules.file, progress_steps)
+            await self._client.keep(file, progress_steps)
         except StoreError as error:
             self._log.warning("snapshot_not_kept", detail=str(error))
 

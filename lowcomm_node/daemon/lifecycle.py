@@ -91,8 +91,9 @@ class Node:
             enter=self._enter,
             is_sound=lambda: self._core is None or self._core.has_sound_state,
         )
-        machine = OwnersMachine(self._settings.owner, lambda: self._training.pids)
-        self._owner_watch = OwnerWatch(self._settings.owner, options.state_dir, look=machine.look)
+        owner = self._settings.owner
+        machine = OwnersMachine(owner, lambda: self._training.pids)
+        self._owner_watch = OwnerWatch(owner, options.state_dir, look=machine.look, training=self._training)
         self._pausing = Pausing(
             self._owner_watch,
             training=self._training,

@@ -5,17 +5,26 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from lowcomm_node.core.owner import Owner, OwnerRules, PauseReason, Seen
 from lowcomm_node.daemon.pause_file import PauseFile
 from lowcomm_node.settings.hours import parse_hours
 from lowcomm_node.settings.node import OwnerSettings
 from lowcomm_node.telemetry.logs import get_logger
+from lowcomm_node.train.messages import Ready
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import PauseStatus
 
 __all__ = ["OwnerWatch"]
 
 _LOOK_S = 2.0
+_BLIND_S = 60.0
+"""A trainer that has just begun on a GPU may not be shown there yet."""
+_NO_SIGHT = (
+    "owner.yield_gpu has no effect: the driver does not show this node's trainer on a GPU, so others' use of it cannot be told from "
+    "its own; install nvidia-ml-py (pip install 'lowcomm-node[gpu]'), in a container share the machine's process numbers "
+    "(docker run --pid=host), or set owner.yield_gpu = false"
+)
 _LONGEST_S = 366 * 86400.0
 """A pause for longer is one without an end."""
 
@@ -30,6 +39,13 @@ _WORDS = {
 }
 
 
+class _Training(Protocol):
+    """As ``daemon.training``."""
+
+    has_state: bool
+    ready: Ready | None
+
+
 class OwnerWatch:
     """One life each. Not from threads, but for ``look``, which is called in one.
 
@@ -37,6 +53,7 @@ class OwnerWatch:
         settings: what the owner wants.
         state_dir: where his word is kept over restarts.
         look: the machine as it is now; blocks.
+        training: on which device it is; where it is on a GPU, the owner's use of that should be seen.
         clock: monotonic seconds.
         wall: Unix seconds.
     """
@@ -47,6 +64,7 @@ class OwnerWatch:
         state_dir: Path,
         *,
         look: Callable[[], Seen],
+        training: _Training | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -60,6 +78,10 @@ class OwnerWatch:
         self._owner = Owner(rules)
         self._file = PauseFile(state_dir)
         self._look = look
+        self._training = training if settings.yield_gpu else None
+        self._unseen_since: float | None = None
+        """Since then the trainer has been on a GPU where the driver does not show it."""
+        self._is_unseen_told = False
         self._clock = clock
         self._wall = wall
         self._seen: Seen | None = None
@@ -127,7 +149,24 @@ class OwnerWatch:
             if not self._is_blind:
                 self._log.warning("machine_unreadable", detail=f"{type(error).__name__}: {error}")
             self._is_blind = True
+        self._look_for_trainer()
         self._decide()
+
+    def _look_for_trainer(self) -> None:
+        """Where nothing can be seen, say so, once: the owner counts on being let through."""
+        is_seen = self._is_blind or bool(self._seen and self._seen.gpus)
+        training = self._training
+        device = (
+            training.ready.device if training is not None and training.has_state and training.ready is not None else ""
+        )
+        if is_seen or "cuda" not in device:
+            self._unseen_since = None
+            return
+        now = self._clock()
+        self._unseen_since = now if self._unseen_since is None else self._unseen_since
+        if now - self._unseen_since >= _BLIND_S and not self._is_unseen_told:
+            self._is_unseen_told = True
+            self._log.warning("gpu_use_unseen", detail=_NO_SIGHT)
 
     def _decide(self) -> None:
         if self._until is not None and self._wall() >= self._until:

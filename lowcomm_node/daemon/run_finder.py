@@ -1,14 +1,15 @@
 """Which run is this node in? Its own manifest's, its peers', or, with nobody there, the one it was in last."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from lowcomm_node.adapters.run_memory import RememberedRun, RunMemory
 from lowcomm_node.core.versions import SPOKEN
-from lowcomm_node.daemon.network import Network
 from lowcomm_node.errors import ConfigError, StoreError
+from lowcomm_node.ports import Welcome
 from lowcomm_node.settings.canonical import canonical_bytes, manifest_from_canonical, run_id
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.telemetry.logs import get_logger
@@ -27,11 +28,24 @@ class FoundRun:
     canonical: bytes
 
 
+class _Network(Protocol):
+    """What a node (``Network``) and an observer have in common."""
+
+    @property
+    def known_addresses(self) -> tuple[str, ...]: ...
+
+    async def start(self, remembered: Sequence[str] = (), *, may_be_alone: bool = False) -> bool: ...
+
+    async def hello(self) -> Welcome: ...
+
+    async def enter(self, run: RunId, canonical: bytes, manifest: Manifest) -> None: ...
+
+
 class RunFinder:
     """Brings the directory up and finds the run; remembers both for the next start."""
 
     def __init__(
-        self, *, manifest: Manifest | None, peers: tuple[str, ...], wanted: str, network: Network, state_dir: Path
+        self, *, manifest: Manifest | None, peers: tuple[str, ...], wanted: str, network: _Network, state_dir: Path
     ) -> None:
         """What the node was told: a manifest, peers, a run id or its beginning (``wanted``); each may be missing."""
         self._manifest = manifest

@@ -333,7 +333,7 @@ class Training:
         )
         rules = DownloadRules(
             run_id=question.run_id,
-            file=self._state_dir / "download.safetensors",
+            file=lambda _donor: self._state_dir / "download.safetensors",
             max_bytes=ready.snapshot_bytes_max,
             total_steps=question.manifest.training.total_steps,
             initial_sketch=ready.initial_sketch,
@@ -344,7 +344,7 @@ class Training:
             find=find_donors,
             client=client,
             examine=lambda question: self._session.ask(question, FingerprintTaken),
-            load=self._load,
+            load=lambda _donor, question: self._load(question),
             say=say,
             recorder=self._recorder,
         )

@@ -91,7 +91,9 @@ class DataSettings:
     dataset_config: str = ""
     """Configuration of the dataset, where it has several."""
     dataset_split: str = "train"
-    """Split of the dataset that is read; validation is held out from the same one."""
+    """Split of the dataset that is trained on. Held out is its split "validation" where it has one, else a share of the rows."""
+    dataset_revision: str = ""
+    """Commit, tag or branch of a dataset on the hub, for a run that shall be repeated on the same rows; empty takes the newest."""
     text_column: str = "text"
     """Column of the dataset that has the text."""
     cache_gb: Annotated[float, Between(0.001, 100_000.0)] = 4.0
@@ -101,6 +103,8 @@ class DataSettings:
     def check(self) -> None:
         if self.paths and self.dataset:
             fail("data.dataset", self.dataset, "a dataset or data.paths, not both")
+        if self.dataset_revision and not self.dataset:
+            fail("data.dataset_revision", self.dataset_revision, "empty where data.dataset names no dataset")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lowcomm_node.algo.consensus import count_sketch, mean_state, spread
+from lowcomm_node.algo.consensus import RunningMean, count_sketch, mean_state, spread
 from tests.algo.swarm_of_tensors import make_replica
 
 
@@ -29,6 +29,39 @@ def test_mean_state() -> None:
     assert list(mean) == ["w", "b"]
     assert torch.allclose(mean["w"], (states[0]["w"] + states[1]["w"] + states[2]["w"]) / 3, atol=1e-6)
     assert mean["b"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+def test_the_running_mean_is_the_mean(scale: float) -> None:
+    """Bit by bit that of all at once, and the same spread, after each replica, however little they differ."""
+    states = _states(5, scale)
+    running = RunningMean()
+
+    for count, state in enumerate(states, start=1):
+        running.add(state)
+        mean = mean_state(states[:count])
+        assert all(torch.equal(running.mean()[name], mean[name]) for name in mean)
+        assert running.spread == pytest.approx(spread(states[:count]), rel=1e-6)
+
+
+def test_the_running_mean_takes_in_all_of_a_replica_or_nothing() -> None:
+    """Another shape in the second tensor: refused before the first is added. What was added is not kept, nor changed."""
+    one, other = _states(2)
+    kept = {name: tensor.clone() for name, tensor in one.items()}
+    running = RunningMean()
+    with pytest.raises(ValueError, match="no replicas"):
+        running.mean()
+    assert running.spread == 0.0
+    running.add(one)
+
+    with pytest.raises(ValueError, match="differ"):
+        running.add({"w": other["w"], "b": torch.zeros(2)})
+
+    assert running.count == 1
+    assert all(torch.equal(running.mean()[name], kept[name]) for name in kept)
+    one["w"].zero_()
+    running.add(other)
+    assert torch.equal(running.mean()["w"], mean_state([kept, other])["w"])
 
 
 def test_spread_is_the_root_mean_square_distance() -> None:

@@ -107,8 +107,15 @@ def test_what_makes_no_sense_is_named(capsys: pytest.CaptureFixture[str], tmp_pa
     assert "is there already" in capsys.readouterr().err
     assert main(["export", model, "--from", a, "--no-eval"]) == 0
     assert "not measured" in capsys.readouterr().out
-    assert main(["eval", "--model", model, "--set", "data.dataset=somebody/texts"]) != 0
-    assert "a dataset (data.dataset) is not read for this" in capsys.readouterr().err
+    for words, reason in (
+        (["--from", a, "--members", "2"], "give only one of the two"),
+        (["--members", "0"], "at least one"),
+        (["--run", "abcd"], "go with --peers or --members"),
+        (["--members", "2", "--state-dir", a], "knows no member of a run"),
+    ):
+        assert main(["export", str(tmp_path / "other"), *words]) != 0
+        assert reason in capsys.readouterr().err
+    assert not list(tmp_path.glob(".other*"))
     assert main(["generate", "--model", model, "--prompt", ""]) != 0
     assert "--prompt is empty" in capsys.readouterr().err
     assert main(["generate", "--model", a, "--prompt", "x"]) != 0
@@ -140,3 +147,25 @@ def test_a_nodes_own_tokens_are_left_alone(capsys: pytest.CaptureFixture[str], t
     assert main(["generate", "--model", str(tmp_path / "model"), "--prompt", "the", "--tokens", "5"]) == 0
     assert own.read_text() == "of the node"
     assert [path.name for path in (tmp_path / "a" / "tokens").iterdir()] == ["pool"]
+
+
+def test_a_dataset_is_judged_by_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Where the settings name one: the card tells which, at which revision; --data goes before it."""
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    for name in ("train", "validation"):
+        (rows / f"{name}.jsonl").write_text("".join(json.dumps({"text": f"{name} {n}"}) + "\n" for n in range(300)))
+    _node(tmp_path / "a", tiny_manifest(), 1)
+    model = str(tmp_path / "model")
+    words = ["--set", f"data.dataset={rows}", "--set", "data.dataset_revision=v2"]
+
+    assert main(["export", model, "--from", str(tmp_path / "a"), *words]) == 0
+    assert "bits per byte" in capsys.readouterr().out
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert f"reads the dataset `{rows}` (split `train`, revision `v2`)" in card
+    assert main(["eval", "--model", model, "--json", *words]) == 0
+    judged = json.loads(capsys.readouterr().out)
+    assert f"loss {judged['loss']:.4f}" in card
+    (tmp_path / "text.txt").write_text("something else entirely, " * 100)
+    assert main(["eval", "--model", model, "--json", "--data", str(tmp_path / "text.txt"), *words[:2]]) == 0
+    assert json.loads(capsys.readouterr().out)["loss"] != judged["loss"]

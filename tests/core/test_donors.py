@@ -13,8 +13,8 @@ _HONEST = Fingerprint(progress_steps=500.0, sketch=(1.0, 1.0, 0.0), norms=(("par
 _FLIPPED = replace(_HONEST, sketch=(-1.0, -1.0, 0.0))
 
 
-def choice(seed: bytes = b"s") -> DonorChoice:
-    return DonorChoice(initial_sketch=_INITIAL, total_steps=1000, chance=Chance(seed))
+def choice(seed: bytes = b"s", *begun: str) -> DonorChoice:
+    return DonorChoice(initial_sketch=_INITIAL, total_steps=1000, chance=Chance(seed), begun=list(map(PeerId, begun)))
 
 
 def member(name: str, progress_steps: float = 500.0, *, is_public: bool = True, has_state: bool = True) -> Member:
@@ -44,6 +44,29 @@ def test_the_furthest_that_can_be_dialled_are_asked_first() -> None:
     assert chosen.has_failed(far)
     assert chosen.look([*crowd, near, far]) == (near, crowd[3], crowd[2], crowd[1])
     assert chosen.look([]) == ()
+
+
+def test_who_wants_several_states_asks_each_member_once() -> None:
+    """Whose state was taken is asked for none, but still compared with, and may hold another's snapshot."""
+    chosen = choice()
+    members = [member(name) for name in ("a", "b", "c")]
+    chosen.took(chosen.look(members)[0])
+
+    donors = chosen.look(members)
+
+    assert donors == (members[1], members[2])
+    assert chosen.references(donors) == [*donors, members[0]]
+    assert chosen.holders(donors[0]) == ["b", "a", "c"]
+
+
+def test_what_was_begun_is_gone_on_with() -> None:
+    """Before members that are further on, and those that can be dialled; not before it has failed."""
+    chosen = choice(b"s", "hidden")
+    near, far, hidden = member("near"), member("far", 900.0), member("hidden", is_public=False)
+
+    assert chosen.look([near, far, hidden]) == (hidden, far, near)
+    chosen.failed(hidden)
+    assert chosen.look([near, far, hidden]) == (far, near, hidden)
 
 
 def test_a_donor_is_compared_with_others_and_not_with_itself() -> None:

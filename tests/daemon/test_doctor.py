@@ -1,6 +1,7 @@
 """What the doctor measures on a real machine: files, ports, names, a holder of the directory."""
 
 import os
+import shutil
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,13 @@ def test_a_fresh_directory_is_fit_and_stays_as_it_is(tmp_path: Path) -> None:
     assert small.busy_ports == ()
     assert small.is_loopback_only is True
     assert large.wished_bytes - small.wished_bytes == 7 * 24 * Manifest().model.num_parameters
+    rows = NodeSettings(data=DataSettings(dataset="somebody/texts", cache_gb=3.0))
+    pool = tmp_path / "node" / "tokens" / "key" / "train-000000.bin"
+    pool.parent.mkdir(parents=True)
+    pool.write_bytes(bytes(1000))
+    with_pool = look_at_machine(Facts(), rows, tmp_path / "node", Manifest())
+    assert with_pool.wished_bytes - small.wished_bytes == 3_000_000_000 - 1000
+    shutil.rmtree(tmp_path / "node" / "tokens")
     assert small.needed_bytes == 24 * Manifest().model.num_parameters
     assert sorted(path.name for path in (tmp_path / "node").iterdir()) == ["identity.key", "node.lock"]
 

@@ -58,14 +58,13 @@ class World:
     unreadable: set[str] = field(default_factory=set)
     trainer_dies: bool = False
     full_disk: str = ""
+    one_each: bool = False
     downloads: list[tuple[str, ...]] = field(default_factory=list)
     recorder: Told = field(default_factory=Told)
     kept: list[float] = field(default_factory=list)
 
     def donors(self) -> Donors:
-        rules = DownloadRules(
-            run_id=_RUN, file=self.folder / "download", max_bytes=1000, total_steps=1000, initial_sketch=_INITIAL
-        )
+        rules = DownloadRules(run_id=_RUN, file=self.place, max_bytes=1000, total_steps=1000, initial_sketch=_INITIAL)
         return Donors(
             rules,
             find=self.find,
@@ -116,8 +115,11 @@ class World:
             raise StoreError("not finite")
         return FingerprintTaken(fingerprint=self.gives[donor])
 
-    async def load(self, question: LoadState) -> StateLoaded:
-        donor = _read(question.path)
+    def place(self, donor: PeerId) -> Path:
+        return self.folder / (f"{donor}.state" if self.one_each else "download")
+
+    async def load(self, donor: PeerId, question: LoadState) -> StateLoaded:
+        assert _read(question.path) == donor
         return StateLoaded(progress_steps=self.gives[donor].progress_steps, steps=0, tokens=0)
 
 

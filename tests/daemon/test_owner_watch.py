@@ -4,11 +4,13 @@ import math
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from lowcomm_node.core.owner import PauseReason, Seen
+from lowcomm_node.core.owner import GpuUse, PauseReason, Seen
 from lowcomm_node.daemon.owner_watch import OwnerWatch
 from lowcomm_node.daemon.pause_file import PauseFile
 from lowcomm_node.settings.node import OwnerSettings
+from lowcomm_node.train.messages import Ready
 from tests.daemon.virtual_time import run_virtually
 
 _START = 1_800_000_000.0
@@ -21,10 +23,13 @@ class Owner:
         self.seen = Seen(minute_of_day=720)
         self.now = 0.0
         self.fails = False
+        self.has_state = True
+        self.ready: Ready | None = None
         self.watch = OwnerWatch(
             OwnerSettings(),
             folder,
             look=self.look,
+            training=self,
             clock=lambda: self.now,
             wall=lambda: _START + self.now,
         )
@@ -124,3 +129,34 @@ def test_a_machine_that_cannot_be_read_ends_no_node_and_no_pause_of_its_owners(o
         assert owner.reasons() == (PauseReason.BATTERY,)
 
     run_virtually(scenario)
+
+
+def test_a_gpu_whose_use_cannot_be_told_is_said_once(owner: Owner) -> None:
+    """The incident: in a container the driver names processes by other numbers, and yield_gpu was off without a word."""
+    use = GpuUse(others_ratio=0.0, others_bytes=0, own_bytes=1, free_bytes=1, size_bytes=2)
+
+    def told(device: str, *, gpus: dict[int, GpuUse]) -> int:
+        """Lines about it, of three minutes of looks."""
+        owner.ready = Ready(
+            parameters=1,
+            shapes=(),
+            snapshot_bytes_max=1,
+            train_tokens=1,
+            validation_tokens=1,
+            device=device,
+            stream_sizes={},
+        )
+        owner.seen = Seen(minute_of_day=720, gpus=gpus)
+        with capture_logs() as logs:
+            for _ in range(90):
+                owner.now += 2.0
+                run_virtually(owner.watch._look_at_machine)
+        return [line["event"] for line in logs].count("gpu_use_unseen")
+
+    assert told("cpu", gpus={}) == 0
+    assert told("cuda", gpus={0: use}) == 0
+    owner.has_state = False
+    assert told("cuda", gpus={}) == 0
+    owner.has_state = True
+    assert told("cuda", gpus={}) == 1
+    assert told("cuda", gpus={}) == 0

@@ -94,14 +94,18 @@ def obtain(
             is_back_soon=is_back_soon,
         )
         rules = DownloadRules(
-            run_id=_RUN, file=folder / "download", max_bytes=1000, total_steps=1000, initial_sketch=(0.0,)
+            run_id=_RUN,
+            file=lambda _donor: folder / "download",
+            max_bytes=1000,
+            total_steps=1000,
+            initial_sketch=(0.0,),
         )
         members = Donors(
             rules,
             find=find or listed,
             client=client,
             examine=examine,
-            load=load,
+            load=lambda _donor, question: load(question),
             say=lambda _: None,
             recorder=Recorder(Metrics()),
         )

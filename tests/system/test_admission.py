@@ -28,7 +28,7 @@ def rejected(node: RealNode, reason: str) -> float:
 
 @pytest.mark.timeout(240)
 def test_an_invitation_lets_a_node_in(tmp_path: Path) -> None:
-    """Without one it ends at once and names the cure; with one it gets the state and meets."""
+    """Without one it ends at once and names the cure; with one it gets the state and meets, and has the model exported."""
     organiser = printed("identity", "show", "--state-dir", str(tmp_path / "org"))
     manifest = tmp_path / "run.toml"
     manifest.write_text(f'{TINY_MANIFEST}\n[security]\nadmission = "invite"\norganiser = "{organiser}"\n')
@@ -54,6 +54,9 @@ def test_an_invitation_lets_a_node_in(tmp_path: Path) -> None:
         guest = RealNode(tmp_path / "guest", *peers, "--invite", str(invitation), text=text)
         nodes.append(guest)
         guest.wait_for(lambda s: s["meetings"]["completed"] >= 3, 90, "the guest meets")
+        model = tmp_path / "model"
+        asked = ("export", str(model), "--no-eval", "--members", "2", "--state-dir")
+        assert "the mean of 2 nodes" in printed(*asked, str(tmp_path / "guest"))  # as the guest, whose node goes on
         assert rejected(org, "not_admitted") == rejected(org, "unproven") == 0
         assert guest.end() == org.end() == 0
     finally:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from lowcomm_node.adapters.checkpoint_store import newest_state_file
 from lowcomm_node.settings.canonical import run_id
@@ -66,6 +67,7 @@ def test_a_joiner_needs_nothing_but_an_address(workshop: Path, first: RealNode) 
         assert {(row["stream"], row["codec"]) for row in status["meetings"]["bytes"]} >= {("params", "sparse")}
         assert before["peer_id"] in joiner.cli("peers", "--json").stdout
         assert json.loads(joiner.cli("status", "--json").stdout)["peer_id"] == status["peer_id"]
+        export_is_their_mean(workshop, first, joiner)
 
         assert joiner.end() == 0
         assert joiner.survivors() == []
@@ -73,6 +75,36 @@ def test_a_joiner_needs_nothing_but_an_address(workshop: Path, first: RealNode) 
         assert list((workshop / "joiner").glob("**/*.sock")) == []
     finally:
         joiner.clean_up()
+
+
+def export_is_their_mean(workshop: Path, first: RealNode, joiner: RealNode) -> None:
+    """Somebody with no node of his own asks both for their state, says that there is no third, and is never a member."""
+    nodes = {node.status()["peer_id"]: node for node in (first, joiner)}
+    model, address = workshop / "model", first.status()["join_address"]
+    options = ("--state-dir", str(workshop / "nobody"), "--set", f'data.paths=["{workshop / "text"}"]')
+    export = (sys.executable, "-m", "lowcomm_node", "export", str(model), "--peers", address, *options)
+
+    done = subprocess.run([*export, "--members", "3"], capture_output=True, text=True, check=False, timeout=120)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the mean of 2 nodes" in done.stdout
+    assert "3 nodes were asked for" in done.stdout
+    card = (model / "README.md").read_text()
+    assert run_id(read_manifest(workshop / "run.toml")) in card
+    assert all(f"| {peer} |" in card for peer in nodes)
+    assert card.count("held-out loss") == 1
+    assert "not measured" not in card
+    means = load_file(model / "model.safetensors")
+    assert all(bool(tensor.isfinite().all()) for tensor in means.values())
+    assert {path.name for path in workshop.glob(".model*")} == set()
+    assert not (workshop / "nobody").exists()
+    for peer, node in nodes.items():
+        assert {other["peer_id"] for other in node.peers()} <= nodes.keys() - {peer}
+
+    export = (*export[:4], str(workshop / "other"), *export[5:])
+    elsewhere = subprocess.run([*export, "--run", "0123abcd"], capture_output=True, text=True, check=False, timeout=60)
+    assert elsewhere.returncode == 78
+    assert "not in 0123abcd" in elsewhere.stderr
 
 
 def test_a_node_comes_back_as_itself(workshop: Path, first: RealNode) -> None:

@@ -22,6 +22,7 @@ from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.node import NodeCore
 from lowcomm_node.daemon.clock import SystemClock
 from lowcomm_node.daemon.network import Network
+from lowcomm_node.daemon.observer import Observer
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.rules import rules_of_a_life
 from lowcomm_node.daemon.runtime import Runtime
@@ -88,6 +89,7 @@ class LiveNode:
             on_cure=self._cure,
             on_offence=self.network.offended,
         )
+        self._index = index
         self.is_stepping = True
         self._chance = Random(index)
         self._life: list[asyncio.Task[None]] = []
@@ -101,7 +103,7 @@ class LiveNode:
             parameters=1000, shapes=((1,),), snapshot_bytes_max=1, train_tokens=1, validation_tokens=1, device="cpu"
         )
         await self.network.open(
-            ready, self.runtime, is_meeting=lambda: False, snapshots=self._nothing, fingerprints=self._no_fingerprint
+            ready, self.runtime, is_meeting=lambda: False, snapshots=self._nothing, fingerprints=self._fingerprint
         )
         self.runtime.connect(self.network.link, self.network.outreach.carry_out)
         self.runtime.handle(TrainerReady())
@@ -153,8 +155,8 @@ class LiveNode:
     async def _nothing(self) -> tuple[Path, float]:
         raise NotImplementedError
 
-    async def _no_fingerprint(self) -> Fingerprint:
-        raise NotImplementedError
+    async def _fingerprint(self) -> Fingerprint:
+        return Fingerprint(progress_steps=float(self._index), sketch=(), norms=())
 
 
 @asynccontextmanager
@@ -170,6 +172,34 @@ async def swarm(folder: Path, *inbound: str) -> AsyncIterator[list[LiveNode]]:
     finally:
         for node in nodes:
             await node.stop()
+
+
+async def observed_by_a_stranger(folder: Path, nodes: list[LiveNode]) -> None:
+    """An observer that wants the states of all finds a way to each, asks them, and is nobody's member."""
+    members = {node.identity.peer_id for node in nodes}
+    observer = Observer(
+        settings=NetworkSettings(),
+        line=Line(),
+        peers=(nodes[0].network.join_address,),
+        invite="",
+        state_dir=folder / "none",
+        scratch=folder,
+        num_wanted=len(nodes),
+    )
+    try:
+        await observer.start()
+        welcome = await observer.hello()
+        await observer.enter(welcome.run_id, welcome.manifest, MANIFEST)
+        while {member.peer for member in await observer.donors()} != members:  # noqa: ASYNC110 - of four nodes
+            await asyncio.sleep(0.2)
+        for node in nodes:
+            told = await observer.client.fingerprint(node.identity.peer_id, run_id(MANIFEST))
+            assert told.progress_steps == float(nodes.index(node))
+            assert {member.peer for member in await node.network.members()} == members - {node.identity.peer_id}
+            assert {view.member.peer for view in node.core.partners.views()} <= members
+    finally:
+        await observer.stop()
+    assert not (folder / "none").exists()
 
 
 def test_everybody_meets_everybody_though_half_of_them_cannot_be_dialled(tmp_path: Path) -> None:
@@ -193,6 +223,7 @@ def test_everybody_meets_everybody_though_half_of_them_cannot_be_dialled(tmp_pat
                 assert node.core.num_bells() == (2, 0)
                 ways = {(peer.reachability == "public", peer.link) for peer in peers_status(node.core, 0.0).peers}
                 assert ways == {(True, "grpc"), (False, "libp2p")}
+            await observed_by_a_stranger(tmp_path / "stranger", nodes)
 
             # What is under way over libp2p breaks, and is brought to its end when there is a path again.
             os.kill(closed_nodes[0].network._dht.pid, signal.SIGKILL)

@@ -24,6 +24,7 @@ from lowcomm_node.settings.sizes import memory_bytes, state_bytes
 
 __all__ = ["look_at_machine", "look_at_trainer", "wished_bytes"]
 
+_BYTES_PER_GB = 1e9
 _DOWNLOADS = 2
 """The one being written, and a snapshot for others."""
 
@@ -37,7 +38,7 @@ def look_at_machine(facts: Facts, settings: NodeSettings, state_dir: Path, manif
             facts,
             free_bytes=shutil.disk_usage(state_dir).free,
             needed_bytes=0 if manifest is None or has_state else state_bytes(manifest),
-            wished_bytes=0 if manifest is None else wished_bytes(settings, manifest),
+            wished_bytes=0 if manifest is None else max(0, wished_bytes(settings, manifest) - _pool_bytes(state_dir)),
         )
     if facts.running_pid is None:
         facts = replace(facts, busy_ports=tuple(_busy_ports(settings)))
@@ -124,12 +125,18 @@ def _holder(state_dir: Path) -> int:
 
 
 def wished_bytes(settings: NodeSettings, manifest: Manifest) -> int:
-    """Room that checkpoints and a download will take, in bytes."""
+    """Room that checkpoints, a download and the tokens of a dataset will take, in bytes."""
     state = state_bytes(manifest)
     kept = (settings.checkpoint.keep + 1) * state
     if settings.checkpoint.max_bytes:
         kept = min(kept, settings.checkpoint.max_bytes + state)
-    return kept + _DOWNLOADS * state
+    pool = int(settings.data.cache_gb * _BYTES_PER_GB) if settings.data.dataset else 0
+    return kept + _DOWNLOADS * state + pool
+
+
+def _pool_bytes(state_dir: Path) -> int:
+    """Tokens that are there already, and will be replaced if they are not those that are wanted."""
+    return sum(path.stat().st_size for path in (state_dir / "tokens").glob("*/*.bin"))
 
 
 def _busy_ports(settings: NodeSettings) -> Iterable[str]:

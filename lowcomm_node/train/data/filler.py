@@ -10,7 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,6 +21,7 @@ from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import DataSettings
 from lowcomm_node.train.child import EXIT_FAILED, prepare_child, stand_back
 from lowcomm_node.train.data.held_out import is_held_out
+from lowcomm_node.train.data.held_out_rows import write_held_out
 from lowcomm_node.train.data.rows import open_rows, texts_of
 from lowcomm_node.train.data.shards import TokenArray, token_dtype, write_shard
 from lowcomm_node.train.data.tokenizer import choose_encoder
@@ -29,11 +30,8 @@ __all__ = ["VALIDATION_FILE", "Job", "Progress", "fill", "main", "read_progress"
 
 VALIDATION_FILE = "validation.bin"
 _PROGRESS_FILE = "progress.json"
-_VALIDATION_TOKENS = 1 << 18
-_MAX_VALIDATION_BYTES = 1 << 30
 _NICE = 19
 """Behind everybody: the trainer stands back itself, and has a few batches ahead."""
-"""Most text that is looked at for rows to hold out."""
 _FIRST_SHARD_TOKENS = 1 << 18
 _MAX_SHARD_TOKENS = 1 << 22
 """The first shards are smaller, each twice the one before: training need not wait for much."""
@@ -65,6 +63,8 @@ class Progress:
     size_bytes: int = 0
     rows: dict[str, Any] | None = None
     """Where the dataset is read on, as it says itself."""
+    has_split: bool = False
+    """Held out is the dataset's own validation split, so all rows of the other are trained on."""
 
 
 def read_progress(folder: Path) -> Progress:
@@ -91,21 +91,18 @@ def fill(job: Job, *, is_wanted: Callable[[], bool] = lambda: True) -> None:
     progress = read_progress(job.folder)
     if progress.is_complete:
         return
-    rows = open_rows(data)
     validation = job.folder / VALIDATION_FILE
     if not validation.exists():
-        # In the dataset's own order: the same for all nodes.
-        texts = _held_out(texts_of(rows, data), ratio)
-        pieces = list(_up_to(encoder.encode(texts), _VALIDATION_TOKENS))
-        if not pieces:
-            raise DataError(
-                f"{data.dataset}: none of its rows is held out, of which a share of {ratio:g} should be; too few rows"
-            )
-        write_shard(validation, pieces, encoder.vocab_size)
+        has_split = write_held_out(validation, job.manifest, data, encoder)
+        # Ended between these two lines, the pool only leaves out more than it has to.
+        progress = replace(progress, has_split=has_split)
+        _write_progress(job.folder, progress)
+    rows = open_rows(data)
     rows = rows.shuffle(seed=job.seed, buffer_size=_SHUFFLED_ROWS)
     if progress.rows is not None:
         rows.load_state_dict(progress.rows)
-    texts = (text for text in texts_of(rows, data) if not is_held_out(text, ratio))
+    has_split = progress.has_split
+    texts = (text for text in texts_of(rows, data) if has_split or not is_held_out(text, ratio))
     max_bytes = int(data.cache_gb * 1e9)
     itemsize = token_dtype(encoder.vocab_size).itemsize
     largest = max(1, min(_MAX_SHARD_TOKENS, max_bytes // itemsize // _LEAST_SHARDS))
@@ -126,7 +123,8 @@ def fill(job: Job, *, is_wanted: Callable[[], bool] = lambda: True) -> None:
         file = shard_file(job.folder, progress.shards)
         written = write_shard(file, _take(waiting, count), encoder.vocab_size) if size else 0
         size_bytes = progress.size_bytes + written * itemsize
-        progress = Progress(
+        progress = replace(
+            progress,
             shards=progress.shards + (written > 0),
             is_complete=size < count or size_bytes + largest * itemsize // 2 > max_bytes,
             size_bytes=size_bytes,
@@ -178,16 +176,6 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _held_out(texts: Iterator[str], ratio: float) -> Iterator[str]:
-    looked_at = 0
-    for text in texts:
-        looked_at += len(text)
-        if looked_at > _MAX_VALIDATION_BYTES:
-            return
-        if is_held_out(text, ratio):
-            yield text
-
-
 def _take(waiting: deque[TokenArray], count: int) -> Iterator[TokenArray]:
     """The first ``count`` tokens, which are no longer waiting then."""
     while count and waiting:
@@ -196,15 +184,6 @@ def _take(waiting: deque[TokenArray], count: int) -> Iterator[TokenArray]:
             waiting.appendleft(piece[count:])
         yield piece[:count]
         count -= min(count, len(piece))
-
-
-def _up_to(pieces: Iterator[TokenArray], count: int) -> Iterator[TokenArray]:
-    """At most ``count`` tokens."""
-    for piece in pieces:
-        yield piece[:count]
-        count -= len(piece)
-        if count <= 0:
-            return
 
 
 def _write_progress(folder: Path, progress: Progress) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lowcomm_node.errors import DataError
+from lowcomm_node.errors import DataError, StoreError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import DataSettings
 from lowcomm_node.train.data.filler import VALIDATION_FILE, Job, read_progress, shard_file
@@ -62,7 +62,9 @@ def open_pool(
 
 
 def _folder_of(manifest: Manifest, data: DataSettings, state_dir: Path) -> Path:
-    dataset = (data.dataset, data.dataset_config, data.dataset_split, data.text_column, str(data.cache_gb))
+    dataset = [data.dataset, data.dataset_config, data.dataset_split, data.text_column, str(data.cache_gb)]
+    if data.dataset_revision:
+        dataset.append(data.dataset_revision)
     key = cache_key(manifest.data.tokenizer, str(manifest.data.validation_ratio), *dataset)
     with open_cache(state_dir, key) as folder:
         return folder
@@ -122,6 +124,7 @@ class Pool:
         self._schedule: list[tuple[int, int]] = []
         """First batch, and the number of shards that batches are drawn from; by first batch."""
         self._seen: int | None = None
+        self._said = ""
         self._parts: list[Tensor] = []
         self._tokens = Tokens()
 
@@ -148,7 +151,7 @@ class Pool:
         return len(self._of(self._schedule[-1][1]))
 
     def at(self, index: int) -> Tokens:
-        """What batch ``index`` is drawn from. Raises DataError when a shard is gone."""
+        """What batch ``index`` is drawn from. Raises DataError when a shard is gone, StoreError for a full disk."""
         if self._is_leader:
             self._grow(index)
         elif self._seen != self._changed_at(self._file):
@@ -168,7 +171,13 @@ class Pool:
         shards = read_progress(self._folder).shards
         if shards > self._schedule[-1][1]:
             self._schedule.append((index + AHEAD, shards))
-            self._write()
+            try:
+                self._write()
+            except StoreError as error:
+                # What is not written does not count: batches are drawn from the shards there were, until it can be.
+                self._schedule.pop()
+                self._seen = None
+                self._say_once(str(error))
 
     def _of(self, shards: int) -> Tokens:
         if len(self._tokens.parts) != shards:
@@ -194,8 +203,21 @@ class Pool:
 
     def _write(self) -> None:
         unfinished = self._file.with_name(f".{self._file.name}.unfinished")
-        unfinished.write_text(json.dumps(self._schedule))
-        unfinished.replace(self._file)
+        try:
+            unfinished.write_text(json.dumps(self._schedule))
+            unfinished.replace(self._file)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise StoreError(
+                f"{self._file}: from which batch on new tokens are drawn from cannot be written: {(error.strerror or str(error)).lower()}; "
+                "free some room on that disk, or set state_dir to a folder on a larger one"
+            ) from error
+
+    def _say_once(self, text: str) -> None:
+        """To whoever reads what the trainer says."""
+        if text != self._said:
+            self._said = text
+            print(text, file=sys.stderr, flush=True)  # noqa: T201
 
     @staticmethod
     def _changed_at(path: Path) -> int | None:

@@ -2,6 +2,7 @@
 
 import glob
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -9,12 +10,14 @@ from typing import Any, Protocol
 from lowcomm_node.errors import DataError
 from lowcomm_node.settings.node import DataSettings
 
-__all__ = ["Rows", "check_dataset", "open_rows", "texts_of"]
+__all__ = ["Rows", "check_dataset", "open_rows", "open_validation_rows", "texts_of"]
 
 _BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
 _SAVED = ("state.json", "dataset_dict.json")
 """What ``save_to_disk`` leaves in a folder."""
 _SHARDS_OF_SAVED = 64
+_VALIDATION = "validation"
+"""As the package names such a split, whatever the files are called."""
 
 
 class Rows(Protocol):
@@ -62,10 +65,16 @@ def open_rows(data: DataSettings) -> Rows:
     else:
         name = str(folder) if folder.is_dir() else data.dataset
         try:
-            rows = library.load_dataset(name, data.dataset_config or None, split=data.dataset_split, streaming=True)
+            rows = library.load_dataset(
+                name,
+                data.dataset_config or None,
+                split=data.dataset_split,
+                revision=data.dataset_revision or None,
+                streaming=True,
+            )
         except (FileNotFoundError, ValueError) as error:  # no such dataset, configuration or split
             raise DataError(
-                f"{data.dataset}: {error}; correct data.dataset, data.dataset_config or data.dataset_split"
+                f"{data.dataset}: {error}; correct data.dataset, data.dataset_config, data.dataset_split or data.dataset_revision"
             ) from error
     columns = rows.column_names or list(next(iter(rows), {}))
     if data.text_column not in columns:
@@ -74,6 +83,19 @@ def open_rows(data: DataSettings) -> Rows:
         )
     found: Rows = rows.select_columns([data.text_column])
     return found
+
+
+def open_validation_rows(data: DataSettings) -> Rows | None:
+    """The dataset's own validation split, in its own order; None where it has none, or one without the column of the text.
+
+    Files, and a node that trains on that very split, have none. Raises whatever the library raises where the dataset is not reached.
+    """
+    if data.dataset_split == _VALIDATION or _files_of(data.dataset):
+        return None
+    try:
+        return open_rows(replace(data, dataset_split=_VALIDATION))
+    except DataError:
+        return None
 
 
 def texts_of(rows: Rows, data: DataSettings) -> Iterator[str]:

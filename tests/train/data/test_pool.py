@@ -1,19 +1,21 @@
 """Datasets: streamed by a process into shards, drawn from while they grow."""
 
 import dataclasses
+import errno
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import datasets
+import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
 import torch
 from pyarrow import parquet
 
-from lowcomm_node.errors import DataError
+from lowcomm_node.errors import DataError, StoreError
 from lowcomm_node.settings.manifest import Manifest, ModelConfig
 from lowcomm_node.settings.node import DataSettings
 from lowcomm_node.train.data import filler as filler_module
@@ -22,8 +24,9 @@ from lowcomm_node.train.data.filler import Job, fill, read_progress, shard_file
 from lowcomm_node.train.data.held_out import is_held_out
 from lowcomm_node.train.data.pool import AHEAD, Pool, open_pool, seed_of
 from lowcomm_node.train.data.rows import open_rows, texts_of
-from lowcomm_node.train.data.shards import map_shard
+from lowcomm_node.train.data.shards import map_shard, write_shard
 from lowcomm_node.train.data.stream import Stream
+from lowcomm_node.train.held_out import held_out_batches
 from lowcomm_node.units import PeerId, RunId
 
 RUN = RunId("ab" * 32)
@@ -98,8 +101,99 @@ def test_local_kinds_of_datasets_have_the_same_rows(files: Path) -> None:
 def test_a_split_or_configuration_that_is_not_there_is_the_settings_fault(files: Path) -> None:
     """It is no use to try again: the error names what there is, in the library's words, and the settings to correct."""
     for changes in ({"dataset_split": "second"}, {"dataset_config": "large"}):
-        with pytest.raises(DataError, match=r"correct data\.dataset, data\.dataset_config or data\.dataset_split"):
+        with pytest.raises(DataError, match=r"correct data\.dataset, data\.dataset_config, data\.dataset_split or"):
             open_rows(_settings(files, **changes))
+
+
+@pytest.mark.parametrize("kind", ["saved", "folder"])
+def test_a_validation_split_is_what_is_held_out(files: Path, kind: str) -> None:
+    """All rows of the other split are trained on, and those of this one by nobody; a judge reads the same."""
+    held_out = [f"held out {number}" for number in range(200)]
+    if kind == "saved":
+        splits = {
+            "train": datasets.Dataset.from_dict({"text": ROWS}),
+            "validation": datasets.Dataset.from_dict({"text": held_out}),
+        }
+        datasets.DatasetDict(splits).save_to_disk(files / "set")
+    else:
+        (files / "set").mkdir()
+        for name, rows in (("train", ROWS), ("validation", held_out)):
+            (files / "set" / f"{name}.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    data = _settings(files / "set")
+    job = _job(files / "pool", data)
+
+    fill(job)
+
+    assert sorted(_texts(job.folder)) == sorted(ROWS)
+    judged = bytes(map_shard(job.folder / "validation.bin").to(torch.uint8).tolist())
+    assert judged.decode().split("\0")[:-1] == held_out
+    assert read_progress(job.folder).has_split
+    window = held_out_batches(Manifest(), data, files / "judge", RUN)[0][0]
+    assert bytes(window.tolist()) == judged[: len(window)]
+
+
+def test_a_pool_from_before_goes_on_as_it_began(files: Path) -> None:
+    """It has rows held out by their hash: the split that the dataset has is not trained on, but the rows stay held out too."""
+    splits = {name: datasets.Dataset.from_dict({"text": ROWS}) for name in ("train", "validation")}
+    datasets.DatasetDict(splits).save_to_disk(files / "set")
+    job = _job(files / "pool", _settings(files / "set"))
+    write_shard(job.folder / "validation.bin", [np.zeros(10_000, np.uint8)], 256)
+
+    fill(job)
+
+    assert sorted(_texts(job.folder)) == sorted(set(ROWS) - set(HELD_OUT))
+
+
+@pytest.mark.parametrize("rows", [["short"], None])
+def test_a_split_that_cannot_be_used_is_none(files: Path, rows: list[str] | None) -> None:
+    """Too small for one window, or without the column of the text: rows are held out by their hash."""
+    other = {"text": rows} if rows is not None else {"body": ROWS}
+    splits = {"train": datasets.Dataset.from_dict({"text": ROWS}), "validation": datasets.Dataset.from_dict(other)}
+    datasets.DatasetDict(splits).save_to_disk(files / "set")
+    job = _job(files / "pool", _settings(files / "set"))
+
+    fill(job)
+
+    assert not read_progress(job.folder).has_split
+    assert sorted(_texts(job.folder)) == sorted(set(ROWS) - set(HELD_OUT))
+
+
+def test_a_full_disk_keeps_what_there_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """New shards do not count while the schedule cannot be written, which is said once; a first schedule is an error with the cure."""
+    texts = tmp_path / "a.jsonl"
+    texts.write_text("".join(json.dumps({"text": row}) + "\n" for row in ROWS))
+    job = _job(tmp_path / "pool", _settings(texts))
+    fill(job)
+    pool = Pool(job.folder, RUN, 256, is_leader=True)
+    write = Path.write_text
+
+    def full(path: Path, text: str, **words: str) -> int:
+        if path.name.startswith(".schedule"):
+            write(path, text[:3])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, text, **words)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(StoreError, match=r"no space left on device; free some room on that disk, or set state_dir"):
+        pool.wait(lambda: None)
+    monkeypatch.setattr(Path, "write_text", write)
+    pool.wait(lambda: None)
+    before = pool.at(5)
+
+    progress = json.loads((job.folder / "progress.json").read_text())
+    shard_file(job.folder, 1).write_bytes(shard_file(job.folder, 0).read_bytes())
+    (job.folder / "progress.json").write_text(json.dumps(progress | {"shards": 2}))
+    monkeypatch.setattr(Path, "write_text", full)
+    assert [len(pool.at(index).parts) for index in (6, 7, 7 + AHEAD)] == [1, 1, 1]
+    assert pool.at(5) is before
+    assert capsys.readouterr().err.count("no space left on device") == 1
+    assert list(job.folder.glob(".*")) == []
+
+    monkeypatch.setattr(Path, "write_text", write)
+    assert len(pool.at(1000).parts) == 1
+    assert len(pool.at(1000 + AHEAD).parts) == 2
 
 
 def test_an_interrupted_pool_goes_on(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,14 @@ class Room:
 
 def advise(costs: Costs, room: Room) -> tuple[Advice, ...]:
     """What to change, the most pressing first; nothing where nothing is in the way."""
-    return (*_memory(room), *_disk(room), *_writing(room), *_month(costs, room), *_line(costs, room), *_length(costs, room))
+    return (
+        *_memory(room),
+        *_disk(room),
+        *_writing(room),
+        *_month(costs, room),
+        *_line(costs, room),
+        *_length(costs, room),
+    )
 
 
 def _memory(room: Room) -> Iterator[Advice]:

@@ -37,14 +37,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", nargs="+", metavar="PATH", help="what is trained on while measuring (data.paths)")
     machine = parser.add_argument_group("the machine and its line")
     machine.add_argument(
-        "--steps-per-second", type=_positive, metavar="X", help="of the machine planned for, instead of measuring this one"
+        "--steps-per-second",
+        type=_positive,
+        metavar="X",
+        help="of the machine planned for, instead of measuring this one",
     )
     machine.add_argument("--hours-per-day", type=_hours, default=24.0, metavar="H", help="in which the node runs (24)")
     machine.add_argument(
-        "--up", type=_positive, metavar="MBIT", help="megabits per second; without it the cap of the settings, or what --peers shows"
+        "--up",
+        type=_positive,
+        metavar="MBIT",
+        help="megabits per second; without it the cap of the settings, or what --peers shows",
     )
     machine.add_argument("--down", type=_positive, metavar="MBIT", help="the same of the other direction")
-    machine.add_argument("--watts", type=_positive, metavar="W", help="what training takes, where this machine does not say")
+    machine.add_argument(
+        "--watts", type=_positive, metavar="W", help="what training takes, where this machine does not say"
+    )
     machine.add_argument("--price-per-kwh", type=_positive, metavar="P", help="for the costs of energy")
     machine.add_argument("--currency", default="", metavar="NAME", help="of that price")
     swarm = parser.add_argument_group("the swarm")

@@ -4,7 +4,6 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lowcomm_node.adapters.power import Power, PowerMeter
@@ -190,9 +189,7 @@ def _least(cap_mbit_per_s: float, measured_bytes_per_s: float) -> float:
     return min(known, default=0.0)
 
 
-def _room(
-    manifest: Manifest, settings: NodeSettings, facts: Facts, around: Circumstances, pace: Pace | None
-) -> Room:
+def _room(manifest: Manifest, settings: NodeSettings, facts: Facts, around: Circumstances, pace: Pace | None) -> Room:
     free = facts.memory_free_bytes
     parts = fitting_parts(example_bytes(manifest), manifest.training.batch_size, free - fixed_bytes(manifest))
     fits = fixed_bytes(manifest) + example_bytes(manifest) * -(-manifest.training.batch_size // parts) <= free

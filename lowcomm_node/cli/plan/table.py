@@ -57,7 +57,12 @@ def _run(plan: Plan) -> Iterator[Row]:
     if plan.nodes:
         tokens = amount(plan.nodes * plan.total_steps * plan.tokens_per_step)
         moved = _bytes(plan.nodes * costs.run_bytes)
-        yield f"  {plan.nodes} nodes", f"{tokens} tokens", "", f"in the whole run, for {moved} over all their lines, each way"
+        yield (
+            f"  {plan.nodes} nodes",
+            f"{tokens} tokens",
+            "",
+            f"in the whole run, for {moved} over all their lines, each way",
+        )
 
 
 def _line(plan: Plan) -> Iterator[Row]:
@@ -65,11 +70,20 @@ def _line(plan: Plan) -> Iterator[Row]:
     usual = costs.usual
     yield "", "a day", "a month", f"a month is {MONTH_DAYS} days"
     started = usual.meetings_per_day
-    yield "  meetings started", f"{started:,.0f}", f"{MONTH_DAYS * started:,.0f}", "as many of others are answered (assumed)"
+    yield (
+        "  meetings started",
+        f"{started:,.0f}",
+        f"{MONTH_DAYS * started:,.0f}",
+        "as many of others are answered (assumed)",
+    )
     for weight in plan.weights:
         yield f"  {weight.stream}", *_both(usual.payload_per_day[weight.stream]), _coding(plan, weight)
     heads = max(weight.framing.both for weight in plan.weights)
-    yield "  framing", *_both(usual.framing_per_day), f"headers, verdict, confirmation: {heads:,} bytes a meeting, both ends"
+    yield (
+        "  framing",
+        *_both(usual.framing_per_day),
+        f"headers, verdict, confirmation: {heads:,} bytes a meeting, both ends",
+    )
     times = f"{around.joins_per_day:g} a day of {_bytes(around.state_bytes)} at most, given and fetched (assumed)"
     yield "  states", *_both(usual.states_per_day), times
     yield "  together", *_both(usual.bytes_per_day), "as line_bytes_total and bandwidth.monthly_gb count it, each way"
@@ -80,7 +94,12 @@ def _line(plan: Plan) -> Iterator[Row]:
         share = f"in the last {100 * around.last_ratio:g} % of the run ({_days(costs.last_days)}) meetings are dense"
         yield "  at the end", _bytes(costs.last.bytes_per_day), "", share
     yield "  whole run", _bytes(costs.run_bytes), "", f"each way, in {_days(costs.days)}"
-    yield "  not in it", "", "", "offers to who is busy, failed meetings, the DHT (some kB a minute); headers of TCP and TLS, 4 % or so"
+    yield (
+        "  not in it",
+        "",
+        "",
+        "offers to who is busy, failed meetings, the DHT (some kB a minute); headers of TCP and TLS, 4 % or so",
+    )
     mean = f"{usual.bytes_per_day * 8 / DAY_S / 1e3:,.3g} kbit/s"
     if not costs.meeting_s:
         yield "  on average", mean, "", "what the line can do is not known: --up and --down, or --peers to measure it"
@@ -104,7 +123,11 @@ def _machine(plan: Plan) -> Iterator[Row]:
     yield "  disk", _bytes(room.disk_bytes), "", disk
     if room.checkpoint_every_s:
         written = room.state_bytes * 3600 * around.hours_per_day * around.training_share / room.checkpoint_every_s
-        yield "  written", *_both(written), f"a checkpoint every {duration(room.checkpoint_every_s)}, {_bytes(room.state_bytes)} at most"
+        yield (
+            "  written",
+            *_both(written),
+            f"a checkpoint every {duration(room.checkpoint_every_s)}, {_bytes(room.state_bytes)} at most",
+        )
     hours = around.hours_per_day * around.training_share
     yield "  hours of training", f"{hours:.3g}", f"{MONTH_DAYS * hours:,.0f}", "--hours-per-day, less owner.quiet_hours"
     if plan.power is None:
@@ -123,7 +146,9 @@ def _machine(plan: Plan) -> Iterator[Row]:
 
 def _coding(plan: Plan, weight: Weight) -> str:
     flow = weight.payload
-    each = f"{flow.sent:,} and {flow.received:,} bytes" if flow.sent != flow.received else f"{flow.sent:,} bytes each way"
+    each = (
+        f"{flow.sent:,} and {flow.received:,} bytes" if flow.sent != flow.received else f"{flow.sent:,} bytes each way"
+    )
     return f"{plan.codings[weight.stream]}, every {weight.every_steps:,} steps; {each} a meeting"
 
 

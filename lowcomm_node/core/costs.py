@@ -14,6 +14,8 @@ __all__ = ["DAY_S", "MONTH_DAYS", "Circumstances", "Costs", "Flow", "Traffic", "
 
 DAY_S = 86_400.0
 MONTH_DAYS = 30
+_DHT_BYTES_PER_S = 7700.0
+"""Each way."""
 _BYTES_PER_MBIT = 125_000.0
 _BYTES_PER_GB = 1e9
 _JOULES_PER_KWH = 3.6e6
@@ -108,6 +110,8 @@ class Costs:
     usual: Traffic
     last: Traffic
     """In the dense last phase."""
+    dht_per_day: float
+    """Bytes each way beside all others: records, look-ups, and what keeps connections open."""
     meeting_s: float
     """On the line, the usual one of the stream that is met for most often, with a partner whose line is like this one; 0: not known."""
     kwh_per_day: float
@@ -133,6 +137,7 @@ def reckon(weights: Sequence[Weight], around: Circumstances) -> Costs:
         last_days=last_days,
         usual=usual,
         last=last,
+        dht_per_day=3600.0 * around.hours_per_day * _DHT_BYTES_PER_S,
         meeting_s=_line_s(often.payload.both + often.framing.both, around),
         kwh_per_day=kwh,
         money_per_day=kwh * around.price_per_kwh,

@@ -82,7 +82,8 @@ def test_only_the_gpu_that_is_trained_on(tmp_path: Path) -> None:
     power = measured.power()
 
     assert power is not None
-    assert (power.watts, power.of) == (pytest.approx(200), "1 GPU")
+    assert power.watts == pytest.approx(200)
+    assert power.of == "1 GPU"
 
 
 def test_a_machine_that_says_nothing(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from lowcomm_node.core.messages import Answer, Close, Confirm, Offer, StreamPlan, Verdict
+from lowcomm_node.core.messages import Answer, Close, Confirm, Message, Offer, StreamPlan, Verdict
 from lowcomm_node.core.spread import MarkedSketch
 from lowcomm_node.units import Codec, Dtype, Stream
 from lowcomm_node.wire.frames import to_frames
@@ -36,8 +36,8 @@ def test_a_meeting_of_two_members_weighs_what_was_said() -> None:
         progress_steps=12345.5,
         member=record,
     )
-    initiator = [offered, Close(meeting_id=MEETING, parts=(close,), scales=(1.0,)), Confirm(meeting_id=MEETING)]
-    answerer = [
+    initiator: list[Message] = [offered, Close(meeting_id=MEETING, parts=(close,), scales=(1.0,)), Confirm(meeting_id=MEETING)]
+    answerer: list[Message] = [
         Answer(meeting_id=MEETING, parts=(answer,), progress_steps=12300.25, clip_norms=(3.5,)),
         Verdict(meeting_id=MEETING, applied=True),
         Confirm(meeting_id=MEETING),

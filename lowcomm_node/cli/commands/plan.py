@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(SPOKEN.advice(manifest.protocol_version))
 
     from lowcomm_node.cli.plan.estimate import Asked, estimate
-    from lowcomm_node.cli.plan.table import print_plan
+    from lowcomm_node.cli.plan.table import print_estimate
 
     asked = Asked(
         steps_per_second=args.steps_per_second,
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         price_per_kwh=args.price_per_kwh,
         currency=args.currency,
     )
-    plan = estimate(
+    found = estimate(
         manifest,
         settings,
         asked,
@@ -97,17 +97,17 @@ def run(args: argparse.Namespace) -> int:
         say=lambda text: print(text, file=sys.stderr),
     )
     if args.json:
-        print(json.dumps(_strict(asdict(plan)), indent=2))
+        print(json.dumps(_strict(asdict(found)), indent=2))
     else:
-        print_plan(plan)
+        print_estimate(found)
     return ExitCode.OK
 
 
 def _check(args: argparse.Namespace) -> int:
-    """The plan beside what real nodes have counted."""
-    from lowcomm_node.cli.plan.against import check_plan, print_checked
+    """Estimates beside what real nodes have counted."""
+    from lowcomm_node.cli.plan.against import check_against, print_checked
 
-    checked = check_plan(args.against, read_manifest(args.against / "run.toml"))
+    checked = check_against(args.against, read_manifest(args.against / "run.toml"))
     if args.json:
         print(json.dumps(_strict(asdict(checked)), indent=2))
     else:

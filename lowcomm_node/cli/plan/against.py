@@ -1,4 +1,4 @@
-"""A plan against a real swarm: what its meetings should have taken by the plan, beside what its nodes have counted on the wire."""
+"""Estimates against a real swarm: what its meetings should have taken, beside what its nodes have counted on the wire."""
 
 import math
 from collections import Counter
@@ -18,7 +18,7 @@ from lowcomm_node.telemetry.flight.values import Tree
 from lowcomm_node.train.meeting_sizes import StreamSizes, meeting_sizes
 from lowcomm_node.units import MeetingId, Stream
 
-__all__ = ["Checked", "Counted", "check_plan", "print_checked"]
+__all__ = ["Checked", "Counted", "check_against", "print_checked"]
 
 _DIRECTIONS = ("sent", "received")
 
@@ -28,13 +28,13 @@ class Counted:
     """Payload bytes in one direction, all nodes."""
 
     completed: int
-    """By the plan, of completed meetings."""
+    """Estimated, of completed meetings."""
     in_vain: int
-    """By the plan, of messages of all others: offers to nodes that were busy, meetings that failed or were under way at the end."""
+    """Estimated, of messages of all others: offers to nodes that were busy, meetings that failed or were under way at the end."""
     counted: int
     """By the nodes (wire_bytes_total)."""
     error: float
-    """Of the plan for all messages, as a share of what was counted."""
+    """Of the estimate for all messages, as a share of what was counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Checked:
     received: Counted
 
 
-def check_plan(folder: Path, manifest: Manifest) -> Checked:
+def check_against(folder: Path, manifest: Manifest) -> Checked:
     """Compare with what ``swarm --recordings`` has left in a folder. Raises StoreError, ConfigError, OSError."""
     sizes = meeting_sizes(manifest)
     totals: Counter[str] = Counter()
@@ -81,13 +81,13 @@ def print_checked(checked: Checked) -> None:
     for direction in _DIRECTIONS:
         side: Counted = getattr(checked, direction)
         print(
-            f"  {direction:<9} counted on the wire {amount(side.counted)}B; by the plan {amount(side.completed)}B for completed meetings and "
+            f"  {direction:<9} counted on the wire {amount(side.counted)}B; estimated {amount(side.completed)}B for completed meetings and "
             f"{amount(side.in_vain)}B for messages of others: {100 * side.error:+.2f} %"
         )
 
 
 def _predicted(entries: Iterable[Entry], sizes: Mapping[Stream, StreamSizes]) -> Counter[str]:
-    """By the plan, what one node has sent and received."""
+    """What one node should have sent and received."""
     plans: dict[MeetingId, tuple[StreamPlan, ...]] = {}
     totals: Counter[str] = Counter()
 
@@ -122,7 +122,7 @@ def _weight(
     meeting_id: MeetingId,
     *messages: type[Message],
 ) -> int:
-    """What the plan says of these messages of a meeting. That the first ones of a node have another number format it does not look at."""
+    """Estimate of these messages of a meeting. That the first ones of a node have another number format is not looked at."""
     total = 0
     for plan in plans.get(meeting_id, ()):
         of = sizes[plan.stream]

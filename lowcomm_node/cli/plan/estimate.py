@@ -26,7 +26,7 @@ from lowcomm_node.train.meeting_sizes import StreamSizes, meeting_sizes
 from lowcomm_node.units import Stream
 from lowcomm_node.wire.meeting_weight import message_bytes
 
-__all__ = ["Asked", "Plan", "estimate", "weights_of"]
+__all__ = ["Asked", "Estimate", "estimate", "weights_of"]
 
 _DAY_MINUTES = 24 * 60
 
@@ -47,7 +47,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Estimate:
     """All that there is to say."""
 
     run_name: str
@@ -81,8 +81,8 @@ def estimate(
     up_bytes_per_s: float = 0.0,
     down_bytes_per_s: float = 0.0,
     say: Callable[[str], None],
-) -> Plan:
-    """The whole plan. ``up_bytes_per_s`` and ``down_bytes_per_s``: the line as it was measured to a peer; 0 where it was not.
+) -> Estimate:
+    """All of it. ``up_bytes_per_s`` and ``down_bytes_per_s``: the line as it was measured to a peer; 0 where it was not.
 
     Raises ConfigError and DataError, for a machine that cannot train this model as well.
     """
@@ -113,7 +113,7 @@ def estimate(
     )
     weights = weights_of(manifest, sizes)
     costs, room = reckon(weights, around), _room(manifest, settings, facts, around, pace)
-    return Plan(
+    return Estimate(
         run_name=manifest.name,
         run_id=run_id(manifest),
         parameters=manifest.model.num_parameters,

@@ -35,7 +35,18 @@ def manifest(tmp_path: Path) -> Path:
 
 def test_what_is_given_is_reckoned_with(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One step a second: 8640 meetings started a day, and ten days; the same numbers in the table."""
-    words = ["plan", str(manifest), "--steps-per-second", "1", "--joins-per-day", "0", "--watts", "50", "--price-per-kwh", "0.5"]
+    words = [
+        "plan",
+        str(manifest),
+        "--steps-per-second",
+        "1",
+        "--joins-per-day",
+        "0",
+        "--watts",
+        "50",
+        "--price-per-kwh",
+        "0.5",
+    ]
     assert app.main([*words, "--json"]) == ExitCode.OK
 
     plan = json.loads(capsys.readouterr().out)
@@ -82,7 +93,10 @@ def test_settings_and_hours_count(manifest: Path, capsys: pytest.CaptureFixture[
         "bandwidth.monthly_gb": "0.001",
     }
     words = ["plan", str(manifest), "--steps-per-second", "1", "--joins-per-day", "0", "--json"]
-    assert app.main([*words, *(word for key, value in settings.items() for word in ("--set", f"{key}={value}"))]) == ExitCode.OK
+    assert (
+        app.main([*words, *(word for key, value in settings.items() for word in ("--set", f"{key}={value}"))])
+        == ExitCode.OK
+    )
 
     plan = json.loads(capsys.readouterr().out)
     assert (plan["around"]["training_share"], plan["around"]["open_share"]) == (0.5, 0.5)

@@ -36,7 +36,11 @@ def test_a_meeting_of_two_members_weighs_what_was_said() -> None:
         progress_steps=12345.5,
         member=record,
     )
-    initiator: list[Message] = [offered, Close(meeting_id=MEETING, parts=(close,), scales=(1.0,)), Confirm(meeting_id=MEETING)]
+    initiator: list[Message] = [
+        offered,
+        Close(meeting_id=MEETING, parts=(close,), scales=(1.0,)),
+        Confirm(meeting_id=MEETING),
+    ]
     answerer: list[Message] = [
         Answer(meeting_id=MEETING, parts=(answer,), progress_steps=12300.25, clip_norms=(3.5,)),
         Verdict(meeting_id=MEETING, applied=True),

@@ -51,13 +51,22 @@ def rows_of(estimate: Estimate) -> Iterator[tuple[str, list[Row]]]:
 def _run(estimate: Estimate) -> Iterator[Row]:
     costs, rate = estimate.costs, estimate.around.steps_per_s
     yield "  model", f"{amount(estimate.parameters)} parameters", "", f"{estimate.tokens_per_step:,} tokens a step"
-    how = "as given" if estimate.pace is None else f"measured on {estimate.pace.device}, a batch in {estimate.pace.micro_batches}"
+    how = (
+        "as given"
+        if estimate.pace is None
+        else f"measured on {estimate.pace.device}, a batch in {estimate.pace.micro_batches}"
+    )
     devices = estimate.device.count(",") + 1
     if devices > 1:
         how += f", the first of {devices} devices, each of which takes a batch"
     pace = f"{devices * rate * estimate.tokens_per_step:,.0f} tokens/s, {how}"
     yield "  pace", f"{rate:.3g} steps/s", "", pace
-    yield "  schedule", _days(costs.days), "", f"{estimate.total_steps:,} steps, if the average node is as fast as this one"
+    yield (
+        "  schedule",
+        _days(costs.days),
+        "",
+        f"{estimate.total_steps:,} steps, if the average node is as fast as this one",
+    )
     if estimate.nodes:
         tokens = amount(estimate.nodes * estimate.total_steps * estimate.tokens_per_step)
         moved = _bytes(estimate.nodes * costs.run_bytes)
@@ -104,7 +113,7 @@ def _line(estimate: Estimate) -> Iterator[Row]:
         "",
         "offers to who is busy, failed meetings; headers of TCP and TLS, some 5 %",
     )
-    yield "  the DHT", *_both(costs.dht_per_day), "besides, as seen between 8 nodes; no node counts or caps it"
+    yield "  the DHT", *_both(costs.dht_per_day), "besides, as seen between 4 nodes; no node counts or caps it"
     mean = f"{usual.bytes_per_day * 8 / DAY_S / 1e3:,.3g} kbit/s"
     if not costs.meeting_s:
         yield "  on average", mean, "", "what the line can do is not known: --up and --down, or --peers to measure it"

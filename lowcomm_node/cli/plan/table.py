@@ -8,7 +8,7 @@ from lowcomm_node.cli.words import amount, duration, printable
 from lowcomm_node.core.cost_advice import Whose
 from lowcomm_node.core.costs import DAY_S, MONTH_DAYS, Traffic, Weight
 
-__all__ = ["rows_of", "print_estimate"]
+__all__ = ["print_estimate", "rows_of"]
 
 Row = tuple[str, str, str, str]
 """What, a day, a month, a note. One value that is of no day stands in the second place."""

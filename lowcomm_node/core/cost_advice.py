@@ -136,7 +136,8 @@ def _month(costs: Costs, room: Room) -> Iterator[Advice]:
 
 def _line(costs: Costs, room: Room) -> Iterator[Advice]:
     usual = costs.usual
-    if usual.crowding > _CROWDED:
+    # Periods that the month's budget pays for may be long enough already.
+    if usual.crowding > _CROWDED * usual.stretch:
         steps = math.ceil(room.params_every_steps * usual.crowding / _CROWDED)
         late = "later than they are due, and " if usual.crowding >= 1 else ""
         why = f"meetings take {100 * usual.crowding:.0f} % of the line's time: they come {late}often find their partner busy"

@@ -40,6 +40,13 @@ def test_a_months_budget_that_is_too_small() -> None:
     }
 
 
+def test_one_period_is_enough() -> None:
+    """1 Mbit/s wants 32 steps, and the budget 40."""
+    found = advice({"monthly_gb": 129.6, "up_mbit_per_s": 1.0}, monthly_gb=129.6, up_cap_mbit_per_s=1.0)
+
+    assert [line for line, whose in found.items() if whose is Whose.MANIFEST] == ["meeting.params_every_steps = 40"]
+
+
 def test_a_budget_that_does_not_pay_for_states_has_no_period() -> None:
     found = advice({"monthly_gb": 1.0, "joins_per_day": 1.0, "state_bytes": GB}, monthly_gb=1.0)
 

@@ -81,7 +81,7 @@ def _run(estimate: Estimate) -> Iterator[Row]:
 def _line(estimate: Estimate) -> Iterator[Row]:
     costs, around = estimate.costs, estimate.around
     usual = costs.usual
-    yield "", "a day", "a month", f"a month is {MONTH_DAYS} days"
+    yield "", "a day", "a month", f"a month is {MONTH_DAYS} days" + ("; the run is over sooner" if costs.days < 1 else "")
     started = usual.meetings_per_day
     yield (
         "  meetings started",
@@ -120,7 +120,8 @@ def _line(estimate: Estimate) -> Iterator[Row]:
         return
     rate = f"{_mbit(around.up_mbit_per_s)} up, {_mbit(around.down_mbit_per_s)} down, partners alike"
     yield "  on average", mean, "", f"a usual meeting takes {costs.meeting_s:.2g} s of a line with {rate}"
-    yield "  in use", f"{100 * min(1.0, usual.crowding):.2g} %", "", "of the time in which it is open"
+    used = usual.crowding / max(1.0, usual.crowding, usual.stretch)
+    yield "  in use", f"{100 * used:.3g} %", "", "of the time in which it is open"
 
 
 def _why_less(usual: Traffic) -> str:

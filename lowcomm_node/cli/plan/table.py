@@ -81,7 +81,12 @@ def _run(estimate: Estimate) -> Iterator[Row]:
 def _line(estimate: Estimate) -> Iterator[Row]:
     costs, around = estimate.costs, estimate.around
     usual = costs.usual
-    yield "", "a day", "a month", f"a month is {MONTH_DAYS} days" + ("; the run is over sooner" if costs.days < 1 else "")
+    yield (
+        "",
+        "a day",
+        "a month",
+        f"a month is {MONTH_DAYS} days" + ("; the run is over sooner" if costs.days < 1 else ""),
+    )
     started = usual.meetings_per_day
     yield (
         "  meetings started",

@@ -20,6 +20,8 @@ class StreamSizes:
 
     plan: StreamPlan
     sizes: PartBytes
+    first_sizes: PartBytes
+    """Before the size of differences is known: of integers in bf16, within the same budget where there is one."""
     last: StreamPlan
     """The plan in the dense last phase of the run (``core.progress.is_cooldown``)."""
     last_sizes: PartBytes
@@ -28,7 +30,7 @@ class StreamSizes:
 def meeting_sizes(manifest: Manifest) -> dict[Stream, StreamSizes]:
     """Of each stream that the manifest exchanges, in a meeting like nearly all: with the size of differences known.
 
-    The first meetings of a node are in bf16 where integers are wished, which the same budget holds. With codec ab the ranks follow
+    With codec ab the ranks follow
     from what meetings teach; these are the ones before anything was learnt, which fill the same budget. Raises ConfigError for a
     model that cannot be built here.
     """
@@ -38,7 +40,11 @@ def meeting_sizes(manifest: Manifest) -> dict[Stream, StreamSizes]:
         if period.every_steps:
             plan, last = (planner.settled(period.stream, is_dense=is_dense) for is_dense in (False, True))
             found[period.stream] = StreamSizes(
-                plan=plan, sizes=planner.sizes(plan), last=last, last_sizes=planner.sizes(last)
+                plan=plan,
+                sizes=planner.sizes(plan),
+                first_sizes=planner.sizes(planner.plan(period.stream, is_dense=False)),
+                last=last,
+                last_sizes=planner.sizes(last),
             )
     return found
 

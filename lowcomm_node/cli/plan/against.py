@@ -18,7 +18,7 @@ from lowcomm_node.telemetry.flight.values import Tree
 from lowcomm_node.train.meeting_sizes import StreamSizes, meeting_sizes
 from lowcomm_node.units import MeetingId, Stream
 
-__all__ = ["Checked", "Counted", "check_against", "print_checked"]
+__all__ = ["Checked", "Counted", "check_against", "estimated", "print_checked"]
 
 _DIRECTIONS = ("sent", "received")
 
@@ -60,7 +60,7 @@ def check_against(folder: Path, manifest: Manifest) -> Checked:
         entries = dump.recording.entries if dump.recording else ()
         if entries and entries[0].number != 1:
             raise StoreError(f"{path}: the beginning is not in it; let the swarm run for fewer minutes")
-        totals += _predicted(entries, sizes)
+        totals += estimated(entries, sizes)
         totals += _counters(dump.header)
     if not totals["meetings"]:
         raise StoreError(
@@ -86,8 +86,8 @@ def print_checked(checked: Checked) -> None:
         )
 
 
-def _predicted(entries: Iterable[Entry], sizes: Mapping[Stream, StreamSizes]) -> Counter[str]:
-    """What one node should have sent and received."""
+def estimated(entries: Iterable[Entry], sizes: Mapping[Stream, StreamSizes]) -> Counter[str]:
+    """Payload bytes that a node should have sent and received, by the messages of its recording: of all, and of completed meetings."""
     plans: dict[MeetingId, tuple[StreamPlan, ...]] = {}
     totals: Counter[str] = Counter()
 
@@ -122,12 +122,13 @@ def _weight(
     meeting_id: MeetingId,
     *messages: type[Message],
 ) -> int:
-    """Estimate of these messages of a meeting. That the first ones of a node have another number format is not looked at."""
+    """Estimate of these messages of a meeting, by what kind of meeting it was: usual, among a node's first, or in the dense last phase."""
     total = 0
     for plan in plans.get(meeting_id, ()):
         of = sizes[plan.stream]
         is_last = plan.codec is of.last.codec and plan.codec is not of.plan.codec
-        parts = of.last_sizes if is_last else of.sizes
+        usual = of.sizes if plan.dtype is of.plan.dtype else of.first_sizes
+        parts = of.last_sizes if is_last else usual
         total += sum({Offer: parts.offer, Answer: parts.answer, Close: parts.close}[message] for message in messages)
     return total
 

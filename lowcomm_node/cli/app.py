@@ -47,6 +47,11 @@ COMMANDS: Mapping[str, Command] = {
         "check machine, line and peers before anything is downloaded",
         "--peers /ip4/203.0.113.5/tcp/7000/p2p/12D3...",
     ),
+    "plan": Command(
+        "Start or join a run",
+        "what taking part would cost: bytes, memory, time, energy",
+        "my-run.toml --up 20 --watts 80",
+    ),
     "invite": Command("Start or join a run", "let somebody into a run of yours", "create --valid 30d"),
     "status": Command("Look after a node", "what the node on this machine is doing", "--json"),
     "top": Command("Look after a node", "the same live, with its swarm, until q is pressed", ""),

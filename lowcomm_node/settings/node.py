@@ -154,7 +154,7 @@ class NetworkSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandwidthSettings:
-    """How much of this machine's line meetings and downloads may take. The DHT's own traffic, some kB a minute, is not in it."""
+    """How much of this machine's line meetings and downloads may take. The DHT's own traffic (some 140 kB a minute among four nodes) is not in it."""
 
     up_mbit_per_s: Annotated[float, Between(0.0, 1e6)] = 0.0
     """Most megabits per second this node sends; 0 is no cap, 0.5 the least. Some nine tenths of what the line can do keep it usable for others."""

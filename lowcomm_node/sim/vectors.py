@@ -50,10 +50,10 @@ from lowcomm_node.core.progress import is_plausible
 from lowcomm_node.core.schedule import Timing
 from lowcomm_node.errors import RefusalReason
 from lowcomm_node.settings.manifest import TrainingConfig
-from lowcomm_node.sim.payload import payload_bytes
 from lowcomm_node.sim.population import Centre, Look
 from lowcomm_node.sim.scenario import Attack, Scenario
 from lowcomm_node.sim.swarm import rules
+from lowcomm_node.train.meeting_sizes import meeting_sizes
 from lowcomm_node.units import Codec, Dtype, MeetingId, PeerId, Stream
 
 __all__ = ["VectorPopulation", "VectorTrainer"]
@@ -230,7 +230,7 @@ class VectorPopulation:
         every_steps = manifest.meeting.params_every_steps
         self.stride = max(1, every_steps // _REPORTS_PER_PERIOD)
         self.state_bytes = 4 * manifest.model.num_parameters
-        self._sizes = payload_bytes(manifest)
+        self._sizes = meeting_sizes(manifest)[Stream.PARAMS].sizes
         self._generator = np.random.Generator(np.random.PCG64(scenario.seed))
         self._start = self._draw(_WEIGHT_RMS)
         self.initial_sketch = _sketch(torch.from_numpy(self._start))

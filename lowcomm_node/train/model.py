@@ -19,6 +19,7 @@ __all__ = [
     "count_parameters",
     "load_parameters",
     "matrices_of",
+    "outline",
     "output_head",
     "parameter_shapes",
     "recompute",
@@ -33,7 +34,20 @@ def build_model(manifest: Manifest) -> nn.Module:
     """
     if manifest.model.kind == "gpt":
         return build_gpt(manifest.model, manifest.seed)
-    model = build_foreign(manifest)
+    return _as_described(build_foreign(manifest), manifest)
+
+
+def outline(manifest: Manifest) -> nn.Module:
+    """The run's network without numbers and without memory for them, but a task's: for names and shapes. Raises ConfigError as ``build_model``."""
+    if manifest.model.kind == "task":  # whose code need not know of devices
+        return build_model(manifest)
+    with torch.device("meta"):
+        if manifest.model.kind == "gpt":
+            return GPT(manifest.model)
+        return _as_described(build_foreign(manifest), manifest)
+
+
+def _as_described(model: nn.Module, manifest: Manifest) -> nn.Module:
     found, expected = count_parameters(model), manifest.model.num_parameters
     if found != expected:
         raise ConfigError(

@@ -9,7 +9,7 @@ from lowcomm_node.algo import moments
 from lowcomm_node.algo.budget import EnergyModel, choose_counts
 from lowcomm_node.algo.correction import Correction
 from lowcomm_node.algo.shapes import Shapes
-from lowcomm_node.algo.sizes import is_integer, part_bytes
+from lowcomm_node.algo.sizes import PartBytes, is_integer, part_bytes
 from lowcomm_node.core.messages import StreamPlan
 from lowcomm_node.core.progress import is_dense_acceptable
 from lowcomm_node.errors import ForgivableError, RefusalReason, RemoteProtocolError
@@ -47,17 +47,25 @@ class Planner:
 
     def plan(self, stream: Stream, *, is_dense: bool) -> StreamPlan:
         """The plan of an own offer. ``is_dense`` sends whole tensors instead of some directions or coordinates, whatever the budget."""
+        plan = self.settled(stream, is_dense=is_dense)
+        coding = self._coding(stream)
+        if is_integer(plan.dtype) and not coding.energy.knows(plan.ranks):
+            # Integers resolve a difference of known size; until one was seen, floating point finds out.
+            return self._plan(coding, stream, plan.codec, Dtype.BF16)
+        return plan
+
+    def settled(self, stream: Stream, *, is_dense: bool) -> StreamPlan:
+        """As ``plan``, once the size of differences is known: what nearly all meetings of a run are like."""
         coding = self._coding(stream)
         if coding.codec is Codec.RANK1:
             ranks = moments.rank1_ranks(coding.shapes)
             return StreamPlan(stream=stream, codec=Codec.RANK1, dtype=Dtype.FP32, ranks=ranks)
-        codec = Codec.DENSE if is_dense else coding.codec
-        dtype, ranks = coding.dtype, self._ranks(coding, codec, coding.dtype)
-        if is_integer(dtype) and not coding.energy.knows(ranks):
-            # Integers resolve a difference of known size; until one was seen, floating point finds out.
-            dtype, ranks = Dtype.BF16, self._ranks(coding, codec, Dtype.BF16)
-        omega = self._omega if codec is Codec.AB else Omega.SEEDED
-        return StreamPlan(stream=stream, codec=codec, dtype=dtype, ranks=ranks, omega=omega)
+        return self._plan(coding, stream, Codec.DENSE if is_dense else coding.codec, coding.dtype)
+
+    def sizes(self, plan: StreamPlan) -> PartBytes:
+        """Payloads of one stream. Raises ValueError for a plan that cannot be carried out."""
+        shapes = self._coding(plan.stream).shapes
+        return moments.part_bytes(shapes, plan) if plan.codec is Codec.RANK1 else part_bytes(shapes, plan)
 
     def ranges(self, plan: StreamPlan) -> tuple[float, ...] | None:
         """What ``encode_offer`` needs to know for an own plan: expected rms per tensor; None where the format does not ask."""
@@ -122,7 +130,7 @@ class Planner:
                 RefusalReason.MALFORMED, f"{plan.stream} with omega {plan.omega}, not {self._omega}"
             )
         try:
-            sizes = (moments.part_bytes if plan.codec is Codec.RANK1 else part_bytes)(coding.shapes, plan)
+            sizes = self.sizes(plan)
         except ValueError as error:
             raise RemoteProtocolError(RefusalReason.MALFORMED, str(error)) from error
         if is_dense_instead and not is_dense_acceptable(progress_steps, self._manifest):
@@ -138,6 +146,11 @@ class Planner:
         if coding is None:
             raise RemoteProtocolError(RefusalReason.MALFORMED, f"the manifest does not exchange {stream}")
         return coding
+
+    def _plan(self, coding: _Coding, stream: Stream, codec: Codec, dtype: Dtype) -> StreamPlan:
+        omega = self._omega if codec is Codec.AB else Omega.SEEDED
+        ranks = self._ranks(coding, codec, dtype)
+        return StreamPlan(stream=stream, codec=codec, dtype=dtype, ranks=ranks, omega=omega)
 
     def _ranks(self, coding: _Coding, codec: Codec, dtype: Dtype) -> tuple[int, ...]:
         match codec:

@@ -1,6 +1,6 @@
 """Meeting messages to frames on a stream: a header frame, then the payload in chunk frames."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import assert_never
 
 from google.protobuf.message import DecodeError
@@ -10,11 +10,12 @@ from lowcomm_node.errors import RefusalReason, RemoteProtocolError
 from lowcomm_node.units import Omega
 from lowcomm_node.wire.assembly import payload_digest, split
 from lowcomm_node.wire.gen.lowcomm.v1 import meeting_pb2, records_pb2
-from lowcomm_node.wire.limits import MAX_HEADER_BYTES
+from lowcomm_node.wire.limits import CHUNK_BYTES, MAX_HEADER_BYTES
 from lowcomm_node.wire.peer_id import peer_id_to_bytes
 
-__all__ = ["REASON_FROM_WIRE", "decode_frame", "to_frames"]
+__all__ = ["REASON_FROM_WIRE", "decode_frame", "framed_bytes", "to_frames"]
 
+_ANY_DIGEST = bytes(32)
 _REASON_TO_WIRE: dict[RefusalReason, str] = {reason: f"REFUSAL_REASON_{reason.name}" for reason in RefusalReason}
 REASON_FROM_WIRE: dict[int, RefusalReason] = {
     meeting_pb2.RefusalReason.Value(name): reason for reason, name in _REASON_TO_WIRE.items()
@@ -32,7 +33,7 @@ def to_frames(message: Message, digest: bytes | None = None) -> Iterator[meeting
     parts: tuple[bytes, ...] = ()
     if isinstance(message, Offer | Answer | Close):
         parts = message.parts
-    yield _header(message, parts, digest)
+    yield _header(message, [len(part) for part in parts], digest or payload_digest(parts))
     for offset, piece in split(parts):
         # Filled in place: a Chunk that is made first would be copied once more.
         frame = meeting_pb2.MeetingFrame()
@@ -40,13 +41,27 @@ def to_frames(message: Message, digest: bytes | None = None) -> Iterator[meeting
         yield frame
 
 
-def _header(message: Message, parts: tuple[bytes, ...], digest: bytes | None) -> meeting_pb2.MeetingFrame:
+def framed_bytes(message: Message, sizes: Sequence[int] = ()) -> int:
+    """Bytes that ``to_frames`` makes of a message whose parts have these ``sizes``; those it holds itself are not looked at.
+
+    Exact but for two bytes a chunk at most, by which the first ones of a payload are smaller.
+    """
+    total = _header(message, sizes, _ANY_DIGEST).ByteSize()
+    for size in sizes:
+        for length, count in ((CHUNK_BYTES, size // CHUNK_BYTES), (size % CHUNK_BYTES, 1)):
+            if length and count:
+                frame = meeting_pb2.MeetingFrame()
+                frame.chunk.offset, frame.chunk.data = sum(sizes) - length, bytes(length)
+                total += count * frame.ByteSize()
+    return total
+
+
+def _header(message: Message, sizes: Sequence[int], digest: bytes) -> meeting_pb2.MeetingFrame:
     frame = meeting_pb2.MeetingFrame()
     meeting_id = bytes.fromhex(message.meeting_id)
-    sizes = [len(part) for part in parts]
     payload = None
     if isinstance(message, Offer | Answer | Close):
-        payload = meeting_pb2.PayloadHeader(total_bytes=sum(sizes), sha256=digest or payload_digest(parts))
+        payload = meeting_pb2.PayloadHeader(total_bytes=sum(sizes), sha256=digest)
     match message:
         case Offer():
             frame.offer.CopyFrom(

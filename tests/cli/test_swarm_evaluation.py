@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lowcomm_node.cli.swarm.calibrate import measure_pace
+from lowcomm_node.cli.pace import measure_pace
 from lowcomm_node.cli.swarm.evaluation import Judge
 from lowcomm_node.errors import StoreError
 from lowcomm_node.settings.canonical import run_id

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lowcomm_node.cli.swarm.calibrate import Pace, mean_nodes, steps_that_fit, with_total_steps
+from lowcomm_node.cli.pace import Pace
+from lowcomm_node.cli.swarm.calibrate import mean_nodes, steps_that_fit, with_total_steps
 from lowcomm_node.cli.swarm.compare import Hermit, mean_share
 from lowcomm_node.cli.swarm.interrupts import Interrupts
 from lowcomm_node.cli.swarm.launch import NodePlace, threads_per_node

@@ -196,6 +196,34 @@ def test_the_doctor_sees_the_run_and_the_line(workshop: Path, first: RealNode) -
     assert [finding["code"] for finding in json.loads(ill.stdout) if finding["level"] == "fail"] == ["run"]
 
 
+def test_what_the_run_would_cost_needs_an_address_only(workshop: Path, first: RealNode) -> None:
+    """Manifest and line are found out from the peer; nothing is left in the state directory."""
+    state_dir = workshop / "never"
+    plan = [
+        sys.executable,
+        "-m",
+        "lowcomm_node",
+        "plan",
+        "--json",
+        "--steps-per-second",
+        "1",
+        "--state-dir",
+        str(state_dir),
+    ]
+
+    well = subprocess.run(
+        [*plan, "--peers", first.status()["join_address"]], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert well.returncode == 0, well.stderr
+    estimate = json.loads(well.stdout)
+    assert estimate["run_id"] == run_id(read_manifest(workshop / "run.toml"))
+    assert estimate["around"]["up_mbit_per_s"] > 0
+    assert estimate["around"]["down_mbit_per_s"] > 0
+    assert estimate["costs"]["usual"]["bytes_per_day"] > 0
+    assert not state_dir.exists()
+
+
 def test_taken_ports_and_directories_are_named(workshop: Path, first: RealNode) -> None:
     """A second node in the same directory, or on the same port, is told so."""
     status = first.status()

@@ -1,4 +1,4 @@
-"""The simulator against a real loopback swarm of eight: each kind of meeting weighs the same, to the byte.
+"""The simulator and the plan against a real loopback swarm of eight: each kind of meeting weighs the same, to the byte.
 
 How long meetings take is compared by the same command, and is no matter for a test: the machine may be busy. That real trainers
 tell how long they work for each request, which that comparison lives on, is one.
@@ -15,6 +15,7 @@ import pytest
 from tests.system.real_swarm import REPOSITORY, new_place, start_swarm
 
 PATIENCE_S = 300
+MOST_ERROR = 0.02
 
 pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(2 * PATIENCE_S + 60)]
 
@@ -26,7 +27,10 @@ def place() -> Iterator[Path]:
 
 
 def test_a_simulated_meeting_weighs_what_a_real_one_does(place: Path) -> None:
-    """Same manifest, same plans: from the recordings of eight real nodes, and from the simulator that is told of their machine."""
+    """Same manifest, same plans: from the recordings of eight real nodes, and from the simulator that is told of their machine.
+
+    And what ``plan`` says of the meetings that there were is what the nodes have counted on the wire, within 2 %.
+    """
     recordings, out = place / "recordings", place / "comparison.json"
     swarm = start_swarm(place, ["--nodes", "8", "--minutes", "0.7", "--recordings", str(recordings)])
     try:
@@ -35,6 +39,21 @@ def test_a_simulated_meeting_weighs_what_a_real_one_does(place: Path) -> None:
         swarm.kill()
         swarm.wait()
     assert swarm.returncode == 0, output
+    planned = subprocess.run(
+        [sys.executable, "-m", "lowcomm_node", "plan", "--against", str(recordings), "--json"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    checked = json.loads(planned.stdout)
+    assert checked["nodes"] == 8, planned.stdout
+    for direction in ("sent", "received"):
+        assert checked[direction]["counted"] > 0, planned.stdout
+        assert abs(checked[direction]["error"]) < MOST_ERROR, planned.stdout
+        assert checked[direction]["completed"] > checked[direction]["in_vain"], planned.stdout
     words = ["--against", str(recordings), "--data", str(place / "text"), "--minutes", "0.25", "--json", str(out)]
     simulated = subprocess.run(
         [sys.executable, "-m", "lowcomm_node", "simulate", *words],

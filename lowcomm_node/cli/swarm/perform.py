@@ -14,9 +14,10 @@ from pathlib import Path
 from rich.console import Console
 
 from lowcomm_node.cli.exit_codes import ExitCode
+from lowcomm_node.cli.pace import measure_pace
 from lowcomm_node.cli.periods import periods_text
 from lowcomm_node.cli.swarm.attendance import Absence, absences
-from lowcomm_node.cli.swarm.calibrate import available_cores, mean_nodes, measure_pace, steps_that_fit, with_total_steps
+from lowcomm_node.cli.swarm.calibrate import available_cores, mean_nodes, steps_that_fit, with_total_steps
 from lowcomm_node.cli.swarm.calm import train_calm
 from lowcomm_node.cli.swarm.calm_report import Trained, calm_sizes, calm_table, compare_with_calm
 from lowcomm_node.cli.swarm.chaos import Fault

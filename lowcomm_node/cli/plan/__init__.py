@@ -1,0 +1,1 @@
+"""What `lowcomm-node plan` is made of."""

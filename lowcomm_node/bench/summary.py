@@ -14,8 +14,8 @@ COLUMNS = ("method", "loss", "averaged", "spread", "KiB per node", "meetings", "
 BYTES_NOTE = (
     "loss: nats per token on held-out text, mean over replicas (and seeds, +/- their standard deviation); averaged: of the "
     "averaged model; * no other method has both less loss and fewer bytes. Bytes are what a node sends. Meetings: counted, "
-    "payloads of both directions. Lockstep: by formula; a ring all-reduce is 2(N-1)/N numbers a value, fp32 for ddp "
-    "and dion-sync, bf16 for the others, as their authors run them; noloco sends 2 numbers a parameter, as published. captured: share of a "
+    "payloads of both directions. Lockstep: by formula; a ring all-reduce is 2(N-1)/N numbers a value, fp32 for ddp, "
+    "dion-sync and ab-training, bf16 for the others, as their authors run them; noloco sends 2 numbers a parameter, as published. captured: share of a "
     "difference's energy that a meeting takes away. duration: in steps of the fastest replica."
 )
 
@@ -32,6 +32,14 @@ class Row:
     def mean(self, name: str) -> float:
         """Of one number over seeds."""
         return statistics.fmean(getattr(result, name) for result in self.results)
+
+    @property
+    def bytes_by_part(self) -> dict[str, float]:
+        """What a node sent, by what it was for, mean over seeds; empty where it is one thing."""
+        parts = dict.fromkeys(part for result in self.results for part in result.bytes_by_part)
+        return {
+            part: statistics.fmean(result.bytes_by_part.get(part, 0.0) for result in self.results) for part in parts
+        }
 
     def deviation(self, name: str) -> float:
         """Standard deviation over seeds; 0 for one."""
@@ -135,7 +143,10 @@ def summary_json(rows: Sequence[Row]) -> dict[str, object]:
                 "is_on_front": row in best,
                 "mean": {name: _finite(row.mean(name)) for name in names},
                 "deviation": {name: _finite(row.deviation(name)) for name in names},
+                "bytes_by_part": row.bytes_by_part,
+                "rank_ratio": row.mean("rank_ratio"),
                 "manifest": asdict(row.trials[0].manifest),
+                "ab_training": asdict(row.trials[0].ab_training) if row.family is Family.AB_TRAINING else None,
             }
             for row in rows
         ],

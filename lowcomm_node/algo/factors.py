@@ -79,7 +79,7 @@ def reference_split(W: Tensor, cutoff: float) -> Factors:
 
 @torch.no_grad()
 def split(W: Tensor, cutoff: float) -> Factors:
-    """The fast form of ``reference_split``, in W's own type and place; new tensors.
+    """The fast form of ``reference_split``, in W's own type and place; new, contiguous tensors.
 
     ``cutoff`` in [0, 1): of the largest singular value; 0 cuts nothing, so that R = N.
     """
@@ -87,7 +87,8 @@ def split(W: Tensor, cutoff: float) -> Factors:
     R = max(1, int((S / S[0] > cutoff).sum())) if cutoff > 0 else len(S)
     U, root, Vt = U[:, :R], S[:R].sqrt(), Vt[:R]
     signs = torch.where(U.gather(0, U.abs().argmax(0, keepdim=True)) < 0, -1.0, 1.0)[0]
-    return Factors(U * (root * signs), Vt * (root * signs)[:, None])
+    # LAPACK's own order of memory would be the factors', and fused optimizers take gradients to lie as their parameters do.
+    return Factors((U * (root * signs)).contiguous(), (Vt * (root * signs)[:, None]).contiguous())
 
 
 @torch.no_grad()

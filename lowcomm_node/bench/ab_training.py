@@ -46,7 +46,7 @@ class AbTrainingRun:
         sizes = [len(members) for members in self._members]
         self._weights = join_weights([group.trained for group in self.groups], sizes, self._config.join)
         self._shares = [size / trial.replicas for size in sizes]
-        self._point = stage_at(0.0, trial.manifest.training.total_steps, self._config)
+        self._point = StagePoint(stage=Stage.WARM_UP, epoch=0, begun_at=0.0)
         self.bytes_by_part: Counter[str] = Counter()
         """Of ``bytes_per_node``: warm-up, rebound, groups (gradients of factors), joins."""
         self.rank_ratio = 1.0

@@ -56,7 +56,7 @@ class FactoredReplica:
         loss = replica.loss(replica.model, batch)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self._with_gradients(), training.grad_clip)
-        if math.isfinite(float(loss)) and math.isfinite(float(norm)):
+        if math.isfinite(float(loss.detach())) and math.isfinite(float(norm)):
             replica.optimizer.step(lr)
             if self.factors and self._optimizer is not None:
                 self._optimizer.step(lr)

@@ -9,8 +9,6 @@ replicas that should be equal drift apart in every rebound.
 
 from collections import Counter
 
-import torch
-
 from lowcomm_node.algo.factors import join
 from lowcomm_node.bench.examine import Examiner
 from lowcomm_node.bench.factored import FactoredReplica
@@ -19,6 +17,7 @@ from lowcomm_node.bench.traffic import handed_on_bytes, ring_bytes
 from lowcomm_node.bench.trial import Trial
 from lowcomm_node.core.ab_stages import Stage, StagePoint, cutoff_of, join_weights, ramp_at, stage_at, trained_factor
 from lowcomm_node.settings.ab_training import WITH_STALE
+from lowcomm_node.train.batches import joined
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.units import Dtype, Factor
 
@@ -92,12 +91,12 @@ class AbTrainingRun:
         ramp = ramp_at(step, total_steps, self._config)
         if not self._is_split:
             # The mean gradient of all batches is the gradient of them put together.
-            self.groups[0].train_step(torch.cat(batches), ramp)
+            self.groups[0].train_step(joined(batches), ramp)
             numbers = sum(theta.numel() for theta in self.groups[0].replica.theta)
             self.bytes_by_part[self._point.stage.value] += ring_bytes(numbers, nodes, _BITS)
             return
         for group, members, share in zip(self.groups, self._members, self._shares, strict=True):
-            group.train_step(torch.cat([batches[node] for node in members]), ramp)
+            group.train_step(joined([batches[node] for node in members]), ramp)
             numbers = self._numbers(group.trained) + sum(group.replica.theta[index].numel() for index in group.whole)
             self.bytes_by_part["groups"] += share * ring_bytes(numbers, len(members), _BITS)
 
@@ -117,13 +116,13 @@ class AbTrainingRun:
 
     def _join(self) -> None:
         self._count_join()
-        joined = [join(copies, self._weights) for copies in zip(*(group.factors for group in self.groups), strict=True)]
+        means = [join(copies, self._weights) for copies in zip(*(group.factors for group in self.groups), strict=True)]
         for tensors in zip(*(group.whole_tensors() for group in self.groups), strict=True):
             mean = sum(share * tensor for share, tensor in zip(self._shares, tensors, strict=True))
             for tensor in tensors:
                 tensor.copy_(mean)
         for group in self.groups:
-            group.take_joined(joined)
+            group.take_joined(means)
         self._is_split = False
 
     def _finish(self) -> None:

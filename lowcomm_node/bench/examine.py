@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from lowcomm_node.algo.consensus import mean_state, spread
 from lowcomm_node.bench.texts import Texts
 from lowcomm_node.bench.trial import Point
 from lowcomm_node.core.progress import learning_rate_at
 from lowcomm_node.settings.manifest import Manifest
-from lowcomm_node.train.evaluate import validation_loss
+from lowcomm_node.train.batches import Batch
+from lowcomm_node.train.evaluate import Look, look_at
 from lowcomm_node.train.model import build_model, load_parameters
 from lowcomm_node.train.replica import Replica
 
@@ -33,29 +32,32 @@ class Examiner:
     def observe(self, replicas: Sequence[Replica], steps: int, bytes_per_node: float) -> None:
         """``steps`` of all replicas together are done; look when it is time to."""
         if steps * LOOKS >= self._total_steps * (len(self.curve) + 1):
-            losses, averaged, distance = self._look(replicas, self._texts.quick_validation)
+            mean, averaged, distance = self._look(replicas, self._texts.quick_validation)
             training, optimizer = self._manifest.training, self._manifest.optimizer
             progress = sum(replica.progress_steps for replica in replicas) / len(replicas)
             self.curve.append(
                 Point(
                     tokens=steps * self._manifest.tokens_per_step,
                     bytes_per_node=bytes_per_node,
-                    loss=losses,
-                    loss_averaged=averaged,
+                    loss=mean.loss,
+                    loss_averaged=averaged.loss,
                     spread=distance,
                     learning_rate=learning_rate_at(progress, training, optimizer.lr),
                 )
             )
 
-    def judge(self, replicas: Sequence[Replica]) -> tuple[float, float, float]:
-        """Mean loss over replicas, loss of the averaged model and spread, on all held-out windows."""
+    def judge(self, replicas: Sequence[Replica]) -> tuple[Look, Look, float]:
+        """Mean over replicas, the averaged model, and spread, on all held-out windows."""
         return self._look(replicas, self._texts.validation)
 
-    def _look(self, replicas: Sequence[Replica], windows: Sequence[Tensor]) -> tuple[float, float, float]:
-        losses = [validation_loss(replica.model, windows) for replica in replicas]
-        loss = sum(losses) / len(losses)
+    def _look(self, replicas: Sequence[Replica], windows: Sequence[Batch]) -> tuple[Look, Look, float]:
+        looks = [look_at(replica.model, windows, replica.loss) for replica in replicas]
+        mean = Look(
+            loss=sum(look.loss for look in looks) / len(looks),
+            accuracy=sum(look.accuracy for look in looks) / len(looks),
+        )
         if len(replicas) == 1:
-            return loss, loss, 0.0
+            return mean, mean, 0.0
         states = [dict(zip(replica.names, replica.theta, strict=True)) for replica in replicas]
         load_parameters(self._averaged, mean_state(states))
-        return loss, validation_loss(self._averaged, windows), spread(states)
+        return mean, look_at(self._averaged, windows, replicas[0].loss), spread(states)

@@ -15,6 +15,7 @@ from lowcomm_node.bench.trial import Trial
 from lowcomm_node.core.chance import Chance
 from lowcomm_node.settings.manifest import Manifest, OuterConfig
 from lowcomm_node.settings.streams import periods
+from lowcomm_node.train.batches import joined
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.units import Dtype, Stream
 
@@ -55,7 +56,7 @@ class LockstepRun:
         if self._trial.family.is_synchronous:
             # The mean gradient of all batches is the gradient of them put together: one replica is exact.
             (replica,) = self.replicas
-            replica.train_step(torch.cat([stream.batch(replica.data_cursor) for stream in streams]))
+            replica.train_step(joined([stream.batch(replica.data_cursor) for stream in streams]))
             return
         for replica, stream in zip(self.replicas, streams, strict=True):
             replica.train_step(stream.batch(replica.data_cursor))
@@ -70,7 +71,7 @@ class LockstepRun:
             case Family.DDP:
                 self.bytes_per_node += ring_bytes(num_parameters, nodes, _GRADIENT_BITS)
             case Family.DION_SYNC:
-                numbers = dion_numbers(self.replicas[0].model, manifest.optimizer)
+                numbers = dion_numbers(self.replicas[0].model, manifest)
                 self.bytes_per_node += ring_bytes(numbers, nodes, _GRADIENT_BITS)
             case Family.AVERAGE:
                 self.bytes_per_node += _average_due(self.replicas, manifest, step, is_last=is_last)

@@ -49,7 +49,7 @@ from lowcomm_node.core.node import NodeCore, NodeRules
 from lowcomm_node.core.progress import is_cooldown, is_finished
 from lowcomm_node.core.schedule import Timing
 from lowcomm_node.settings.streams import periods
-from lowcomm_node.train.data.stream import Stream as Batches
+from lowcomm_node.train.batches import BatchSource
 from lowcomm_node.train.desk import MeetingDesk
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.units import MeetingId, PeerId, Stream
@@ -67,7 +67,7 @@ class _Node:
     core: NodeCore
     replica: Replica
     desk: MeetingDesk
-    batches: Batches
+    batches: BatchSource
     speed: float
     """Steps per unit of time."""
 
@@ -123,7 +123,7 @@ class MeetingsRun:
             self._now, _, action = heapq.heappop(self._queue)
             action()
 
-    def _build(self, index: int, batches: Batches, speed: float) -> _Node:
+    def _build(self, index: int, batches: BatchSource, speed: float) -> _Node:
         trial, run, name = self._trial, run_of(self._trial.seed), peer_of(index)
         replica = Replica(trial.manifest, _CPU)
         rules = NodeRules(

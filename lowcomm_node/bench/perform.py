@@ -33,10 +33,10 @@ def run_trial(trial: Trial) -> Result:
     examiner = Examiner(trial.manifest, texts, total_steps)
     run = _build(trial, texts)
     run.run(examiner)
-    loss, loss_averaged, distance = examiner.judge(run.replicas)
+    mean, averaged, distance = examiner.judge(run.replicas)
     result = Result(
-        loss=loss,
-        loss_averaged=loss_averaged,
+        loss=mean.loss,
+        loss_averaged=averaged.loss,
         spread=distance,
         bytes_per_node=run.bytes_per_node,
         tokens=sum(replica.tokens for replica in run.replicas),
@@ -44,6 +44,8 @@ def run_trial(trial: Trial) -> Result:
         seconds=time.monotonic() - started,
         nonfinite_steps=sum(replica.nonfinite_steps for replica in run.replicas),
         parameters=trial.manifest.model.num_parameters,
+        accuracy=mean.accuracy,
+        accuracy_averaged=averaged.accuracy,
         curve=tuple(examiner.curve),
     )
     if isinstance(run, MeetingsRun):

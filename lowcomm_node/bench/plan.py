@@ -58,6 +58,10 @@ class Request:
     grid: Sequence[str] = ()
     """``key=value,value``: each method with each combination."""
     data: tuple[str, ...] = ()
+    task: str = ""
+    """Trains this task in place of the language model."""
+    options: Sequence[str] = ()
+    """``key=value``: of its table [model.config]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +173,10 @@ def _check_ab_training(config: AbTrainingConfig, manifest: Manifest, replicas: i
 
 def _base(request: Request) -> Overrides:
     size = FULL if request.is_full else SMALL
+    if request.task:
+        size = _task(request)
+    elif request.options:
+        raise ConfigError("--option is for the options of a task; name one with --task")
     if request.steps is None:
         return size
     default = make_manifest(size).training
@@ -179,6 +187,28 @@ def _base(request: Request) -> Overrides:
         "training.total_steps": request.steps,
         "training.warmup_steps": min(default.warmup_steps, request.steps // 4),
     }
+
+
+def _task(request: Request) -> Overrides:
+    """What fits the task, with the options that are asked for."""
+    from lowcomm_node.train.foreign import sized  # noqa: PLC0415 - imports torch, as little else here does
+    from lowcomm_node.train.tasks import find_task, manifest_of  # noqa: PLC0415
+
+    fitting = manifest_of(find_task(request.task))
+    overrides: dict[str, object] = {
+        f"{section}.{name}": value for section, values in fitting.items() for name, value in values.items()
+    }
+    options: dict[str, object] = {}
+    for text in request.options:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--option {text}: write it as --option key=value, e.g. --option width=32")
+        try:
+            options |= tomllib.loads(text)
+        except tomllib.TOMLDecodeError:
+            options[key.strip()] = value.strip()  # the task's own check says what is allowed
+    overrides |= {"model.kind": "task", "model.task": request.task, "model.config": options, "model.parameters": 1}
+    return overrides | {"model.parameters": sized(make_manifest(overrides)).model.parameters}
 
 
 def _methods(request: Request) -> list[Method]:

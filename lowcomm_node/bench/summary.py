@@ -10,10 +10,21 @@ from lowcomm_node.bench.trial import Result, Trial
 
 __all__ = ["BYTES_NOTE", "COLUMNS", "Row", "cells_of", "describe", "front", "markdown", "summarise", "summary_json"]
 
-COLUMNS = ("method", "loss", "averaged", "spread", "KiB per node", "meetings", "captured", "duration", "seconds")
+COLUMNS = (
+    "method",
+    "loss",
+    "averaged",
+    "accuracy",
+    "spread",
+    "KiB per node",
+    "meetings",
+    "captured",
+    "duration",
+    "seconds",
+)
 BYTES_NOTE = (
-    "loss: nats per token on held-out text, mean over replicas (and seeds, +/- their standard deviation); averaged: of the "
-    "averaged model; * no other method has both less loss and fewer bytes. Bytes are what a node sends. Meetings: counted, "
+    "loss: nats per token on held-out text, or per example of a task, mean over replicas (and seeds, +/- their standard deviation); "
+    "averaged: of the averaged model; accuracy: share of a task's held-out examples that are answered right, mean over replicas; * no other method has both less loss and fewer bytes. Bytes are what a node sends. Meetings: counted, "
     "payloads of both directions. Lockstep: by formula; a ring all-reduce is 2(N-1)/N numbers a value, fp32 for ddp, "
     "dion-sync and ab-training, bf16 for the others, as their authors run them; noloco sends 2 numbers a parameter, as published. captured: share of a "
     "difference's energy that a meeting takes away. duration: in steps of the fastest replica."
@@ -81,6 +92,7 @@ def cells_of(row: Row, *, is_on_front: bool) -> tuple[str, ...]:
         row.label + (" *" if is_on_front else ""),
         f"{row.mean('loss'):.4f}{deviation}",
         f"{row.mean('loss_averaged'):.4f}",
+        _accuracy(row),
         f"{row.mean('spread'):.5f}",
         f"{row.mean('bytes_per_node') / 1024:,.0f}",
         f"{row.mean('meetings'):,.0f}" if is_meeting else "",
@@ -88,6 +100,14 @@ def cells_of(row: Row, *, is_on_front: bool) -> tuple[str, ...]:
         f"{row.mean('duration_steps'):,.0f}",
         f"{row.mean('seconds'):.0f}",
     )
+
+
+def _accuracy(row: Row) -> str:
+    """Empty for language models."""
+    if not math.isfinite(row.mean("accuracy")):
+        return ""
+    deviation = f" +/- {row.deviation('accuracy'):.2%}" if len(row.results) > 1 else ""
+    return f"{row.mean('accuracy'):.2%}{deviation}"
 
 
 def describe(rows: Sequence[Row]) -> str:
@@ -130,6 +150,8 @@ def summary_json(rows: Sequence[Row]) -> dict[str, object]:
         "duration_steps",
         "captured_ratio",
         "meetings",
+        "accuracy",
+        "accuracy_averaged",
     )
     best = front(rows)
     return {

@@ -1,20 +1,22 @@
-"""What each replica trains on, and the text that all are judged by."""
+"""What each replica trains on, and what all are judged by: text, or the examples of a task."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from lowcomm_node.bench.trial import Shards, Trial
-from lowcomm_node.errors import DataError
+from lowcomm_node.errors import ConfigError, DataError
 from lowcomm_node.settings.manifest import DataConfig
+from lowcomm_node.train.batches import Batch, BatchSource
 from lowcomm_node.train.data.corpus import load_corpus
 from lowcomm_node.train.data.held_out import is_held_out
 from lowcomm_node.train.data.stream import Stream, validation_batches
 from lowcomm_node.train.data.text_files import find_documents
 from lowcomm_node.train.data.tokens import Tokens
+from lowcomm_node.train.tasks import load_task
 from lowcomm_node.units import PeerId, RunId
 
 __all__ = ["Texts", "load_texts", "peer_of", "run_of"]
@@ -27,18 +29,20 @@ _QUICK_WINDOWS_PER_BATCH = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Texts:
-    """Tokens of one trial."""
+    """Tokens of one trial, or a task's examples."""
 
-    streams: tuple[Stream, ...]
+    streams: tuple[BatchSource, ...]
     """Batches of each replica."""
-    validation: Sequence[Tensor]
+    validation: Sequence[Batch]
     """For the end of a run."""
-    quick_validation: Sequence[Tensor]
+    quick_validation: Sequence[Batch]
     """For looks during a run."""
 
 
 def load_texts(trial: Trial) -> Texts:
-    """Read the corpus once a process. Raises DataError."""
+    """Read the corpus once a process. Raises ConfigError for a task that is not installed, and DataError."""
+    if trial.manifest.model.kind == "task":
+        return _of_task(trial)
     manifest = trial.manifest
     context_length, batch_size = manifest.model.context_length, manifest.training.batch_size
     train, validation = _corpus(trial.data_paths, manifest.data, context_length)
@@ -54,6 +58,19 @@ def load_texts(trial: Trial) -> Texts:
         ),
         validation=validation_batches(validation, _WINDOWS_PER_BATCH, context_length, _NUM_BATCHES),
         quick_validation=validation_batches(validation, _QUICK_WINDOWS_PER_BATCH, context_length, _NUM_QUICK_BATCHES),
+    )
+
+
+def _of_task(trial: Trial) -> Texts:
+    if trial.shards is not Shards.IID:
+        raise ConfigError(f"--shards {trial.shards} is for text; the replicas of a task draw from the same examples")
+    rows = trial.manifest.training.batch_size
+    most = max(1, _NUM_BATCHES * _WINDOWS_PER_BATCH // rows)
+    first = load_task(trial.manifest, trial.data_paths, run_of(trial.seed), peer_of(0), most)
+    return Texts(
+        streams=tuple(replace(first, peer_id=peer_of(index)) for index in range(trial.replicas)),
+        validation=first.held_out,
+        quick_validation=first.held_out[: max(1, _NUM_QUICK_BATCHES * _QUICK_WINDOWS_PER_BATCH // rows)],
     )
 
 

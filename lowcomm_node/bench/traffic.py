@@ -3,16 +3,15 @@
 from torch import nn
 
 from lowcomm_node.algo.dion import rank_of
-from lowcomm_node.settings.manifest import OptimizerConfig
-from lowcomm_node.train.gpt import GPT, hidden_matrices
+from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.train.model import matrices_of
 
 __all__ = ["dion_numbers", "handed_on_bytes", "pair_bytes", "ring_bytes"]
 
 
-def dion_numbers(model: nn.Module, config: OptimizerConfig) -> int:
+def dion_numbers(model: nn.Module, manifest: Manifest) -> int:
     """Averaged in a step of distributed Dion: (m + n) r of each hidden matrix, the whole gradient of everything else (2504.05295)."""
-    assert isinstance(model, GPT), "trials train nothing else"
-    hidden = set(hidden_matrices(model))
+    hidden, config = set(matrices_of(model, manifest)), manifest.optimizer
     numbers = 0
     for position, parameter in enumerate(model.parameters()):
         rank = rank_of(parameter.shape, config.rank_fraction, config.rank_multiple) if position in hidden else 0

@@ -164,6 +164,10 @@ class Result:
     """Of ``bytes_per_node``, where a method sends by turns different things."""
     rank_ratio: float = 1.0
     """Share of the rank that matrices have kept, mean over them, after the last split of AB-training."""
+    accuracy: float = math.nan
+    """Share of held-out examples answered right, mean over replicas; NaN where that has no meaning, as for text."""
+    accuracy_averaged: float = math.nan
+    """Of the averaged model."""
     curve: tuple[Point, ...] = ()
 
 

@@ -39,6 +39,8 @@ def training_status(
     if report is not None:
         status.steps, status.tokens = report.steps, report.tokens
         status.loss, status.validation_loss = _known(report.loss), _known(report.validation_loss)
+        if math.isfinite(report.validation_accuracy):
+            status.validation_accuracy = report.validation_accuracy
         status.learning_rate, status.gradient_norm = report.learning_rate, _known(report.gradient_norm)
         status.progress_steps, status.step_seconds = report.progress_steps, report.step_seconds
         status.tokens_per_second, status.exchange_seconds = report.tokens_per_second, report.exchange_seconds

@@ -11,6 +11,8 @@ __all__ = ["ModelConfig"]
 _UNSAFE_KEYS = ("auto_map", "attn_implementation", "quantization_config", "trust_remote_code")
 """What makes transformers fetch something, or run what it has fetched; so do keys with a leading underscore."""
 
+_SHORTEST_SEQUENCE = 8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
@@ -30,8 +32,8 @@ class ModelConfig:
     """Width of the residual stream."""
     d_ff: Annotated[int, Between(8, 262144)] = 256
     """Width of the SwiGLU hidden layer."""
-    context_length: Annotated[int, Between(8, 1_048_576)] = 96
-    """Tokens a sequence is long; of a task, what it counts an example for."""
+    context_length: Annotated[int, Between(1, 1_048_576)] = 96
+    """Tokens a sequence is long, at least 8; of a task, what it counts an example for, from 1 on."""
     tie_embeddings: bool = False
     """Use the token embedding as output head too."""
     qk_norm: bool = True
@@ -49,6 +51,10 @@ class ModelConfig:
     that has another is refused, with the right number. 0 for gpt, whose number is known."""
 
     def check(self) -> None:
+        if self.kind != "task" and self.context_length < _SHORTEST_SEQUENCE:
+            fail(
+                "model.context_length", self.context_length, f"at least {_SHORTEST_SEQUENCE} tokens of a language model"
+            )
         if self.kind == "gpt" and (self.d_model % self.num_heads or (self.d_model // self.num_heads) % 2):
             fail("model.num_heads", self.num_heads, f"an even head width that divides model.d_model = {self.d_model}")
         if self.kind == "gpt":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
-from lowcomm_node.train.evaluate import validation_loss
+from lowcomm_node.train.evaluate import look_at
 from lowcomm_node.train.loop import REPORT_EVERY_S
 from lowcomm_node.train.messages import Report
 from lowcomm_node.train.meter import Meter
@@ -39,7 +39,7 @@ def train_alone(
     meter = Meter(replica, manifest, clock)
 
     def validate() -> None:
-        meter.validation_loss = validation_loss(replica.model, session.validation, replica.micro_batches, replica.loss)
+        meter.held_out = look_at(replica.model, session.validation, replica.loss, replica.micro_batches)
 
     validate()
     while replica.steps < steps:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "BatchSource", "num_rows", "parts_of", "slice_of", "to_device"]
+__all__ = ["Batch", "BatchSource", "joined", "num_rows", "parts_of", "slice_of", "to_device"]
 
 Batch = Tensor | tuple[Tensor, ...]
 
@@ -38,6 +38,13 @@ def parts_of(batch: Batch, count: int) -> Sequence[Batch]:
     if isinstance(batch, Tensor):
         return batch.tensor_split(count)
     return list(zip(*(tensor.tensor_split(count) for tensor in batch), strict=True))
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Batches of one kind as one."""
+    if isinstance(batches[0], Tensor):
+        return torch.cat([batch for batch in batches if isinstance(batch, Tensor)])
+    return tuple(torch.cat(tensors) for tensors in zip(*batches, strict=True))
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

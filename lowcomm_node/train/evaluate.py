@@ -1,6 +1,8 @@
-"""How good a model is: its loss on a batch, as this node computes it, and on held-out examples."""
+"""How good a model is: its loss on a batch, as this node computes it; its loss and accuracy on held-out examples."""
 
+import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +12,9 @@ from torch.nn import functional
 
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.batches import Batch, num_rows, parts_of, to_device
-from lowcomm_node.train.tasks import find_task
+from lowcomm_node.train.tasks import Judge, find_task, judge_of
 
-__all__ = ["Loss", "language_model_loss", "loss_of", "validation_loss"]
+__all__ = ["Look", "Loss", "language_model_loss", "look_at", "loss_of", "validation_loss"]
 
 LossFunction = Callable[[nn.Module, Any], Tensor]
 """Mean loss of the examples of a batch, 0-d."""
@@ -25,19 +27,43 @@ class Loss:
     function: LossFunction
     is_autocast: bool = False
     """Matrix products in bfloat16; the loss itself, sums and norms stay float32."""
+    judging: Judge | None = None
+    """Where the run's answers are right or wrong: the loss, and the share of those that are right."""
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        with self._precision(batch):
+            return self.function(model, batch)
+
+    def judge(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The loss, and the share of examples that are answered right, both 0-d; None where that has no meaning."""
+        if self.judging is None:
+            return self(model, batch), None
+        with self._precision(batch):
+            return self.judging(model, batch)
+
+    def _precision(self, batch: Batch) -> AbstractContextManager[object]:
         if not self.is_autocast:
-            return self.function(model, batch)
+            return nullcontext()
         device = batch.device if isinstance(batch, Tensor) else batch[0].device
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            return self.function(model, batch)
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What held-out examples say of a model."""
+
+    loss: float
+    """Mean over them, in nats."""
+    accuracy: float = math.nan
+    """Share that is answered right; NaN where the run's task does not say."""
 
 
 def loss_of(manifest: Manifest, *, is_autocast: bool = False) -> Loss:
     """The loss that the run trains by. Raises ConfigError for a task that is not installed."""
-    is_task = manifest.model.kind == "task"
-    return Loss(find_task(manifest.model.task).loss if is_task else language_model_loss, is_autocast)
+    if manifest.model.kind != "task":
+        return Loss(language_model_loss, is_autocast)
+    task = find_task(manifest.model.task)
+    return Loss(task.loss, is_autocast, judge_of(task))
 
 
 def language_model_loss(model: nn.Module, batch: Tensor) -> Tensor:
@@ -47,10 +73,8 @@ def language_model_loss(model: nn.Module, batch: Tensor) -> Tensor:
     return functional.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
 
 
-def validation_loss(
-    model: nn.Module, batches: Sequence[Batch], micro_batches: int = 1, loss: LossFunction = language_model_loss
-) -> float:
-    """Mean loss over all batches' examples, in nats; the model's training mode is restored.
+def look_at(model: nn.Module, batches: Sequence[Batch], loss: Loss, micro_batches: int = 1) -> Look:
+    """Means over all batches' examples; the model's training mode is restored.
 
     Each batch is looked at in ``micro_batches`` parts, at most one per example, which changes the result by rounding only.
     """
@@ -58,9 +82,21 @@ def validation_loss(
     device = next(model.parameters()).device
     model.eval()
     parts = [part for batch in batches for part in parts_of(batch, micro_batches)]
+    total = right = 0.0
     try:
         with torch.no_grad():
-            total = sum(float(loss(model, to_device(part, device))) * num_rows(part) for part in parts)
+            for part in parts:
+                mean, share = loss.judge(model, to_device(part, device))
+                total += float(mean) * num_rows(part)
+                right += math.nan if share is None else float(share) * num_rows(part)
     finally:
         model.train(was_training)
-    return total / sum(map(num_rows, batches))
+    count = sum(map(num_rows, batches))
+    return Look(loss=total / count, accuracy=right / count)
+
+
+def validation_loss(
+    model: nn.Module, batches: Sequence[Batch], micro_batches: int = 1, loss: LossFunction = language_model_loss
+) -> float:
+    """The loss of ``look_at``, by any function."""
+    return look_at(model, batches, loss if isinstance(loss, Loss) else Loss(loss), micro_batches).loss

@@ -16,7 +16,7 @@ from lowcomm_node.errors import RefusalReason, StoreError, TrainerError
 from lowcomm_node.train.checkpoint import MeetingMemory, read_checkpoint, write_checkpoint
 from lowcomm_node.train.data.prefetch import Prefetch
 from lowcomm_node.train.desk import MeetingCommand, MeetingDesk, MeetingEvent
-from lowcomm_node.train.evaluate import validation_loss
+from lowcomm_node.train.evaluate import look_at
 from lowcomm_node.train.fingerprint import fingerprint_of
 from lowcomm_node.train.mailbox import Mailbox
 from lowcomm_node.train.messages import (
@@ -227,9 +227,7 @@ class Trainer:
         self._is_validation_stale = False
         if self._session.eval_every_steps:
             replica = self._replica
-            self._meter.validation_loss = validation_loss(
-                replica.model, self._session.validation, replica.micro_batches, replica.loss
-            )
+            self._meter.held_out = look_at(replica.model, self._session.validation, replica.loss, replica.micro_batches)
 
     def _mark(self) -> int:
         return mark_of(self._replica.progress_steps, self._training)

@@ -3,6 +3,7 @@
 The pipe is between a process and its own child; nothing from the network is ever unpickled.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -141,6 +142,8 @@ class Report:
     sketches: tuple[MarkedSketch, ...] = ()
     """Of the parameters at the newest mark that progress has passed and at some before (``core.spread.kept``), newest first; once
     the run is over the first is of the last parameters."""
+    validation_accuracy: float = math.nan
+    """Share of held-out examples that are answered right, of the same look; NaN before the first, and where a task does not say."""
     is_finished: bool = False
     """The run's total steps are reached."""
 

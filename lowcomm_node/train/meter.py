@@ -8,6 +8,7 @@ import torch
 from lowcomm_node.core.progress import is_finished
 from lowcomm_node.core.spread import MarkedSketch
 from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.train.evaluate import Look
 from lowcomm_node.train.exchanged import Exchanged
 from lowcomm_node.train.messages import Report
 from lowcomm_node.train.replica import Replica, StepResult
@@ -27,7 +28,8 @@ class Meter:
         self._clock = clock
         self.blocked_seconds = dict.fromkeys(BLOCKED_CAUSES, 0.0)
         self.exchange_seconds = 0.0
-        self.validation_loss = math.nan
+        self.held_out = Look(loss=math.nan)
+        """The newest look."""
         self.held: Callable[[], dict[str, tuple[int, int]]] = dict
         self.mark = 0
         self.sketches: tuple[MarkedSketch, ...] = ()
@@ -58,7 +60,8 @@ class Meter:
             steps=replica.steps,
             tokens=replica.tokens,
             loss=self._loss_sum / self._losses if self._losses else math.nan,
-            validation_loss=self.validation_loss,
+            validation_loss=self.held_out.loss,
+            validation_accuracy=self.held_out.accuracy,
             learning_rate=self._last.learning_rate if self._last else 0.0,
             gradient_norm=self._last.gradient_norm if self._last else 0.0,
             progress_steps=replica.progress_steps,

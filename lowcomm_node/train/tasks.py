@@ -1,13 +1,13 @@
-"""Own tasks: another model, another loss and other data, from a package that is installed on every node.
+"""Tasks: another model, another loss and other data, from this package or from another that is installed on every node.
 
-The package names its task in the entry-point group ``lowcomm_node.tasks``; a manifest holds the name and the options. docs/tasks.md
+A package names its task in the entry-point group ``lowcomm_node.tasks``; a manifest holds the name and the options. docs/tasks.md
 shows one. Everything else (optimizers, meetings, checkpoints, reports) is as for language models.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, cast
 
 import torch
@@ -18,17 +18,26 @@ from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.batches import Batch, num_rows, slice_of
 from lowcomm_node.units import PeerId, RunId
 
-__all__ = ["GROUP", "Task", "TaskData", "find_task", "load_task"]
+__all__ = ["GROUP", "Task", "TaskData", "find_task", "judge_of", "load_task", "manifest_of"]
 
 GROUP = "lowcomm_node.tasks"
 _FUNCTIONS = ("build", "matrices", "loss", "load", "batch")
+_OWN = tuple(EntryPoint(name, f"lowcomm_node.train.vision.tasks:{name.upper()}", GROUP) for name in ("vgg", "vit"))
+"""Not among the package's own entry points: a checkout that was installed before they were there would not know them."""
 
 Options = Mapping[str, object]
 """The manifest's table [model.config]."""
 
 
+Judge = Callable[[nn.Module, Any], tuple[Tensor, Tensor]]
+"""Mean loss of a batch's examples, as ``Task.loss``, and the share of them that are answered right, both 0-d."""
+
+
 class Task(Protocol):
-    """The five functions of a task: a module that has them will do, or any object."""
+    """The five functions of a task: a module that has them will do, or any object.
+
+    It may have two things more: ``judge``, see ``judge_of``, and ``manifest``, see ``manifest_of``.
+    """
 
     def build(self, options: Options) -> nn.Module:
         """The model with its initial weights, on the CPU. Draw from torch's global generator: it begins at the run's seed."""
@@ -62,19 +71,21 @@ class TaskData:
     task: Task
     data: Sized
     rows: int
-    name: bytes
+    run_id: RunId
+    peer_id: PeerId
     held_out: tuple[Batch, ...]
 
     def batch(self, index: int) -> Batch:
         """Batch ``index``: of the same run, node and data always the same."""
-        digest = hashlib.sha256(self.name + str(index).encode()).digest()
+        name = f"lowcomm/v1/batch|{self.run_id}|{self.peer_id}|{index}"
+        digest = hashlib.sha256(name.encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
         return self.task.batch(self.data, self.rows, generator)
 
 
 def find_task(name: str) -> Task:
     """The installed task of this name. Raises ConfigError when there is none, or when it is none."""
-    installed = entry_points(group=GROUP)
+    installed = (*_OWN, *entry_points(group=GROUP))
     found = [point for point in installed if point.name == name]
     if len(found) != 1:
         known = ", ".join(sorted({point.name for point in installed})) or "none"
@@ -90,6 +101,18 @@ def find_task(name: str) -> Task:
     if missing:
         raise ConfigError(f"model.task = {name!r}: {found[0].value} lacks the functions {', '.join(missing)}")
     return cast("Task", task)
+
+
+def judge_of(task: Task) -> Judge | None:
+    """The task's ``judge``, which is called in place of ``loss`` on what is held out; None where it has none."""
+    found: Judge | None = getattr(task, "judge", None)
+    return found
+
+
+def manifest_of(task: Task) -> Mapping[str, Mapping[str, object]]:
+    """Values by section and key that fit the task with its default options: ``init --task`` and ``bench methods --task`` begin with them."""
+    found: Mapping[str, Mapping[str, object]] = getattr(task, "manifest", {})
+    return found
 
 
 def load_task(
@@ -108,6 +131,7 @@ def load_task(
         task=task,
         data=data,
         rows=rows,
-        name=f"lowcomm/v1/batch|{run_id}|{peer_id}|".encode(),
+        run_id=run_id,
+        peer_id=peer_id,
         held_out=tuple(slice_of(held_out, first, min(first + rows, count)) for first in range(0, count, rows)),
     )

@@ -149,8 +149,8 @@ def test_a_stretch_equals_the_equations(tmp_path: Path) -> None:
 
     for name, theta in zip(names, run.groups[0].replica.theta, strict=True):
         if name in factors:
-            A, B = (ends[0][name] + factors[name].A) / 2, (ends[1][name] + factors[name].B) / 2
-            expected, own = A @ B, tall(theta)
+            mean_a, mean_b = (ends[0][name] + factors[name].A) / 2, (ends[1][name] + factors[name].B) / 2
+            expected, own = mean_a @ mean_b, tall(theta)
         else:
             expected, own = (ends[0][name] + ends[1][name]) / 2, theta
         assert torch.allclose(own.double(), expected, atol=2e-4), name
@@ -168,9 +168,9 @@ class _With(torch.nn.Module):
         return output
 
 
-def _product(start: Factors, own: Tensor, trained: Factor, W: Tensor) -> Tensor:
+def _product(start: Factors, own: Tensor, trained: Factor, like: Tensor) -> Tensor:
     matrix = own @ start.B if trained is Factor.A else start.A @ own
-    return matrix if W.shape[0] >= W.shape[1] else matrix.T
+    return matrix if like.shape[0] >= like.shape[1] else matrix.T
 
 
 def test_moments_are_carried_to_the_next_rank(tmp_path: Path) -> None:
@@ -182,10 +182,10 @@ def test_moments_are_carried_to_the_next_rank(tmp_path: Path) -> None:
     for cutoff in (0.0, 0.4, 0.0):
         factors = group.split(cutoff)
         group.take_factors(factors)
-        assert group._optimizer is not None  # noqa: SLF001 - nothing else shows what is carried over
-        seen.append([own.clone() for own in group._optimizer.tensors(Stream.EXP_AVG)])  # noqa: SLF001
+        assert group._optimizer is not None
+        seen.append([own.clone() for own in group._optimizer.tensors(Stream.EXP_AVG)])
         group.train_step(batch, 1.0)
-        before = [own.clone() for own in group._optimizer.tensors(Stream.EXP_AVG)]  # noqa: SLF001
+        before = [own.clone() for own in group._optimizer.tensors(Stream.EXP_AVG)]
         if len(seen) == 1:
             trained = before
         group.take_joined(group.factors)
@@ -204,28 +204,19 @@ def test_moments_are_carried_to_the_next_rank(tmp_path: Path) -> None:
 def test_parts_send_what_they_must(tmp_path: Path) -> None:
     """By hand for 4 nodes and 6 steps: 2 whole at first, then twice 1 in factors and 1 whole; rank is whole in the first epoch."""
     trial = _trial(tmp_path, warm_up_ratio=1 / 3)
-    run = AbTrainingRun(trial, texts := load_texts(trial))
-    joins = []
-    original = run._join  # noqa: SLF001 - ranks are known only there
-
-    def noted() -> None:
-        joins.append([(own.A.numel(), own.B.numel()) for own in run.groups[0].factors])
-        original()
-
-    run._join = noted  # type: ignore[method-assign]  # noqa: SLF001
-    run.run(Examiner(trial.manifest, texts, 24))
+    run = _run(trial, load_texts(trial))
 
     parameters = trial.manifest.model.num_parameters
     whole = sum(run.groups[0].replica.theta[index].numel() for index in run.groups[0].whole)
-    sent = [3 * whole + sum(a + b for a, b in factors) for factors in joins]
-    ranks = len(run.groups[0].positions)
-    assert len(joins) == 2
+    shapes = [tall(run.groups[0].replica.theta[index]).shape for index in run.groups[0].positions]
+    factors = sum((1 + ratio) * n * (m + n) for ratio in (run.rank_ratio,) for m, n in shapes)
+    assert 0 < run.rank_ratio < 1
     assert run.bytes_by_part == pytest.approx(
         {
             "warm-up": 2 * ring_bytes(parameters, 4, 32),
             "rebound": 2 * ring_bytes(parameters, 4, 32),
             "groups": 0.0,
-            "joins": ring_bytes(sum(sent) + ranks, 4, 32),
+            "joins": ring_bytes(2 * 3 * whole + factors + len(shapes), 4, 32),
         }
     )
 
@@ -242,13 +233,13 @@ def test_groups_and_joins_by_formula(tmp_path: Path) -> None:
     run = AbTrainingRun(trial := _trial(tmp_path), load_texts(trial))
     shapes = [tall(run.groups[0].replica.theta[index]).shape for index in run.groups[0].positions]
     whole = sum(run.groups[0].replica.theta[index].numel() for index in run.groups[0].whole)
-    A, B = sum(m * n for m, n in shapes), sum(n * n for _, n in shapes)
+    of_a, of_b = sum(m * n for m, n in shapes), sum(n * n for _, n in shapes)
 
     assert alone["groups"] == 0
-    assert groups["groups"] == pytest.approx(ring_bytes(A + whole, 2, 32) + ring_bytes(B + whole, 2, 32))
-    assert alone["joins"] == pytest.approx(2 * ring_bytes(A + B + 3 * whole, 4, 32))
+    assert groups["groups"] == pytest.approx(ring_bytes(of_a + whole, 2, 32) + ring_bytes(of_b + whole, 2, 32))
+    assert alone["joins"] == pytest.approx(2 * ring_bytes(of_a + of_b + 3 * whole, 4, 32))
     assert learned["joins"] == pytest.approx(
-        2 * (ring_bytes(3 * whole, 4, 32) + handed_on_bytes(A, 2, 4, 32) + handed_on_bytes(B, 2, 4, 32))
+        2 * (ring_bytes(3 * whole, 4, 32) + handed_on_bytes(of_a, 2, 4, 32) + handed_on_bytes(of_b, 2, 4, 32))
     )
 
 

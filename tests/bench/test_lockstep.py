@@ -209,7 +209,7 @@ def test_formulas() -> None:
     assert ring_bytes(10, 4, 32) == 60
     assert pair_bytes(10, 16) == 40
     rest = trial.manifest.model.num_parameters - sum(count * size for count, size in hidden.items())
-    assert dion_numbers(model, trial.manifest.optimizer) == rest + 4 * 4 * (16 + 16) + 3 * 4 * (16 + 32)
+    assert dion_numbers(model, trial.manifest) == rest + 4 * 4 * (16 + 16) + 3 * 4 * (16 + 32)
 
 
 def test_lockstep_waits_for_the_slowest(tmp_path: Path) -> None:

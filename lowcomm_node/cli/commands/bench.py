@@ -85,6 +85,16 @@ def _add_methods(experiments: "argparse._SubParsersAction[argparse.ArgumentParse
     how.add_argument(
         "--data", nargs="+", default=[], metavar="PATH", help="text instead of the standard library's sources"
     )
+    how.add_argument(
+        "--task", default="", metavar="NAME", help="train a task instead: vit or vgg on pictures, or an installed one"
+    )
+    how.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the task's options, e.g. width=32; repeat it for several",
+    )
     output = methods.add_argument_group("work and results")
     output.add_argument("--jobs", type=int, metavar="N", help="runs at a time, one thread each (number of cores)")
     output.add_argument(
@@ -301,6 +311,8 @@ def _run_methods(args: argparse.Namespace) -> int:
             manifest=args.manifest,
             grid=args.grid,
             data=tuple(args.data),
+            task=args.task,
+            options=args.option,
         )
     )
     from lowcomm_node.cli.bench.compare import compare

@@ -27,13 +27,17 @@ class Judgement:
     perplexity: float
     bits_per_byte: float | None
     """Null where tokens stand for no text."""
+    accuracy: float | None
+    """Share of the examples that are answered right; null of language models, and of tasks that do not say."""
     examples: int
 
     def sentence(self) -> str:
         """For people."""
-        bits = "" if self.bits_per_byte is None else f", {self.bits_per_byte:.3f} bits per byte"
+        more = "" if self.bits_per_byte is None else f", {self.bits_per_byte:.3f} bits per byte"
+        more += "" if self.accuracy is None else f", accuracy {self.accuracy:.2%}"
+        what = "windows" if self.accuracy is None else "examples"
         return (
-            f"loss {self.loss:.4f}{bits}, over {self.examples} windows of held-out data of the machine that exported it"
+            f"loss {self.loss:.4f}{more}, over {self.examples} {what} of held-out data of the machine that exported it"
         )
 
 
@@ -60,10 +64,13 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(dataclasses.asdict(judged)))
         return ExitCode.OK
     print(f"loss           {judged.loss:.4f}")
-    print(f"perplexity     {judged.perplexity:.2f}")
+    if judged.accuracy is None:
+        print(f"perplexity     {judged.perplexity:.2f}")
+    else:
+        print(f"accuracy       {judged.accuracy:.2%}")
     if judged.bits_per_byte is not None:
         print(f"bits per byte  {judged.bits_per_byte:.4f}")
-    print(f"windows        {judged.examples}")
+    print(f"{'windows' if judged.accuracy is None else 'examples':15}{judged.examples}")
     return ExitCode.OK
 
 
@@ -72,7 +79,7 @@ def judge(folder: Path, settings: "NodeSettings") -> Judgement:
     from lowcomm_node.errors import DataError
     from lowcomm_node.train.batches import num_rows
     from lowcomm_node.train.data.words import bytes_per_token
-    from lowcomm_node.train.evaluate import loss_of, validation_loss
+    from lowcomm_node.train.evaluate import look_at, loss_of
     from lowcomm_node.train.exported import read_exported
     from lowcomm_node.train.held_out import held_out_batches
     from lowcomm_node.train.session import choose_device
@@ -88,11 +95,12 @@ def judge(folder: Path, settings: "NodeSettings") -> Judgement:
     with TemporaryDirectory(prefix="lowcomm-eval-") as scratch:
         batches = held_out_batches(exported.manifest, data, Path(scratch), exported.run_id)
     model = exported.model.to(choose_device(settings.device))
-    loss = validation_loss(model, batches, loss=loss_of(exported.manifest))
+    look = look_at(model, batches, loss_of(exported.manifest))
     num_bytes = bytes_per_token(exported.manifest, batches, tokenizer)
     return Judgement(
-        loss=loss,
-        perplexity=math.exp(min(loss, 700.0)),
-        bits_per_byte=loss / math.log(2) / num_bytes if num_bytes else None,
+        loss=look.loss,
+        perplexity=math.exp(min(look.loss, 700.0)),
+        bits_per_byte=look.loss / math.log(2) / num_bytes if num_bytes else None,
+        accuracy=look.accuracy if math.isfinite(look.accuracy) else None,
         examples=sum(map(num_rows, batches)),
     )

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a causal language model of the package transformers, from its config.json; its weights are drawn anew",
     )
     model.add_argument(
-        "--task", metavar="NAME", help="a task that an installed package brings (entry point lowcomm_node.tasks)"
+        "--task", metavar="NAME", help="vit or vgg on pictures, or a task that an installed package brings"
     )
     parser.add_argument("--list-models", action=_ListModels, nargs=0, help="print sizes and FLOPs of --model, and end")
     parser.add_argument("--force", action="store_true", help="overwrite a file that exists")
@@ -97,13 +97,19 @@ def _with_model(manifest: Manifest, args: argparse.Namespace) -> Manifest:
         return manifest
     from lowcomm_node.train.foreign import sized  # imports torch
 
+    tree = asdict(manifest)
     if args.task is not None:
+        from lowcomm_node.train.tasks import find_task, manifest_of
+
         model: dict[str, object] = {"kind": "task", "task": args.task, "parameters": 1}
+        for section, values in manifest_of(find_task(args.task)).items():
+            tree[section] |= values
+        model = {**tree["model"], **model}
     else:
         config = _read_json(args.transformers)
         wanted = {key: config[key] for key in ("vocab_size",) if key in config}
         model = {"kind": "transformers", "config": config, "parameters": 1, **wanted}
-    built = build(Manifest, {**asdict(manifest), "model": model}, str(args.transformers or "--task"))
+    built = build(Manifest, {**tree, "model": model}, str(args.transformers or "--task"))
     return sized(built)
 
 

@@ -142,11 +142,14 @@ def line_words(line: "LineStatus") -> str:
 def _loss(training: "TrainingStatus") -> str:
     text = f"{training.loss:.3f} in training"
     if training.validation_loss > 0:
-        text += f", {training.validation_loss:.3f} on held-out text"
+        is_judged = training.HasField("validation_accuracy")
+        text += f", {training.validation_loss:.3f} on held-out {'examples' if is_judged else 'text'}"
         if training.started_loss > 0:
             text += f" (at the start {training.started_loss:.3f})"
         if training.bits_per_byte:
             text += f", {training.bits_per_byte:.3f} bits per byte"
+        if is_judged:
+            text += f", accuracy {training.validation_accuracy:.1%}"
     return f"{text}; learning rate {training.learning_rate:.2e}, gradient norm {training.gradient_norm:.2f}"
 
 

@@ -1,5 +1,6 @@
 """How good the nodes' last states are, one by one and averaged, on one larger held-out set."""
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from lowcomm_node.algo.consensus import mean_state, spread
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.settings.paths import resolve_state_dir
-from lowcomm_node.train.evaluate import loss_of, validation_loss
+from lowcomm_node.train.evaluate import Look, look_at, loss_of
 from lowcomm_node.train.exported import read_parameters
 from lowcomm_node.train.held_out import held_out_batches
 from lowcomm_node.train.model import build_model, load_parameters
@@ -24,7 +25,7 @@ __all__ = ["Evaluation", "Judge"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Validation losses in nats per token."""
+    """Validation losses in nats per token; accuracies are None where the run's task does not say."""
 
     loss_start: float
     """Of the initial model."""
@@ -32,6 +33,10 @@ class Evaluation:
     """By node."""
     loss_consensus: float | None = None
     """Of the model averaged over the nodes; None without nodes."""
+    accuracy_mean: float | None = None
+    """Mean over the nodes."""
+    accuracy_consensus: float | None = None
+    """As ``loss_consensus``."""
     spread: float | None = None
     """Root mean square distance of the nodes' parameters from their mean."""
 
@@ -62,30 +67,44 @@ class Judge:
         Raises StoreError for a file that cannot be trusted.
         """
         count = len(states) + 2
-        loss_start = self._loss(None)
+        loss_start = self._look(None).loss
         losses: dict[str, float] = {}
+        accuracies: list[float] = []
         params: list[Mapping[str, Tensor]] = []
         for done, (name, path) in enumerate(states.items(), start=1):
             if not on_progress(done / count):
                 return Evaluation(loss_start=loss_start, losses=losses)
             params.append(self.params_of(path))
-            losses[name] = self._loss(params[-1])
+            look = self._look(params[-1])
+            losses[name] = look.loss
+            accuracies.append(look.accuracy)
         if not params or not on_progress((count - 1) / count):
             return Evaluation(loss_start=loss_start, losses=losses)
-        consensus = self._loss(mean_state(params))
+        consensus = self._look(mean_state(params))
         on_progress(1.0)
-        return Evaluation(loss_start=loss_start, losses=losses, loss_consensus=consensus, spread=spread(params))
+        return Evaluation(
+            loss_start=loss_start,
+            losses=losses,
+            loss_consensus=consensus.loss,
+            accuracy_mean=_known(sum(accuracies) / len(accuracies)),
+            accuracy_consensus=_known(consensus.accuracy),
+            spread=spread(params),
+        )
 
     def loss_of(self, path: Path) -> float:
         """Validation loss of one state file. Raises StoreError."""
-        return self._loss(self.params_of(path))
+        return self._look(self.params_of(path)).loss
 
     def params_of(self, path: Path) -> dict[str, Tensor]:
         """The parameters in a state file, by name. Raises StoreError."""
         return read_parameters(path, self._manifest, self._run_id)[0]
 
-    def _loss(self, params: Mapping[str, Tensor] | None) -> float:
+    def _look(self, params: Mapping[str, Tensor] | None) -> Look:
         model = build_model(self._manifest)
         if params is not None:
             load_parameters(model, params)
-        return validation_loss(model.to(self._device), self._windows, loss=self._loss_function)
+        return look_at(model.to(self._device), self._windows, self._loss_function)
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -327,6 +327,8 @@ class _Performance:
             val_loss_start=evaluation.loss_start,
             val_loss_end=evaluation.loss_mean,
             val_loss_consensus=evaluation.loss_consensus,
+            val_accuracy_end=evaluation.accuracy_mean,
+            val_accuracy_consensus=evaluation.accuracy_consensus,
             spread_end=evaluation.spread,
             per_node=per_node,
         )

@@ -94,6 +94,10 @@ class SwarmReport:
     """time, finished, interrupted, stalled, nobody left."""
     incidents: list[dict[str, object]] = field(default_factory=list)
     """Unexpected ends, each with exit code and last log lines."""
+    val_accuracy_end: float | None = None
+    """Mean over the live nodes of the share of held-out examples that is answered right; null for language models."""
+    val_accuracy_consensus: float | None = None
+    """Of the model averaged over the live nodes."""
     memory_peak_bytes: int = 0
     """Largest sum of the proportional set sizes of all processes, this command's included; sampled every 5 s."""
     parameters: int = 0

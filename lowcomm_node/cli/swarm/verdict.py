@@ -95,6 +95,9 @@ def report_table(report: SwarmReport) -> Table:
     table.add_row("validation loss, averaged model", _number(report.val_loss_consensus), "")
     if report.val_loss_local_only is not None:
         table.add_row("validation loss, training alone", _number(report.val_loss_local_only), "same nodes, same tokens")
+    if report.val_accuracy_end is not None and report.val_accuracy_consensus is not None:
+        averaged = f"averaged model {report.val_accuracy_consensus:.2%}"
+        table.add_row("accuracy, mean of nodes", f"{report.val_accuracy_end:.2%}", averaged)
     spreads = f"{_number(report.spread_start)} at first, {_number(report.spread_max)} at most"
     table.add_row("spread between replicas", _number(report.spread_end), spreads)
     failed = ", ".join(f"{reason} {count}" for reason, count in report.meetings_failed.items()) or "none"

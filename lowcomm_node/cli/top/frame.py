@@ -90,6 +90,8 @@ def _training(sight: Sight, width: int) -> Iterator[Text]:
     speed = f"{training.tokens_per_second:,.0f} tokens/s, {training.step_seconds * 1000:,.0f} ms a step"
     yield _spark_row("how fast", speed, history.tokens_per_second, width)
     loss = f"{training.validation_loss:.3f} held out" if training.validation_loss else "not measured yet"
+    if training.HasField("validation_accuracy"):
+        loss += f", accuracy {training.validation_accuracy:.1%}"
     yield _spark_row("loss", f"{loss}, {training.loss:.3f} training", history.validation_loss, width)
     others = (
         f"{swarm.validation_loss:.3f} median of {count(swarm.members, 'other')}"

@@ -46,7 +46,7 @@ function showStatus(status) {
   say(at("how-far"), `${number(training.progress_steps)} of ${number(training.total_steps)} steps (${Math.floor(100 * share)} %)`);
   const sent = total(meetings.bytes, "sent"), received = total(meetings.bytes, "received");
   showNumbers({
-    "loss on held-out text": training.validation_loss ? training.validation_loss.toFixed(4) : "not measured yet",
+    "loss on held-out text": training.validation_loss ? training.validation_loss.toFixed(4) + accuracy(training) : "not measured yet",
     "loss of the swarm (median)": swarm.validation_loss ? `${swarm.validation_loss.toFixed(4)} of ${swarm.members}` : "not known",
     "does it help": verdict(training, swarm),
     "spread of the members": swarm.spread ? swarm.spread.toPrecision(3) : "not known",
@@ -59,6 +59,10 @@ function showStatus(status) {
     "reached": status.reachability || "not known yet",
     "node": `${short(status.peer_id)}, ${status.version}, up ${duration(status.uptime_seconds)}`,
   });
+}
+
+function accuracy(training) {
+  return training.validation_accuracy === undefined ? "" : `, accuracy ${(100 * training.validation_accuracy).toFixed(1)} %`;
 }
 
 function whatNow(status) {

@@ -38,6 +38,14 @@ TRAINING_METRICS: tuple[Metric, ...] = (
         used_by="Is it learning, on text no node trains on?",
     ),
     Metric(
+        name="train_validation_accuracy",
+        kind="gauge",
+        unit="ratio",
+        help="Share of held-out examples that are answered right, newest look; NaN for language models and for tasks that do not say.",
+        initial=UNMEASURED,
+        used_by="How often is it right, on examples no node trains on?",
+    ),
+    Metric(
         name="train_gradient_norm",
         kind="gauge",
         help="Global gradient norm of the latest step, before clipping.",

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2 as lowcomm_dot_v1_dot_records__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lowcomm/v1/control.proto\x12\nlowcomm.v1\x1a\x18lowcomm/v1/records.proto\"\x0f\n\rStatusRequest\"\xe8\x03\n\x06Status\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x10\n\x08run_name\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x06 \x01(\x01\x12\x14\n\x0cjoin_address\x18\x07 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x08 \x01(\t\x12,\n\x08training\x18\t \x01(\x0b\x32\x1a.lowcomm.v1.TrainingStatus\x12+\n\x08meetings\x18\n \x01(\x0b\x32\x19.lowcomm.v1.MeetingStatus\x12\x13\n\x0bpeers_known\x18\x0b \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x0c \x01(\t\x12\x14\n\x0creachability\x18\r \x01(\t\x12\x11\n\tbells_own\x18\x0e \x01(\r\x12\x12\n\nbells_held\x18\x0f \x01(\r\x12$\n\x04line\x18\x10 \x01(\x0b\x32\x16.lowcomm.v1.LineStatus\x12&\n\x05swarm\x18\x11 \x01(\x0b\x32\x17.lowcomm.v1.SwarmStatus\x12\x14\n\x0chttp_address\x18\x12 \x01(\t\x12&\n\x05pause\x18\x13 \x01(\x0b\x32\x17.lowcomm.v1.PauseStatus\"7\n\x0bPauseStatus\x12\x0f\n\x07reasons\x18\x01 \x03(\t\x12\x17\n\x0f\x65nds_in_seconds\x18\x02 \x01(\x01\"G\n\x0bSwarmStatus\x12\x0f\n\x07members\x18\x01 \x01(\r\x12\x17\n\x0fvalidation_loss\x18\x02 \x01(\x01\x12\x0e\n\x06spread\x18\x03 \x01(\x01\"\xbd\x04\n\x0eTrainingStatus\x12\r\n\x05steps\x18\x01 \x01(\x04\x12\x0e\n\x06tokens\x18\x02 \x01(\x04\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x17\n\x0fvalidation_loss\x18\x04 \x01(\x01\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x15\n\rgradient_norm\x18\x06 \x01(\x01\x12\x16\n\x0eprogress_steps\x18\x07 \x01(\x01\x12\x13\n\x0btotal_steps\x18\x08 \x01(\x04\x12\x19\n\x11tokens_per_second\x18\t \x01(\x01\x12\x14\n\x0cstep_seconds\x18\n \x01(\x01\x12G\n\x0f\x62locked_seconds\x18\x0b \x03(\x0b\x32..lowcomm.v1.TrainingStatus.BlockedSecondsEntry\x12\x18\n\x10\x65xchange_seconds\x18\x0c \x01(\x01\x12\x12\n\nparameters\x18\r \x01(\x04\x12\x0e\n\x06sketch\x18\x0e \x03(\x02\x12\x14\n\x0cstarted_loss\x18\x0f \x01(\x01\x12\x10\n\x08restarts\x18\x10 \x01(\x04\x12\x15\n\rmicro_batches\x18\x11 \x01(\x04\x12\x13\n\x0bsketch_mark\x18\x12 \x01(\r\x12\x30\n\x0eolder_sketches\x18\x13 \x03(\x0b\x32\x18.lowcomm.v1.MarkedSketch\x12\x15\n\rbits_per_byte\x18\x14 \x01(\x01\x1a\x35\n\x13\x42lockedSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x87\x03\n\rMeetingStatus\x12\x11\n\tcompleted\x18\x01 \x01(\x04\x12\x0c\n\x04half\x18\x02 \x01(\x04\x12\x35\n\x06\x66\x61iled\x18\x03 \x03(\x0b\x32%.lowcomm.v1.MeetingStatus.FailedEntry\x12\x14\n\x0clast_partner\x18\x04 \x01(\t\x12 \n\x18last_meeting_ago_seconds\x18\x05 \x01(\x01\x12$\n\x05\x62ytes\x18\x06 \x03(\x0b\x32\x15.lowcomm.v1.WireBytes\x12\x0f\n\x07\x63urrent\x18\x07 \x01(\t\x12\x1d\n\x15mean_duration_seconds\x18\x08 \x01(\x01\x12\x33\n\x05links\x18\t \x03(\x0b\x32$.lowcomm.v1.MeetingStatus.LinksEntry\x1a-\n\x0b\x46\x61iledEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a,\n\nLinksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"L\n\tWireBytes\x12\x11\n\tdirection\x18\x01 \x01(\t\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\r\n\x05\x63odec\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\"\xa6\x01\n\nLineStatus\x12\r\n\x05state\x18\x01 \x01(\t\x12\x1a\n\x12up_mbit_per_second\x18\x02 \x01(\x01\x12\x1c\n\x14\x64own_mbit_per_second\x18\x03 \x01(\x01\x12\x18\n\x10month_used_bytes\x18\x04 \x01(\x04\x12\x19\n\x11month_limit_bytes\x18\x05 \x01(\x04\x12\x1a\n\x12\x63ongestion_control\x18\x06 \x01(\t\"\x0e\n\x0cPeersRequest\"(\n\x05Peers\x12\x1f\n\x05peers\x18\x01 \x03(\x0b\x32\x10.lowcomm.v1.Peer\"\xd0\x01\n\x04Peer\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x02 \x01(\t\x12\x16\n\x0eprogress_steps\x18\x03 \x01(\x01\x12\r\n\x05state\x18\x04 \x01(\t\x12\x18\n\x10seen_ago_seconds\x18\x05 \x01(\x01\x12\x10\n\x08meetings\x18\x06 \x01(\x04\x12\x14\n\x0creachability\x18\x07 \x01(\t\x12\x0c\n\x04link\x18\x08 \x01(\t\x12\x11\n\tlast_link\x18\t \x01(\t\x12\x17\n\x0fvalidation_loss\x18\n \x01(\x01\"\x10\n\x0eHistoryRequest\"\x82\x02\n\x07History\x12\x15\n\revery_seconds\x18\x01 \x01(\x01\x12\x14\n\x0cunix_seconds\x18\x02 \x03(\x01\x12\x0c\n\x04loss\x18\x03 \x03(\x02\x12\x17\n\x0fvalidation_loss\x18\x04 \x03(\x02\x12\x12\n\nswarm_loss\x18\x05 \x03(\x02\x12\x0e\n\x06spread\x18\x06 \x03(\x02\x12\x16\n\x0eprogress_steps\x18\x07 \x03(\x02\x12\x19\n\x11tokens_per_second\x18\x08 \x03(\x02\x12\x0e\n\x06tokens\x18\t \x03(\x04\x12\x12\n\nbytes_sent\x18\n \x03(\x04\x12\x16\n\x0e\x62ytes_received\x18\x0b \x03(\x04\x12\x10\n\x08meetings\x18\x0c \x03(\x04\"\x0e\n\x0cLeaveRequest\"\x0f\n\rLeaveResponse\"\x1b\n\x0b\x44umpRequest\x12\x0c\n\x04\x66ull\x18\x01 \x01(\x08\"\x1c\n\x0c\x44umpResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\"#\n\x0cPauseRequest\x12\x13\n\x0b\x66or_seconds\x18\x01 \x01(\x01\"\x0f\n\rPauseResponse\"\x0f\n\rResumeRequest\"\x10\n\x0eResumeResponse2\xb6\x03\n\x07\x43ontrol\x12:\n\tGetStatus\x12\x19.lowcomm.v1.StatusRequest\x1a\x12.lowcomm.v1.Status\x12\x38\n\tListPeers\x12\x18.lowcomm.v1.PeersRequest\x1a\x11.lowcomm.v1.Peers\x12=\n\nGetHistory\x12\x1a.lowcomm.v1.HistoryRequest\x1a\x13.lowcomm.v1.History\x12<\n\x05Leave\x12\x18.lowcomm.v1.LeaveRequest\x1a\x19.lowcomm.v1.LeaveResponse\x12\x39\n\x04\x44ump\x12\x17.lowcomm.v1.DumpRequest\x1a\x18.lowcomm.v1.DumpResponse\x12<\n\x05Pause\x12\x18.lowcomm.v1.PauseRequest\x1a\x19.lowcomm.v1.PauseResponse\x12?\n\x06Resume\x12\x19.lowcomm.v1.ResumeRequest\x1a\x1a.lowcomm.v1.ResumeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lowcomm/v1/control.proto\x12\nlowcomm.v1\x1a\x18lowcomm/v1/records.proto\"\x0f\n\rStatusRequest\"\xe8\x03\n\x06Status\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x10\n\x08run_name\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x06 \x01(\x01\x12\x14\n\x0cjoin_address\x18\x07 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x08 \x01(\t\x12,\n\x08training\x18\t \x01(\x0b\x32\x1a.lowcomm.v1.TrainingStatus\x12+\n\x08meetings\x18\n \x01(\x0b\x32\x19.lowcomm.v1.MeetingStatus\x12\x13\n\x0bpeers_known\x18\x0b \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x0c \x01(\t\x12\x14\n\x0creachability\x18\r \x01(\t\x12\x11\n\tbells_own\x18\x0e \x01(\r\x12\x12\n\nbells_held\x18\x0f \x01(\r\x12$\n\x04line\x18\x10 \x01(\x0b\x32\x16.lowcomm.v1.LineStatus\x12&\n\x05swarm\x18\x11 \x01(\x0b\x32\x17.lowcomm.v1.SwarmStatus\x12\x14\n\x0chttp_address\x18\x12 \x01(\t\x12&\n\x05pause\x18\x13 \x01(\x0b\x32\x17.lowcomm.v1.PauseStatus\"7\n\x0bPauseStatus\x12\x0f\n\x07reasons\x18\x01 \x03(\t\x12\x17\n\x0f\x65nds_in_seconds\x18\x02 \x01(\x01\"G\n\x0bSwarmStatus\x12\x0f\n\x07members\x18\x01 \x01(\r\x12\x17\n\x0fvalidation_loss\x18\x02 \x01(\x01\x12\x0e\n\x06spread\x18\x03 \x01(\x01\"\xf7\x04\n\x0eTrainingStatus\x12\r\n\x05steps\x18\x01 \x01(\x04\x12\x0e\n\x06tokens\x18\x02 \x01(\x04\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x17\n\x0fvalidation_loss\x18\x04 \x01(\x01\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x15\n\rgradient_norm\x18\x06 \x01(\x01\x12\x16\n\x0eprogress_steps\x18\x07 \x01(\x01\x12\x13\n\x0btotal_steps\x18\x08 \x01(\x04\x12\x19\n\x11tokens_per_second\x18\t \x01(\x01\x12\x14\n\x0cstep_seconds\x18\n \x01(\x01\x12G\n\x0f\x62locked_seconds\x18\x0b \x03(\x0b\x32..lowcomm.v1.TrainingStatus.BlockedSecondsEntry\x12\x18\n\x10\x65xchange_seconds\x18\x0c \x01(\x01\x12\x12\n\nparameters\x18\r \x01(\x04\x12\x0e\n\x06sketch\x18\x0e \x03(\x02\x12\x14\n\x0cstarted_loss\x18\x0f \x01(\x01\x12\x10\n\x08restarts\x18\x10 \x01(\x04\x12\x15\n\rmicro_batches\x18\x11 \x01(\x04\x12\x13\n\x0bsketch_mark\x18\x12 \x01(\r\x12\x30\n\x0eolder_sketches\x18\x13 \x03(\x0b\x32\x18.lowcomm.v1.MarkedSketch\x12\x15\n\rbits_per_byte\x18\x14 \x01(\x01\x12 \n\x13validation_accuracy\x18\x15 \x01(\x01H\x00\x88\x01\x01\x1a\x35\n\x13\x42lockedSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x16\n\x14_validation_accuracy\"\x87\x03\n\rMeetingStatus\x12\x11\n\tcompleted\x18\x01 \x01(\x04\x12\x0c\n\x04half\x18\x02 \x01(\x04\x12\x35\n\x06\x66\x61iled\x18\x03 \x03(\x0b\x32%.lowcomm.v1.MeetingStatus.FailedEntry\x12\x14\n\x0clast_partner\x18\x04 \x01(\t\x12 \n\x18last_meeting_ago_seconds\x18\x05 \x01(\x01\x12$\n\x05\x62ytes\x18\x06 \x03(\x0b\x32\x15.lowcomm.v1.WireBytes\x12\x0f\n\x07\x63urrent\x18\x07 \x01(\t\x12\x1d\n\x15mean_duration_seconds\x18\x08 \x01(\x01\x12\x33\n\x05links\x18\t \x03(\x0b\x32$.lowcomm.v1.MeetingStatus.LinksEntry\x1a-\n\x0b\x46\x61iledEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a,\n\nLinksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"L\n\tWireBytes\x12\x11\n\tdirection\x18\x01 \x01(\t\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\r\n\x05\x63odec\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\"\xa6\x01\n\nLineStatus\x12\r\n\x05state\x18\x01 \x01(\t\x12\x1a\n\x12up_mbit_per_second\x18\x02 \x01(\x01\x12\x1c\n\x14\x64own_mbit_per_second\x18\x03 \x01(\x01\x12\x18\n\x10month_used_bytes\x18\x04 \x01(\x04\x12\x19\n\x11month_limit_bytes\x18\x05 \x01(\x04\x12\x1a\n\x12\x63ongestion_control\x18\x06 \x01(\t\"\x0e\n\x0cPeersRequest\"(\n\x05Peers\x12\x1f\n\x05peers\x18\x01 \x03(\x0b\x32\x10.lowcomm.v1.Peer\"\xd0\x01\n\x04Peer\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x02 \x01(\t\x12\x16\n\x0eprogress_steps\x18\x03 \x01(\x01\x12\r\n\x05state\x18\x04 \x01(\t\x12\x18\n\x10seen_ago_seconds\x18\x05 \x01(\x01\x12\x10\n\x08meetings\x18\x06 \x01(\x04\x12\x14\n\x0creachability\x18\x07 \x01(\t\x12\x0c\n\x04link\x18\x08 \x01(\t\x12\x11\n\tlast_link\x18\t \x01(\t\x12\x17\n\x0fvalidation_loss\x18\n \x01(\x01\"\x10\n\x0eHistoryRequest\"\x82\x02\n\x07History\x12\x15\n\revery_seconds\x18\x01 \x01(\x01\x12\x14\n\x0cunix_seconds\x18\x02 \x03(\x01\x12\x0c\n\x04loss\x18\x03 \x03(\x02\x12\x17\n\x0fvalidation_loss\x18\x04 \x03(\x02\x12\x12\n\nswarm_loss\x18\x05 \x03(\x02\x12\x0e\n\x06spread\x18\x06 \x03(\x02\x12\x16\n\x0eprogress_steps\x18\x07 \x03(\x02\x12\x19\n\x11tokens_per_second\x18\x08 \x03(\x02\x12\x0e\n\x06tokens\x18\t \x03(\x04\x12\x12\n\nbytes_sent\x18\n \x03(\x04\x12\x16\n\x0e\x62ytes_received\x18\x0b \x03(\x04\x12\x10\n\x08meetings\x18\x0c \x03(\x04\"\x0e\n\x0cLeaveRequest\"\x0f\n\rLeaveResponse\"\x1b\n\x0b\x44umpRequest\x12\x0c\n\x04\x66ull\x18\x01 \x01(\x08\"\x1c\n\x0c\x44umpResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\"#\n\x0cPauseRequest\x12\x13\n\x0b\x66or_seconds\x18\x01 \x01(\x01\"\x0f\n\rPauseResponse\"\x0f\n\rResumeRequest\"\x10\n\x0eResumeResponse2\xb6\x03\n\x07\x43ontrol\x12:\n\tGetStatus\x12\x19.lowcomm.v1.StatusRequest\x1a\x12.lowcomm.v1.Status\x12\x38\n\tListPeers\x12\x18.lowcomm.v1.PeersRequest\x1a\x11.lowcomm.v1.Peers\x12=\n\nGetHistory\x12\x1a.lowcomm.v1.HistoryRequest\x1a\x13.lowcomm.v1.History\x12<\n\x05Leave\x12\x18.lowcomm.v1.LeaveRequest\x1a\x19.lowcomm.v1.LeaveResponse\x12\x39\n\x04\x44ump\x12\x17.lowcomm.v1.DumpRequest\x1a\x18.lowcomm.v1.DumpResponse\x12<\n\x05Pause\x12\x18.lowcomm.v1.PauseRequest\x1a\x19.lowcomm.v1.PauseResponse\x12?\n\x06Resume\x12\x19.lowcomm.v1.ResumeRequest\x1a\x1a.lowcomm.v1.ResumeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,45 +47,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SWARMSTATUS']._serialized_start=631
   _globals['_SWARMSTATUS']._serialized_end=702
   _globals['_TRAININGSTATUS']._serialized_start=705
-  _globals['_TRAININGSTATUS']._serialized_end=1278
-  _globals['_TRAININGSTATUS_BLOCKEDSECONDSENTRY']._serialized_start=1225
-  _globals['_TRAININGSTATUS_BLOCKEDSECONDSENTRY']._serialized_end=1278
-  _globals['_MEETINGSTATUS']._serialized_start=1281
-  _globals['_MEETINGSTATUS']._serialized_end=1672
-  _globals['_MEETINGSTATUS_FAILEDENTRY']._serialized_start=1581
-  _globals['_MEETINGSTATUS_FAILEDENTRY']._serialized_end=1626
-  _globals['_MEETINGSTATUS_LINKSENTRY']._serialized_start=1628
-  _globals['_MEETINGSTATUS_LINKSENTRY']._serialized_end=1672
-  _globals['_WIREBYTES']._serialized_start=1674
-  _globals['_WIREBYTES']._serialized_end=1750
-  _globals['_LINESTATUS']._serialized_start=1753
-  _globals['_LINESTATUS']._serialized_end=1919
-  _globals['_PEERSREQUEST']._serialized_start=1921
-  _globals['_PEERSREQUEST']._serialized_end=1935
-  _globals['_PEERS']._serialized_start=1937
-  _globals['_PEERS']._serialized_end=1977
-  _globals['_PEER']._serialized_start=1980
-  _globals['_PEER']._serialized_end=2188
-  _globals['_HISTORYREQUEST']._serialized_start=2190
-  _globals['_HISTORYREQUEST']._serialized_end=2206
-  _globals['_HISTORY']._serialized_start=2209
-  _globals['_HISTORY']._serialized_end=2467
-  _globals['_LEAVEREQUEST']._serialized_start=2469
-  _globals['_LEAVEREQUEST']._serialized_end=2483
-  _globals['_LEAVERESPONSE']._serialized_start=2485
-  _globals['_LEAVERESPONSE']._serialized_end=2500
-  _globals['_DUMPREQUEST']._serialized_start=2502
-  _globals['_DUMPREQUEST']._serialized_end=2529
-  _globals['_DUMPRESPONSE']._serialized_start=2531
-  _globals['_DUMPRESPONSE']._serialized_end=2559
-  _globals['_PAUSEREQUEST']._serialized_start=2561
-  _globals['_PAUSEREQUEST']._serialized_end=2596
-  _globals['_PAUSERESPONSE']._serialized_start=2598
-  _globals['_PAUSERESPONSE']._serialized_end=2613
-  _globals['_RESUMEREQUEST']._serialized_start=2615
-  _globals['_RESUMEREQUEST']._serialized_end=2630
-  _globals['_RESUMERESPONSE']._serialized_start=2632
-  _globals['_RESUMERESPONSE']._serialized_end=2648
-  _globals['_CONTROL']._serialized_start=2651
-  _globals['_CONTROL']._serialized_end=3089
+  _globals['_TRAININGSTATUS']._serialized_end=1336
+  _globals['_TRAININGSTATUS_BLOCKEDSECONDSENTRY']._serialized_start=1259
+  _globals['_TRAININGSTATUS_BLOCKEDSECONDSENTRY']._serialized_end=1312
+  _globals['_MEETINGSTATUS']._serialized_start=1339
+  _globals['_MEETINGSTATUS']._serialized_end=1730
+  _globals['_MEETINGSTATUS_FAILEDENTRY']._serialized_start=1639
+  _globals['_MEETINGSTATUS_FAILEDENTRY']._serialized_end=1684
+  _globals['_MEETINGSTATUS_LINKSENTRY']._serialized_start=1686
+  _globals['_MEETINGSTATUS_LINKSENTRY']._serialized_end=1730
+  _globals['_WIREBYTES']._serialized_start=1732
+  _globals['_WIREBYTES']._serialized_end=1808
+  _globals['_LINESTATUS']._serialized_start=1811
+  _globals['_LINESTATUS']._serialized_end=1977
+  _globals['_PEERSREQUEST']._serialized_start=1979
+  _globals['_PEERSREQUEST']._serialized_end=1993
+  _globals['_PEERS']._serialized_start=1995
+  _globals['_PEERS']._serialized_end=2035
+  _globals['_PEER']._serialized_start=2038
+  _globals['_PEER']._serialized_end=2246
+  _globals['_HISTORYREQUEST']._serialized_start=2248
+  _globals['_HISTORYREQUEST']._serialized_end=2264
+  _globals['_HISTORY']._serialized_start=2267
+  _globals['_HISTORY']._serialized_end=2525
+  _globals['_LEAVEREQUEST']._serialized_start=2527
+  _globals['_LEAVEREQUEST']._serialized_end=2541
+  _globals['_LEAVERESPONSE']._serialized_start=2543
+  _globals['_LEAVERESPONSE']._serialized_end=2558
+  _globals['_DUMPREQUEST']._serialized_start=2560
+  _globals['_DUMPREQUEST']._serialized_end=2587
+  _globals['_DUMPRESPONSE']._serialized_start=2589
+  _globals['_DUMPRESPONSE']._serialized_end=2617
+  _globals['_PAUSEREQUEST']._serialized_start=2619
+  _globals['_PAUSEREQUEST']._serialized_end=2654
+  _globals['_PAUSERESPONSE']._serialized_start=2656
+  _globals['_PAUSERESPONSE']._serialized_end=2671
+  _globals['_RESUMEREQUEST']._serialized_start=2673
+  _globals['_RESUMEREQUEST']._serialized_end=2688
+  _globals['_RESUMERESPONSE']._serialized_start=2690
+  _globals['_RESUMERESPONSE']._serialized_end=2706
+  _globals['_CONTROL']._serialized_start=2709
+  _globals['_CONTROL']._serialized_end=3147
 # @@protoc_insertion_point(module_scope)

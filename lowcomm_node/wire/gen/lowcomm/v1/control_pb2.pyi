@@ -72,7 +72,7 @@ class SwarmStatus(_message.Message):
     def __init__(self, members: _Optional[int] = ..., validation_loss: _Optional[float] = ..., spread: _Optional[float] = ...) -> None: ...
 
 class TrainingStatus(_message.Message):
-    __slots__ = ("steps", "tokens", "loss", "validation_loss", "learning_rate", "gradient_norm", "progress_steps", "total_steps", "tokens_per_second", "step_seconds", "blocked_seconds", "exchange_seconds", "parameters", "sketch", "started_loss", "restarts", "micro_batches", "sketch_mark", "older_sketches", "bits_per_byte")
+    __slots__ = ("steps", "tokens", "loss", "validation_loss", "learning_rate", "gradient_norm", "progress_steps", "total_steps", "tokens_per_second", "step_seconds", "blocked_seconds", "exchange_seconds", "parameters", "sketch", "started_loss", "restarts", "micro_batches", "sketch_mark", "older_sketches", "bits_per_byte", "validation_accuracy")
     class BlockedSecondsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +100,7 @@ class TrainingStatus(_message.Message):
     SKETCH_MARK_FIELD_NUMBER: _ClassVar[int]
     OLDER_SKETCHES_FIELD_NUMBER: _ClassVar[int]
     BITS_PER_BYTE_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     steps: int
     tokens: int
     loss: float
@@ -120,7 +121,8 @@ class TrainingStatus(_message.Message):
     sketch_mark: int
     older_sketches: _containers.RepeatedCompositeFieldContainer[_records_pb2.MarkedSketch]
     bits_per_byte: float
-    def __init__(self, steps: _Optional[int] = ..., tokens: _Optional[int] = ..., loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., progress_steps: _Optional[float] = ..., total_steps: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., step_seconds: _Optional[float] = ..., blocked_seconds: _Optional[_Mapping[str, float]] = ..., exchange_seconds: _Optional[float] = ..., parameters: _Optional[int] = ..., sketch: _Optional[_Iterable[float]] = ..., started_loss: _Optional[float] = ..., restarts: _Optional[int] = ..., micro_batches: _Optional[int] = ..., sketch_mark: _Optional[int] = ..., older_sketches: _Optional[_Iterable[_Union[_records_pb2.MarkedSketch, _Mapping]]] = ..., bits_per_byte: _Optional[float] = ...) -> None: ...
+    validation_accuracy: float
+    def __init__(self, steps: _Optional[int] = ..., tokens: _Optional[int] = ..., loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., progress_steps: _Optional[float] = ..., total_steps: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., step_seconds: _Optional[float] = ..., blocked_seconds: _Optional[_Mapping[str, float]] = ..., exchange_seconds: _Optional[float] = ..., parameters: _Optional[int] = ..., sketch: _Optional[_Iterable[float]] = ..., started_loss: _Optional[float] = ..., restarts: _Optional[int] = ..., micro_batches: _Optional[int] = ..., sketch_mark: _Optional[int] = ..., older_sketches: _Optional[_Iterable[_Union[_records_pb2.MarkedSketch, _Mapping]]] = ..., bits_per_byte: _Optional[float] = ..., validation_accuracy: _Optional[float] = ...) -> None: ...
 
 class MeetingStatus(_message.Message):
     __slots__ = ("completed", "half", "failed", "last_partner", "last_meeting_ago_seconds", "bytes", "current", "mean_duration_seconds", "links")

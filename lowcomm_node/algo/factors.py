@@ -150,6 +150,4 @@ def reference_epoch(
     if join == "only-learned":
         As = [A for A, factor in zip(As, trained, strict=True) if factor is Factor.A]
         Bs = [B for B, factor in zip(Bs, trained, strict=True) if factor is Factor.B]
-    mean_A, mean_B = sum(As) / len(As), sum(Bs) / len(Bs)
-    product: Tensor = mean_A @ mean_B
-    return product
+    return torch.stack(As).mean(0) @ torch.stack(Bs).mean(0)

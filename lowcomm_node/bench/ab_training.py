@@ -7,7 +7,7 @@ Differs from the authors' code: a join averages the moments of whole tensors wit
 replicas that should be equal drift apart in every rebound.
 """
 
-from collections import Counter
+from collections import defaultdict
 
 from lowcomm_node.algo.factors import join
 from lowcomm_node.bench.examine import Examiner
@@ -46,7 +46,7 @@ class AbTrainingRun:
         self._weights = join_weights([group.trained for group in self.groups], sizes, self._config.join)
         self._shares = [size / trial.replicas for size in sizes]
         self._point = StagePoint(stage=Stage.WARM_UP, epoch=0, begun_at=0.0)
-        self.bytes_by_part: Counter[str] = Counter()
+        self.bytes_by_part: defaultdict[str, float] = defaultdict(float)
         """Of ``bytes_per_node``: warm-up, rebound, groups (gradients of factors), joins."""
         self.rank_ratio = 1.0
         """Rank after the newest split as a share of the whole rank, mean over the tensors that are split."""

@@ -178,47 +178,53 @@ def test_moments_are_carried_to_the_next_rank(tmp_path: Path) -> None:
     trial = _trial(tmp_path)
     batch = load_texts(trial).streams[0].batch(0)
     group = FactoredReplica(trial.manifest, Factor.A, 8)
-    seen = []
+    given, left = [], []
     for cutoff in (0.0, 0.4, 0.0):
-        factors = group.split(cutoff)
-        group.take_factors(factors)
+        group.take_factors(group.split(cutoff))
         assert group._optimizer is not None
-        seen.append([own.clone() for own in group._optimizer.tensors(Stream.EXP_AVG)])
+        moments = group._optimizer.tensors(Stream.EXP_AVG)
+        given.append([moment.clone() for moment in moments])
         group.train_step(batch, 1.0)
-        before = [own.clone() for own in group._optimizer.tensors(Stream.EXP_AVG)]
-        if len(seen) == 1:
-            trained = before
+        left.append([moment.clone() for moment in moments])
         group.take_joined(group.factors)
 
-    first, cut, filled = seen
-    for none, old, narrow, wide, last in zip(first, trained, cut, filled, before, strict=True):
-        assert not none.any()
+    for none, narrow, wide, first, second, last in zip(*given, *left, strict=True):
         rank = narrow.shape[1]
-        assert rank < old.shape[1]
-        assert torch.equal(narrow, old[:, :rank])
-        assert wide[:, :rank].any()
+        assert not none.any()
+        assert rank < first.shape[1]
+        assert torch.equal(narrow, first[:, :rank])
+        assert torch.equal(wide[:, :rank], second)
         assert not wide[:, rank:].any()
         assert last[:, rank:].any()
 
 
 def test_parts_send_what_they_must(tmp_path: Path) -> None:
-    """By hand for 4 nodes and 6 steps: 2 whole at first, then twice 1 in factors and 1 whole; rank is whole in the first epoch."""
-    trial = _trial(tmp_path, warm_up_ratio=1 / 3)
-    run = _run(trial, load_texts(trial))
+    """By hand for 4 nodes and 6 steps: 2 whole at first, then twice 1 in factors and 1 whole; nothing is cut off, but ranks are told."""
+    trial = _trial(tmp_path, warm_up_ratio=1 / 3, cutoff=1e-9)
+    whole, of_a, of_b, count = _numbers(trial)
+
+    result = run_trial(trial)
 
     parameters = trial.manifest.model.num_parameters
-    whole = sum(run.groups[0].replica.theta[index].numel() for index in run.groups[0].whole)
-    shapes = [tall(run.groups[0].replica.theta[index]).shape for index in run.groups[0].positions]
-    factors = sum((1 + ratio) * n * (m + n) for ratio in (run.rank_ratio,) for m, n in shapes)
-    assert 0 < run.rank_ratio < 1
-    assert run.bytes_by_part == pytest.approx(
+    assert result.rank_ratio == 1.0
+    assert sum(result.bytes_by_part.values()) == result.bytes_per_node
+    assert result.bytes_by_part == pytest.approx(
         {
             "warm-up": 2 * ring_bytes(parameters, 4, 32),
             "rebound": 2 * ring_bytes(parameters, 4, 32),
             "groups": 0.0,
-            "joins": ring_bytes(2 * 3 * whole + factors + len(shapes), 4, 32),
+            "joins": 2 * ring_bytes(of_a + of_b + 3 * whole, 4, 32) + ring_bytes(count, 4, 32),
         }
     )
+
+
+def test_what_is_cut_off_is_not_sent(tmp_path: Path) -> None:
+    """The second join is smaller by the share of the ranks; the first split cuts nothing."""
+    whole, cut = (run_trial(_trial(tmp_path, warm_up_ratio=1 / 3, cutoff=cutoff)) for cutoff in (0.0, 0.5))
+
+    assert whole.rank_ratio == 1.0
+    assert 0 < cut.rank_ratio < 0.8
+    assert whole.bytes_by_part["joins"] / 2 < cut.bytes_by_part["joins"] < whole.bytes_by_part["joins"]
 
 
 def test_groups_and_joins_by_formula(tmp_path: Path) -> None:
@@ -230,10 +236,7 @@ def test_groups_and_joins_by_formula(tmp_path: Path) -> None:
             for config in ({"group_size": 1}, {"group_size": 2}, {"join": "only-learned"})
         )
     )
-    run = AbTrainingRun(trial := _trial(tmp_path), load_texts(trial))
-    shapes = [tall(run.groups[0].replica.theta[index]).shape for index in run.groups[0].positions]
-    whole = sum(run.groups[0].replica.theta[index].numel() for index in run.groups[0].whole)
-    of_a, of_b = sum(m * n for m, n in shapes), sum(n * n for _, n in shapes)
+    whole, of_a, of_b, _ = _numbers(_trial(tmp_path))
 
     assert alone["groups"] == 0
     assert groups["groups"] == pytest.approx(ring_bytes(of_a + whole, 2, 32) + ring_bytes(of_b + whole, 2, 32))
@@ -241,6 +244,14 @@ def test_groups_and_joins_by_formula(tmp_path: Path) -> None:
     assert learned["joins"] == pytest.approx(
         2 * (ring_bytes(3 * whole, 4, 32) + handed_on_bytes(of_a, 2, 4, 32) + handed_on_bytes(of_b, 2, 4, 32))
     )
+
+
+def _numbers(trial: Trial) -> tuple[int, int, int, int]:
+    """In all whole tensors, all factors A, all factors B, uncut; and how many tensors are split."""
+    group = FactoredReplica(trial.manifest, Factor.A, trial.ab_training.least_side)
+    shapes = [tall(group.replica.theta[index]).shape for index in group.positions]
+    whole = sum(group.replica.theta[index].numel() for index in group.whole)
+    return whole, sum(m * n for m, n in shapes), sum(n * n for _, n in shapes), len(shapes)
 
 
 def test_handed_on_bytes() -> None:

@@ -89,7 +89,7 @@ def test_a_short_schedule_still_warms_up() -> None:
         (Request(grid=["optimizer.lr=fast"]), "optimizer.lr"),
         (Request(only=["ab-training"], grid=["ab_training.cutof=0.1"]), "did you mean ab_training.cutoff"),
         (Request(only=["ab-training"], grid=["ab_training.join=mean"]), "only-learned"),
-        (Request(only=["ab-training"], grid=["ab_training.epochs=1000"]), "ab_training.epochs = 1000"),
+        (Request(only=["ab-training"], steps=20, grid=["ab_training.epochs=30"]), "ab_training.epochs = 30"),
         (Request(only=["ab-training"], grid=["ab_training.warm_up_ratio=0.99"]), "rebound_ratio"),
         (Request(only=["ab-training-g4"], replicas=4), "group_size = 4"),
         (Request(only=["ab-training"], grid=["optimizer.kind=muon"]), "adamw, adopt"),

@@ -58,9 +58,10 @@ def test_hidden_matrices_and_kernels_are_split(tmp_path: Path, monkeypatch: pyte
 
     model = KERNELS.build({})
 
-    split = ["second.weight", "pointwise.weight", "hidden.weight"]
-    assert _names(model, manifest, 8) == split
-    assert _names(model, manifest, 4) == [*split[:2], "narrow.weight", "depthwise.weight", "hidden.weight"]
+    wide = ["second.weight", "pointwise.weight"]
+    assert _names(model, manifest, 10) == [*wide, "hidden.weight"]
+    assert _names(model, manifest, 8) == [*wide, "depthwise.weight", "hidden.weight"]
+    assert _names(model, manifest, 4) == [*wide, "narrow.weight", "depthwise.weight", "hidden.weight"]
 
 
 def test_a_language_model_splits_its_blocks() -> None:

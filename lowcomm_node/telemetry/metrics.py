@@ -141,7 +141,7 @@ class Metrics:
             instruments.gauge("torch_memory_allocated_bytes").set(allocated)
             instruments.gauge("torch_memory_reserved_bytes").set(reserved)
         instruments.gauge("train_validation_loss").set(report.validation_loss)
-        instruments.gauge("train_validation_accuracy").set(report.validation_accuracy)
+        instruments.gauge("train_validation_accuracy_ratio").set(report.validation_accuracy)
         instruments.gauge("train_progress_steps").set(report.progress_steps)
         if not new_steps:
             return  # a mean over no step is no news: a finished node would seem to have diverged

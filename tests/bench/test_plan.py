@@ -20,6 +20,22 @@ def test_the_default_is_a_selection_with_one_seed() -> None:
     assert {trial.replicas for trial in trials} == {8}
 
 
+def test_a_task_has_its_own_base() -> None:
+    """What fits it, its options, and the number of parameters that these make; options alone are of nothing."""
+    (trial,) = plan_trials(Request(only=["ddp"], task="vit", options=["width=32", "augment=true", "dataset=digits"]))
+
+    manifest = trial.manifest
+    assert manifest.model.options == {"width": 32, "augment": True, "dataset": "digits"}
+    assert (manifest.training.batch_size, manifest.data.validation_ratio) == (32, 0.2)
+    assert manifest.model.parameters < 100_000
+    with pytest.raises(ConfigError, match="unknown key breadth"):
+        plan_trials(Request(task="vit", options=["breadth=3"]))
+    with pytest.raises(ConfigError, match="write it as --option key=value"):
+        plan_trials(Request(task="vit", options=["width"]))
+    with pytest.raises(ConfigError, match="name one with --task"):
+        plan_trials(Request(options=["width=3"]))
+
+
 def test_a_grid_is_multiplied_out() -> None:
     """Methods x combinations x seeds, each labelled by what is special about it."""
     request = Request(only=["ddp", "local"], seeds=2, grid=["optimizer.lr=0.01, 0.02", "training.batch_size=2,4"])

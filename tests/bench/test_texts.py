@@ -1,14 +1,19 @@
 """Who trains on what."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from lowcomm_node.bench.perform import run_trial
+from lowcomm_node.bench.plan import Request, plan_trials
+from lowcomm_node.bench.summary import markdown, summarise
 from lowcomm_node.bench.texts import load_texts
 from lowcomm_node.bench.trial import Shards
-from lowcomm_node.errors import DataError
+from lowcomm_node.errors import ConfigError, DataError
+from lowcomm_node.train.batches import num_rows
 from tests.bench.tiny import text_in, tiny_trial
 
 
@@ -51,6 +56,34 @@ def test_everybody_is_judged_on_the_same_text(tmp_path: Path) -> None:
     by_file = load_texts(tiny_trial(paths, shards=Shards.BY_FILE, seed=4)).validation
 
     assert all(map(torch.equal, iid, by_file))
+
+
+def test_a_task_brings_its_own_examples() -> None:
+    """Each replica draws batches of its own from the same pictures; all that is held out is looked at."""
+    (trial,) = plan_trials(Request(only=["ddp"], task="vgg", options=["width=8", "depth=1"], replicas=3))
+
+    texts = load_texts(trial)
+
+    first, second, _ = (stream.batch(2)[0] for stream in texts.streams)
+    assert first.shape == (32, 1, 8, 8)
+    assert not torch.equal(first, second)
+    assert sum(map(num_rows, texts.validation)) == 376
+    with pytest.raises(ConfigError, match="--shards by-file is for text"):
+        load_texts(replace(trial, shards=Shards.BY_FILE))
+
+
+@pytest.mark.parametrize("method", ["ddp", "dion-sync", "local", "meet"])
+def test_methods_are_compared_on_a_task(method: str) -> None:
+    """Loss and accuracy, of the replicas and of their average."""
+    (trial,) = plan_trials(Request(only=[method], task="vgg", options=["width=8", "depth=1"], replicas=2, steps=8))
+
+    result = run_trial(trial)
+
+    assert 0 < result.loss < 4
+    assert 0 <= result.accuracy <= 1
+    assert 0 <= result.accuracy_averaged <= 1
+    assert result.tokens == 2 * 8 * 32
+    assert f"| {result.accuracy:.2%} |" in markdown(summarise([(trial, result)]))
 
 
 def test_too_little_text_for_so_many_shards(tmp_path: Path) -> None:

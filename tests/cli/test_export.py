@@ -12,10 +12,14 @@ from lowcomm_node.adapters.run_memory import RunMemory
 from lowcomm_node.cli.app import main
 from lowcomm_node.settings.canonical import canonical_bytes, run_id
 from lowcomm_node.settings.manifest import Manifest
+from lowcomm_node.train.batches import Batch
 from lowcomm_node.train.checkpoint import MeetingMemory, write_checkpoint
 from lowcomm_node.train.data.tokenizer import digest_of, train_tokenizer
 from lowcomm_node.train.replica import Replica
 from tests.train.pairs import tiny_manifest
+from tests.train.vision.manifests import picture_manifest
+
+_TOKENS = torch.arange(2 * 17).reshape(2, 17)
 
 
 @pytest.fixture
@@ -25,13 +29,12 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
-def _node(folder: Path, manifest: Manifest, steps: int) -> str:
+def _node(folder: Path, manifest: Manifest, steps: int, batch: Batch = _TOKENS) -> str:
     """A state directory as a node leaves it."""
     peer = load_or_create(folder / "identity.key").peer_id
     replica = Replica(manifest, torch.device("cpu"))
-    tokens = torch.arange(2 * 17).reshape(2, 17)
     for _ in range(steps):
-        replica.train_step(tokens)
+        replica.train_step(batch)
     RunMemory(folder).save(canonical_bytes(manifest), [])
     (folder / "checkpoints").mkdir()
     write_checkpoint(folder / "checkpoints" / "00000007", replica.state(), run_id(manifest), MeetingMemory())
@@ -61,6 +64,31 @@ def test_from_two_nodes_to_text(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert written[0] == written[1] != written[2]
     assert written[0].startswith("the ")
     assert len(written[0]) > 20
+
+
+def test_a_model_of_pictures_says_how_often_it_is_right(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Accuracy in the card, in words and as JSON; of text, tokens and generating nothing is said."""
+    manifest = picture_manifest("vgg")
+    _node(tmp_path / "a", manifest, 1, (torch.rand(4, 1, 8, 8), torch.arange(4)))
+    model = str(tmp_path / "model")
+
+    assert main(["export", model, "--from", str(tmp_path / "a")]) == 0
+    capsys.readouterr()
+    assert main(["eval", "--model", model, "--json"]) == 0
+    judged = json.loads(capsys.readouterr().out)
+    assert main(["eval", "--model", model]) == 0
+    words = capsys.readouterr().out
+    card = (tmp_path / "model" / "README.md").read_text()
+
+    assert 0 <= judged["accuracy"] <= 1
+    assert judged["bits_per_byte"] is None
+    assert judged["examples"] == 376
+    assert f"accuracy       {judged['accuracy']:.2%}\nexamples       376\n" in words
+    assert f"accuracy {judged['accuracy']:.2%}, over 376 examples" in card
+    assert "(task vgg)" in card
+    assert not any(word in card for word in ("generate", "UTF-8", "--data TEXT", "| tokens |"))
+    assert main(["generate", "--model", model, "--prompt", "x"]) != 0
+    assert 'a model of the task "vgg" writes no text' in capsys.readouterr().err
 
 
 def test_what_makes_no_sense_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -130,6 +130,16 @@ def test_what_cannot_be_written_is_said(
     assert sorted(Path().iterdir()) == before
 
 
+def test_a_task_begins_with_what_fits_it() -> None:
+    """Its own values in place of the defaults, with the number of parameters it really has."""
+    assert main(["init", "digits.toml", "--task", "vgg", "--optimizer", "adamw"]) == 0
+
+    manifest = read_manifest(Path("digits.toml"))
+    assert (manifest.model.kind, manifest.model.task, manifest.model.parameters) == ("task", "vgg", 99_370)
+    assert (manifest.model.context_length, manifest.data.validation_ratio, manifest.training.batch_size) == (1, 0.2, 32)
+    assert manifest.optimizer.kind == "adamw"
+
+
 def test_a_path_with_spaces_is_quoted_in_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> None:
     """The printed lines can be pasted into a shell."""
     assert main(["init", "my run.toml"]) == 0

@@ -259,6 +259,21 @@ def test_peers_lists_the_most_met_first(tmp_path: Path, capsys: pytest.CaptureFi
     assert [peer["meetings"] for peer in read["peers"]] == [1, 12]
 
 
+def test_accuracy_is_told_of_tasks_that_have_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside the loss, on examples and not on text; of language models nothing is said."""
+    training = TrainingStatus()
+    training.CopyFrom(_STATUS.training)
+    training.validation_accuracy = 0.9725
+    with _node(tmp_path, Status(state="training", training=training)):
+        assert app.main(["status", "--state-dir", str(tmp_path)]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    with _node(tmp_path, _STATUS):
+        assert app.main(["status", "--state-dir", str(tmp_path)]) == 0
+
+    assert "2.050 on held-out examples (at the start 5.600), accuracy 97.2%" in words
+    assert "accuracy" not in capsys.readouterr().out
+
+
 def test_no_peers_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An empty table would look like a fault."""
     with _node(tmp_path, Status()):

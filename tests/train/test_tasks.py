@@ -107,7 +107,7 @@ def test_a_task_that_is_not_installed_is_named_with_those_that_are() -> None:
     unknown = dataclasses.replace(manifest, model=dataclasses.replace(manifest.model, task="forms"))
 
     with pytest.raises(
-        ConfigError, match=r"model.task = 'forms': no installed package brings it \(installed: shapes\)"
+        ConfigError, match=r"model.task = 'forms': no installed package brings it \(installed: shapes, vgg, vit\)"
     ):
         loss_of(unknown)
 

@@ -38,7 +38,7 @@ TRAINING_METRICS: tuple[Metric, ...] = (
         used_by="Is it learning, on text no node trains on?",
     ),
     Metric(
-        name="train_validation_accuracy",
+        name="train_validation_accuracy_ratio",
         kind="gauge",
         unit="ratio",
         help="Share of held-out examples that are answered right, newest look; NaN for language models and for tasks that do not say.",

@@ -23,7 +23,7 @@ class Vit(nn.Module):
         super().__init__()
         patch = options.patch_side
         self.embed = nn.Conv2d(options.channels, options.width, patch, stride=patch)
-        self.positions = nn.Parameter(0.02 * torch.randn((options.side // patch) ** 2, options.width))
+        self.positions = nn.Parameter(0.5 * torch.randn((options.side // patch) ** 2, options.width))
         self.blocks = nn.ModuleList(_Block(options.width, options.heads) for _ in range(options.depth))
         self.norm = nn.LayerNorm(options.width)
         self.head = nn.Linear(options.width, options.num_classes)

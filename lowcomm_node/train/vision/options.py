@@ -24,10 +24,8 @@ class PictureOptions:
     """folder: names of the classes' folders. Their order numbers the classes, on every node alike; other folders are passed over."""
     examples: Annotated[int, Between(0, 1_000_000_000)] = 0
     """Most pictures that are trained on, for studies of small data; 0 is all."""
-    augment: bool = True
+    augment: bool = False
     """Pictures are shifted at random by up to an eighth of their side, and mirrored where they are no digits."""
-    width: Annotated[int, Between(8, 4096)] = 64
-    """vit: of the residual stream; vgg: channels of the first stage, twice as many in each that follows."""
 
     def check(self) -> None:
         is_folder = self.dataset == "folder"
@@ -60,6 +58,8 @@ class VitOptions(PictureOptions):
 
     patch: Annotated[int, Between(0, 512)] = 0
     """Side of a patch in pixels; must divide the picture's. 0 makes 4 x 4 patches of digits, 8 x 8 of others."""
+    width: Annotated[int, Between(8, 4096)] = 64
+    """Of the residual stream."""
     depth: Annotated[int, Between(1, 256)] = 4
     """Blocks."""
     heads: Annotated[int, Between(1, 256)] = 4
@@ -84,6 +84,8 @@ class VggOptions(PictureOptions):
 
     stages: Annotated[int, Between(0, 8)] = 0
     """How often the side is halved, which it must allow. 0: until it is 2 (digits) or 4."""
+    width: Annotated[int, Between(8, 4096)] = 32
+    """Channels of the first stage, a multiple of 8; twice as many in each that follows."""
     depth: Annotated[int, Between(1, 8)] = 2
     """Convolutions of a stage."""
 

@@ -11,6 +11,7 @@ import pytest
 from importlinter.cli import lint_imports
 
 from lowcomm_node.cli.app import COMMANDS
+from lowcomm_node.train.tasks import OWN
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "lowcomm_node"
@@ -57,11 +58,12 @@ def test_help_is_light() -> None:
 
 
 def test_every_module_is_used() -> None:
-    """From the entry points, the table of commands and the processes we start, imports lead to every module."""
+    """From the entry points, the tables of commands and tasks, and the processes we start, imports lead to every module."""
     graph = grimp.build_graph("lowcomm_node", cache_dir=None)
     written = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in _written_files()}
     modules = {name for name in written if not name.endswith("__init__")}
     starts = _ENTRY_POINTS | {f"lowcomm_node.cli.commands.{name}" for name in COMMANDS}
+    starts |= {task.module for task in OWN}
     for path in _written_files():
         starts |= set(re.findall(r'"-m", "(lowcomm_node\.[\w.]+)"', path.read_text(encoding="utf-8")))
 

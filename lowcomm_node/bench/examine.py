@@ -1,5 +1,6 @@
 """Looks at all replicas of a run at once."""
 
+import math
 from collections.abc import Sequence
 
 from lowcomm_node.algo.consensus import mean_state, spread
@@ -52,12 +53,13 @@ class Examiner:
 
     def _look(self, replicas: Sequence[Replica], windows: Sequence[Batch]) -> tuple[Look, Look, float]:
         looks = [look_at(replica.model, windows, replica.loss) for replica in replicas]
+        if len(looks) == 1:
+            return looks[0], looks[0], 0.0
+        accuracy = sum(look.accuracy for look in looks) / len(looks)
         mean = Look(
             loss=sum(look.loss for look in looks) / len(looks),
-            accuracy=sum(look.accuracy for look in looks) / len(looks),
+            accuracy=accuracy if math.isfinite(accuracy) else math.nan,  # one NaN, so that equal results compare equal
         )
-        if len(replicas) == 1:
-            return mean, mean, 0.0
         states = [dict(zip(replica.names, replica.theta, strict=True)) for replica in replicas]
         load_parameters(self._averaged, mean_state(states))
         return mean, look_at(self._averaged, windows, replicas[0].loss), spread(states)

@@ -82,17 +82,18 @@ def look_at(model: nn.Module, batches: Sequence[Batch], loss: Loss, micro_batche
     device = next(model.parameters()).device
     model.eval()
     parts = [part for batch in batches for part in parts_of(batch, micro_batches)]
-    total = right = 0.0
+    total, right = 0.0, list[float]()
     try:
         with torch.no_grad():
             for part in parts:
                 mean, share = loss.judge(model, to_device(part, device))
                 total += float(mean) * num_rows(part)
-                right += math.nan if share is None else float(share) * num_rows(part)
+                if share is not None:
+                    right.append(float(share) * num_rows(part))
     finally:
         model.train(was_training)
     count = sum(map(num_rows, batches))
-    return Look(loss=total / count, accuracy=right / count)
+    return Look(loss=total / count, accuracy=sum(right) / count if right else math.nan)
 
 
 def validation_loss(

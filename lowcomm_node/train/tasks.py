@@ -18,12 +18,12 @@ from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.batches import Batch, num_rows, slice_of
 from lowcomm_node.units import PeerId, RunId
 
-__all__ = ["GROUP", "Task", "TaskData", "find_task", "judge_of", "load_task", "manifest_of"]
+__all__ = ["GROUP", "OWN", "Task", "TaskData", "find_task", "judge_of", "load_task", "manifest_of"]
 
 GROUP = "lowcomm_node.tasks"
 _FUNCTIONS = ("build", "matrices", "loss", "load", "batch")
-_OWN = tuple(EntryPoint(name, f"lowcomm_node.train.vision.tasks:{name.upper()}", GROUP) for name in ("vgg", "vit"))
-"""Not among the package's own entry points: a checkout that was installed before they were there would not know them."""
+OWN = tuple(EntryPoint(name, f"lowcomm_node.train.vision.tasks:{name.upper()}", GROUP) for name in ("vgg", "vit"))
+"""Those of this package. Not among its entry points: a checkout that was installed before they were there would not know them."""
 
 Options = Mapping[str, object]
 """The manifest's table [model.config]."""
@@ -85,7 +85,7 @@ class TaskData:
 
 def find_task(name: str) -> Task:
     """The installed task of this name. Raises ConfigError when there is none, or when it is none."""
-    installed = (*_OWN, *entry_points(group=GROUP))
+    installed = (*OWN, *entry_points(group=GROUP))
     found = [point for point in installed if point.name == name]
     if len(found) != 1:
         known = ", ".join(sorted({point.name for point in installed})) or "none"

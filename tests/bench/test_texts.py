@@ -55,7 +55,10 @@ def test_everybody_is_judged_on_the_same_text(tmp_path: Path) -> None:
     iid = load_texts(tiny_trial(paths)).validation
     by_file = load_texts(tiny_trial(paths, shards=Shards.BY_FILE, seed=4)).validation
 
-    assert all(map(torch.equal, iid, by_file))
+    for a, b in zip(iid, by_file, strict=True):
+        assert isinstance(a, torch.Tensor)
+        assert isinstance(b, torch.Tensor)
+        assert torch.equal(a, b)
 
 
 def test_a_task_brings_its_own_examples() -> None:

@@ -44,6 +44,7 @@ TRAINING_METRICS: tuple[Metric, ...] = (
         help="Share of held-out examples that are answered right, newest look; NaN for language models and for tasks that do not say.",
         initial=UNMEASURED,
         used_by="How often is it right, on examples no node trains on?",
+        is_explored=True,
     ),
     Metric(
         name="train_gradient_norm",

@@ -58,7 +58,8 @@ class _Block(nn.Module):
         return out
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self._heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(2, (self._heads, -1))
+        return heads.transpose(1, 2)
 
 
 class Vgg(nn.Module):

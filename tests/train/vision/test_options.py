@@ -1,11 +1,13 @@
 """Options of the tasks on pictures: what is refused, and what follows from what is not given."""
 
+from typing import Any
+
 import pytest
 
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.load import build
 from lowcomm_node.train.vision.options import VggOptions, VitOptions
-from lowcomm_node.train.vision.tasks import VGG, VIT
+from lowcomm_node.train.vision.tasks import VGG, VIT, PictureTask
 
 
 def test_sizes_follow_from_the_data_set() -> None:
@@ -14,7 +16,8 @@ def test_sizes_follow_from_the_data_set() -> None:
     assert (vit.side, vit.channels, vit.num_classes, vit.patch_side, vgg.num_stages) == (8, 1, 10, 2, 2)
     vit, vgg = VitOptions(dataset="cifar10"), VggOptions(dataset="cifar10")
     assert (vit.side, vit.channels, vit.num_classes, vit.patch_side, vgg.num_stages) == (32, 3, 10, 4, 3)
-    vit, vgg = (kind(dataset="folder", classes=("a", "b", "c")) for kind in (VitOptions, VggOptions))
+    classes = ("a", "b", "c")
+    vit, vgg = VitOptions(dataset="folder", classes=classes), VggOptions(dataset="folder", classes=classes)
     assert (vit.side, vit.channels, vit.num_classes, vit.patch_side, vgg.num_stages) == (64, 3, 3, 8, 4)
 
 
@@ -34,10 +37,10 @@ def test_sizes_follow_from_the_data_set() -> None:
         (VGG, {"width": 12}, "a multiple of 8"),
     ],
 )
-def test_what_is_not_allowed_says_what_is(task: type, options: dict[str, object], words: str) -> None:
+def test_what_is_not_allowed_says_what_is(task: PictureTask[Any], options: dict[str, object], words: str) -> None:
     """Before anything is built: a stranger's manifest has them."""
     with pytest.raises(ConfigError, match=words) as refused:
-        task.build(options)  # type: ignore[attr-defined]
+        task.build(options)
     assert "model.config" in str(refused.value)
 
 

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from lowcomm_node.bench.methods import Family
 from lowcomm_node.bench.trial import Result, Trial
 
-__all__ = ["BYTES_NOTE", "COLUMNS", "Row", "cells_of", "describe", "front", "markdown", "summarise", "summary_json"]
+__all__ = [
+    "BYTES_NOTE", "COLUMNS", "Row", "cells_of", "describe", "front", "markdown", "parts_of", "summarise", "summary_json",
+]  # fmt: skip
 
 COLUMNS = (
     "method",
@@ -121,6 +123,17 @@ def describe(rows: Sequence[Row]) -> str:
     )
 
 
+def parts_of(rows: Sequence[Row]) -> list[str]:
+    """What bytes were for, and what rank was left, a line for each method that sends by turns different things."""
+    return [
+        f"{row.label}: KiB per node by part: "
+        + ", ".join(f"{part} {amount / 1024:,.0f}" for part, amount in row.bytes_by_part.items())
+        + f"; rank after the last split {row.mean('rank_ratio'):.0%}"
+        for row in rows
+        if row.bytes_by_part
+    ]
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """A page with the table."""
     best = front(rows)
@@ -135,6 +148,7 @@ def markdown(rows: Sequence[Row]) -> str:
         "",
         BYTES_NOTE,
         "",
+        *(f"* {line}" for line in parts_of(rows)),
     ]
     return "\n".join(lines)
 

@@ -4,8 +4,8 @@ from enum import StrEnum
 from typing import NewType
 
 __all__ = [
-    "INVITE_PREFIX", "Codec", "Dtype", "LinkKind", "MeetingId", "Omega", "PeerId", "Reachability", "RunId", "Stream",
-    "StreamKind",
+    "INVITE_PREFIX", "Codec", "Dtype", "Factor", "LinkKind", "MeetingId", "Omega", "PeerId", "Reachability", "RunId",
+    "Stream", "StreamKind",
 ]  # fmt: skip
 
 INVITE_PREFIX = "lowcomm-invite-"
@@ -73,6 +73,13 @@ class Codec(StrEnum):
     AB = "ab"
     SPARSE = "sparse"
     RANK1 = "rank1"
+
+
+class Factor(StrEnum):
+    """Of a matrix that is trained as the product A B."""
+
+    A = "a"
+    B = "b"
 
 
 class Omega(StrEnum):

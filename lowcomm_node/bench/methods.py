@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
 from lowcomm_node.errors import ConfigError
+from lowcomm_node.settings.ab_training import ONLY_LEARNED, AbTrainingConfig
 from lowcomm_node.settings.manifest import OptimizerConfig
 from lowcomm_node.settings.presets import OPTIMIZERS
 from lowcomm_node.settings.schema import nearest
@@ -33,6 +34,8 @@ class Family(StrEnum):
     """Heavy ball on the mean displacement of all, every outer.every_steps."""
     NOLOCO = "noloco"
     """Heavy ball in random pairs, every outer.every_steps, as published."""
+    AB_TRAINING = "ab-training"
+    """Whole tensors in lockstep, and between them one factor of each matrix in groups that do not hear of each other (2405.01067)."""
     MEETINGS = "meetings"
     """This project's asynchronous meetings, by the node's own decisions and codecs."""
 
@@ -56,6 +59,8 @@ class Method:
     about: str
     overrides: Overrides = field(default_factory=dict)
     """What differs from the laboratory's base manifest."""
+    ab_training: AbTrainingConfig = field(default_factory=AbTrainingConfig)
+    """Of that family."""
     is_default: bool = False
     """Part of a comparison that names no method."""
 
@@ -180,6 +185,24 @@ def _lockstep() -> list[Method]:
             about=f"averages every {_LOCKSTEP_K}, {3 * _LOCKSTEP_K} and {6 * _LOCKSTEP_K} steps (parameters, first, second moment)",
             overrides=_periods(_LOCKSTEP_K, 3 * _LOCKSTEP_K, 6 * _LOCKSTEP_K),
             is_default=True,
+        ),
+        Method(
+            name="ab-training",
+            family=Family.AB_TRAINING,
+            about="data parallel, and in between one factor of each matrix, each node alone; joined with stale copies, as published",
+            is_default=True,
+        ),
+        Method(
+            name="ab-training-learned",
+            family=Family.AB_TRAINING,
+            about="the same, joined by what was learned only",
+            ab_training=AbTrainingConfig(join=ONLY_LEARNED),
+        ),
+        Method(
+            name="ab-training-g4",
+            family=Family.AB_TRAINING,
+            about="ab-training in groups of four nodes that average the gradients of their factor in each step",
+            ab_training=AbTrainingConfig(group_size=4),
         ),
     ]
     adamw = optimizer_overrides("adamw")

@@ -11,10 +11,12 @@ from typing import cast
 
 import torch
 
+from lowcomm_node.bench.ab_training import AbTrainingRun
 from lowcomm_node.bench.examine import Examiner
 from lowcomm_node.bench.lockstep import LockstepRun
 from lowcomm_node.bench.meetings import MeetingsRun
-from lowcomm_node.bench.texts import load_texts
+from lowcomm_node.bench.methods import Family
+from lowcomm_node.bench.texts import Texts, load_texts
 from lowcomm_node.bench.trial import Result, Trial
 from lowcomm_node.errors import LowcommError, TrainerError
 
@@ -29,7 +31,7 @@ def run_trial(trial: Trial) -> Result:
     texts = load_texts(trial)
     total_steps = trial.replicas * trial.manifest.training.total_steps
     examiner = Examiner(trial.manifest, texts, total_steps)
-    run = LockstepRun(trial, texts) if trial.family.is_lockstep else MeetingsRun(trial, texts)
+    run = _build(trial, texts)
     run.run(examiner)
     mean, averaged, distance = examiner.judge(run.replicas)
     result = Result(
@@ -50,7 +52,19 @@ def run_trial(trial: Trial) -> Result:
         result = replace(
             result, meetings=run.num_meetings, failures=dict(run.failures), captured_ratio=run.captured_ratio
         )
+    elif isinstance(run, AbTrainingRun):
+        result = replace(result, bytes_by_part=dict(run.bytes_by_part), rank_ratio=run.rank_ratio)
     return result
+
+
+def _build(trial: Trial, texts: Texts) -> LockstepRun | AbTrainingRun | MeetingsRun:
+    match trial.family:
+        case Family.MEETINGS:
+            return MeetingsRun(trial, texts)
+        case Family.AB_TRAINING:
+            return AbTrainingRun(trial, texts)
+        case _:
+            return LockstepRun(trial, texts)
 
 
 def run_trials(trials: Sequence[Trial], jobs: int) -> Iterator[tuple[Trial, Result]]:

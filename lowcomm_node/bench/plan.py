@@ -3,15 +3,26 @@
 import itertools
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lowcomm_node.bench.methods import Family, Method, Overrides, find_methods, optimizer_overrides
-from lowcomm_node.bench.trial import FULL, SMALL, Shards, Speeds, Trial, make_manifest
+from lowcomm_node.bench.trial import (
+    FULL,
+    SMALL,
+    Laboratory,
+    Shards,
+    Speeds,
+    Trial,
+    make_laboratory,
+    make_manifest,
+)
+from lowcomm_node.core.ab_stages import Stage, stage_at
 from lowcomm_node.errors import ConfigError
+from lowcomm_node.settings.ab_training import AbTrainingConfig
 from lowcomm_node.settings.load import read_manifest, read_toml
 from lowcomm_node.settings.manifest import Manifest
-from lowcomm_node.settings.schema import keys_of, nearest
+from lowcomm_node.settings.schema import Key, keys_of, nearest
 
 __all__ = ["CheckpointRequest", "CodecRequest", "Request", "plan_codecs", "plan_trials"]
 
@@ -22,6 +33,8 @@ _FULL_REPLICAS = 16
 _MAX_STATE_MIB = 1_000_000
 _TRIED_SECTIONS = ("optimizer", "outer", "meeting")
 """What of a manifest file makes a method; model and schedule are those of the comparison."""
+_IN_FACTORS = ("adamw", "adopt", "mtdao", "sgd")
+"""Optimizers that AB-training takes: they treat all tensors alike. Muon's and Dion's updates would depend on how A and B share W."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,20 +127,48 @@ def plan_trials(request: Request) -> list[Trial]:
     for method in _methods(request):
         for point in _grid(request.grid):
             label = " ".join([method.name, *(f"{_last(key)}={value}" for key, value in point.items())])
+            of_manifest = {key: value for key, value in point.items() if key not in keys_of(Laboratory)}
+            of_laboratory = {key: value for key, value in point.items() if key not in of_manifest}
+            laboratory = make_laboratory(Laboratory(ab_training=method.ab_training), of_laboratory, label)
+            manifest = make_manifest(base, method.overrides, of_manifest, source=label)
+            if method.family is Family.AB_TRAINING:
+                _check_ab_training(laboratory.ab_training, manifest, replicas, label)
             trials += [
                 Trial(
                     label=label,
                     family=method.family,
-                    manifest=make_manifest(base, method.overrides, point, seed=seed, source=label),
+                    manifest=replace(manifest, seed=seed),
                     replicas=replicas,
                     shards=request.shards,
                     speeds=request.speeds,
                     delay_steps=request.delay_steps,
                     data_paths=request.data,
+                    ab_training=laboratory.ab_training,
                 )
                 for seed in range(request.seeds)
             ]
     return trials
+
+
+def _check_ab_training(config: AbTrainingConfig, manifest: Manifest, replicas: int, label: str) -> None:
+    """What the number of replicas, the length of the run and the optimizer have to do with it."""
+    if config.group_size >= replicas:
+        raise ConfigError(
+            f"{label}: ab_training.group_size = {config.group_size} is not allowed; allowed: less than the {replicas} replicas, "
+            "for some train A and some B"
+        )
+    if manifest.optimizer.kind not in _IN_FACTORS:
+        raise ConfigError(
+            f"{label}: optimizer.kind = {manifest.optimizer.kind!r} is not allowed; allowed: {', '.join(_IN_FACTORS)}"
+        )
+    total_steps = manifest.training.total_steps
+    points = [stage_at(step, total_steps, config) for step in range(total_steps)]
+    epochs = len({point.epoch for point in points if point.stage is Stage.FACTORS})
+    if config.warm_up_ratio < 1 and epochs < config.epochs:
+        raise ConfigError(
+            f"{label}: ab_training.epochs = {config.epochs} is not allowed; in {total_steps} steps only {epochs} of them have a "
+            "step in which factors are trained"
+        )
 
 
 def _base(request: Request) -> Overrides:
@@ -178,8 +219,8 @@ def _methods(request: Request) -> list[Method]:
         overrides |= _sections_of(request.manifest)
         words.append(request.manifest.stem)
     for text in request.sets:
-        key, value = _split("--set", text)
-        overrides[key] = _value(key, value)
+        key, value = _split("--set", text, keys_of(Manifest))
+        overrides[key] = _value(keys_of(Manifest)[key], value)
         words.append(f"{_last(key)}={value}")
     if overrides:
         name = " ".join(words)
@@ -202,27 +243,27 @@ def _grid(texts: Sequence[str]) -> list[Overrides]:
     """All combinations; one empty one without a grid."""
     axes = []
     for text in texts:
-        key, values = _split("--grid", text)
-        axes.append([(key, _value(key, value.strip())) for value in values.split(",")])
+        known = {**keys_of(Manifest), **keys_of(Laboratory)}
+        key, values = _split("--grid", text, known)
+        axes.append([(key, _value(known[key], value.strip())) for value in values.split(",")])
     return [dict(combination) for combination in itertools.product(*axes)]
 
 
-def _split(option: str, text: str) -> tuple[str, str]:
+def _split(option: str, text: str, known: Mapping[str, Key]) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     key = key.strip()
-    known = keys_of(Manifest)
     if not equals or not value.strip():
         raise ConfigError(f"{option} {text}: write it as {option} section.key=value, e.g. {option} optimizer.lr=0.003")
     if key not in known:
         close = nearest(key, known)
-        raise ConfigError(f"{option} {text}: no manifest has {key}" + (f"; did you mean {close}?" if close else ""))
+        raise ConfigError(f"{option} {text}: no key is named {key}" + (f"; did you mean {close}?" if close else ""))
     if key in {"seed", "name", "protocol_version"}:
         raise ConfigError(f"{option} {text}: {key} is the laboratory's own; seeds are numbered by --seeds")
     return key, value.strip()
 
 
-def _value(key: str, text: str) -> object:
-    if keys_of(Manifest)[key].type is str:
+def _value(key: Key, text: str) -> object:
+    if key.type is str:
         return text
     try:
         return tomllib.loads(f"value = {text}")["value"]

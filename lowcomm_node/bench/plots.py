@@ -19,6 +19,7 @@ _MARKERS = {
     Family.AVERAGE: "^",
     Family.DILOCO: "D",
     Family.NOLOCO: "v",
+    Family.AB_TRAINING: "p",
     Family.MEETINGS: "o",
 }
 _FRONT_COLOUR = "#999999"

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from lowcomm_node.bench.methods import Family
 from lowcomm_node.bench.trial import Result, Trial
 
-__all__ = ["BYTES_NOTE", "COLUMNS", "Row", "cells_of", "describe", "front", "markdown", "summarise", "summary_json"]
+__all__ = [
+    "BYTES_NOTE", "COLUMNS", "Row", "cells_of", "describe", "front", "markdown", "parts_of", "summarise", "summary_json",
+]  # fmt: skip
 
 COLUMNS = (
     "method",
@@ -25,8 +27,8 @@ COLUMNS = (
 BYTES_NOTE = (
     "loss: nats per token on held-out text, or per example of a task, mean over replicas (and seeds, +/- their standard deviation); "
     "averaged: of the averaged model; accuracy: share of a task's held-out examples that are answered right, mean over replicas; * no other method has both less loss and fewer bytes. Bytes are what a node sends. Meetings: counted, "
-    "payloads of both directions. Lockstep: by formula; a ring all-reduce is 2(N-1)/N numbers a value, fp32 for ddp "
-    "and dion-sync, bf16 for the others, as their authors run them; noloco sends 2 numbers a parameter, as published. captured: share of a "
+    "payloads of both directions. Lockstep: by formula; a ring all-reduce is 2(N-1)/N numbers a value, fp32 for ddp, "
+    "dion-sync and ab-training, bf16 for the others, as their authors run them; noloco sends 2 numbers a parameter, as published. captured: share of a "
     "difference's energy that a meeting takes away. duration: in steps of the fastest replica."
 )
 
@@ -43,6 +45,14 @@ class Row:
     def mean(self, name: str) -> float:
         """Of one number over seeds."""
         return statistics.fmean(getattr(result, name) for result in self.results)
+
+    @property
+    def bytes_by_part(self) -> dict[str, float]:
+        """What a node sent, by what it was for, mean over seeds; empty where it is one thing."""
+        parts = dict.fromkeys(part for result in self.results for part in result.bytes_by_part)
+        return {
+            part: statistics.fmean(result.bytes_by_part.get(part, 0.0) for result in self.results) for part in parts
+        }
 
     def deviation(self, name: str) -> float:
         """Standard deviation over seeds; 0 for one."""
@@ -113,6 +123,17 @@ def describe(rows: Sequence[Row]) -> str:
     )
 
 
+def parts_of(rows: Sequence[Row]) -> list[str]:
+    """What bytes were for, and what rank was left, a line for each method that sends by turns different things."""
+    return [
+        f"{row.label}: KiB per node by part: "
+        + ", ".join(f"{part} {amount / 1024:,.0f}" for part, amount in row.bytes_by_part.items())
+        + f"; rank after the last split {row.mean('rank_ratio'):.0%}"
+        for row in rows
+        if row.bytes_by_part
+    ]
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """A page with the table."""
     best = front(rows)
@@ -127,6 +148,7 @@ def markdown(rows: Sequence[Row]) -> str:
         "",
         BYTES_NOTE,
         "",
+        *(f"* {line}" for line in parts_of(rows)),
     ]
     return "\n".join(lines)
 
@@ -157,7 +179,10 @@ def summary_json(rows: Sequence[Row]) -> dict[str, object]:
                 "is_on_front": row in best,
                 "mean": {name: _finite(row.mean(name)) for name in names},
                 "deviation": {name: _finite(row.deviation(name)) for name in names},
+                "bytes_by_part": row.bytes_by_part,
+                "rank_ratio": row.mean("rank_ratio"),
                 "manifest": asdict(row.trials[0].manifest),
+                "ab_training": asdict(row.trials[0].ab_training) if row.family is Family.AB_TRAINING else None,
             }
             for row in rows
         ],

@@ -6,7 +6,7 @@ from lowcomm_node.algo.dion import rank_of
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.model import matrices_of
 
-__all__ = ["dion_numbers", "pair_bytes", "ring_bytes"]
+__all__ = ["dion_numbers", "handed_on_bytes", "pair_bytes", "ring_bytes"]
 
 
 def dion_numbers(model: nn.Module, manifest: Manifest) -> int:
@@ -22,6 +22,11 @@ def dion_numbers(model: nn.Module, manifest: Manifest) -> int:
 def ring_bytes(numbers: int, nodes: int, bits: int) -> float:
     """Sent per node by a ring all-reduce of ``numbers``: 2 (N - 1) / N of them."""
     return 2 * (nodes - 1) / nodes * numbers * bits / 8
+
+
+def handed_on_bytes(numbers: int, some: int, nodes: int, bits: int) -> float:
+    """Sent, mean over ``nodes``, when ``some`` of them average ``numbers`` in a ring and every other node is then sent the mean once."""
+    return (some * ring_bytes(numbers, some, bits) + (nodes - some) * numbers * bits / 8) / nodes
 
 
 def pair_bytes(parameters: int, bits: int) -> float:

@@ -9,11 +9,15 @@ from enum import StrEnum
 from typing import Any
 
 from lowcomm_node.bench.methods import Family, Overrides
+from lowcomm_node.settings.ab_training import AbTrainingConfig
 from lowcomm_node.settings.canonical import canonical_bytes
 from lowcomm_node.settings.load import build
 from lowcomm_node.settings.manifest import Manifest
 
-__all__ = ["FULL", "SMALL", "Point", "Result", "Shards", "Speeds", "Trial", "make_manifest", "result_from", "result_to"]
+__all__ = [
+    "FULL", "SMALL", "Laboratory", "Point", "Result", "Shards", "Speeds", "Trial", "make_laboratory", "make_manifest",
+    "result_from", "result_to",
+]  # fmt: skip
 
 _FORMAT = 1
 """Raised when the meaning of a result changes, so that old files are not taken for new ones."""
@@ -53,6 +57,13 @@ class Speeds(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Laboratory:
+    """Settings of methods that are the laboratory's alone; --grid takes their keys beside a manifest's."""
+
+    ab_training: AbTrainingConfig = field(default_factory=AbTrainingConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """One method with one seed."""
 
@@ -68,10 +79,14 @@ class Trial:
     """What a message of a meeting travels, in steps of the fastest replica."""
     data_paths: tuple[str, ...] = ()
     """Text to train on; empty is the default corpus."""
+    ab_training: AbTrainingConfig = field(default_factory=AbTrainingConfig)
+    """Of that family; means nothing to the others."""
 
     def __post_init__(self) -> None:
         if self.replicas < 2:
             raise ValueError("a comparison of exchanges takes at least two replicas")
+        if self.family is Family.AB_TRAINING and self.replicas <= self.ab_training.group_size:
+            raise ValueError("AB-training takes a group for each factor")
 
     @property
     def seed(self) -> int:
@@ -98,6 +113,8 @@ class Trial:
             "delay_steps": 0 if self.family.is_lockstep else self.delay_steps,
             "data_paths": self.data_paths,
         }
+        if self.family is Family.AB_TRAINING:
+            definition["ab_training"] = asdict(self.ab_training)
         return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:20]
 
 
@@ -143,6 +160,10 @@ class Result:
     """Meetings that were not completed, by reason."""
     captured_ratio: float = math.nan
     """Share of a difference's energy that a meeting takes away, mean over meetings of the parameters; NaN without meetings."""
+    bytes_by_part: Mapping[str, float] = field(default_factory=dict)
+    """Of ``bytes_per_node``, where a method sends by turns different things."""
+    rank_ratio: float = 1.0
+    """Share of the rank that matrices have kept, mean over them, after the last split of AB-training."""
     accuracy: float = math.nan
     """Share of held-out examples answered right, mean over replicas; NaN where that has no meaning, as for text."""
     accuracy_averaged: float = math.nan
@@ -160,6 +181,15 @@ def make_manifest(base: Overrides, *overrides: Overrides, seed: int = 0, source:
             if isinstance(table, dict):
                 table[name] = value
     return build(Manifest, tree, source)
+
+
+def make_laboratory(base: Laboratory, overrides: Overrides, source: str) -> Laboratory:
+    """``base`` with some dotted keys set. Raises ConfigError that names ``source`` and each bad key."""
+    tree = {section: dict(values) for section, values in asdict(base).items()}
+    for dotted, value in overrides.items():
+        section, _, name = dotted.rpartition(".")
+        tree.setdefault(section, {})[name] = value
+    return build(Laboratory, tree, source)
 
 
 def result_to(result: Result) -> dict[str, object]:

@@ -76,6 +76,17 @@ def test_a_manifest_lends_its_method_and_not_its_size(tmp_path: Path) -> None:
     assert trial.manifest.model.d_model == 64
 
 
+def test_a_grid_takes_the_keys_of_ab_training() -> None:
+    """They change the methods of that family; to the others they are one and the same run."""
+    trials = plan_trials(Request(only=["ddp", "ab-training-learned"], grid=["ab_training.cutoff=0.1,0.3"]))
+
+    assert [trial.label for trial in trials[2:]] == ["ab-training-learned cutoff=0.1", "ab-training-learned cutoff=0.3"]
+    assert [trial.ab_training.cutoff for trial in trials[2:]] == [0.1, 0.3]
+    assert {trial.ab_training.join for trial in trials[2:]} == {"only-learned"}
+    assert trials[0].key == trials[1].key
+    assert trials[2].key != trials[3].key
+
+
 def test_a_short_schedule_still_warms_up() -> None:
     """--steps 20 is possible although the default warm-up is longer."""
     training = plan_trials(Request(steps=20))[0].manifest.training
@@ -92,6 +103,13 @@ def test_a_short_schedule_still_warms_up() -> None:
         (Request(sets=["meeting.dtype"]), "section.key=value"),
         (Request(grid=["seed=1,2"]), "--seeds"),
         (Request(grid=["optimizer.lr=fast"]), "optimizer.lr"),
+        (Request(only=["ab-training"], grid=["ab_training.cutof=0.1"]), "did you mean ab_training.cutoff"),
+        (Request(only=["ab-training"], grid=["ab_training.join=mean"]), "only-learned"),
+        (Request(only=["ab-training"], steps=20, grid=["ab_training.epochs=30"]), "ab_training.epochs = 30"),
+        (Request(only=["ab-training"], grid=["ab_training.warm_up_ratio=0.99"]), "rebound_ratio"),
+        (Request(only=["ab-training-g4"], replicas=4), "group_size = 4"),
+        (Request(only=["ab-training"], grid=["optimizer.kind=muon"]), "adamw, adopt"),
+        (Request(sets=["ab_training.cutoff=0.1"]), "no key is named ab_training.cutoff"),
         (Request(seeds=0), "--seeds 0"),
         (Request(replicas=1), "--replicas 1"),
         (Request(replicas=0), "--replicas 0"),

@@ -9,7 +9,7 @@ import pytest
 
 from lowcomm_node.bench.plots import plot_bytes, plot_spread, plot_tokens
 from lowcomm_node.bench.store import read_result, write_result
-from lowcomm_node.bench.summary import COLUMNS, Row, front, markdown, summarise, summary_json
+from lowcomm_node.bench.summary import COLUMNS, Row, front, markdown, parts_of, summarise, summary_json
 from lowcomm_node.bench.trial import Point, Result
 from lowcomm_node.errors import StoreError
 from tests.bench.tiny import tiny_trial
@@ -78,6 +78,22 @@ def test_the_table_has_a_line_for_each_method() -> None:
     assert {line.count("|") for line in (head, rule, *lines)} == {len(COLUMNS) + 1}
     assert lines[1].startswith("| meet * | 2.0500 +/- 0.0707 |")
     assert lines[2].startswith("| fedavg | ")
+
+
+def test_parts_have_a_line_where_there_are_any() -> None:
+    """Means over seeds, below the table, and in the summary; nothing where a method sends one kind of thing."""
+    sent = [{"warm-up": 2048.0 * k, "joins": 1024.0} for k in (1, 3)]
+    rows = summarise(
+        [
+            (tiny_trial((), "ab-training", seed=seed), replace(_result(2.0, 9.0), bytes_by_part=parts, rank_ratio=0.5))
+            for seed, parts in enumerate(sent)
+        ]
+    )
+
+    assert parts_of(rows) == ["ab-training: KiB per node by part: warm-up 4, joins 1; rank after the last split 50%"]
+    assert parts_of(rows)[0] in markdown(rows)
+    assert summary_json(rows)["rows"][0]["bytes_by_part"] == {"warm-up": 4096.0, "joins": 1024.0}  # type: ignore[index]
+    assert parts_of(_rows()) == []
 
 
 def test_the_summary_is_strict_json() -> None:

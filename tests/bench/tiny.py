@@ -1,5 +1,6 @@
 """Trials of a few steps on a few kilobytes of text."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from lowcomm_node.bench.methods import METHODS, Family, Overrides
@@ -47,6 +48,9 @@ def tiny_trial(
         short = {key: 2 if value else 0 for key, value in periods.items()}
     elif method.family in {Family.DILOCO, Family.NOLOCO}:
         short = {"outer.every_steps": 3}
+    scheme = replace(
+        method.ab_training, epochs=2, rebound_ratio=1 / 6, group_size=min(2, method.ab_training.group_size)
+    )
     return Trial(
         label=name,
         family=method.family,
@@ -56,4 +60,5 @@ def tiny_trial(
         speeds=speeds,
         delay_steps=delay_steps,
         data_paths=data_paths,
+        ab_training=scheme,
     )

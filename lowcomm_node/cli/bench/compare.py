@@ -18,6 +18,7 @@ from lowcomm_node.bench.summary import (
     describe,
     front,
     markdown,
+    parts_of,
     summarise,
     summary_json,
 )
@@ -68,4 +69,5 @@ def _print_table(rows: Sequence[Row], console: Console) -> None:
     for row in rows:
         table.add_row(*cells_of(row, is_on_front=row in best))
     console.print(table)
-    console.print(BYTES_NOTE, style="dim", highlight=False)
+    for line in (*parts_of(rows), BYTES_NOTE):
+        console.print(line, style="dim", highlight=False)

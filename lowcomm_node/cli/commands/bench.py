@@ -63,7 +63,7 @@ def _add_methods(experiments: "argparse._SubParsersAction[argparse.ArgumentParse
         action="append",
         default=[],
         metavar="KEY=A,B",
-        help="each method once for each value, e.g. optimizer.lr=0.003,0.006; several: each combination",
+        help="each method once for each value, e.g. optimizer.lr=0.003,0.006 or ab_training.cutoff=0.1,0.2; several: each combination",
     )
     how = methods.add_argument_group("under which conditions")
     how.add_argument("--seeds", type=int, default=1, metavar="N", help="initial weights, data order and partners (1)")

@@ -46,7 +46,9 @@ def train_member(load: MemberLoad, group: ProcessGroup) -> None:
             outer.step()  # whatever the period, after the last step: its result is what a run is for
         if is_last or (load.eval_every_steps and step % load.eval_every_steps == 0):
             _say(session, load, step)
-    group.mean_(torch.zeros(1))  # connections end with whoever leaves first, and what was received over them is not told any more
+    group.mean_(
+        torch.zeros(1)
+    )  # connections end with whoever leaves first, and what was received over them is not told any more
     write_state(Path(load.state_file), replica.state(), run)
 
 
@@ -67,9 +69,7 @@ def _say(session: Session, load: MemberLoad, steps: int) -> None:
     loss = None
     if load.reference is not Reference.DDP or load.rank == 0:
         loss = validation_loss(replica.model, session.validation, replica.micro_batches, replica.loss)
-    telling = Telling(
-        steps=steps, tokens=steps * manifest.tokens_per_step, loss=loss, received_bytes=received_bytes()
-    )
+    telling = Telling(steps=steps, tokens=steps * manifest.tokens_per_step, loss=loss, received_bytes=received_bytes())
     sys.stdout.write(f"{telling.to_json()}\n")
     sys.stdout.flush()
 

@@ -40,9 +40,9 @@ def test_two_steps_follow_nesterov(momentum: float) -> None:
 
     for own_steps in (0.5, -0.25):
         theta[0].add_(own_steps)
-        D = phi - (float(theta[0]) + 4.0) / 2
-        v = momentum * v + D
-        phi -= lr * (D + momentum * v)
+        gap = phi - (float(theta[0]) + 4.0) / 2
+        v = momentum * v + gap
+        phi -= lr * (gap + momentum * v)
         outer.step()
 
     assert float(theta[0]) == pytest.approx(phi)

@@ -1,0 +1,149 @@
+"""Rounds of averaging among the same peers by two systems: what each cost, and how far it brought the peers together."""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lowcomm_node.bench.averager_load import Word
+from lowcomm_node.errors import ConfigError
+from lowcomm_node.settings.presets import MODELS
+from lowcomm_node.settings.schema import nearest
+
+__all__ = ["HIVEMIND", "OURS", "AveragerRequest", "Round", "RoundFigures", "figures_of", "rounds_of", "spread_of"]
+
+OURS, HIVEMIND = "meetings", "hivemind"
+_NO_KILL = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AveragerRequest:
+    """The command line of ``bench averager``."""
+
+    model: str = "125m"
+    """Whose weights are averaged: a size of ``init --model``."""
+    peers: int = 8
+    groups: Sequence[int] = (2, 8)
+    """Of hivemind; our meetings are of two."""
+    rounds: int = 1
+    """That are measured of each kind, after one that is not."""
+    patience_s: float = 120.0
+    """A round that takes longer has failed."""
+    threads: int = 1
+    """Of torch, at each peer."""
+
+    def check(self) -> None:
+        """Raises ConfigError naming the option and what it allows."""
+        if self.model not in MODELS:
+            close = nearest(self.model, MODELS)
+            hint = f"did you mean {close}?" if close else f"allowed: {', '.join(MODELS)}"
+            raise ConfigError(f"--model {self.model} is not a size; {hint}")
+        if not 2 <= self.peers <= 64 or self.peers % 2:
+            raise ConfigError(f"--peers {self.peers} is not allowed; allowed: even numbers from 2 to 64")
+        if not self.groups or any(not 2 <= group <= self.peers or self.peers % group for group in self.groups):
+            raise ConfigError("--groups is not allowed; allowed: divisors of --peers from 2 on, several with commas")
+        if not 1 <= self.rounds <= 100:
+            raise ConfigError(f"--rounds {self.rounds} is not allowed; allowed: 1 to 100")
+        if not 10 <= self.patience_s <= 3600:
+            raise ConfigError(f"--patience {self.patience_s:g} is not allowed; allowed: 10 to 3600 seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One thing that all peers are asked to do at once."""
+
+    side: str
+    coding: str
+    group: int
+    is_measured: bool = True
+    """The first of a kind connects and learns how large differences are."""
+    is_struck: bool = False
+    """One peer is killed in the middle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundFigures:
+    """What one round cost, all peers together where nothing else is said."""
+
+    side: str
+    coding: str
+    group: int
+    is_struck: bool
+    wall_s: float
+    """From the order until the last peer is done, or gives up."""
+    median_s: float
+    """Of the peers that came to an end."""
+    bytes_per_peer: float | None
+    """All that went over the peers' network, headers and directory included, over their number; None where nobody counted."""
+    payload_per_peer: float | None
+    """Sent, where peers count it themselves."""
+    cpu_s: float
+    """Of all processes; in a struck round the killed one's is missing."""
+    memory_bytes: int
+    """Largest sum of the proportional set sizes of all peers so far."""
+    finished: int
+    """Peers that came to the round's end."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Reason, and number of peers."""
+    groups: Mapping[int, int] = field(default_factory=dict)
+    """Size of group, and number of peers that were in one."""
+    spread_ratio: float = math.nan
+    """Distance of the peers from their mean after the round over that before: 0 when all are equal, 0.707 after averages in pairs."""
+
+
+def rounds_of(side: str, codings: Sequence[str], groups: Sequence[int], rounds: int) -> list[Round]:
+    """One that is not measured, then the measured ones, of each kind."""
+    return [
+        Round(side, coding, group, is_measured=number > 0)
+        for group in groups
+        for coding in codings
+        for number in range(rounds + 1)
+    ]
+
+
+def figures_of(
+    done: Round,
+    words: Sequence[Word | None],
+    before: Sequence[Word],
+    *,
+    wall_s: float,
+    num_bytes: int | None,
+    cpu_s: float,
+    memory_bytes: int,
+    killed: int = _NO_KILL,
+) -> RoundFigures:
+    """``words``: what each peer said of the round, None of one that said nothing in time; ``before``: their words before it."""
+    asked = [word for index, word in enumerate(words) if index != killed]
+    heard = [word for word in asked if word is not None]
+    failures = Counter(word.failure for word in heard if word.failure)
+    failures["no answer"] += len(asked) - len(heard)
+    payload = sum(word.payload_bytes for word in heard)
+    apart = spread_of([word.sample for word in before])
+    together = spread_of([word.sample for word in heard]) if len(heard) == len(words) else math.nan
+    return RoundFigures(
+        side=done.side,
+        coding=done.coding,
+        group=done.group,
+        is_struck=done.is_struck,
+        wall_s=wall_s,
+        median_s=statistics.median([word.seconds for word in heard if not word.failure] or [math.nan]),
+        bytes_per_peer=None if num_bytes is None else num_bytes / len(words),
+        payload_per_peer=payload / len(words) if payload and not done.is_struck else None,
+        cpu_s=cpu_s,
+        memory_bytes=memory_bytes,
+        finished=sum(not word.failure for word in heard),
+        failures={reason: count for reason, count in failures.items() if count},
+        groups=Counter(word.group for word in heard if word.group),
+        spread_ratio=together / apart if apart else math.nan,
+    )
+
+
+def spread_of(samples: Sequence[Sequence[float]]) -> float:
+    """Root mean square distance of the peers from their mean, per number."""
+    if not samples:
+        return math.nan
+    total = sum(
+        sum((number - statistics.fmean(numbers)) ** 2 for number in numbers) for numbers in zip(*samples, strict=True)
+    )
+    return math.sqrt(total / (len(samples) * len(samples[0])))

@@ -88,6 +88,8 @@ class RoundFigures:
     """Reason, and number of peers."""
     groups: Mapping[int, int] = field(default_factory=dict)
     """Size of group, and number of peers that were in one."""
+    moved_share: float = math.nan
+    """Of the weights of those who are still there: those that the round has changed."""
     spread_ratio: float = math.nan
     """Distance of the peers from their mean after the round over that before: 0 when all are equal, 0.707 after averages in pairs."""
 
@@ -134,9 +136,19 @@ def figures_of(
         memory_bytes=memory_bytes,
         finished=sum(not word.failure for word in heard),
         failures={reason: count for reason, count in failures.items() if count},
-        groups=Counter(word.group for word in heard if word.group),
+        groups=dict(Counter(word.group for word in heard if word.group)),
+        moved_share=_moved(before, words),
         spread_ratio=together / apart if apart else math.nan,
     )
+
+
+def _moved(before: Sequence[Word], after: Sequence[Word | None]) -> float:
+    shares = [
+        sum(old != new for old, new in zip(was.sample, now.sample, strict=True)) / len(now.sample)
+        for was, now in zip(before, after, strict=True)
+        if now is not None and now.sample
+    ]
+    return statistics.fmean(shares) if shares else math.nan
 
 
 def spread_of(samples: Sequence[Sequence[float]]) -> float:

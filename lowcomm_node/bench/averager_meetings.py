@@ -40,7 +40,6 @@ CODINGS = {
     "default": _PARAMETERS_ALONE,
     "whole-fp32": replace(_PARAMETERS_ALONE, codec="dense", dtype="fp32"),
     "whole-bf16": replace(_PARAMETERS_ALONE, codec="dense", dtype="bf16"),
-    "whole-int8": replace(_PARAMETERS_ALONE, codec="dense", dtype="int8"),
 }
 """default: what a new run's nodes do, a part of the difference; whole: all of it, at once."""
 _PAIR_AVERAGE = 0.5
@@ -91,6 +90,11 @@ class MeetingPeer(LinkNode):
             payload_bytes=self._sent_bytes,
             sample=self._state.sample(),
         )
+
+    async def stop(self) -> None:
+        """Leave nothing behind."""
+        await super().stop()
+        self._codec.shutdown()
 
     def message_received(self, message: Message, kind: LinkKind) -> None:
         """Codecs work beside the link, as a trainer does (``MeetingSink``)."""

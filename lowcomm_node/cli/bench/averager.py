@@ -22,8 +22,8 @@ from lowcomm_node.settings.presets import MODELS
 
 __all__ = ["compare_averagers"]
 
-_OUR_CODINGS = ("default", "whole-int8", "whole-bf16", "whole-fp32")
-_THEIR_CODINGS = ("uniform8bit", "float16", "none")
+_OUR_CODINGS = ("default", "whole-bf16", "whole-fp32")
+_THEIR_CODINGS = ("float16", "none")
 _STRUCK_OURS, _STRUCK_THEIRS = "whole-bf16", "float16"
 """Like with like: 16 bits a number."""
 _GRACE_S = 30.0
@@ -42,6 +42,7 @@ _COLUMNS = (
     "MB per peer",
     "payload",
     "CPU s",
+    "moved",
     "apart",
     "done",
     "failures",
@@ -60,7 +61,7 @@ def compare_averagers(request: AveragerRequest, json_file: Path | None, console:
     console.print(_table(figures, request))
     console.print(
         "wall: until the last peer is done; median: of those that are. MB per peer: 10^6 bytes that it sent, all of them where it has a "
-        "network of its own. apart: distance of the peers from their mean after the round over that before. struck: one peer is killed "
+        "network of its own. moved: weights that the round has changed. apart: distance of the peers from their mean after the round over that before. struck: one peer is killed "
         "in the middle; done and failures are of the others.",
         style="dim", highlight=False,
     )  # fmt: skip
@@ -215,10 +216,11 @@ def _cells(found: RoundFigures) -> tuple[str, ...]:
         found.coding + (", struck" if found.is_struck else ""),
         str(found.group),
         f"{found.wall_s:.1f} s",
-        f"{found.median_s:.1f} s",
+        "" if math.isnan(found.median_s) else f"{found.median_s:.1f} s",
         megabytes(found.bytes_per_peer),
         megabytes(found.payload_per_peer),
         f"{found.cpu_s:.1f}",
+        "" if math.isnan(found.moved_share) else f"{found.moved_share:.0%}",
         "" if math.isnan(found.spread_ratio) else f"{found.spread_ratio:.3f}",
         f"{found.finished} in {groups}" if groups else str(found.finished),
         failures,

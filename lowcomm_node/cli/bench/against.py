@@ -58,8 +58,13 @@ def _add_field(experiments: _Experiments) -> None:
         "--data", nargs="+", default=[], metavar="PATH", help="text instead of the standard library's sources"
     )
     field.add_argument(
-        "--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="folder of results (runs/bench)"
+        "--json",
+        type=Path,
+        default=Path("runs/bench/field.json"),
+        metavar="FILE",
+        help="all runs with their curves; table and pictures go beside it (runs/bench/field.json)",
     )
+    field.add_argument("--quick", action="store_true", help="two processes and 25 steps, only to see that it works")
 
 
 def _run_field(args: argparse.Namespace, console: "Console") -> None:
@@ -69,10 +74,10 @@ def _run_field(args: argparse.Namespace, console: "Console") -> None:
     from lowcomm_node.settings.node import DataSettings
 
     request = FieldRequest(
-        nodes=args.nodes,
-        steps=args.steps,
-        seeds=args.seeds,
-        diloco_every_steps=args.diloco_every,
+        nodes=2 if args.quick else args.nodes,
+        steps=25 if args.quick else args.steps,
+        seeds=1 if args.quick else args.seeds,
+        diloco_every_steps=(10,) if args.quick else args.diloco_every,
         threads=args.threads,
     )
     request.check()
@@ -80,7 +85,7 @@ def _run_field(args: argparse.Namespace, console: "Console") -> None:
     data = DataSettings(paths=tuple(str(Path(path).expanduser().absolute()) for path in args.data))
     from lowcomm_node.cli.bench.field import compare_field
 
-    compare_field(request, manifest, data, args.out, console)
+    compare_field(request, manifest, data, args.json, console)
 
 
 def _add_averager(experiments: _Experiments) -> None:
@@ -104,15 +109,16 @@ def _add_averager(experiments: _Experiments) -> None:
     )
     averager.add_argument("--threads", type=int, default=default.threads, metavar="N", help="of torch, each peer (1)")
     averager.add_argument("--json", type=Path, metavar="FILE", help="everything that was measured")
+    averager.add_argument("--quick", action="store_true", help="two peers and a small model, only to see that it works")
 
 
 def _run_averager(args: argparse.Namespace, console: "Console") -> None:
     from lowcomm_node.bench.averager import AveragerRequest
 
     request = AveragerRequest(
-        model=args.model,
-        peers=args.peers,
-        groups=args.groups,
+        model="1m" if args.quick else args.model,
+        peers=2 if args.quick else args.peers,
+        groups=(2,) if args.quick else args.groups,
         rounds=args.rounds,
         patience_s=args.patience,
         threads=args.threads,
@@ -127,7 +133,7 @@ def _add_utilisation(experiments: _Experiments) -> None:
     utilisation = experiments.add_parser(
         "utilisation",
         help="share of its time that a node trains a 30.8M-parameter model at the end of slow lines, beside published figures of DiLoCo",
-        epilog="Lines are emulated between two networks of their own; that needs Linux and root.",
+        epilog="Lines are emulated between two networks of their own; that needs Linux and root. Elsewhere all of it is reckoned.",
     )
     utilisation.add_argument(
         "--rates", type=_numbers, default=(10.0, 50.0, 200.0, 1000.0), metavar="A,B", help="in Mbit/s (10,50,200,1000)"
@@ -142,13 +148,14 @@ def _add_utilisation(experiments: _Experiments) -> None:
         help="faster lines are reckoned from those that were measured (200 Mbit/s)",
     )
     utilisation.add_argument("--json", type=Path, metavar="FILE", help="everything that was measured")
+    utilisation.add_argument("--quick", action="store_true", help="one line only, to see that it works")
 
 
 def _run_utilisation(args: argparse.Namespace, console: "Console") -> None:
     from lowcomm_node.cli.bench.utilisation import UtilisationRequest, measure_utilisation
 
     request = UtilisationRequest(
-        rates_mbit=args.rates,
+        rates_mbit=(100.0,) if args.quick else args.rates,
         round_trip_ms=args.round_trip,
         threads=args.threads,
         most_emulated_mbit=args.emulate_to,

@@ -58,9 +58,9 @@ _LOOKS = 25
 
 
 def compare_field(
-    request: FieldRequest, manifest: Manifest, data: DataSettings, folder: Path, console: Console
+    request: FieldRequest, manifest: Manifest, data: DataSettings, json_file: Path, console: Console
 ) -> None:
-    """Run all contenders with all seeds, and write what came of it into ``folder``. Raises LowcommError."""
+    """Run all contenders with all seeds, and write what came of it into ``json_file`` and beside it. Raises LowcommError."""
     request.check()
     manifest = with_total_steps(manifest, request.steps)
     outcomes: list[Outcome] = []
@@ -80,16 +80,16 @@ def compare_field(
         f"{request.nodes} processes, {outcomes[0].parameters:,} parameters, {manifest.optimizer.kind}, {request.steps} steps of "
         f"{manifest.tokens_per_step:,} tokens each, {len(rows[0].outcomes)} seed{'s' if request.seeds > 1 else ''}"
     )
-    _write(rows, outcomes, setting, folder)
+    _write(rows, outcomes, setting, json_file)
     console.print(_table(rows, setting))
     console.print(FIELD_NOTE, style="dim", highlight=False)
-    console.print(f"written to {folder}: field.md, field.json, field-tokens.png, field-bytes.png", highlight=False)
+    console.print(f"written to {json_file}, and beside it field.md, field-tokens.png, field-bytes.png", highlight=False)
 
 
-def _write(rows: Sequence[Row], outcomes: Sequence[Outcome], setting: str, folder: Path) -> None:
-    write_text(folder / "field.md", field_markdown(rows, setting))
-    write_json(folder / "field.json", field_json(outcomes, setting))
-    plot_field(rows, setting, folder)
+def _write(rows: Sequence[Row], outcomes: Sequence[Outcome], setting: str, json_file: Path) -> None:
+    write_json(json_file, field_json(outcomes, setting))
+    write_text(json_file.with_name("field.md"), field_markdown(rows, setting))
+    plot_field(rows, setting, json_file.parent)
 
 
 def _table(rows: Sequence[Row], setting: str) -> Table:

@@ -42,8 +42,8 @@ def _started(loads: Sequence[MemberLoad], folder: Path) -> Iterator[list["subpro
     members: list[subprocess.Popen[str]] = []
     try:
         for load in loads:
-            member = [sys.executable, "-m", "lowcomm_node.bench.reference_member", load.to_json()]
-            command = [sys.executable, "-m", "lowcomm_node.cli.swarm.tether", str(os.getpid()), *member]
+            words = [sys.executable, "-m", "lowcomm_node.bench.reference_member", load.to_json()]
+            command = [sys.executable, "-m", "lowcomm_node.cli.swarm.tether", str(os.getpid()), *words]
             with (folder / f"member-{load.rank}.log").open("w") as log:
                 members.append(
                     subprocess.Popen(

@@ -85,8 +85,8 @@ class LineFigures:
     ring_share: float
     """The same for an fp32 ring all-reduce of all weights that fills the line to the last bit."""
     published_share: float | None
-    going_share: float
-    """Training, of all time, as nodes do it: what is left beside the codecs' work, here on the processor."""
+    going_share: float | None
+    """Training, of all time, as nodes do it: what is left beside the codecs' work. None where that work is not known."""
     steps_between: float
     """Own steps from one begun meeting to the next: the run's period, or what the line lets through."""
     line_share: float
@@ -107,27 +107,29 @@ def line_figures(
     is_measured: bool,
     step_s: float,
     period_steps: int,
+    is_codec_known: bool,
     published: Published = PUBLISHED,
 ) -> LineFigures:
     """What one line makes of meetings, for nodes whose step takes ``step_s`` and whose run has the period K = ``period_steps``.
 
     A node begins one meeting in a period and answers one: one offers while the other is offered to, so that both end in the time
-    of one.
+    of one. ``is_codec_known``: the codecs work on the machine that the step's time is of; else their work is left out.
     """
+    work_s = meeting.work_s if is_codec_known else 0.0
     standing_steps_s = published.every_steps * step_s
     # Training and codecs take turns; a meeting that outlasts them delays the next one.
-    period_s = max(period_steps * step_s + meeting.work_s, meeting_s + meeting.work_s)
-    steps_between = (period_s - meeting.work_s) / step_s
+    period_s = max(period_steps * step_s + work_s, meeting_s + work_s)
+    steps_between = (period_s - work_s) / step_s
     ring_s = ring_seconds(parameters, published.nodes, rate_mbit)
     return LineFigures(
         rate_mbit=rate_mbit,
         step_s=step_s,
         meeting_s=meeting_s,
         is_measured=is_measured,
-        standing_share=standing_steps_s / (standing_steps_s + meeting_s + meeting.work_s),
+        standing_share=standing_steps_s / (standing_steps_s + meeting_s + work_s),
         ring_share=standing_steps_s / (standing_steps_s + ring_s),
         published_share=published.share_at(rate_mbit),
-        going_share=1 - meeting.work_s / period_s,
+        going_share=1 - work_s / period_s if is_codec_known else None,
         steps_between=steps_between,
         line_share=meeting.payload_bytes * 8 / (rate_mbit * _BITS_PER_MBIT) / period_s,
     )

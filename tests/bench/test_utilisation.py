@@ -16,7 +16,14 @@ def test_their_model_has_their_size() -> None:
 def test_line_that_is_fast_enough_leaves_the_period_alone() -> None:
     """Ten steps of a second and half a second of codecs; a meeting of two seconds ends within them."""
     found = line_figures(
-        _MEETING, parameters=1_000_000, rate_mbit=6.0, meeting_s=2.0, is_measured=True, step_s=1.0, period_steps=10
+        _MEETING,
+        parameters=1_000_000,
+        rate_mbit=6.0,
+        meeting_s=2.0,
+        is_measured=True,
+        step_s=1.0,
+        period_steps=10,
+        is_codec_known=True,
     )
 
     assert found.steps_between == pytest.approx(10.0)
@@ -30,7 +37,14 @@ def test_line_that_is_fast_enough_leaves_the_period_alone() -> None:
 def test_line_that_is_too_slow_makes_meetings_rarer() -> None:
     """A meeting of forty seconds in a period of ten: training goes on, four times as long between two meetings."""
     found = line_figures(
-        _MEETING, parameters=1_000_000, rate_mbit=0.3, meeting_s=40.0, is_measured=True, step_s=1.0, period_steps=10
+        _MEETING,
+        parameters=1_000_000,
+        rate_mbit=0.3,
+        meeting_s=40.0,
+        is_measured=True,
+        step_s=1.0,
+        period_steps=10,
+        is_codec_known=True,
     )
 
     assert found.steps_between == pytest.approx(40.0)
@@ -46,3 +60,15 @@ def test_published_share_is_near_what_its_own_bytes_say() -> None:
         share = PUBLISHED.share_at(rate_mbit)
         assert share is not None
         assert 0.8 < share / (compute_s / (compute_s + ring_s)) < 1.1
+
+
+def test_codecs_of_another_machine_are_left_out() -> None:
+    """A step on a GPU says nothing about codecs on a processor."""
+    found = line_figures(
+        _MEETING, parameters=1_000_000, rate_mbit=6.0, meeting_s=2.0, is_measured=True, step_s=0.1, period_steps=10,
+        is_codec_known=False,
+    )  # fmt: skip
+
+    assert found.going_share is None
+    assert found.steps_between == pytest.approx(20.0)
+    assert found.standing_share == pytest.approx(12.8 / 14.8)

@@ -86,6 +86,7 @@ def measure_utilisation(request: UtilisationRequest, json_file: Path | None, con
                         meeting_s=meeting_s * meeting.payload_bytes / meetings[0].payload_bytes,
                         is_measured=is_measured and meeting is meetings[0],
                         step_s=step_s,
+                        is_codec_known=step_s is model.step_s,
                         period_steps=default.params_every_steps,
                     ),
                 )
@@ -162,9 +163,9 @@ def _show(
     console.print(
         f"published: DiLoCo, H = {PUBLISHED.every_steps}, fp32, {PUBLISHED.nodes} nodes, measured by diloco-measured. ring, fp32: the same "
         f"by formula on a line that is full all the time. standing still: our meetings every {PUBLISHED.every_steps} steps, if nodes waited for "
-        f"them and for their codecs. going on: as nodes do it, a meeting begun every {manifest.meeting.params_every_steps} steps, or every so "
-        "many (steps between) as the line lets through; what is missing to 100% is codecs' work on this computer's processor. * reckoned, "
-        "not measured.",
+        f"them. going on: as nodes do it, a meeting begun every {manifest.meeting.params_every_steps} steps, or every so "
+        "many (steps between) as the line lets through; what is missing to 100% is codecs' work on this computer's processor, which the "
+        "step of a GPU says nothing about: there it is left out. * reckoned, not measured.",
         style="dim", highlight=False,
     )  # fmt: skip
 
@@ -178,7 +179,7 @@ def _cells(figures: LineFigures) -> tuple[str, ...]:
         "" if published is None else f"{published:.1%}",
         f"{figures.ring_share:.1%}",
         f"{figures.standing_share:.1%}",
-        f"{figures.going_share:.1%}",
+        "" if figures.going_share is None else f"{figures.going_share:.1%}",
         f"{figures.steps_between:.1f}",
         f"{figures.line_share:.1%}",
     )

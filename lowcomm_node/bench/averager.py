@@ -4,17 +4,30 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lowcomm_node.bench.averager_load import Word
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.presets import MODELS
 from lowcomm_node.settings.schema import nearest
 
-__all__ = ["HIVEMIND", "OURS", "AveragerRequest", "Round", "RoundFigures", "figures_of", "rounds_of", "spread_of"]
+__all__ = [
+    "HIVEMIND",
+    "OURS",
+    "AveragerRequest",
+    "Round",
+    "RoundFigures",
+    "figures_of",
+    "needed_bytes",
+    "rounds_of",
+    "spread_of",
+]
 
 OURS, HIVEMIND = "meetings", "hivemind"
 _NO_KILL = -1
+_PROCESS_BYTES = 450 << 20
+_COPIES = {"default": 1.6, "whole-bf16": 2.6, "whole-fp32": 4.3, "float16": 2.8, "none": 4.7}
+"""Of the weights in fp32 that a peer has at its worst moment, measured with 29 million parameters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +40,7 @@ class AveragerRequest:
     groups: Sequence[int] = (2, 8)
     """Of hivemind; our meetings are of two."""
     rounds: int = 1
-    """That are measured of each kind, after one that is not."""
+    """That are measured of each kind."""
     patience_s: float = 120.0
     """A round that takes longer has failed."""
     threads: int = 1
@@ -94,14 +107,15 @@ class RoundFigures:
     """Distance of the peers from their mean after the round over that before: 0 when all are equal, 0.707 after averages in pairs."""
 
 
-def rounds_of(side: str, codings: Sequence[str], groups: Sequence[int], rounds: int) -> list[Round]:
-    """One that is not measured, then the measured ones, of each kind."""
-    return [
-        Round(side, coding, group, is_measured=number > 0)
-        for group in groups
-        for coding in codings
-        for number in range(rounds + 1)
-    ]
+def rounds_of(side: str, codings: Sequence[str], group: int, rounds: int) -> list[Round]:
+    """Each kind ``rounds`` times, and the first of them once more before, for nothing: by then connections are there."""
+    measured = [Round(side, coding, group) for coding in codings for _ in range(rounds)]
+    return [replace(measured[0], is_measured=False), *measured] if measured else []
+
+
+def needed_bytes(coding: str, peers: int, parameters: int) -> int:
+    """Estimate of what all peers together hold at once; they are of one computer here, and of many elsewhere."""
+    return peers * (_PROCESS_BYTES + int(_COPIES[coding] * 4 * parameters))
 
 
 def figures_of(

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from lowcomm_node.adapters.identity import load_or_create
-from lowcomm_node.bench.averager import OURS, AveragerRequest, Round, figures_of, rounds_of, spread_of
+from lowcomm_node.bench.averager import OURS, AveragerRequest, Round, figures_of, needed_bytes, rounds_of, spread_of
 from lowcomm_node.bench.averager_load import Order, PeerLoad, PeerState, Word
-from lowcomm_node.bench.averager_meetings import MeetingPeer
+from lowcomm_node.bench.averager_meetings import CODINGS, MeetingPeer
 from lowcomm_node.bench.link_load import LinkLoad
 from lowcomm_node.errors import ConfigError
+
+_THEIRS = ("float16", "none")
 
 
 def test_spread_of_pairs_that_average_is_that_of_their_means() -> None:
@@ -37,10 +39,20 @@ def test_figures_count_the_killed_one_nowhere() -> None:
     assert found.moved_share == 0.5  # the first one's number is another, the third one's is not
 
 
-def test_first_round_of_a_kind_is_not_measured() -> None:
-    kinds = [(r.coding, r.group, r.is_measured) for r in rounds_of(OURS, ("a", "b"), (2,), 1)]
+def test_one_round_is_for_nothing() -> None:
+    kinds = [(r.coding, r.group, r.is_measured) for r in rounds_of(OURS, ("a", "b"), 2, 1)]
 
-    assert kinds == [("a", 2, False), ("a", 2, True), ("b", 2, False), ("b", 2, True)]
+    assert kinds == [("a", 2, False), ("a", 2, True), ("b", 2, True)]
+    assert rounds_of(OURS, (), 2, 1) == []
+
+
+def test_codings_that_send_more_need_more_memory() -> None:
+    """Eight peers of 128 million parameters: 16 bits fit into 16 GiB, 32 do not."""
+    needed = {coding: needed_bytes(coding, 8, 127_823_616) / 2**30 for coding in (*CODINGS, *_THEIRS)}
+
+    assert (
+        max(needed["default"], needed["whole-bf16"], needed["float16"]) < 16 < min(needed["whole-fp32"], needed["none"])
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,20 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
-from lowcomm_node.bench.averager import HIVEMIND, OURS, AveragerRequest, Round, RoundFigures, figures_of, rounds_of
+from lowcomm_node.bench.averager import (
+    HIVEMIND,
+    OURS,
+    AveragerRequest,
+    Round,
+    RoundFigures,
+    figures_of,
+    needed_bytes,
+    rounds_of,
+)
 from lowcomm_node.bench.averager_load import Order, PeerLoad, Word
 from lowcomm_node.bench.store import write_json
 from lowcomm_node.cli.bench.counted import counted_networks, loopback_bytes
@@ -55,7 +65,7 @@ def compare_averagers(request: AveragerRequest, json_file: Path | None, console:
     figures: list[RoundFigures] = []
     with counted_networks() as sandbox:
         for part in (_ours, _theirs):
-            for found in part(request, sandbox):
+            for found in part(request, sandbox, console):
                 figures.append(found)
                 console.print(" ".join(_cells(found)), style="dim", highlight=False)
     console.print(_table(figures, request))
@@ -70,21 +80,43 @@ def compare_averagers(request: AveragerRequest, json_file: Path | None, console:
         console.print(f"written to {json_file}", highlight=False)
 
 
-def _ours(request: AveragerRequest, sandbox: Sandbox | None) -> Iterator[RoundFigures]:
+def _ours(request: AveragerRequest, sandbox: Sandbox | None, console: Console) -> Iterator[RoundFigures]:
     with _peers("averager_meetings", request, is_led=False) as (peers, words):
         _introduce(peers, words)
         hall = _Hall(request, peers, sandbox)
-        yield from hall.hold(rounds_of(OURS, _OUR_CODINGS, (2,), request.rounds))
+        yield from hall.hold(rounds_of(OURS, _that_fit(_OUR_CODINGS, request, console), 2, request.rounds))
         yield hall.strike(Round(OURS, _STRUCK_OURS, 2, is_struck=True))
 
 
-def _theirs(request: AveragerRequest, sandbox: Sandbox | None) -> Iterator[RoundFigures]:
+def _theirs(request: AveragerRequest, sandbox: Sandbox | None, console: Console) -> Iterator[RoundFigures]:
     """A peer that was killed does not come back, so each group size has peers of its own."""
     for group in request.groups:
         with _peers("averager_hivemind", request, is_led=True) as (peers, _):
             hall = _Hall(request, peers, sandbox)
-            yield from hall.hold(rounds_of(HIVEMIND, _THEIR_CODINGS, (group,), request.rounds))
+            yield from hall.hold(
+                rounds_of(HIVEMIND, _that_fit(_THEIR_CODINGS, request, console), group, request.rounds)
+            )
             yield hall.strike(Round(HIVEMIND, _STRUCK_THEIRS, group, is_struck=True))
+
+
+def _that_fit(codings: Sequence[str], request: AveragerRequest, console: Console) -> list[str]:
+    """Those for which all peers together have memory here; the ones in 16 bits are tried in any case."""
+    found = []
+    parameters = MODELS[request.model].num_parameters
+    own = sum(
+        process.memory_info().rss for process in psutil.Process().children()
+    )  # peers that hold their weights already
+    free = psutil.virtual_memory().available + own
+    for coding in codings:
+        needed = needed_bytes(coding, request.peers, parameters)
+        if needed <= free or coding in (_STRUCK_OURS, _STRUCK_THEIRS):
+            found.append(coding)
+            continue
+        console.print(
+            f"{coding} is left out: {request.peers} peers take about {needed / 2**30:.0f} GiB for it, and there are {free / 2**30:.0f} GiB",
+            soft_wrap=True, highlight=False,
+        )  # fmt: skip
+    return found
 
 
 @contextmanager

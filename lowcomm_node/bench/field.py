@@ -149,15 +149,13 @@ def curve_of(tellings: Sequence[Sequence[Telling]]) -> tuple[Look, ...]:
 
 def reckoned_bytes(contender: Contender, *, parameters: int, nodes: int, steps: int) -> float | None:
     """Payload that each member sends in the whole run by a ring all-reduce in fp32: 2 (N - 1) / N of it each time."""
-    match contender.reference:
-        case None:
-            return None
-        case Reference.DDP:
-            exchanges = steps
-        case Reference.DILOCO:
-            exchanges = math.ceil(steps / contender.every_steps)
-        case Reference.LOCAL:
-            exchanges = 0
+    if contender.reference is None:
+        return None
+    exchanges = {
+        Reference.DDP: steps,
+        Reference.DILOCO: math.ceil(steps / max(1, contender.every_steps)),
+        Reference.LOCAL: 0,
+    }[contender.reference]
     return exchanges * ring_bytes(parameters, nodes, Dtype.FP32.bits)
 
 

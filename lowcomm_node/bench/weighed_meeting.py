@@ -1,8 +1,7 @@
 """One meeting of real replicas, weighed: bytes of its messages, seconds of its codecs, and seconds of a training step beside it."""
 
-import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -39,20 +38,22 @@ class WeighedModel:
 
     def weigh(self, coding: str, meeting: MeetingConfig) -> Meeting:
         """Two meetings about the parameters, of which the first teaches how large differences are; nothing is applied to the replicas."""
-        i, j = (replica.theta for replica in self._replicas)
         shapes = {stream: self._replicas[0].shapes_of(stream) for stream in self._replicas[0].streams}
         planner = Planner(replace(self._manifest, meeting=meeting), shapes)
-        taken = [tensor.clone() for tensor in i]
-        for number in range(2):
-            seed = hashlib.sha256(f"bench utilisation|{number}".encode()).digest()
-            plan = planner.plan(Stream.PARAMS, is_dense=False)
-            ranges = planner.ranges(plan)
-            offer, offer_s = _timed(lambda: exchange.encode_offer(i, plan, seed, ranges=ranges))  # noqa: B023 - called at once
-            (answer, half), answer_s = _timed(lambda: exchange.encode_answer(j, plan, seed, offer))  # noqa: B023
-            (close, found), close_s = _timed(lambda: exchange.encode_close(i, plan, seed, offer, answer))  # noqa: B023
-            _, finish_s = _timed(lambda: exchange.finish(half, close))  # noqa: B023
-            _, apply_s = _timed(lambda: found.add_to_(taken, -0.5))  # noqa: B023
-            planner.observe(plan, found, is_own=True)
+        taken = [tensor.clone() for tensor in self._replicas[0].theta]
+        self._meet(coding, planner, taken, b"first")
+        return self._meet(coding, planner, taken, b"second")
+
+    def _meet(self, coding: str, planner: Planner, taken: Sequence[Tensor], seed: bytes) -> Meeting:
+        i, j = (replica.theta for replica in self._replicas)
+        plan = planner.plan(Stream.PARAMS, is_dense=False)
+        ranges = planner.ranges(plan)
+        offer, offer_s = _timed(lambda: exchange.encode_offer(i, plan, seed, ranges=ranges))
+        (answer, half), answer_s = _timed(lambda: exchange.encode_answer(j, plan, seed, offer))
+        (close, found), close_s = _timed(lambda: exchange.encode_close(i, plan, seed, offer, answer))
+        _, finish_s = _timed(lambda: exchange.finish(half, close))
+        _, apply_s = _timed(lambda: found.add_to_(taken, -0.5))
+        planner.observe(plan, found, is_own=True)
         return Meeting(
             coding=coding,
             offer_bytes=len(offer),

@@ -108,9 +108,9 @@ def test_ddp_is_one_replica_with_both_batches(tmp_path: Path, manifest: Manifest
     assert received is None or 0.9 * ring < received < 1.2 * ring
 
 
-def test_diloco_of_one_step_without_momentum_is_the_average(tmp_path: Path, manifest: Manifest, text: Path) -> None:
+def test_diloco_of_one_step_is_nesterovs_step_on_the_average(tmp_path: Path, manifest: Manifest, text: Path) -> None:
     """Nesterov's first step from rest with momentum b moves by lr (1 + b) of the mean displacement, at both alike."""
-    manifest = replace(manifest, training=replace(manifest.training, total_steps=1))
+    manifest = replace(manifest, training=replace(manifest.training, total_steps=1, warmup_steps=0))
     states, _ = _run(tmp_path, manifest, text, Reference.DILOCO, every_steps=1)
 
     sessions = [_session(tmp_path, manifest, text, rank) for rank in range(2)]

@@ -9,12 +9,10 @@ if TYPE_CHECKING:
 
 __all__ = ["AGAINST", "add_against", "run_against"]
 
-_Experiments = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
 AGAINST = ("field", "averager", "utilisation")
 
 
-def add_against(experiments: _Experiments) -> None:
+def add_against(experiments: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare them."""
     _add_field(experiments)
     _add_averager(experiments)
@@ -31,7 +29,7 @@ def run_against(args: argparse.Namespace, console: "Console") -> None:
         _run_utilisation(args, console)
 
 
-def _add_field(experiments: _Experiments) -> None:
+def _add_field(experiments: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     from lowcomm_node.bench.field import FieldRequest
 
     default = FieldRequest()
@@ -88,7 +86,7 @@ def _run_field(args: argparse.Namespace, console: "Console") -> None:
     compare_field(request, manifest, data, args.json, console)
 
 
-def _add_averager(experiments: _Experiments) -> None:
+def _add_averager(experiments: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     from lowcomm_node.bench.averager import AveragerRequest
 
     default = AveragerRequest()
@@ -129,7 +127,7 @@ def _run_averager(args: argparse.Namespace, console: "Console") -> None:
     compare_averagers(request, args.json, console)
 
 
-def _add_utilisation(experiments: _Experiments) -> None:
+def _add_utilisation(experiments: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     utilisation = experiments.add_parser(
         "utilisation",
         help="share of its time that a node trains a 30.8M-parameter model at the end of slow lines, beside published figures of DiLoCo",

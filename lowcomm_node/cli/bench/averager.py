@@ -32,6 +32,8 @@ from lowcomm_node.settings.presets import MODELS
 
 __all__ = ["compare_averagers"]
 
+_OUR_PEER = ("-m", "lowcomm_node.bench.averager_meetings")
+_THEIR_PEER = ("-m", "lowcomm_node.bench.averager_hivemind")
 _OUR_CODINGS = ("default", "whole-bf16", "whole-fp32")
 _THEIR_CODINGS = ("float16", "none")
 _STRUCK_OURS, _STRUCK_THEIRS = "whole-bf16", "float16"
@@ -81,7 +83,7 @@ def compare_averagers(request: AveragerRequest, json_file: Path | None, console:
 
 
 def _ours(request: AveragerRequest, sandbox: Sandbox | None, console: Console) -> Iterator[RoundFigures]:
-    with _peers("averager_meetings", request, is_led=False) as (peers, words):
+    with _peers(_OUR_PEER, request, is_led=False) as (peers, words):
         _introduce(peers, words)
         hall = _Hall(request, peers, sandbox)
         yield from hall.hold(rounds_of(OURS, _that_fit(_OUR_CODINGS, request, console), 2, request.rounds))
@@ -91,7 +93,7 @@ def _ours(request: AveragerRequest, sandbox: Sandbox | None, console: Console) -
 def _theirs(request: AveragerRequest, sandbox: Sandbox | None, console: Console) -> Iterator[RoundFigures]:
     """A peer that was killed does not come back, so each group size has peers of its own."""
     for group in request.groups:
-        with _peers("averager_hivemind", request, is_led=True) as (peers, _):
+        with _peers(_THEIR_PEER, request, is_led=True) as (peers, _):
             hall = _Hall(request, peers, sandbox)
             yield from hall.hold(
                 rounds_of(HIVEMIND, _that_fit(_THEIR_CODINGS, request, console), group, request.rounds)
@@ -120,7 +122,9 @@ def _that_fit(codings: Sequence[str], request: AveragerRequest, console: Console
 
 
 @contextmanager
-def _peers(module: str, request: AveragerRequest, *, is_led: bool) -> Iterator[tuple[list[Peer], list[Word]]]:
+def _peers(
+    program: Sequence[str], request: AveragerRequest, *, is_led: bool
+) -> Iterator[tuple[list[Peer], list[Word]]]:
     with tempfile.TemporaryDirectory(prefix="lcn-", ignore_cleanup_errors=True) as folder:
         places = [Path(folder) / str(index) for index in range(request.peers)]
         for place in places:
@@ -129,7 +133,7 @@ def _peers(module: str, request: AveragerRequest, *, is_led: bool) -> Iterator[t
             PeerLoad(model=request.model, index=index, folder=str(place), threads=request.threads)
             for index, place in enumerate(places)
         ]
-        with started_peers(module, loads, is_led=is_led) as found:
+        with started_peers(program, loads, is_led=is_led) as found:
             yield found
 
 

@@ -24,11 +24,11 @@ _START_S = 180.0
 class Peer:
     """One peer with all its children."""
 
-    def __init__(self, module: str, load: PeerLoad) -> None:
-        """``module`` is what runs in the process."""
+    def __init__(self, program: Sequence[str], load: PeerLoad) -> None:
+        """``program``: what Python runs."""
         self.load = load
         self._log = Path(load.folder) / "peer.log"
-        command = [sys.executable, "-m", f"lowcomm_node.bench.{module}", load.to_json()]
+        command = [sys.executable, *program, load.to_json()]
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "lowcomm_node.cli.swarm.tether", str(os.getpid()), *command],
@@ -115,7 +115,9 @@ class Peer:
 
 
 @contextlib.contextmanager
-def started_peers(module: str, loads: Sequence[PeerLoad], *, is_led: bool) -> Iterator[tuple[list[Peer], list[Word]]]:
+def started_peers(
+    program: Sequence[str], loads: Sequence[PeerLoad], *, is_led: bool
+) -> Iterator[tuple[list[Peer], list[Word]]]:
     """All peers and their first words; none is left afterwards. ``is_led``: the others find each other through the first."""
     peers: list[Peer] = []
     words: list[Word] = []
@@ -127,7 +129,7 @@ def started_peers(module: str, loads: Sequence[PeerLoad], *, is_led: bool) -> It
             own = PeerLoad(
                 model=load.model, index=load.index, folder=load.folder, initial_peers=led_by, threads=load.threads
             )
-            peers.append(Peer(module, own))
+            peers.append(Peer(program, own))
         words += [peer.ready() for peer in peers[len(words) :]]
         yield peers, words
     finally:

@@ -7,14 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lowcomm_node.bench.averager_load import Word
-from lowcomm_node.errors import ConfigError
-from lowcomm_node.settings.presets import MODELS
-from lowcomm_node.settings.schema import nearest
 
 __all__ = [
     "HIVEMIND",
     "OURS",
-    "AveragerRequest",
     "Round",
     "RoundFigures",
     "figures_of",
@@ -28,38 +24,6 @@ _NO_KILL = -1
 _PROCESS_BYTES = 450 << 20
 _COPIES = {"default": 1.6, "whole-bf16": 2.6, "whole-fp32": 4.3, "float16": 2.8, "none": 4.7}
 """Of the weights in fp32 that a peer has at its worst moment, measured with 29 million parameters."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AveragerRequest:
-    """The command line of ``bench averager``."""
-
-    model: str = "125m"
-    """Whose weights are averaged: a size of ``init --model``."""
-    peers: int = 8
-    groups: Sequence[int] = (2, 8)
-    """Of hivemind; our meetings are of two."""
-    rounds: int = 1
-    """That are measured of each kind."""
-    patience_s: float = 120.0
-    """A round that takes longer has failed."""
-    threads: int = 1
-    """Of torch, at each peer."""
-
-    def check(self) -> None:
-        """Raises ConfigError naming the option and what it allows."""
-        if self.model not in MODELS:
-            close = nearest(self.model, MODELS)
-            hint = f"did you mean {close}?" if close else f"allowed: {', '.join(MODELS)}"
-            raise ConfigError(f"--model {self.model} is not a size; {hint}")
-        if not 2 <= self.peers <= 64 or self.peers % 2:
-            raise ConfigError(f"--peers {self.peers} is not allowed; allowed: even numbers from 2 to 64")
-        if not self.groups or any(not 2 <= group <= self.peers or self.peers % group for group in self.groups):
-            raise ConfigError("--groups is not allowed; allowed: divisors of --peers from 2 on, several with commas")
-        if not 1 <= self.rounds <= 100:
-            raise ConfigError(f"--rounds {self.rounds} is not allowed; allowed: 1 to 100")
-        if not 10 <= self.patience_s <= 3600:
-            raise ConfigError(f"--patience {self.patience_s:g} is not allowed; allowed: 10 to 3600 seconds")
 
 
 @dataclass(frozen=True, slots=True)

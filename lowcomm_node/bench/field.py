@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 from lowcomm_node.bench.reference_load import Reference, Telling
 from lowcomm_node.bench.traffic import ring_bytes
-from lowcomm_node.errors import ConfigError
 from lowcomm_node.units import Dtype
 
 __all__ = [
     "SWARM",
     "Contender",
-    "FieldRequest",
     "Look",
     "Outcome",
     "Row",
@@ -24,31 +22,6 @@ __all__ = [
 ]
 
 SWARM = "swarm"
-_MOST_NODES = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FieldRequest:
-    """The command line of ``bench field``."""
-
-    nodes: int = 4
-    steps: int = 400
-    seeds: int = 1
-    diloco_every_steps: Sequence[int] = (50, 10)
-    """H, one run of DiLoCo for each."""
-    threads: int = 1
-    """Of torch, in each process."""
-
-    def check(self) -> None:
-        """Raises ConfigError naming the option and what it allows."""
-        if not 2 <= self.nodes <= _MOST_NODES:
-            raise ConfigError(f"--nodes {self.nodes} is not allowed; allowed: 2 to {_MOST_NODES}")
-        if not 20 <= self.steps <= 1_000_000:
-            raise ConfigError(f"--steps {self.steps} is not allowed; allowed: 20 to 1000000")
-        if not 1 <= self.seeds <= 100:
-            raise ConfigError(f"--seeds {self.seeds} is not allowed; allowed: 1 to 100")
-        if not self.diloco_every_steps or any(not 1 <= every <= self.steps for every in self.diloco_every_steps):
-            raise ConfigError("--diloco-every is not allowed; allowed: 1 to --steps, several with commas")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from lowcomm_node.adapters.identity import load_or_create
-from lowcomm_node.bench.averager import OURS, AveragerRequest, Round, figures_of, needed_bytes, rounds_of, spread_of
+from lowcomm_node.bench.averager import OURS, Round, figures_of, needed_bytes, rounds_of, spread_of
 from lowcomm_node.bench.averager_load import Order, PeerLoad, PeerState, Word
 from lowcomm_node.bench.averager_meetings import CODINGS, MeetingPeer
 from lowcomm_node.bench.link_load import LinkLoad
+from lowcomm_node.bench.requests import AveragerRequest
 from lowcomm_node.errors import ConfigError
 
 _THEIRS = ("float16", "none")

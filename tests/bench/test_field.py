@@ -2,8 +2,9 @@
 
 import pytest
 
-from lowcomm_node.bench.field import FieldRequest, Look, contenders, curve_of, reckoned_bytes
+from lowcomm_node.bench.field import Look, contenders, curve_of, reckoned_bytes
 from lowcomm_node.bench.reference_load import Telling
+from lowcomm_node.bench.requests import FieldRequest
 from lowcomm_node.errors import ConfigError
 
 

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lowcomm_node.bench.requests import AveragerRequest, FieldRequest, UtilisationRequest
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -30,8 +32,6 @@ def run_against(args: argparse.Namespace, console: "Console") -> None:
 
 
 def _add_field(experiments: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from lowcomm_node.bench.field import FieldRequest
-
     default = FieldRequest()
     field = experiments.add_parser(
         "field",
@@ -66,7 +66,6 @@ def _add_field(experiments: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _run_field(args: argparse.Namespace, console: "Console") -> None:
-    from lowcomm_node.bench.field import FieldRequest
     from lowcomm_node.settings.load import read_manifest
     from lowcomm_node.settings.manifest import Manifest
     from lowcomm_node.settings.node import DataSettings
@@ -87,8 +86,6 @@ def _run_field(args: argparse.Namespace, console: "Console") -> None:
 
 
 def _add_averager(experiments: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from lowcomm_node.bench.averager import AveragerRequest
-
     default = AveragerRequest()
     averager = experiments.add_parser(
         "averager",
@@ -111,8 +108,6 @@ def _add_averager(experiments: "argparse._SubParsersAction[argparse.ArgumentPars
 
 
 def _run_averager(args: argparse.Namespace, console: "Console") -> None:
-    from lowcomm_node.bench.averager import AveragerRequest
-
     request = AveragerRequest(
         model="1m" if args.quick else args.model,
         peers=2 if args.quick else args.peers,
@@ -150,14 +145,15 @@ def _add_utilisation(experiments: "argparse._SubParsersAction[argparse.ArgumentP
 
 
 def _run_utilisation(args: argparse.Namespace, console: "Console") -> None:
-    from lowcomm_node.cli.bench.utilisation import UtilisationRequest, measure_utilisation
-
     request = UtilisationRequest(
         rates_mbit=(100.0,) if args.quick else args.rates,
         round_trip_ms=args.round_trip,
         threads=args.threads,
         most_emulated_mbit=args.emulate_to,
     )
+    request.check()
+    from lowcomm_node.cli.bench.utilisation import measure_utilisation
+
     measure_utilisation(request, args.json, console)
 
 

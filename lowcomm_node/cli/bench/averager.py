@@ -16,7 +16,6 @@ from rich.table import Table
 from lowcomm_node.bench.averager import (
     HIVEMIND,
     OURS,
-    AveragerRequest,
     Round,
     RoundFigures,
     figures_of,
@@ -24,6 +23,7 @@ from lowcomm_node.bench.averager import (
     rounds_of,
 )
 from lowcomm_node.bench.averager_load import Order, PeerLoad, Word
+from lowcomm_node.bench.requests import AveragerRequest
 from lowcomm_node.bench.store import write_json
 from lowcomm_node.cli.bench.counted import counted_networks, loopback_bytes
 from lowcomm_node.cli.bench.peers import Peer, started_peers

@@ -13,7 +13,6 @@ from rich.table import Table
 from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.bench.field import (
     Contender,
-    FieldRequest,
     Look,
     Outcome,
     Row,
@@ -31,6 +30,7 @@ from lowcomm_node.bench.field_report import (
     plot_field,
 )
 from lowcomm_node.bench.reference_load import MemberLoad, Reference
+from lowcomm_node.bench.requests import FieldRequest
 from lowcomm_node.bench.store import write_json, write_text
 from lowcomm_node.cli.bench.counted import counted_networks, loopback_bytes, room_bytes
 from lowcomm_node.cli.bench.references import run_members

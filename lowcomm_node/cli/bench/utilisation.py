@@ -3,26 +3,24 @@
 import os
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from lowcomm_node.bench.link_load import LinkLoad
+from lowcomm_node.bench.requests import UtilisationRequest
 from lowcomm_node.bench.store import write_json
 from lowcomm_node.bench.utilisation import PUBLISHED, PUBLISHED_MODEL, LineFigures, Meeting, line_figures
 from lowcomm_node.bench.weighed_meeting import WeighedModel
 from lowcomm_node.cli.bench.link import run_ends, shaped_place
 from lowcomm_node.cli.swarm.lines import LineShape
 from lowcomm_node.cli.swarm.shaping import ShapingError
-from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.manifest import Manifest, MeetingConfig, TrainingConfig
 
-__all__ = ["UtilisationRequest", "measure_utilisation"]
+__all__ = ["measure_utilisation"]
 
-_MOST_EMULATED_MBIT = 200.0
-"""A user-space emulator keeps its rate up to some hundred Mbit/s on an idle machine; faster lines are reckoned from these."""
 _MEETINGS = 3
 _COLUMNS = (
     "line",
@@ -35,28 +33,6 @@ _COLUMNS = (
     "steps between",
     "of the line",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UtilisationRequest:
-    """The command line of ``bench utilisation``."""
-
-    rates_mbit: Sequence[float] = (10.0, 50.0, 200.0, 1000.0)
-    round_trip_ms: float = 0.0
-    threads: int = 0
-    """Of torch, for steps and codecs; 0: all cores."""
-    most_emulated_mbit: float = _MOST_EMULATED_MBIT
-
-    def check(self) -> None:
-        """Raises ConfigError naming the option and what it allows."""
-        if not self.rates_mbit or any(not 0.5 <= rate <= 100_000 for rate in self.rates_mbit):
-            raise ConfigError("--rates is not allowed; allowed: Mbit/s from 0.5 on, several with commas")
-        if not 0 <= self.round_trip_ms <= 2000:
-            raise ConfigError(f"--round-trip {self.round_trip_ms:g} is not allowed; allowed: 0 to 2000 ms")
-        if min(self.rates_mbit) > self.most_emulated_mbit:
-            raise ConfigError(
-                f"--rates: at least one of them at most {self.most_emulated_mbit:g} Mbit/s, to be measured"
-            )
 
 
 def measure_utilisation(request: UtilisationRequest, json_file: Path | None, console: Console) -> None:

@@ -75,18 +75,24 @@ def compare_field(
                         f"{outcome.seconds:.0f} s",
                         highlight=False,
                     )  # fmt: skip
-    rows = rows_of(outcomes)
-    setting = (
-        f"{request.nodes} processes, {outcomes[0].parameters:,} parameters, {manifest.optimizer.kind}, {request.steps} steps of "
-        f"{manifest.tokens_per_step:,} tokens each, {len(rows[0].outcomes)} seed{'s' if request.seeds > 1 else ''}"
-    )
-    _write(rows, outcomes, setting, json_file)
-    console.print(_table(rows, setting))
+                    # Hours of it shall not be lost by what comes later.
+                    _write(outcomes, _setting(request, manifest, outcomes), json_file)
+    setting = _setting(request, manifest, outcomes)
+    console.print(_table(rows_of(outcomes), setting))
     console.print(FIELD_NOTE, style="dim", highlight=False)
     console.print(f"written to {json_file}, and beside it field.md, field-tokens.png, field-bytes.png", highlight=False)
 
 
-def _write(rows: Sequence[Row], outcomes: Sequence[Outcome], setting: str, json_file: Path) -> None:
+def _setting(request: FieldRequest, manifest: Manifest, outcomes: Sequence[Outcome]) -> str:
+    seeds = len({outcome.seed for outcome in outcomes})
+    return (
+        f"{request.nodes} processes, {outcomes[0].parameters:,} parameters, {manifest.optimizer.kind}, {request.steps} steps of "
+        f"{manifest.tokens_per_step:,} tokens each, {seeds} seed{'s' if seeds > 1 else ''}"
+    )
+
+
+def _write(outcomes: Sequence[Outcome], setting: str, json_file: Path) -> None:
+    rows = rows_of(outcomes)
     write_json(json_file, field_json(outcomes, setting))
     write_text(json_file.with_name("field.md"), field_markdown(rows, setting))
     plot_field(rows, setting, json_file.parent)
@@ -174,7 +180,7 @@ class _Field:
             judge = judge or Judge(self._manifest, run_id(self._manifest), self._settings)
             evaluation = judge.evaluate(ran.states, lambda _share: not self._interrupts)
             if self._interrupts or evaluation.loss_consensus is None or evaluation.loss_mean is None:
-                raise LowcommError("interrupted: nothing is written")
+                raise LowcommError("interrupted: only what was finished is written")
             yield Outcome(
                 label=contender.label,
                 seed=self._manifest.seed,

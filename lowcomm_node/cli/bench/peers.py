@@ -19,6 +19,7 @@ from lowcomm_node.errors import LowcommError
 __all__ = ["Peer", "started_peers"]
 
 _START_S = 180.0
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where torch puts it on Linux
 
 
 class Peer:
@@ -99,6 +100,10 @@ class Peer:
                 process.kill()
         self._process.kill()
         self._process.wait()
+        # hivemind's weights lie in files of shared memory, which outlive processes that are killed.
+        for pid in self._family:
+            for left in _SHARED_MEMORY.glob(f"torch_{pid}_*"):
+                left.unlink(missing_ok=True)
         self._hearing.join(1.0)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:

@@ -36,15 +36,15 @@ from lowcomm_node.wire.admission import AdmissionRule, Membership
 from lowcomm_node.wire.channel import NO_CERTIFICATE
 from lowcomm_node.wire.meeting import MeetingLimits
 
-__all__ = ["LinkNode"]
+__all__ = ["RUN", "LinkNode"]
 
 _BYTES_PER_MBIT = 125_000.0
-_RUN = RunId("00" * 32)
+RUN = RunId("00" * 32)
 _MEMBERSHIP = Membership(
-    run_id=_RUN,
+    run_id=RUN,
     manifest=b"",
     protocol_version=PROTOCOL_VERSION,
-    rule=AdmissionRule.of(SecurityConfig(), _RUN),
+    rule=AdmissionRule.of(SecurityConfig(), RUN),
     admission=b"",
 )
 _PLAN = StreamPlan(stream=Stream.PARAMS, codec=Codec.DENSE, dtype=Dtype.FP32, ranks=(-1,))
@@ -53,8 +53,8 @@ _PLAN = StreamPlan(stream=Stream.PARAMS, codec=Codec.DENSE, dtype=Dtype.FP32, ra
 class LinkNode:
     """A node without trainer and directory, and over libp2p with a directory of two."""
 
-    def __init__(self, load: LinkLoad, identity: Identity) -> None:
-        """Keeps sockets beside the identity's file."""
+    def __init__(self, load: LinkLoad, identity: Identity, *, max_tensors: int = 1) -> None:
+        """Keeps sockets beside the identity's file. ``max_tensors``: of a model whose plans are exchanged."""
         self._load = load
         self._identity = identity
         self._answer, self._close = secrets.token_bytes(load.answer_bytes), secrets.token_bytes(load.close_bytes)
@@ -87,11 +87,11 @@ class LinkNode:
         self._link = MeetingLink(
             sink=self,
             limits=MeetingLimits(
-                run_id=_RUN,
+                run_id=RUN,
                 peer_id=identity.peer_id,
                 protocol_version=PROTOCOL_VERSION,
                 max_payload_bytes=max(1, load.payload_bytes),
-                max_tensors=1,
+                max_tensors=max_tensors,
             ),
             diallers=self._diallers(),
             line=line,
@@ -103,7 +103,7 @@ class LinkNode:
         if (directory := self._directory) is not None:
             handler = p2p_handler(self._link, lambda _peer: True)
             punch = HolePunch(lambda: directory.session, self._identity.peer_id, lambda _peer: True)
-            dial_back = DialBack(_RUN, self._channels).serve
+            dial_back = DialBack(RUN, self._channels).serve
             directory.serve_peers(PeerHandlers(streams=handler, dial_back=dial_back, punch=punch.serve))
             await directory.start()
             address = (await directory.visible_addresses())[0]
@@ -143,7 +143,7 @@ class LinkNode:
         over = self._waiting[meeting] = asyncio.get_running_loop().create_future()
         message = Offer(
             meeting_id=meeting,
-            run_id=_RUN,
+            run_id=RUN,
             protocol_version=PROTOCOL_VERSION,
             sender=self._identity.peer_id,
             receiver=peer,

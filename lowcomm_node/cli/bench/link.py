@@ -20,7 +20,7 @@ from lowcomm_node.cli.swarm.sandbox import Room
 from lowcomm_node.cli.swarm.shaping import shaped_rooms
 from lowcomm_node.errors import ConfigError, LowcommError
 
-__all__ = ["CARRIERS", "LinkRequest", "measure_links"]
+__all__ = ["CARRIERS", "LinkRequest", "Place", "measure_links", "run_ends", "shaped_place"]
 
 CARRIERS = ("tcp", "grpc-plain", "grpc", "libp2p")
 """Bare TCP first: it is the measure of the others."""
@@ -70,7 +70,7 @@ class LinkRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
+class Place:
     """Where the two ends are."""
 
     words: str
@@ -110,15 +110,21 @@ def measure_links(request: LinkRequest, json_file: Path | None, console: Console
         console.print(f"written to {json_file}", highlight=False)
 
 
-def _places(request: LinkRequest) -> Iterator[_Place]:
-    yield _Place(words="loopback", rooms=None, rate_mbit=None)
+def _places(request: LinkRequest) -> Iterator[Place]:
+    yield Place(words="loopback", rooms=None, rate_mbit=None)
     if request.line is not None:
-        with shaped_rooms([request.line, request.line], seed=request.seed) as (_, (one, other)):
-            rate_mbit = min(request.line.up_mbit, request.line.down_mbit)
-            yield _Place(words=request.line_words, rooms=(one, other), rate_mbit=rate_mbit)
+        with shaped_place(request.line, request.line_words, seed=request.seed) as place:
+            yield place
 
 
-def _measure_meetings(request: LinkRequest, place: _Place, console: Console) -> list[MeetingFigures]:
+@contextlib.contextmanager
+def shaped_place(line: LineShape, words: str, *, seed: int) -> Iterator[Place]:
+    """Two ends, each at such a line. Raises ShapingError."""
+    with shaped_rooms([line, line], seed=seed) as (_, (one, other)):
+        yield Place(words=words, rooms=(one, other), rate_mbit=min(line.up_mbit, line.down_mbit))
+
+
+def _measure_meetings(request: LinkRequest, place: Place, console: Console) -> list[MeetingFigures]:
     num_bytes = int(request.megabytes * _MEGABYTE)
     results: dict[str, list[EndResult]] = {carrier: [] for carrier in place.carriers(request.carriers)}
     for round_ in range(request.rounds):
@@ -132,7 +138,7 @@ def _measure_meetings(request: LinkRequest, place: _Place, console: Console) -> 
                 close_bytes=num_bytes // 2,
                 meetings=request.meetings,
             )
-            dialler, _ = _run(place, load, replace(load, host=place.host(1), is_answerer=True))
+            dialler, _ = run_ends(place, load, replace(load, host=place.host(1), is_answerer=True))
             so_far.append(dialler)
             seconds = ", ".join(f"{second:.3g}" for second in dialler.meetings_s)
             console.print(f"{place.words}, {carrier}, {round_ + 1}/{request.rounds}: {seconds} s", highlight=False)
@@ -151,7 +157,7 @@ def _measure_meetings(request: LinkRequest, place: _Place, console: Console) -> 
     return figures
 
 
-def _measure_caps(request: LinkRequest, place: _Place, console: Console) -> list[CapFigures]:
+def _measure_caps(request: LinkRequest, place: Place, console: Console) -> list[CapFigures]:
     """A one-way payload against the line, and against a cap of its sender and of its receiver; control goes the same way and back."""
     directions = {"line": place.rate_mbit or 0.0, "up": request.cap_mbit, "down": request.cap_mbit}
     figures = []
@@ -166,12 +172,12 @@ def _measure_caps(request: LinkRequest, place: _Place, console: Console) -> list
             probe_every_s=_PROBE_EVERY_S,
         )
         answerer = replace(free, host=place.host(1), is_answerer=True)
-        idle, _ = _run(place, replace(free, offer_bytes=0, meetings=_IDLE_PROBES, probe_every_s=0.0), answerer)
+        idle, _ = run_ends(place, replace(free, offer_bytes=0, meetings=_IDLE_PROBES, probe_every_s=0.0), answerer)
         idle_s = sorted(idle.meetings_s)[len(idle.meetings_s) // 2]
         for direction, rate_mbit in directions.items():
             if not rate_mbit:
                 continue
-            dialler, other = _run(
+            dialler, other = run_ends(
                 place,
                 replace(free, up_mbit=rate_mbit if direction == "up" else 0.0),
                 replace(answerer, down_mbit=rate_mbit if direction == "down" else 0.0),
@@ -192,7 +198,7 @@ def _measure_caps(request: LinkRequest, place: _Place, console: Console) -> list
     return figures
 
 
-def _run(place: _Place, dialler: LinkLoad, answerer: LinkLoad) -> tuple[EndResult, EndResult]:
+def run_ends(place: Place, dialler: LinkLoad, answerer: LinkLoad) -> tuple[EndResult, EndResult]:
     """Both ends as processes; none is left afterwards. Raises LowcommError with what the one that failed said."""
     with _started(place, 1, answerer) as answering:
         assert answering.stdout is not None  # a pipe of our own making
@@ -213,7 +219,7 @@ def _run(place: _Place, dialler: LinkLoad, answerer: LinkLoad) -> tuple[EndResul
 
 
 @contextlib.contextmanager
-def _started(place: _Place, end: int, load: LinkLoad) -> Iterator["subprocess.Popen[str]"]:
+def _started(place: Place, end: int, load: LinkLoad) -> Iterator["subprocess.Popen[str]"]:
     with tempfile.TemporaryDirectory(prefix="lcn-", ignore_cleanup_errors=True) as folder:
         command = [sys.executable, "-m", "lowcomm_node.bench.link_end", replace(load, folder=folder).to_json()]
         with place.entered(end):

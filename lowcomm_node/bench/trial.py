@@ -13,7 +13,19 @@ from lowcomm_node.settings.canonical import canonical_bytes
 from lowcomm_node.settings.load import build
 from lowcomm_node.settings.manifest import Manifest
 
-__all__ = ["FULL", "SMALL", "Point", "Result", "Shards", "Speeds", "Trial", "make_manifest", "result_from", "result_to"]
+__all__ = [
+    "FULL",
+    "SMALL",
+    "Point",
+    "Result",
+    "Shards",
+    "Speeds",
+    "Trial",
+    "make_manifest",
+    "result_from",
+    "result_to",
+    "strict",
+]
 
 _FORMAT = 1
 """Raised when the meaning of a result changes, so that old files are not taken for new ones."""
@@ -160,7 +172,7 @@ def make_manifest(base: Overrides, *overrides: Overrides, seed: int = 0, source:
 
 def result_to(result: Result) -> dict[str, object]:
     """As plain JSON values; what is not finite becomes null."""
-    plain: dict[str, object] = _strict(asdict(result))  # type: ignore[assignment]  # a mapping stays one
+    plain: dict[str, object] = strict(asdict(result))  # type: ignore[assignment]  # a mapping stays one
     return plain
 
 
@@ -178,13 +190,14 @@ def _finite_or_nan(plain: Mapping[str, Any]) -> dict[str, Any]:
     return {name: math.nan if value is None else value for name, value in plain.items()}
 
 
-def _strict(value: object) -> object:
+def strict(value: object) -> object:
+    """Plain values with null in place of numbers that are not finite, and lists in place of tuples."""
     match value:
         case float() if not math.isfinite(value):
             return None
         case dict():
-            return {name: _strict(part) for name, part in value.items()}
+            return {name: strict(part) for name, part in value.items()}
         case list() | tuple():
-            return [_strict(part) for part in value]
+            return [strict(part) for part in value]
         case _:
             return value

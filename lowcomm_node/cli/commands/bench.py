@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lowcomm_node.bench.methods import METHODS
 from lowcomm_node.bench.plan import CheckpointRequest, CodecRequest, Request, plan_codecs, plan_trials
 from lowcomm_node.bench.trial import Shards, Speeds
+from lowcomm_node.cli.bench.swarm_experiments import SWARM_EXPERIMENTS, add_swarm_experiments, run_swarm_experiment
 from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.paths import resolve_state_dir
@@ -25,13 +26,16 @@ _PLAIN_WIDTH = 160
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the experiments and their arguments."""
     experiments = parser.add_subparsers(
-        dest="experiment", required=True, metavar="methods|codecs|link|checkpoint|scrape"
+        dest="experiment",
+        required=True,
+        metavar="|".join(("methods|codecs|link|checkpoint|scrape", *SWARM_EXPERIMENTS)),
     )
     _add_methods(experiments)
     _add_codecs(experiments)
     _add_link(experiments)
     _add_checkpoint(experiments)
     _add_scrape(experiments)
+    add_swarm_experiments(experiments)
 
 
 def _add_methods(experiments: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -223,6 +227,9 @@ def run(args: argparse.Namespace) -> int:
         return ExitCode.OK
     if args.experiment == "scrape":
         _run_scrape(args)
+        return ExitCode.OK
+    if args.experiment in SWARM_EXPERIMENTS:
+        run_swarm_experiment(args, _console())
         return ExitCode.OK
     return _run_methods(args)
 

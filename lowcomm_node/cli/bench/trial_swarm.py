@@ -122,13 +122,16 @@ class TrialSwarm:
     ) -> None:
         """Until it is so of all ``names``, or of all nodes. Raises LowcommError when it takes longer."""
         until = time.monotonic() + patience_s
-        while time.monotonic() < until:
+        while True:
             statuses = self.statuses()
             missing = [name for name in names or self.names if name not in statuses or not is_so(statuses[name])]
             if not missing:
                 return
+            if time.monotonic() > until:
+                raise LowcommError(
+                    f"after {patience_s:.0f} s some nodes are not as far as they should be: {', '.join(missing)}"
+                )
             wait(self._interrupts, every_s)
-        raise LowcommError(f"after {patience_s:.0f} s not all nodes are as far as they should be: {', '.join(missing)}")
 
     def wait_for_training(self, patience_s: float) -> None:
         """Until all nodes have taken steps."""

@@ -13,7 +13,7 @@ class Ballast:
     """As a context it ends them all."""
 
     def __init__(self) -> None:
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -25,12 +25,12 @@ class Ballast:
 
     def carry(self, count: int) -> None:
         """From now on there are so many."""
-        while len(self._processes) > count:
-            process = self._processes.pop()
+        while len(self.processes) > count:
+            process = self.processes.pop()
             process.kill()
             process.wait()
         tether = [sys.executable, "-m", "lowcomm_node.cli.swarm.tether", str(os.getpid())]
-        while len(self._processes) < count:
-            self._processes.append(
+        while len(self.processes) < count:
+            self.processes.append(
                 subprocess.Popen([*tether, sys.executable, "-c", "while True: pass"], start_new_session=True)
             )

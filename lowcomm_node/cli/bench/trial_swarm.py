@@ -3,7 +3,7 @@
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,7 +29,6 @@ __all__ = ["TrialSwarm", "machine_busy_s", "wait"]
 
 _LOOK_EVERY_S = 0.5
 _STOP_PATIENCE_S = 40.0
-_LEARNING = frozenset({"training", "finished"})
 
 
 class TrialSwarm:
@@ -112,30 +111,17 @@ class TrialSwarm:
                 raise LowcommError(f"{place.name} has ended: " + " / ".join(process.log_tail(3)))
         return self._watcher.look(self.fleet.places(Stage.RUNNING))
 
-    def wait_for(
-        self,
-        is_so: Callable[[Status], bool],
-        patience_s: float,
-        *,
-        names: Sequence[str] = (),
-        every_s: float = _LOOK_EVERY_S,
-    ) -> None:
-        """Until it is so of all ``names``, or of all nodes. Raises LowcommError when it takes longer."""
+    def wait_for_training(self, patience_s: float) -> None:
+        """Until all nodes have taken steps. Raises LowcommError when it takes longer."""
         until = time.monotonic() + patience_s
         while True:
             statuses = self.statuses()
-            missing = [name for name in names or self.names if name not in statuses or not is_so(statuses[name])]
+            missing = [name for name in self.names if name not in statuses or not _trains(statuses[name])]
             if not missing:
                 return
             if time.monotonic() > until:
-                raise LowcommError(
-                    f"after {patience_s:.0f} s some nodes are not as far as they should be: {', '.join(missing)}"
-                )
-            wait(self._interrupts, every_s)
-
-    def wait_for_training(self, patience_s: float) -> None:
-        """Until all nodes have taken steps."""
-        self.wait_for(lambda status: status.state in _LEARNING and status.training.steps > 0, patience_s)
+                raise LowcommError(f"not all nodes train after {patience_s:.0f} s: {', '.join(missing)}")
+            wait(self._interrupts, _LOOK_EVERY_S)
 
     def freeze(self) -> None:
         """All processes of all nodes stand still from now on."""
@@ -179,6 +165,10 @@ class TrialSwarm:
             for part, process in node.parts():
                 sums[part.value] += memory_bytes(process)
         return {kind: count // max(1, len(self.names)) for kind, count in sums.items()}
+
+
+def _trains(status: Status) -> bool:
+    return status.state == "training" and status.training.steps > 0
 
 
 def machine_busy_s() -> float:

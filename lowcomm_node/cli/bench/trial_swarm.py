@@ -112,12 +112,14 @@ class TrialSwarm:
         return self._watcher.look(self.fleet.places(Stage.RUNNING))
 
     def wait_for_training(self, patience_s: float) -> None:
-        """Until all nodes have taken steps. Raises LowcommError when it takes longer."""
+        """Until all nodes have taken steps; all their processes are known then. Raises LowcommError when it takes longer."""
         until = time.monotonic() + patience_s
         while True:
             statuses = self.statuses()
             missing = [name for name in self.names if name not in statuses or not _trains(statuses[name])]
             if not missing:
+                for node in self.fleet.processes():
+                    node.look()
                 return
             if time.monotonic() > until:
                 raise LowcommError(f"not all nodes train after {patience_s:.0f} s: {', '.join(missing)}")

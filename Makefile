@@ -6,6 +6,8 @@ TOOLS   ?= .tools
 WORKERS ?= 2
 ARGS    ?=
 MINUTES ?= 2
+QUICK   ?=
+BENCHES ?= overhead start scaling averager field utilisation
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -13,7 +15,7 @@ WATCHERS := prometheus prometheus-alertmanager
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup swarm chaos test deploy-test check fmt proto docs tools clean
+.PHONY: help setup swarm chaos bench test deploy-test check fmt proto docs tools clean
 .PHONY: check-format check-lint check-types check-imports check-proto check-deploy check-spelling
 
 help: ## print this menu
@@ -27,6 +29,11 @@ swarm: setup ## train a language model with a swarm of real nodes on this comput
 
 chaos: setup ## strike a swarm with kills, frozen processes, cut lines and full disks, for MINUTES=2
 	$(BIN)/lowcomm-node swarm --chaos --nodes 5 --join-late 1 --minutes $(MINUTES) $(ARGS)
+
+bench: setup ## measure what docs/benchmarks.md shows, one after the other, into runs/bench (most of an hour; QUICK=1: only see that it works)
+	for name in $(BENCHES); do \
+	  $(BIN)/lowcomm-node bench $$name --json runs/bench/$$name.json $(if $(QUICK),--quick) $(ARGS) || exit; \
+	done
 
 test: setup ## run all tests: the quick ones, then those with real processes, then those that want the computer for themselves
 	$(BIN)/pytest -m "not system and not engine" -n $(WORKERS) $(ARGS)

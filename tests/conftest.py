@@ -1,6 +1,7 @@
 """What all tests share: quiet machines, repeatable chance, and no process or thread left behind."""
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -46,6 +47,15 @@ def nothing_left_behind() -> Iterator[None]:
         child.kill()
     assert not names, f"the test left processes running: {names}"
     assert not left_threads, f"the test left threads running: {left_threads}"
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """A command that sets up logging writes to the standard error of its own test, which is closed when the next one logs."""
+    yield
+
+    if (structlog := sys.modules.get("structlog")) is not None:
+        structlog.reset_defaults()
 
 
 def _children() -> list[psutil.Process]:

@@ -10,7 +10,7 @@ from statistics import median
 
 from lowcomm_node.errors import LowcommError
 
-__all__ = ["Block", "Effect", "effect_of", "measure_blocks"]
+__all__ = ["Block", "Effect", "effect_of", "effect_of_ratios", "measure_blocks"]
 
 _LOOK_S = 0.01
 _PATIENCE_S = 60.0
@@ -79,6 +79,11 @@ def effect_of(blocks: Sequence[Block], every_s: float) -> Effect:
         ratios = [b.steps_per_s / quiet[b.turn] for b in blocks if b.every_s == every_s and b.turn in quiet]
     else:
         ratios = [quiet[turn + 1] / speed for turn, speed in quiet.items() if turn + 1 in quiet]
+    return effect_of_ratios(ratios)
+
+
+def effect_of_ratios(ratios: Sequence[float]) -> Effect:
+    """Of ratios that were found turn by turn; NaN where there are none."""
     if not ratios:
         return Effect(ratios=(), middle=float("nan"), standard_error=float("nan"))
     mean = sum(ratios) / len(ratios)

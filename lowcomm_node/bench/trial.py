@@ -16,7 +16,7 @@ from lowcomm_node.settings.manifest import Manifest
 
 __all__ = [
     "FULL", "SMALL", "Laboratory", "Point", "Result", "Shards", "Speeds", "Trial", "make_laboratory", "make_manifest",
-    "result_from", "result_to",
+    "result_from", "result_to", "strict",
 ]  # fmt: skip
 
 _FORMAT = 1
@@ -194,7 +194,7 @@ def make_laboratory(base: Laboratory, overrides: Overrides, source: str) -> Labo
 
 def result_to(result: Result) -> dict[str, object]:
     """As plain JSON values; what is not finite becomes null."""
-    plain: dict[str, object] = _strict(asdict(result))  # type: ignore[assignment]  # a mapping stays one
+    plain: dict[str, object] = strict(asdict(result))  # type: ignore[assignment]  # a mapping stays one
     return plain
 
 
@@ -212,13 +212,14 @@ def _finite_or_nan(plain: Mapping[str, Any]) -> dict[str, Any]:
     return {name: math.nan if value is None else value for name, value in plain.items()}
 
 
-def _strict(value: object) -> object:
+def strict(value: object) -> object:
+    """Plain values with null in place of numbers that are not finite, and lists in place of tuples."""
     match value:
         case float() if not math.isfinite(value):
             return None
         case dict():
-            return {name: _strict(part) for name, part in value.items()}
+            return {name: strict(part) for name, part in value.items()}
         case list() | tuple():
-            return [_strict(part) for part in value]
+            return [strict(part) for part in value]
         case _:
             return value

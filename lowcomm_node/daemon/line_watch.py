@@ -63,6 +63,8 @@ class LineWatch:
         self._saved_bytes = 0
         self._was_open = True
         """As was last told; a core begins with an open line."""
+        self._congestion_control = congestion_control()
+        """Asked now and then: a status is made four times a second, and each answer is two files of the kernel's."""
 
     def open_ledger(self) -> None:
         """Find out what this month has cost before. Raises StoreError for a damaged file."""
@@ -82,6 +84,7 @@ class LineWatch:
                 handle(LineChanged(is_open=self.line.is_open))
             if loop.time() >= next_save:
                 next_save = loop.time() + _SAVE_S
+                self._congestion_control = congestion_control()
                 await asyncio.to_thread(self.save)
             await asyncio.sleep(_LOOK_S)
 
@@ -106,7 +109,7 @@ class LineWatch:
             down_mbit_per_second=self._settings.down_mbit_per_s,
             month_used_bytes=self.month_used_bytes,
             month_limit_bytes=int(self._allowance.month_bytes),
-            congestion_control=congestion_control(),
+            congestion_control=self._congestion_control,
         )
 
     def save(self) -> None:

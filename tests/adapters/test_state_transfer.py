@@ -537,33 +537,36 @@ def test_another_way_is_taken_where_no_connection_comes_about_and_only_there(tmp
     """A donor that cannot be dialled is asked over the next way; one that says no has been reached."""
     asked: list[str] = []
 
-    async def detour(peer: PeerId, method: str, request: bytes, _timeout_s: float) -> AsyncGenerator[bytes, None]:
-        asked.append(method)
-        if peer == hidden:
-            async with aclosing(behind.donor.answer(method, request)) as answers:
-                async for answer in answers:
-                    yield answer
-        else:
-            raise LinkError("unreachable", "no bell hangs here")
-
-    behind = Served(written(tmp_path / "behind", STATE))
-    hidden = behind.peer
-    CONTACTS.learn(at(behind.port.identity, ""))
-
     async def scenario() -> None:
-        async with joiner(tmp_path, lambda _: None, detour) as client, donor(tmp_path / "none" / "snapshot") as other:
-            destination = tmp_path / "state"
-            await client.download([hidden], RUN, destination, 1 << 30, lambda *_: None)
-            assert destination.read_bytes() == STATE
-            assert await client.fingerprint(hidden, RUN) == PRINT
-            assert asked == ["Describe", "Fetch", "Fingerprint"]
-            with pytest.raises(RemoteProtocolError, match="not_ready"):
-                await client.fingerprint(other, RUN)
-            with pytest.raises(LinkError, match=r"no record of .* is known; no bell hangs here"):
-                await client.fingerprint(some_peer(88), RUN)
-            assert asked == ["Describe", "Fetch", "Fingerprint", "Fingerprint"]
+        behind = Served(written(tmp_path / "behind", STATE))  # a server wants its event loop
+        hidden = behind.peer
+        CONTACTS.learn(at(behind.port.identity, ""))
 
-    try:
-        run(scenario())
-    finally:
-        behind.shelf.close()
+        async def detour(peer: PeerId, method: str, request: bytes, _timeout_s: float) -> AsyncGenerator[bytes, None]:
+            asked.append(method)
+            if peer == hidden:
+                async with aclosing(behind.donor.answer(method, request)) as answers:
+                    async for answer in answers:
+                        yield answer
+            else:
+                raise LinkError("unreachable", "no bell hangs here")
+
+        try:
+            async with (
+                joiner(tmp_path, lambda _: None, detour) as client,
+                donor(tmp_path / "none" / "snapshot") as other,
+            ):
+                destination = tmp_path / "state"
+                await client.download([hidden], RUN, destination, 1 << 30, lambda *_: None)
+                assert destination.read_bytes() == STATE
+                assert await client.fingerprint(hidden, RUN) == PRINT
+                assert asked == ["Describe", "Fetch", "Fingerprint"]
+                with pytest.raises(RemoteProtocolError, match="not_ready"):
+                    await client.fingerprint(other, RUN)
+                with pytest.raises(LinkError, match=r"no record of .* is known; no bell hangs here"):
+                    await client.fingerprint(some_peer(88), RUN)
+                assert asked == ["Describe", "Fetch", "Fingerprint", "Fingerprint"]
+        finally:
+            behind.shelf.close()
+
+    run(scenario())

@@ -1,20 +1,11 @@
 """``lowcomm-node doctor`` as people and scripts use it, without peers."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from lowcomm_node.cli import app
-
-
-@pytest.fixture(autouse=True)
-def _logs_as_before() -> Iterator[None]:
-    """The command sets up logging for its process, which here is that of all tests."""
-    yield
-    structlog.reset_defaults()
 
 
 def test_findings_are_json_and_the_status_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

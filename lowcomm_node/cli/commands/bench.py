@@ -10,6 +10,7 @@ from lowcomm_node.bench.methods import METHODS
 from lowcomm_node.bench.plan import CheckpointRequest, CodecRequest, Request, plan_codecs, plan_trials
 from lowcomm_node.bench.trial import Shards, Speeds
 from lowcomm_node.cli.bench.against import AGAINST, add_against, run_against
+from lowcomm_node.cli.bench.swarm_experiments import SWARM_EXPERIMENTS, add_swarm_experiments, run_swarm_experiment
 from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.paths import resolve_state_dir
@@ -26,13 +27,16 @@ _PLAIN_WIDTH = 160
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the experiments and their arguments."""
     experiments = parser.add_subparsers(
-        dest="experiment", required=True, metavar="methods|codecs|link|checkpoint|scrape|field|averager|utilisation"
+        dest="experiment",
+        required=True,
+        metavar="|".join(("methods|codecs|link|checkpoint|scrape", *SWARM_EXPERIMENTS, *AGAINST)),
     )
     _add_methods(experiments)
     _add_codecs(experiments)
     _add_link(experiments)
     _add_checkpoint(experiments)
     _add_scrape(experiments)
+    add_swarm_experiments(experiments)
     add_against(experiments)
 
 
@@ -235,6 +239,9 @@ def run(args: argparse.Namespace) -> int:
         return ExitCode.OK
     if args.experiment == "scrape":
         _run_scrape(args)
+        return ExitCode.OK
+    if args.experiment in SWARM_EXPERIMENTS:
+        run_swarm_experiment(args, _console())
         return ExitCode.OK
     if args.experiment in AGAINST:
         run_against(args, _console())

@@ -14,7 +14,7 @@ import psutil
 
 from lowcomm_node.errors import LowcommError
 
-__all__ = ["NodeProcess", "Part", "memory_of_all", "processor_seconds"]
+__all__ = ["NodeProcess", "Part", "memory_bytes", "memory_of_all", "processor_seconds"]
 
 _LOG_TAIL_BYTES = 8192
 _KILL_PATIENCE_S = 5.0
@@ -173,7 +173,7 @@ def memory_of_all(nodes: Sequence[NodeProcess]) -> int:
     """
     for node in nodes:
         node.look()
-    return sum(_memory_bytes(process) for node in nodes for process in node.family) + _memory_bytes(psutil.Process())
+    return sum(memory_bytes(process) for node in nodes for process in node.family) + memory_bytes(psutil.Process())
 
 
 def processor_seconds(nodes: Sequence[NodeProcess]) -> dict[str, float]:
@@ -187,7 +187,8 @@ def processor_seconds(nodes: Sequence[NodeProcess]) -> dict[str, float]:
     return seconds
 
 
-def _memory_bytes(process: psutil.Process) -> int:
+def memory_bytes(process: psutil.Process) -> int:
+    """Proportional set size, or the unique one where there is none; 0 of a process that is gone."""
     try:
         with Path(f"/proc/{process.pid}/smaps_rollup").open() as rollup:
             for line in rollup:

@@ -20,12 +20,17 @@ from lowcomm_node.cli.swarm.sandbox import Room, run_ip
 from lowcomm_node.errors import LowcommError
 from lowcomm_node.sim.profiles import Nat
 
-__all__ = ["ShapedRoom", "Shaping", "ShapingError", "shaped_rooms"]
+__all__ = ["ShapedRoom", "Shaping", "ShapingError", "can_shape", "shaped_rooms"]
 
 _PUBLIC, _PRIVATE = "11.77", "10.78"
 """libp2p tells addresses of the whole internet from those at home, and relays and punches holes with the former alone. Those for
 documentation are of neither kind to it. No packet leaves these networks."""
 _END_PATIENCE_S = 3.0
+
+
+def can_shape() -> bool:
+    """Are there networks and devices for the asking? Kernels may refuse them all the same."""
+    return sys.platform == "linux" and not os.geteuid()
 
 
 class ShapingError(LowcommError):
@@ -83,7 +88,7 @@ class Shaping:
 
     def __init__(self, *, seed: int) -> None:
         """``seed`` decides which packets are lost. Raises ShapingError where there are no such networks."""
-        if sys.platform != "linux" or os.geteuid():
+        if not can_shape():
             raise ShapingError("a shaped line (--line) needs Linux, and root for its networks and devices")
         self._seed = seed
         self._rooms: list[ShapedRoom] = []

@@ -34,6 +34,12 @@ ROWS = [f"<{number}> is a row of its own, and the row after it is {number + 1}" 
 HELD_OUT = [row for row in ROWS if is_held_out(row, 0.05)]
 
 
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package rests for five seconds after each reading, for an interpreter that ends. This one goes on."""
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     """Four files with a hundred rows each, among them empty ones."""

@@ -15,6 +15,9 @@ from hypothesis import HealthCheck, settings
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
+# As 'join' does: gRPC's handlers abort a child that hivemind forks for p2pd while calls are under way.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 settings.register_profile(
     "lowcomm",
     derandomize=True,  # a test that fails fails for everybody, every time

@@ -1,8 +1,8 @@
 """Protobuf messages as plain JSON values, for machines and scripts that read a node's status.
 
 protobuf's own JSON form writes 64-bit integers as strings and leaves unset sub-messages out; here numbers are
-numbers and every field is always there, under its name in the .proto file. Its parser reads this form too:
-what JSON has no number for is a word, as there ("NaN", "Infinity", "-Infinity").
+numbers and every field is always there, under its name in the .proto file; one that is optional and unset is null. Its parser
+reads this form too: what JSON has no number for is a word, as there ("NaN", "Infinity", "-Infinity").
 """
 
 import json
@@ -28,6 +28,8 @@ def as_json(message: Message) -> str:
 
 
 def _field(message: Message, field: FieldDescriptor) -> object:
+    if field.has_presence and field.message_type is None and not message.HasField(field.name):
+        return None
     value = getattr(message, field.name)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         of_value = field.message_type.fields_by_name["value"]

@@ -43,6 +43,16 @@ def test_values_have_json_types() -> None:
     assert as_plain(HelloRequest(run_id=b"\x01\xff"))["run_id"] == "01ff"
 
 
+def test_what_is_optional_and_unset_is_null() -> None:
+    """Zero of something measured and nothing measured are told apart; protobuf's parser tells them apart again."""
+    unset, zero = Status(training=TrainingStatus()), Status(training=TrainingStatus(validation_accuracy=0.0))
+
+    assert json.loads(as_json(unset))["training"]["validation_accuracy"] is None
+    assert json.loads(as_json(zero))["training"]["validation_accuracy"] == 0.0
+    read = [json_format.Parse(as_json(status), Status()).training for status in (unset, zero)]
+    assert [training.HasField("validation_accuracy") for training in read] == [False, True]
+
+
 def test_protobuf_reads_it_back() -> None:
     """What is not finite survives as well, in strictly valid JSON."""
     training = TrainingStatus(steps=5, loss=math.nan, validation_loss=math.inf, gradient_norm=-math.inf)

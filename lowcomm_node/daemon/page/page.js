@@ -62,7 +62,7 @@ function showStatus(status) {
 }
 
 function accuracy(training) {
-  return training.validation_accuracy === undefined ? "" : `, accuracy ${(100 * training.validation_accuracy).toFixed(1)} %`;
+  return training.validation_accuracy === null ? "" : `, accuracy ${(100 * training.validation_accuracy).toFixed(1)} %`;
 }
 
 function whatNow(status) {

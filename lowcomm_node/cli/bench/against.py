@@ -9,7 +9,7 @@ from lowcomm_node.bench.requests import AveragerRequest, FieldRequest, Utilisati
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["AGAINST", "add_against", "run_against"]
+__all__ = ["AGAINST", "add_against", "numbers", "run_against"]
 
 AGAINST = ("field", "averager", "utilisation")
 
@@ -129,7 +129,7 @@ def _add_utilisation(experiments: "argparse._SubParsersAction[argparse.ArgumentP
         epilog="Lines are emulated between two networks of their own; that needs Linux and root. Elsewhere all of it is reckoned.",
     )
     utilisation.add_argument(
-        "--rates", type=_numbers, default=(10.0, 50.0, 200.0, 1000.0), metavar="A,B", help="in Mbit/s (10,50,200,1000)"
+        "--rates", type=numbers, default=(10.0, 50.0, 200.0, 1000.0), metavar="A,B", help="in Mbit/s (10,50,200,1000)"
     )
     utilisation.add_argument("--round-trip", type=float, default=0.0, metavar="MS", help="of the lines (0)")
     utilisation.add_argument("--threads", type=int, default=0, metavar="N", help="of torch (all cores)")
@@ -157,11 +157,12 @@ def _run_utilisation(args: argparse.Namespace, console: "Console") -> None:
     measure_utilisation(request, args.json, console)
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def numbers(text: str) -> tuple[float, ...]:
+    """For argparse: a list with commas. Raises ArgumentTypeError."""
     try:
         return tuple(float(word) for word in text.split(","))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers; write it as 10,50") from error
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers; write it as 64,512") from error
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:

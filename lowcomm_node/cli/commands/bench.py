@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lowcomm_node.bench.methods import METHODS
 from lowcomm_node.bench.plan import CheckpointRequest, CodecRequest, Request, plan_codecs, plan_trials
 from lowcomm_node.bench.trial import Shards, Speeds
-from lowcomm_node.cli.bench.against import AGAINST, add_against, run_against
+from lowcomm_node.cli.bench.against import AGAINST, add_against, numbers, run_against
 from lowcomm_node.cli.bench.swarm_experiments import SWARM_EXPERIMENTS, add_swarm_experiments, run_swarm_experiment
 from lowcomm_node.cli.exit_codes import ExitCode
 from lowcomm_node.errors import ConfigError
@@ -178,7 +178,7 @@ def _add_checkpoint(experiments: "argparse._SubParsersAction[argparse.ArgumentPa
     default = CheckpointRequest()
     checkpoint.add_argument(
         "--mib",
-        type=_numbers,
+        type=numbers,
         default=default.mib,
         metavar="A,B",
         help="sizes of the whole state: 20 bytes per parameter with AdamW (64,512)",
@@ -217,13 +217,6 @@ def _add_scrape(experiments: "argparse._SubParsersAction[argparse.ArgumentParser
         "--manifest", type=Path, metavar="FILE", help="what it trains (see 'init'; a small language model)"
     )
     scrape.add_argument("--json", type=Path, metavar="FILE", help="everything that was measured")
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(word) for word in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers; write it as 64,512") from error
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from lowcomm_node.errors import LowcommError
-from lowcomm_node.train.child import EXIT_FAILED, prepare_child
+from lowcomm_node.train.child import EXIT_FAILED, end_child, prepare_child
 from lowcomm_node.train.data.prefetch import Prefetch
 from lowcomm_node.train.device_group import ProcessGroup
 from lowcomm_node.train.devices import Enlist, Gather, Order, Share, Step
@@ -64,4 +64,4 @@ def _follow(enlist: Enlist, orders: Iterator[Order]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_child(main(sys.argv[1:]))

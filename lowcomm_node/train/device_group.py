@@ -35,7 +35,8 @@ class ProcessGroup:
 
     Nobody waits longer than ``timeout_s`` for the others, or than ``joining_s`` for them to start: a mean that is not complete by then, because a member has died, hangs or has left,
     raises TrainerError at those that wait, and the group is of no more use. Close it before the interpreter ends, whatever
-    happened: the threads of Gloo abort the process if they still run by then.
+    happened: the threads of Gloo may abort the process if they still run by then. After an error its traceback may keep them,
+    so that only ``child.end_child`` ends such a process in order.
     """
 
     def __init__(

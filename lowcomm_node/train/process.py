@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from multiprocessing.connection import Connection
 
 from lowcomm_node.errors import TrainerError
-from lowcomm_node.train.child import EXIT_FAILED, prepare_child, stand_back
+from lowcomm_node.train.child import EXIT_FAILED, end_child, prepare_child, stand_back
 from lowcomm_node.train.faults import fault_of
 from lowcomm_node.train.mailbox import PipeMailbox
 from lowcomm_node.train.messages import Configure, Failed, Ready
@@ -91,4 +91,4 @@ def _end_orphaned() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_child(main(sys.argv[1:]))

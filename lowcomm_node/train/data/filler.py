@@ -19,7 +19,7 @@ from typing import Any
 from lowcomm_node.errors import DataError, LowcommError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import DataSettings
-from lowcomm_node.train.child import EXIT_FAILED, prepare_child, stand_back
+from lowcomm_node.train.child import EXIT_FAILED, end_child, prepare_child, stand_back
 from lowcomm_node.train.data.held_out import is_held_out
 from lowcomm_node.train.data.held_out_rows import write_held_out
 from lowcomm_node.train.data.rows import open_rows, texts_of
@@ -195,4 +195,4 @@ def _write_progress(folder: Path, progress: Progress) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_child(main(sys.argv[1:]))

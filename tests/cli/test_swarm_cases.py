@@ -70,6 +70,23 @@ def test_lost_work_hangs_on_what_the_node_came_back_with() -> None:
     assert lost(Fault.FREEZE, "", 97) == (None, "")
 
 
+def test_a_trainer_that_has_not_told_anything_has_lost_nothing() -> None:
+    """The incident: a status before the first report of a new trainer, and its 688 steps were counted as lost."""
+    before = Pulse()
+    before.feel(status(steps=97, completed=4), 3.0)
+    case = _case(Fault.KILL_TRAINER, before)
+    case.end(11.0)
+
+    case.observe(status(steps=0, completed=4), 12.0, "")
+    seen = (case.lost_steps, case.came_back_with)
+    case.observe(status(steps=96, completed=4), 13.0, "loaded")
+    assert case.trained_s is None
+    case.observe(status(steps=97, completed=5), 14.0, "")
+
+    assert seen == (None, "")
+    assert (case.lost_steps, case.came_back_with, case.trained_s) == (1, "own state", 14.0)
+
+
 def test_a_pulse_follows_a_node_through_its_lives() -> None:
     """A restart with an own state goes on counting steps; one with a donor's state has met nobody yet."""
     pulse = Pulse()

@@ -91,6 +91,8 @@ class Case:
         """Take in a status of the node after the end; ``log`` is what the node has logged since the blow."""
         if self.ended_s is None or self._is_settled or status.state not in {"training", "finished"}:
             return
+        if status.state == "training" and not status.training.steps:
+            return  # a new trainer that has not told anything yet
         if self._first is None or status.training.tokens < self._first.training.tokens:
             self._first = Status()
             self._first.CopyFrom(status)

@@ -147,7 +147,9 @@ class HeldBells:
             if older is not None:
                 older.gone.set()
             try:
-                await transport.write(meeting_pb2.Ring().SerializeToString())
+                await bell.ring(
+                    meeting_pb2.Ring()
+                )  # a stream takes one write at a time, and who holds the bell may ring at once
                 self._tell()
                 self._on_member(member)
                 await self._listen(transport, peer, bell)

@@ -1,20 +1,22 @@
 """Bells on loopback: a node that nobody can dial answers meetings that others start."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
 import pytest
 
+from lowcomm_node.adapters.bells import HeldBells
 from lowcomm_node.adapters.grpc_transports import ANSWER_RING, HANG_BELL, ClientTransport
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.core.events import BellHung, BellLost, BellsHeld
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Offer, Refusal, Verdict
-from lowcomm_node.errors import RefusalReason
+from lowcomm_node.errors import LinkError, RefusalReason
 from lowcomm_node.units import LinkKind, MeetingId
 from lowcomm_node.wire.gen.lowcomm.v1 import meeting_pb2
-from tests.adapters.nodes import LinkNode, calling, link_nodes, run, signed_record, some_peer, somebody
+from tests.adapters.nodes import LinkNode, calling, link_nodes, run, signed_record, some_peer, somebody, verify
 from tests.adapters.test_grpc_link import offer
 
 
@@ -259,5 +261,70 @@ def test_a_meeting_outlives_the_bell_that_rang_for_it(meeting_id: MeetingId) -> 
             bob.link.send(meeting_id, Answer(meeting_id=meeting_id, parts=(b"2", b""), progress_steps=0.0))
             assert isinstance(await ann.messages.get(), Answer)
             assert ann.failures.empty()
+
+    run(scenario())
+
+
+class _OneWriteAtATime:
+    """The stream of a bell as gRPC has it: a write that begins before the last one is done breaks it."""
+
+    def __init__(self, record: bytes) -> None:
+        self.written: list[bytes] = []
+        self.may_write = asyncio.Event()
+        self._records = [meeting_pb2.BellRequest.FromString(b"")]
+        self._records[0].member.MergeFromString(record)
+        self._is_writing = False
+
+    async def read(self) -> bytes:
+        if self._records:
+            return self._records.pop().SerializeToString()
+        silence: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        return await silence
+
+    async def write(self, frame: bytes) -> None:
+        if self._is_writing:
+            raise asyncio.InvalidStateError
+        self._is_writing = True
+        await self.may_write.wait()
+        self.written.append(frame)
+        self._is_writing = False
+
+
+async def _let_others_run() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_a_bell_may_be_rung_while_it_is_told_that_it_hangs() -> None:
+    """The incident: on a busy machine its owner heard the empty ring before the write of it was done, and a second one broke the stream."""
+
+    async def scenario() -> None:
+        bob = somebody(2)
+
+        async def caller(_: object) -> Any:
+            return bob.peer_id
+
+        held = HeldBells(
+            caller=caller,
+            verify=verify,
+            on_member=lambda _: None,
+            on_event=lambda _: None,
+            on_refused=lambda *_: None,
+            max_bells=1,
+        )
+        stream: Any = _OneWriteAtATime(signed_record(bob))
+        holding = asyncio.create_task(held.hold(None, stream))
+        await _let_others_run()
+        ringing = asyncio.create_task(held.ring_for_state(bob.peer_id).__aenter__())
+        await _let_others_run()
+        stream.may_write.set()
+        await _let_others_run()
+        rings = [meeting_pb2.Ring.FromString(data) for data in stream.written]
+        for task in (ringing, holding):
+            task.cancel()
+            with suppress(asyncio.CancelledError, LinkError):
+                await task
+
+        assert [ring.wants_state for ring in rings] == [False, True]
 
     run(scenario())

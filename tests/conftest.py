@@ -28,6 +28,7 @@ settings.register_profile(
 )
 settings.load_profile("lowcomm")
 
+_HELPERS = ("multiprocessing.resource_tracker", "forkserver", "torch_shm_manager")
 _GRACE_SECONDS = 5.0
 """How long what a test has ended may take to be gone."""
 
@@ -62,12 +63,12 @@ def logs_as_they_were() -> Iterator[None]:
 
 
 def _children() -> list[psutil.Process]:
-    """Living descendants; the standard library's own helper processes live as long as the interpreter and are left out."""
+    """Living descendants; helpers of the standard library and of torch live as long as the interpreter and are left out."""
     return [
         child
         for child in psutil.Process().children(recursive=True)
         if child.is_running()
-        and not any("multiprocessing.resource_tracker" in word or "forkserver" in word for word in _command(child))
+        and not any(helper in word for helper in _HELPERS for word in _command(child))
     ]
 
 

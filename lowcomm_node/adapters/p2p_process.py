@@ -17,13 +17,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lowcomm_node.errors import DirectoryError
+from lowcomm_node.errors import ConfigError, DirectoryError
 from lowcomm_node.ports import ChildKind, ChildLedger
 
 if TYPE_CHECKING:
     from hivemind.p2p import P2P
 
-__all__ = ["P2pOptions", "P2pProcess", "import_hivemind"]
+__all__ = ["P2pOptions", "P2pProcess", "import_hivemind", "peer_of_given", "split_address"]
 
 _STOP_GRACE_S = 3.0
 _LONGEST_SOCKET_DIR = 70
@@ -262,6 +262,14 @@ def split_address(address: str) -> tuple[Any, Any]:
         raise DirectoryError(
             f"{address!r} is not a peer's address; one looks like /ip4/203.0.113.5/tcp/31337/p2p/12D3KooW..."
         ) from error
+
+
+def peer_of_given(address: str) -> str:
+    """Peer id in an address that a person has given, and not the network: a mistake of theirs, which no later try mends. Raises ConfigError."""
+    try:
+        return str(split_address(address)[0])
+    except DirectoryError as error:
+        raise ConfigError(str(error)) from error
 
 
 async def _end_late(starting: "asyncio.Future[P2P]", options: P2pOptions) -> None:

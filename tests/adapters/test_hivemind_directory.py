@@ -259,7 +259,8 @@ def test_a_killed_node_leaves_no_p2pd(short_path: Path) -> None:
         await again.start()
         await again.stop()
 
-    (short_path / "p2p" / "s-p2pclient-stale.sock").touch()
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(short_path / "p2p" / "s-p2pclient-stale.sock"))
     run(start_again())
     assert not (short_path / "p2p").exists()
 

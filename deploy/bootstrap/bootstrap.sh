@@ -137,9 +137,21 @@ make_user() {
     run useradd --system --user-group --home-dir "$state" --shell /usr/sbin/nologin "$user"
 }
 
+# Source comes with the exact versions that its tests ran with, by Python 3.11; a wheel does not. A build of torch that was asked for,
+# and what the machine has already, go before.
+choose_versions() {
+    constraints=()
+    [[ -f $package/constraints.txt && ! $system_packages ]] || return 0
+    "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || return 0
+    sed "${torch_index:+/^torch==/d}" "$package/constraints.txt" >"$scratch/constraints.txt"
+    constraints=(--constraint "$scratch/constraints.txt")
+    say "packages of others: the versions in $package/constraints.txt"
+}
+
 # Every version has a folder of its own, named after what is in its wheel: the same package is not installed twice.
 install_package() {
-    local wheels wheel name options=()
+    local wheels wheel name constraints options=()
+    choose_versions
     if [[ $dry_run ]]; then
         say "would build a wheel of $package and install it into a virtual environment of its own below $home/releases"
         return
@@ -169,9 +181,9 @@ install_package() {
             "${pip[@]}" --index-url "$torch_index" torch || fail "$torch_index has no torch for this machine (see above)"
         fi
         if command -v nvidia-smi >/dev/null; then
-            "${pip[@]}" "lowcomm-node[gpu] @ file://$wheel" || fail "pip cannot install it (see above)"
+            "${pip[@]}" "${constraints[@]}" "lowcomm-node[gpu] @ file://$wheel" || fail "pip cannot install it (see above)"
         else
-            "${pip[@]}" "$wheel" || fail "pip cannot install it (see above)"
+            "${pip[@]}" "${constraints[@]}" "$wheel" || fail "pip cannot install it (see above)"
         fi
         # Once more by itself: a version of the machine's own is no reason to leave it out.
         "${pip[@]}" --no-deps --ignore-installed "$wheel" || fail "pip cannot install it (see above)"

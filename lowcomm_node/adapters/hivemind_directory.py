@@ -14,7 +14,7 @@ from lowcomm_node.adapters.dht_session import DhtSession, PeerHandlers
 from lowcomm_node.adapters.hello import MAX_CLOCK_OFFSET_S, answer_hello, no_peer, no_welcome, read_welcome
 from lowcomm_node.adapters.identity import Identity
 from lowcomm_node.adapters.member_buckets import MemberBuckets
-from lowcomm_node.adapters.p2p_process import P2pOptions, import_hivemind, split_address
+from lowcomm_node.adapters.p2p_process import P2pOptions, import_hivemind, peer_of_given, split_address
 from lowcomm_node.adapters.relays import choose_relays
 from lowcomm_node.adapters.vitals_book import VitalsBook
 from lowcomm_node.core.events import Member
@@ -121,11 +121,12 @@ class HivemindDirectory:
         May be called again after an error. ``may_be_alone``: with nobody there, begin all the same; upkeep goes on looking for all of them.
 
         Raises:
-            DirectoryError: a port in use, an address that is none, p2pd does not start.
+            ConfigError: an initial peer's address is none.
+            DirectoryError: a port in use, p2pd does not start.
             NoPeerError: peers were given, and none of them, nor of those remembered, can be reached.
         """
         import_hivemind()
-        others = [address for address in self._initial_peers if str(split_address(address)[0]) != self.peer_id]
+        others = [address for address in self._initial_peers if peer_of_given(address) != self.peer_id]
         session = await self._start_session(others)
         if all(session.outcomes.values()):
             self._remembered = tuple(a for a in remembered if a not in others and self._is_other(a))

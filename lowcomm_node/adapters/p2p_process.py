@@ -8,26 +8,21 @@ import ipaddress
 import logging
 import os
 import socket
-import stat
 import sys
-import tempfile
-from collections.abc import Iterable
 from contextlib import suppress
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lowcomm_node.errors import DirectoryError
+from lowcomm_node.adapters.socket_folder import SocketFolder
+from lowcomm_node.errors import ConfigError, DirectoryError
 from lowcomm_node.ports import ChildKind, ChildLedger
 
 if TYPE_CHECKING:
     from hivemind.p2p import P2P
 
-__all__ = ["P2pOptions", "P2pProcess", "import_hivemind"]
+__all__ = ["P2pOptions", "P2pProcess", "import_hivemind", "peer_of_given", "split_address"]
 
 _STOP_GRACE_S = 3.0
-_LONGEST_SOCKET_DIR = 70
-"""A Unix socket's path may have some 107 characters, the file name takes about 30."""
 
 _OWN_SESSION = """
 import ctypes, os, sys
@@ -95,10 +90,7 @@ class P2pOptions:
         """Others can dial this node. May change between two starts, as may ``relays``."""
         self.relays: tuple[str, ...] = ()
         """Multiaddresses of nodes that may be relays for one that is not public."""
-        if len(str(socket_dir)) > _LONGEST_SOCKET_DIR:
-            name = sha256(str(socket_dir).encode()).hexdigest()[:16]
-            socket_dir = Path(tempfile.gettempdir()) / f"lowcomm-{name}"
-        self.socket_dir = socket_dir
+        self.sockets = SocketFolder(socket_dir)
         try:
             self._ip = f"ip{ipaddress.ip_address(host).version}"
         except ValueError as error:
@@ -147,7 +139,7 @@ class P2pProcess:
         self.p2p = p2p
         self._options = options
         if options.ledger is not None:
-            options.ledger.started(ChildKind.P2PD, self.pid, options.socket_dir)
+            options.ledger.started(ChildKind.P2PD, self.pid, options.sockets.path)
         # Nobody awaits hivemind's reader; when p2pd dies it fails, which the watchdog has noticed already.
         p2p._client.control._read_task.add_done_callback(_look_at)  # noqa: SLF001
 
@@ -160,10 +152,9 @@ class P2pProcess:
         """
         import_hivemind()
         options.claim_port()
-        _claim_socket_dir(options.socket_dir)
-        _remove_sockets(options.socket_dir)
+        options.sockets.claim()
         starting = asyncio.ensure_future(
-            _p2p_class(options.socket_dir).create(
+            _p2p_class(options.sockets.path).create(
                 identity_path=str(options.identity_path),
                 check_if_identity_free=False,  # starts a second p2pd and misses what it looks for
                 host_maddrs=[options.listen_address()],
@@ -184,7 +175,7 @@ class P2pProcess:
             await _end_late(starting, options)
             raise
         except _p2p_error() as error:
-            _remove_sockets(options.socket_dir)
+            options.sockets.release()
             raise DirectoryError(f"p2pd does not start on {options.listen_address()}: {error}") from error
         return cls(p2p, options)
 
@@ -237,9 +228,7 @@ class P2pProcess:
             await child.wait()
         if self._options.ledger is not None:
             self._options.ledger.ended(self.pid)
-        _remove_sockets(self._options.socket_dir)
-        with suppress(OSError):
-            self._options.socket_dir.rmdir()
+        self._options.sockets.release()
 
 
 def split_address(address: str) -> tuple[Any, Any]:
@@ -264,12 +253,20 @@ def split_address(address: str) -> tuple[Any, Any]:
         ) from error
 
 
+def peer_of_given(address: str) -> str:
+    """Peer id in an address that a person has given, and not the network: a mistake of theirs, which no later try mends. Raises ConfigError."""
+    try:
+        return str(split_address(address)[0])
+    except DirectoryError as error:
+        raise ConfigError(str(error)) from error
+
+
 async def _end_late(starting: "asyncio.Future[P2P]", options: P2pOptions) -> None:
     """End a p2pd that nobody waits for any more as soon as it is up."""
     with suppress(TimeoutError, _p2p_error()):
         async with asyncio.timeout(_STOP_GRACE_S):
             await P2pProcess(await starting, options).stop()
-    _remove_sockets(options.socket_dir)
+    options.sockets.release()
 
 
 def _p2p_class(socket_dir: Path) -> "type[P2P]":
@@ -291,24 +288,6 @@ def _p2p_error() -> type[Exception]:
 
     error: type[Exception] = P2PDaemonError
     return error
-
-
-def _claim_socket_dir(folder: Path) -> None:
-    """Make the folder, and make sure that it is ours: its substitute is in a folder where everybody may make one."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.lstat()
-    except OSError as error:
-        raise DirectoryError(f"{folder}: cannot be made a folder for p2pd's sockets: {error.strerror}") from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise DirectoryError(f"{folder}: p2pd's sockets should go there, and it belongs to somebody else")
-
-
-def _remove_sockets(folder: Path) -> None:
-    """A killed node cannot remove its own; hivemind leaves some even in good order."""
-    leftovers: Iterable[Path] = folder.glob("s-*.sock")
-    for leftover in leftovers:
-        leftover.unlink(missing_ok=True)
 
 
 def _look_at(task: "asyncio.Task[None]") -> None:

@@ -9,9 +9,11 @@ import ctypes
 import ipaddress
 import os
 import socket
+import stat
 import struct
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from lowcomm_node.core.doorway import Address
@@ -71,8 +73,9 @@ def tune_connections() -> int:
             if congestion != _congestion_of(connection):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
                 num_tuned += 1
-            for level, option, value in _OPTIONS:
-                connection.setsockopt(level, getattr(socket, option), value)
+            if not _has_keepalives(connection):
+                for level, option, value in _OPTIONS:
+                    connection.setsockopt(level, getattr(socket, option), value)
             if _of_info(connection, _ROUND_TRIP) >= _FAR_US:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
     return num_tuned
@@ -128,6 +131,7 @@ def _caller(connection: socket.socket, port: int) -> Address | None:
     return plain_host(host), far_port
 
 
+@lru_cache(maxsize=256)
 def plain_host(host: str) -> str:
     """One spelling for each IP address: without a scope, and IPv4 as such where a socket for both has mapped it."""
     try:
@@ -144,6 +148,12 @@ def _of_info(connection: socket.socket, field: struct.Struct) -> int:
     return number
 
 
+def _has_keepalives(connection: socket.socket) -> bool:
+    """All of them: ours are set together, by the last one it shows."""
+    level, option, value = _OPTIONS[-1]
+    return connection.getsockopt(level, getattr(socket, option)) == value
+
+
 def _congestion_of(connection: socket.socket) -> str:
     return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
 
@@ -153,10 +163,15 @@ def _tcp_sockets(child: int | None = None) -> Iterator[socket.socket]:
     try:
         with _opener(child) as copy_of:
             folder = _OPEN_FILES if child is None else Path(f"/proc/{child}/fd")
-            for number in [int(entry.name) for entry in folder.iterdir()]:
-                with suppress(OSError), _second_handle(copy_of(number)) as handle:
-                    if handle.family in (socket.AF_INET, socket.AF_INET6) and handle.type == socket.SOCK_STREAM:
+            for number in [int(entry.name) for entry in os.scandir(folder)]:
+                handle = None if child is None and not _is_socket(number) else _second_handle(copy_of, number)
+                if handle is None:
+                    continue
+                try:
+                    if handle.proto == socket.IPPROTO_TCP:
                         yield handle
+                finally:
+                    handle.close()
     except OSError:
         return
 
@@ -181,12 +196,22 @@ def _opener(child: int | None) -> Iterator[Callable[[int], int]]:
         os.close(process)
 
 
-@contextmanager
-def _second_handle(copy: int) -> Iterator[socket.socket]:
+def _is_socket(number: int) -> bool:
+    """Asked before a copy is made: most open files are none, and to be told so by an error costs five times as much."""
     try:
-        handle = socket.socket(fileno=copy)  # asks the kernel for family and type; OSError when it is no socket
+        return stat.S_ISSOCK(os.fstat(number).st_mode)
+    except OSError:  # another thread has closed it
+        return False
+
+
+def _second_handle(copy_of: Callable[[int], int], number: int) -> socket.socket | None:
+    """None for what is no socket, or gone."""
+    try:
+        copy = copy_of(number)
+    except OSError:
+        return None
+    try:
+        return socket.socket(fileno=copy)  # asks the kernel for family and type; OSError when it is no socket
     except OSError:
         os.close(copy)
-        raise
-    with handle:
-        yield handle
+        return None

@@ -69,6 +69,8 @@ class _Answered:
     phase: _Phase = _Phase.ANSWERING
     answer: Answer | None = None
     verdict: Verdict | None = None
+    is_cut: bool = False
+    """Its connection is gone, and the initiator has not come over another one since."""
     asked_at: float = -inf
     """When the verdict was last asked for again, within the time that an initiator waits for it."""
     applied: CorrectionApplied | None = None
@@ -109,6 +111,10 @@ class AnsweringEnd:
     def is_settled(self) -> bool:
         """No meeting waits for a close, for the trainer, or for the initiator to follow our verdict."""
         return all(known.is_reported for known in self._known.values())
+
+    def may_leave(self) -> bool:
+        """As ``is_settled``, but for answers whose initiator is gone: neither end has applied anything, so nothing is lost with them."""
+        return all(known.is_reported or (known.is_cut and known.phase in _WAITS) for known in self._known.values())
 
     def peer_of(self, meeting_id: MeetingId) -> PeerId | None:
         known = self._known.get(meeting_id)
@@ -158,6 +164,7 @@ class AnsweringEnd:
     def offered_again(self, meeting_id: MeetingId) -> list[Command]:
         """A retry of an offer we know: it gets what it has got. Of a meeting that is whole at both ends there is none."""
         known = self._known[meeting_id]
+        known.is_cut = False
         if known.is_confirmed:
             return _refuse(meeting_id, known.peer, RefusalReason.REPLAYED, "an offer of a meeting that is over")
         message: Message | None = known.verdict if known.phase is _Phase.SETTLED else known.answer
@@ -243,6 +250,7 @@ class AnsweringEnd:
 
     def link_failed(self, meeting_id: MeetingId) -> list[Command]:
         """The connection is gone. The node is free again; the meeting waits for a retry until its deadline."""
+        self._known[meeting_id].is_cut = True
         self._let_go(meeting_id)
         return []
 

@@ -168,6 +168,10 @@ class NodeCore:
         """No meeting is under way at either end."""
         return self._initiator.is_settled() and self._answerer.is_settled()
 
+    def may_leave(self) -> bool:
+        """Is there no meeting that would be worse for it if this node left now, or gave its state up?"""
+        return self._initiator.is_settled() and self._answerer.may_leave()
+
     def phase(self) -> str:
         """What the active meeting is doing, for people; empty when there is none."""
         return self._initiator.phase() or self._answerer.phase()

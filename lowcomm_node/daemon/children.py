@@ -7,16 +7,15 @@ its name: another node's p2pd has the same one, and a pid may belong to somebody
 
 import json
 import os
-import stat
 import sys
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
+from lowcomm_node.adapters.socket_folder import clear_sockets
 from lowcomm_node.ports import ChildKind
 from lowcomm_node.telemetry.logs import get_logger
 
@@ -28,7 +27,6 @@ _MAX_CHILDREN = 256
 _TERM_GRACE_S = 2.0
 _KILL_GRACE_S = 3.0
 _LOOK_EVERY_S = 0.02
-_SOCKETS = "s-*.sock"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _START_TIME_FIELD = 22 - 3
 """Of /proc/PID/stat, counted behind the name, which ends with the last parenthesis and may contain anything."""
@@ -91,7 +89,7 @@ class Children:
             alive = _outlasting(alive, grace_s)
         for child in alive:
             self._log.error("leftover_does_not_end", kind=child.kind, pid=child.pid)
-        sockets = sum(_remove_sockets(Path(child.sockets)) for child in recorded if child.sockets)
+        sockets = sum(clear_sockets(Path(child.sockets)) for child in recorded if child.sockets)
         self._write()
         return Leftovers(pids=tuple(child.pid for child in found if child not in alive), sockets=sockets)
 
@@ -151,20 +149,3 @@ def _outlasting(children: list[_Child], grace_s: float) -> list[_Child]:
     ) and time.monotonic() < deadline:
         time.sleep(_LOOK_EVERY_S)
     return alive
-
-
-def _remove_sockets(folder: Path) -> int:
-    """Remove our Unix sockets from a folder that is ours alone; returns how many there were."""
-    removed = 0
-    try:
-        is_ours = folder.lstat().st_uid == os.getuid() and not folder.is_symlink()
-        found: Iterable[Path] = folder.glob(_SOCKETS) if is_ours else ()
-        for path in found:
-            if stat.S_ISSOCK(path.lstat().st_mode):
-                path.unlink()
-                removed += 1
-        if is_ours:
-            folder.rmdir()
-    except OSError:
-        return removed  # not there, or not empty: whoever uses the folder next sees to the rest
-    return removed

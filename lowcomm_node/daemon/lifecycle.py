@@ -289,10 +289,10 @@ class Node:
         await self._training.save(self._due())
 
     async def _settle(self) -> None:
-        """Wait for the meetings under way, for some seconds at most."""
+        """Wait for the meetings under way, for some seconds at most; not for a partner that has left first."""
         deadline = self._clock.monotonic() + _DRAIN_GRACE_S
         # The core has state, no events to wait for.
-        while self._core is not None and not self._core.is_settled() and self._clock.monotonic() < deadline:  # noqa: ASYNC110
+        while self._core is not None and not self._core.may_leave() and self._clock.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
     async def _stop(self) -> None:

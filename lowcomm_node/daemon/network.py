@@ -166,7 +166,7 @@ class Network:
     async def start(self, remembered: Sequence[str] = (), *, may_be_alone: bool = False) -> bool:
         """Bring the directory up, with the help of peers remembered from an earlier life. True when somebody is there.
 
-        Raises DirectoryError, and, unless the node may be alone, NoPeerError when none of all these peers is found in time.
+        Raises ConfigError (an address that is none), DirectoryError, NoPeerError where none is found in time and it may not be alone.
         """
         try:
             await patiently(lambda: self._dht.start(remembered), self._settings.start_timeout_s)

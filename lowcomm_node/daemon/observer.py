@@ -106,7 +106,10 @@ class Observer:
         return self._client
 
     async def start(self, remembered: Sequence[str] = (), *, may_be_alone: bool = False) -> bool:
-        """Bring the DHT up. True when somebody is there. Raises DirectoryError, and NoPeerError when nobody is found in time."""
+        """Bring the DHT up. True when somebody is there.
+
+        Raises ConfigError for an address that is none, DirectoryError, and NoPeerError when nobody is found in time.
+        """
         del may_be_alone  # alone there is nothing to be seen
         await patiently(lambda: self._dht.start(remembered), self._settings.start_timeout_s)
         return self._dht.has_company

@@ -259,7 +259,8 @@ def test_a_killed_node_leaves_no_p2pd(short_path: Path) -> None:
         await again.start()
         await again.stop()
 
-    (short_path / "p2p" / "s-p2pclient-stale.sock").touch()
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(short_path / "p2p" / "s-p2pclient-stale.sock"))
     run(start_again())
     assert not (short_path / "p2p").exists()
 
@@ -281,10 +282,10 @@ def test_peers_that_cannot_be_reached_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1:31337", "/ip4/127.0.0.1/tcp/1", "/ip4/1.2.3.4/tcp/1/p2p/nobody", ""])
 def test_an_address_that_is_none_is_refused(tmp_path: Path, address: str) -> None:
-    """A mistyped --peers shows what an address looks like, before anything is started."""
+    """A mistyped --peers shows what an address looks like, before anything is started: a later try would not mend it."""
 
     async def scenario() -> None:
-        with pytest.raises(DirectoryError, match="looks like /ip4/"):
+        with pytest.raises(ConfigError, match="looks like /ip4/"):
             await directory(tmp_path, [address]).start()
 
     run(scenario())

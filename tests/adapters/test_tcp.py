@@ -82,3 +82,24 @@ def test_a_childs_connections_are_counted_apart() -> None:
                 assert tcp.received_bytes() == own
                 process.communicate("")
     assert tcp.received_bytes(process.pid) == 0
+
+
+def test_only_tcp_is_looked_at_and_every_option_is_set() -> None:
+    """A look passes by files, pipes, datagrams and Unix sockets; what it finds has all keepalives, at the first look and the second."""
+    before = {handle.getsockname() for handle in tcp._tcp_sockets()}
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM),
+    ):
+        datagrams.bind(("127.0.0.1", 0))
+
+        for _ in range(2):
+            tcp.tune_connections()
+            assert [server.getsockopt(level, getattr(socket, name)) for level, name, _ in tcp._OPTIONS] == [
+                1,
+                30,
+                10,
+                6,
+            ]
+        assert {handle.getsockname() for handle in tcp._tcp_sockets()} - before == {server.getsockname()}

@@ -35,3 +35,13 @@ def test_a_wrong_setting_is_a_finding_too(capsys: pytest.CaptureFixture[str]) ->
     (finding,) = json.loads(capsys.readouterr().out)
     assert (finding["code"], finding["level"]) == ("settings", "fail")
     assert "network.prot" in finding["found"]
+
+
+def test_an_address_that_is_none_is_a_finding_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """It says what an address looks like, and everything else is looked at all the same."""
+    assert app.main(["doctor", "--peers", "NONSENSE", "--json"]) == 1
+
+    findings = {entry["code"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert findings["seeds"]["level"] == "fail"
+    assert "one looks like /ip4/" in findings["seeds"]["found"]
+    assert "torch" in findings

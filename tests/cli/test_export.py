@@ -112,6 +112,7 @@ def test_what_makes_no_sense_is_named(capsys: pytest.CaptureFixture[str], tmp_pa
         (["--members", "0"], "at least one"),
         (["--run", "abcd"], "go with --peers or --members"),
         (["--members", "2", "--state-dir", a], "knows no member of a run"),
+        (["--peers", "NONSENSE"], "one looks like /ip4/"),
     ):
         assert main(["export", str(tmp_path / "other"), *words]) != 0
         assert reason in capsys.readouterr().err

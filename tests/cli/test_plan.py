@@ -110,7 +110,7 @@ def test_settings_and_hours_count(manifest: Path, capsys: pytest.CaptureFixture[
 
 
 def test_errors_say_what_is_wrong(tmp_path: Path, manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A manifest that is none, one for another protocol, text that is not there, no run at all."""
+    """A manifest that is none, one for another protocol, text that is not there, an address that is none, no run at all."""
     (tmp_path / "bad.toml").write_text("[model]\nnum_layer = 3\n")
     assert app.main(["plan", str(tmp_path / "bad.toml")]) == ExitCode.CONFIG
     assert "num_layers" in capsys.readouterr().err
@@ -121,6 +121,9 @@ def test_errors_say_what_is_wrong(tmp_path: Path, manifest: Path, capsys: pytest
 
     assert app.main(["plan", str(manifest), "--data", str(tmp_path / "none")]) == ExitCode.CONFIG
     assert "--steps-per-second" in capsys.readouterr().err
+
+    assert app.main(["plan", "--peers", "NONSENSE"]) == ExitCode.CONFIG
+    assert "one looks like /ip4/" in capsys.readouterr().err
 
     assert app.main(["plan"]) == ExitCode.USAGE
     assert app.main(["plan", str(manifest), "--watts", "-3"]) == ExitCode.USAGE

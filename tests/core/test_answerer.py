@@ -63,6 +63,23 @@ def test_an_answer_that_the_trainer_never_makes_ends_by_deadline() -> None:
     assert end.answer_encoded(_ENCODED, 6.0) == [DropMeeting(meeting_id=_ID)]
 
 
+def test_an_initiator_that_is_gone_holds_nobody_who_leaves() -> None:
+    """A partner that has left before us will send no close; one that comes back over another connection is waited for again."""
+    end = end_with_offer()
+    assert not end.may_leave()
+
+    end.link_failed(_ID)
+    end.answer_encoded(_ENCODED, 0.1)
+    assert end.may_leave()
+    assert not end.is_settled()
+
+    end.offered_again(_ID)
+    assert not end.may_leave()
+    end.link_failed(_ID)
+    end.close_received(_CLOSE, 0.2)
+    assert not end.may_leave()  # the trainer is about to apply it
+
+
 def test_a_close_that_is_late_is_as_good_as_any() -> None:
     """The node is free for others meanwhile; an initiator that froze for a while finds its answer still standing."""
     end = AnsweringEnd(deadlines=Deadlines(shortest_s=1.0, longest_s=60.0), verdict_keep_s=300.0)

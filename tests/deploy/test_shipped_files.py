@@ -213,6 +213,17 @@ def test_a_dry_run_of_the_bootstrap_changes_nothing_and_writes_sound_settings(tm
     assert "LOWCOMM_PEERS=/ip4/1.2.3.4/tcp/4001/p2p/x" in done.stdout
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="bootstrap.sh is for Linux")
+def test_the_bootstrap_installs_the_versions_that_come_with_the_source(tmp_path: Path) -> None:
+    """As the image does; not with another Python than theirs, nor in place of the machine's own packages, nor with a wheel."""
+    told = "packages of others: the versions in ./constraints.txt"
+    given = ("--dry-run", "--peers", "/ip4/1.2.3.4/tcp/4001/p2p/x", "--python", sys.executable, "--package")
+
+    assert (told in bootstrap(*given, ".").stdout) == (sys.version_info[:2] == (3, 11))
+    assert told not in bootstrap(*given, ".", "--system-packages").stdout
+    assert "packages of others" not in bootstrap(*given, str(tmp_path / "lowcomm_node.whl")).stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -252,19 +252,23 @@ def test_taken_ports_and_directories_are_named(workshop: Path, first: RealNode) 
 
 
 def test_nobody_answers_and_no_text(workshop: Path, first: RealNode) -> None:
-    """An address nobody listens at, and a data folder without text: one sentence each, with the cause."""
+    """An address nobody listens at, one that is none, and a data folder without text: one sentence each, with the cause."""
     nobody = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWJ4ZgvddTV5uucEyieDVf86e4CVy8wXxuPNQbPYcvWK5s"
     lost = start(workshop, "lost", "--peers", nobody, "--set", "network.start_timeout_s=2")
     empty_folder = workshop / "empty"
     empty_folder.mkdir()
     starved = start(workshop, "starved", "--peers", first.status()["join_address"], text=empty_folder)
+    mistaken = start(workshop, "mistaken", "--peers", "NONSENSE")
     try:
         assert lost.process.wait(40) == 69
         assert nobody in lost.tail()
         assert starved.process.wait(40) == 78
         assert str(empty_folder) in starved.tail().rsplit("error:", 1)[1]
-        assert lost.survivors() == []
-        assert starved.survivors() == []
+        assert mistaken.process.wait(40) == 78
+        assert "error: 'NONSENSE' is not a peer's address; one looks like /ip4/" in mistaken.tail()
+        for node in (lost, starved, mistaken):
+            assert not list(node.state_dir.glob("crash-*.json"))
+            assert node.survivors() == []
     finally:
-        lost.clean_up()
-        starved.clean_up()
+        for node in (lost, starved, mistaken):
+            node.clean_up()

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def _facts(args: argparse.Namespace) -> "Facts":
     from lowcomm_node.adapters.run_memory import RunMemory
-    from lowcomm_node.core.diagnosis import Facts
+    from lowcomm_node.core.diagnosis import Facts, Seed
     from lowcomm_node.daemon.doctor.machine import look_at_machine, look_at_trainer
     from lowcomm_node.daemon.doctor.peers import Wanted, ask_peers, look_up_names
     from lowcomm_node.settings.canonical import manifest_from_canonical
@@ -90,9 +90,11 @@ async def _facts(args: argparse.Namespace) -> "Facts":
     facts = look_at_machine(facts, settings, state_dir, manifest)
     if peers:
         is_ours = facts.running_pid is None and not facts.identity_error and not facts.state_dir_error
-        facts, welcome = await ask_peers(
-            facts, settings.network, state_dir if is_ours else None, Wanted(peers=peers, run=args.run, invite=invite)
-        )
+        wanted = Wanted(peers=peers, run=args.run, invite=invite)
+        try:
+            facts, welcome = await ask_peers(facts, settings.network, state_dir if is_ours else None, wanted)
+        except ConfigError as error:  # one of them is no address
+            facts, welcome = replace(facts, seeds=tuple(Seed(address=a, outcome=str(error)) for a in peers)), None
         if welcome is not None and manifest is None:
             manifest = manifest_from_canonical(welcome.manifest, MAX_MANIFEST_BYTES, "manifest from the swarm")
             facts = look_at_machine(facts, settings, state_dir, manifest)

@@ -81,7 +81,8 @@ async def ask_peers(
 ) -> tuple[Facts, Welcome | None]:
     """Dial each address and ask for its run; the first usable answer comes along.
 
-    ``state_dir``: None when a node is running with the identity there, which must not be on the DHT twice.
+    ``state_dir``: None when a node is running with the identity there, which must not be on the DHT twice. Raises ConfigError where an
+    address is none.
     """
     folder = Path(tempfile.mkdtemp(prefix="lowcomm-doctor-"))
     home = state_dir or folder

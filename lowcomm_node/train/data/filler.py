@@ -22,7 +22,7 @@ from lowcomm_node.settings.node import DataSettings
 from lowcomm_node.train.child import EXIT_FAILED, end_child, prepare_child, stand_back
 from lowcomm_node.train.data.held_out import is_held_out
 from lowcomm_node.train.data.held_out_rows import write_held_out
-from lowcomm_node.train.data.rows import open_rows, texts_of
+from lowcomm_node.train.data.rows import open_rows, prepare_reader, texts_of
 from lowcomm_node.train.data.shards import TokenArray, token_dtype, write_shard
 from lowcomm_node.train.data.tokenizer import choose_encoder
 
@@ -140,6 +140,8 @@ def main(arguments: list[str]) -> int:
     stand_back(_NICE)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core is enough, and the others train
     connection = Connection(int(arguments[0]))
+    with suppress(DataError):  # it is not installed, which is told when something is to be read
+        prepare_reader()
     with suppress(EOFError):  # before the first message
         return _serve(connection.recv(), connection)
     return EXIT_FAILED

@@ -1,6 +1,7 @@
 """The texts of a dataset, streamed by the package ``datasets`` from a hub, a folder or files."""
 
 import glob
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 from lowcomm_node.errors import DataError
 from lowcomm_node.settings.node import DataSettings
 
-__all__ = ["Rows", "check_dataset", "open_rows", "open_validation_rows", "texts_of"]
+__all__ = ["Rows", "check_dataset", "open_rows", "open_validation_rows", "prepare_reader", "texts_of"]
 
 _BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
 _SAVED = ("state.json", "dataset_dict.json")
@@ -39,6 +40,16 @@ def check_dataset(data: DataSettings) -> None:
     """Can the dataset be looked for? Nothing is fetched. Raises DataError."""
     _library()
     _files_of(data.dataset)
+
+
+def prepare_reader() -> None:
+    """For a process that reads and does nothing else, and ends at once when it ends. Before anything is read; raises DataError.
+
+    The library would import torch with the first rows, a second and some 180 MiB; and rest for five seconds after each reading, for
+    threads that must not outlive an interpreter which is taken down piece by piece.
+    """
+    os.environ["USE_TORCH"] = "NO"  # looked at when the library is imported
+    _library().config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0
 
 
 def open_rows(data: DataSettings) -> Rows:

@@ -3,8 +3,12 @@
 import dataclasses
 import errno
 import json
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import datasets
@@ -32,6 +36,16 @@ from lowcomm_node.units import PeerId, RunId
 RUN = RunId("ab" * 32)
 ROWS = [f"<{number}> is a row of its own, and the row after it is {number + 1}" for number in range(400)]
 HELD_OUT = [row for row in ROWS if is_held_out(row, 0.05)]
+
+_WATCHED_FILLER = """
+import sys
+from lowcomm_node.train.child import end_child
+from lowcomm_node.train.data.filler import main
+status = main(sys.argv[1:])
+import datasets
+print(status, "torch" in sys.modules, datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN)
+end_child(status)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -304,6 +318,24 @@ def test_the_filler_is_a_process_that_ends(files: Path) -> None:
     filler.close()
     assert not folder.exists()
     assert not psutil.pid_exists(filler.pid)
+
+
+def test_the_filler_neither_loads_torch_nor_rests(files: Path) -> None:
+    """Beside each trainer that would be 180 MiB for nothing, and seconds of waiting for an interpreter that it never takes down."""
+    ours, theirs = socket.socketpair()
+    with subprocess.Popen(
+        [sys.executable, "-c", _WATCHED_FILLER, str(theirs.fileno())],
+        pass_fds=(theirs.fileno(),),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        theirs.close()
+        with Connection(ours.detach()) as connection:
+            connection.send(_job(files / "pool", _settings(files / "*.parquet")))
+            said, _ = process.communicate()
+
+    assert said.split() == ["0", "False", "0"]
+    assert read_progress(files / "pool").is_complete
 
 
 def test_datasets_that_cannot_be_used_are_refused(files: Path) -> None:

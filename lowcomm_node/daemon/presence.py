@@ -4,17 +4,18 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NoReturn, Protocol
 
-from lowcomm_node.core.events import Member
+from lowcomm_node.core.events import FrozenNote, Member
 from lowcomm_node.settings.node import NetworkSettings
 
 __all__ = ["Presence"]
 
 _QUICK_POLLS = 20
 """Looks into the directory once a second at first: in a young swarm members appear by the second."""
+_QUICK_S = 1.0
 
 
 class _Network(Protocol):
-    async def announce(self, *, progress_steps: float, has_state: bool) -> None: ...
+    async def announce(self, *, progress_steps: float, has_state: bool, frozen: FrozenNote | None) -> None: ...
 
     async def members(self) -> tuple[Member, ...]: ...
 
@@ -22,14 +23,23 @@ class _Network(Protocol):
 
 
 class Presence:
-    """Of one life of a node. ``standing``: its progress, and whether it can meet others and give its state to joiners."""
+    """Of one life of a node.
+
+    ``standing``: its progress, whether it can meet others and give its state to joiners, and its frozen factors.
+    ``is_in_haste``: is news of the others wanted by the second?
+    """
 
     def __init__(
-        self, network: _Network, settings: NetworkSettings, standing: Callable[[], tuple[float, bool]]
+        self,
+        network: _Network,
+        settings: NetworkSettings,
+        standing: Callable[[], tuple[float, bool, FrozenNote | None]],
+        is_in_haste: Callable[[], bool],
     ) -> None:
         self._network = network
         self._settings = settings
         self._standing = standing
+        self._is_in_haste = is_in_haste
         self._now = asyncio.Event()
         self._announcing: asyncio.Task[None] | None = None
 
@@ -47,7 +57,7 @@ class Presence:
         while True:
             await seen(await self._network.members())
             num_polls += 1
-            await asyncio.sleep(1.0 if num_polls < _QUICK_POLLS else self._settings.poll_every_s)
+            await self._until_next_look(num_polls)
 
     async def withdraw(self) -> None:
         """Say good-bye."""
@@ -56,11 +66,20 @@ class Presence:
             await asyncio.wait({self._announcing})
         await self._network.withdraw()
 
+    async def _until_next_look(self, num_polls: int) -> None:
+        waited_s = 0.0
+        while waited_s < self._settings.poll_every_s:
+            rest_s = min(_QUICK_S, self._settings.poll_every_s - waited_s)
+            await asyncio.sleep(rest_s)
+            waited_s += rest_s
+            if num_polls < _QUICK_POLLS or self._is_in_haste():
+                return
+
     async def _announce(self) -> None:
         while True:
             self._now.clear()
-            progress_steps, has_state = self._standing()
-            await self._network.announce(progress_steps=progress_steps, has_state=has_state)
+            progress_steps, has_state, frozen = self._standing()
+            await self._network.announce(progress_steps=progress_steps, has_state=has_state, frozen=frozen)
             try:
                 async with asyncio.timeout(self._settings.record_ttl_s / 3):
                     await self._now.wait()

@@ -155,9 +155,7 @@ class StateDonor:
         for shelf in self._shelves:
             if (held := shelf.get(snapshot_id)) is not None:
                 return held
-        raise RemoteProtocolError(
-            RefusalReason.EXPIRED, "I do not have that snapshot; ask for a description of mine"
-        )
+        raise RemoteProtocolError(RefusalReason.EXPIRED, "I do not have that snapshot; ask for a description of mine")
 
     def _check(self, request: state_pb2.DescribeRequest | state_pb2.FingerprintRequest) -> None:
         if request.protocol_version != self._protocol_version:

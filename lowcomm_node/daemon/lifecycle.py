@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.adapters.owners_machine import OwnersMachine
 from lowcomm_node.core.commands import GiveUp, Heal
-from lowcomm_node.core.events import DrainRequested, Event, FrozenNote, FrozenUsed, Member, PauseChanged, Ticked, TrainerLost
+from lowcomm_node.core.events import DrainRequested, Event, FrozenUsed, Member, PauseChanged, Ticked, TrainerLost
 from lowcomm_node.core.node import NodeCore
 from lowcomm_node.core.places import Fullness
 from lowcomm_node.daemon.black_box import BlackBox
@@ -27,13 +27,14 @@ from lowcomm_node.daemon.network import Network
 from lowcomm_node.daemon.notify import ServiceNotifier
 from lowcomm_node.daemon.owner_watch import OwnerWatch
 from lowcomm_node.daemon.pausing import Pausing
-from lowcomm_node.daemon.presence import Presence
+from lowcomm_node.daemon.presence import Presence, Standing, standing_of
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.rules import rules_of_a_life
 from lowcomm_node.daemon.run_finder import FoundRun, RunFinder
 from lowcomm_node.daemon.runtime import Runtime
 from lowcomm_node.daemon.signals import obey_signals
 from lowcomm_node.daemon.status import base_status, core_status, network_status, service_line, training_status
+from lowcomm_node.daemon.telling import tell
 from lowcomm_node.daemon.training import Training
 from lowcomm_node.daemon.views import Health, Views
 from lowcomm_node.errors import DivergedError
@@ -119,7 +120,7 @@ class Node:
         self._freezing = Freezing(
             self._training, lambda: self._network.states, self._recorder, tell=self._tell, line=self._line_watch
         )
-        self._presence = Presence(self._network, self._settings.network, self._standing, self._is_in_haste)
+        self._presence = Presence(self._network, self._settings.network, self._standing)
         self._finder = RunFinder(
             manifest=options.manifest,
             peers=options.peers,
@@ -184,7 +185,7 @@ class Node:
                 for work in (
                     self._pausing.live(self._train),
                     self._training.keep_checkpoints(self._due),
-                    self._training.tell(),
+                    tell(self._training, self._recorder),
                     self._presence.look_around(self._members_seen),
                     self._line_watch.run(self._tell),
                     self._network.outreach.watch(self._presence.renew),
@@ -271,15 +272,9 @@ class Node:
             is_well = not self._health().reasons_not_live(now)
             self._service.beat(now, service_line(self._board.status), state=self._state, is_well=is_well)
 
-    def _standing(self) -> tuple[float, bool, FrozenNote | None]:
-        """Our progress, whether others may meet us and have our state, and our frozen factors."""
-        report, core = self._training.report, self._core
-        has_state = self._training.has_state and core is not None and core.has_sound_state
-        note = core.frozen.note if core is not None else None
-        return report.progress_steps if report is not None else 0.0, has_state and not self._pausing.is_wanted, note
-
-    def _is_in_haste(self) -> bool:
-        return self._core is not None and self._core.frozen.is_seeking
+    def _standing(self) -> Standing:
+        has_state = self._training.has_state and not self._pausing.is_wanted
+        return standing_of(self._training.report, self._core, has_state=has_state)
 
     async def _members_seen(self, members: tuple[Member, ...]) -> None:
         if self._runtime is not None:
@@ -326,8 +321,8 @@ class Node:
         status.run_id = self._run_id or ""
         status.run_name = self._manifest.name if self._manifest is not None else ""
         network_status(status, self._network)
-        now_of = self._training
-        told = training_status(now_of.report, now_of.ready, self._manifest, now_of.started_loss, self._recorder.restarts)
+        t = self._training
+        told = training_status(t.report, t.ready, self._manifest, t.started_loss, self._recorder.restarts)
         status.training.CopyFrom(told)
         if self._core is not None:
             core_status(status, self._core, self._recorder.tally, now)

@@ -140,8 +140,7 @@ class States:
         try:
             held = await self.frozen.put(path, 0.0)
             named = self.frozen.path(held.snapshot.snapshot_id)
-            await asyncio.to_thread(path.replace, named)  # of two names of one file the first stays; on disks without links it has none yet
-            path.unlink(missing_ok=True)
+            await asyncio.to_thread(_named, path, named)
         except OSError as error:
             raise StoreError(f"{path}: frozen factors cannot be kept: {error.strerror}") from error
         return held.snapshot.snapshot_id.hex()
@@ -158,3 +157,9 @@ class States:
     def clear_frozen(self, kept: frozenset[str]) -> None:
         """Remove all frozen factors but these."""
         self.frozen.keep_only({bytes.fromhex(digest) for digest in kept})
+
+
+def _named(path: Path, name: Path) -> None:
+    """A file that may have this name already; on a file system without links it has not."""
+    path.replace(name)
+    path.unlink(missing_ok=True)  # of two names of one file the first stays

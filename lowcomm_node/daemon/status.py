@@ -23,7 +23,16 @@ from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import (
 )
 from lowcomm_node.wire.vitals import Vitals
 
-__all__ = ["ab_status", "base_status", "core_status", "meeting_status", "network_status", "peers_status", "service_line", "training_status"]
+__all__ = [
+    "ab_status",
+    "base_status",
+    "core_status",
+    "meeting_status",
+    "network_status",
+    "peers_status",
+    "service_line",
+    "training_status",
+]
 
 _NOTHING = Vitals()
 _NO_VITALS: Mapping[PeerId, Vitals] = MappingProxyType({})

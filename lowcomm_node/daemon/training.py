@@ -49,8 +49,6 @@ _END_GRACE_S = 5.0
 _BRIEFLY_S = 600.0
 """A pause no longer than this is gone on from with the own state, however far others have come meanwhile: it costs no download, and
 the trainer counts less at first (decision 0007)."""
-_FIRST_TOLD_S = 10.0
-_TOLD_EVERY_S = 60.0
 _PATIENCE_S = 15.0
 """Seconds to look for a donor before an older state will do. Only who starts a run and knows nobody need not look."""
 
@@ -193,15 +191,6 @@ class Training:
                 self.has_state, self.beat = False, None
                 await self._restart(error, "syncing")
                 patience_s = _PATIENCE_S
-
-    async def tell(self) -> None:
-        """A line now and then for whoever watches the log, as long as steps are taken."""
-        wait_s = _FIRST_TOLD_S
-        while True:
-            await asyncio.sleep(wait_s)
-            wait_s = _TOLD_EVERY_S
-            if self.has_state and self.report is not None and not self.report.is_finished:
-                self._recorder.progress(self.report)
 
     def began_with(self) -> TrainerReady:
         """What the core has to know of the state in place."""

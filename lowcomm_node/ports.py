@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from lowcomm_node.core.events import Event, Member
+from lowcomm_node.core.events import Event, FrozenNote, Member
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.messages import Message
 from lowcomm_node.core.places import Fullness
@@ -104,7 +104,7 @@ class Directory(Protocol):
         """Be in this run, and answer other nodes' hello from now on."""
         ...
 
-    async def announce(self, *, progress_steps: float, has_state: bool) -> bytes:
+    async def announce(self, *, progress_steps: float, has_state: bool, frozen: FrozenNote | None) -> bytes:
         """Store this node's signed record; returns its bytes, to be carried by offers."""
         ...
 

@@ -22,6 +22,7 @@ from lowcomm_node.core.commands import (
     CloseLink,
     Command,
     EncodeClose,
+    FetchFrozen,
     GiveUp,
     HangBell,
     Heal,
@@ -32,7 +33,9 @@ from lowcomm_node.core.commands import (
     SeekPath,
     Send,
     SettleMeeting,
+    SplitTensors,
     TakeBell,
+    UseFrozen,
 )
 from lowcomm_node.core.events import (
     CorrectionApplied,
@@ -183,6 +186,8 @@ class MeetingsRun:
                 self._feed(node, TrainerReady())  # a study wants to see what comes of a method that diverges
             case GiveUp() | NoteRefusal():
                 pass
+            case SplitTensors() | FetchFrozen() | UseFrozen():
+                pass  # no stages are told here
             case SettleMeeting():
                 self._settle(node, command)
             case _:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from lowcomm_node.algo.clipping import ClipNorms, clip_scale
 from lowcomm_node.algo.wireformat import is_finite
+from lowcomm_node.core.ab_stages import Stage
 from lowcomm_node.core.commands import ApplyClose, DropMeeting, EncodeAnswer, EncodeClose, EncodeOffer, SettleMeeting
 from lowcomm_node.core.events import AnswerEncoded, CloseEncoded, CorrectionApplied, EncodingRefused, OfferEncoded
 from lowcomm_node.core.messages import StreamPlan
@@ -32,6 +33,7 @@ from lowcomm_node.train.payloads import (
     close_corrections,
     close_part,
     finish_part,
+    frozen_of,
     meeting_seed,
     offer_part,
 )
@@ -68,13 +70,16 @@ class MeetingDesk:
         self._training = manifest.training
         self._weight = manifest.outer.mixing_gain / 2
         self._run_id = run_id
-        self._planner = Planner(manifest, {stream: replica.shapes_of(stream) for stream in replica.streams})
+        shapes = {stream: replica.shapes_of(stream) for stream in replica.streams}
+        self._planner = Planner(manifest, shapes, replica.ab)
         self._clip_norms = ClipNorms(manifest.meeting.clip_ratio)
         self._num_meetings = PROBATION_MEETINGS
         """Since this node took over a donor's state, if it has; who has not counts fully."""
         self._missed_steps = 0
         """Of which the node knows that others have taken them while it stood still; since its last meeting."""
         self._every_steps = manifest.meeting.params_every_steps
+        self._rebound_epoch = 0
+        """Of AB-training: the newest epoch whose rebound has begun."""
         self._initiated: OrderedDict[MeetingId, Offered | Held] = OrderedDict()
         self._answered: OrderedDict[MeetingId, Answered] = OrderedDict()
         self._applied: deque[MeetingId] = deque(maxlen=MAX_APPLIED)
@@ -84,6 +89,7 @@ class MeetingDesk:
 
     def handle(self, command: MeetingCommand) -> MeetingEvent | None:
         """Carry out one command; DropMeeting has no answer."""
+        self._notice_stage()
         try:
             match command:
                 case EncodeOffer():
@@ -157,7 +163,8 @@ class MeetingDesk:
         streams = [stream for stream in command.streams if self._replica.is_ready(stream)]
         if not streams:
             raise RemoteProtocolError(RefusalReason.NOT_READY, "no step was taken yet, there are no moments")
-        plans = tuple(self._planner.plan(stream, is_dense=command.is_dense) for stream in streams)
+        in_use = None if self._replica.ab is None else self._replica.ab.in_use(self._replica.progress_steps)
+        plans = tuple(self._planner.plan(stream, is_dense=command.is_dense, frozen=in_use) for stream in streams)
         parts: list[bytes] = []
         for plan in plans:
             with self.work.of("offer", plan.codec):
@@ -190,7 +197,7 @@ class MeetingDesk:
         weight = self._standing()
         own_share = share(weight, offer.weight)
         shift = own_share * (offer.progress_steps - progress) / 2
-        clip_norms = tuple(self._clip_norms.limit(plan.stream, plan.codec) for plan in offer.plans)
+        clip_norms = tuple(self._clip_norms.limit(plan.stream, plan.codec, plan.factor) for plan in offer.plans)
         answered = Answered(
             plans=offer.plans, halves=tuple(halves), clip_norms=clip_norms, progress_shift=shift, share=own_share
         )
@@ -220,9 +227,10 @@ class MeetingDesk:
                 with self.work.of("close", plan.codec):
                     part, correction = close_part(self._replica, plan, seed, own, theirs)
                 norm = self._finite_norm(plan, correction)
-                scale = clip_scale(norm, self._clip_norms.limit(plan.stream, plan.codec), clip_norm)
+                limit = self._clip_norms.limit(plan.stream, plan.codec, plan.factor)
+                scale = clip_scale(norm, limit, clip_norm)
                 parts.append(part)
-                corrections.append(Checked(plan, correction, norm, scale))
+                corrections.append(Checked(plan, correction, norm, scale, frozen_of(self._replica, plan)))
         own_share = share(offered.weight, answer.weight)
         shift = own_share * (answer.progress_steps - offered.progress_steps) / 2
         held = Held(corrections=tuple(corrections), progress_shift=shift, share=own_share)
@@ -248,7 +256,7 @@ class MeetingDesk:
                     # Two machines need not find the same basis where its directions are nearly one.
                     detail = f"{plan.stream}: a correction of {scale * norm:.3g}, {clip_norm:.3g} was asked for"
                     raise ForgivableError(RefusalReason.MALFORMED, detail)
-                corrections.append(Checked(plan, correction, norm, scale))
+                corrections.append(Checked(plan, correction, norm, scale, frozen_of(self._replica, plan)))
         del self._answered[close.meeting_id]
         self._applied.append(close.meeting_id)
         return self._follow(close.meeting_id, corrections, answered, sign=1)
@@ -265,8 +273,9 @@ class MeetingDesk:
     ) -> CorrectionApplied:
         signed_weight = sign * pending.share * self._weight
         for checked in corrections:
+            stream, weight = checked.plan.stream, signed_weight * checked.scale
             with self.work.of("apply", checked.plan.codec):
-                apply_correction(self._replica, checked.plan.stream, checked.correction, signed_weight * checked.scale)
+                apply_correction(self._replica, stream, checked.correction, weight, checked.frozen)
         close_corrections(self._replica, [(checked.plan.stream, checked.correction) for checked in corrections])
         self._num_meetings += 1
         self._missed_steps = 0
@@ -275,18 +284,28 @@ class MeetingDesk:
         for checked in corrections:
             is_own = sign < 0
             whole = self._planner.observe(checked.plan, checked.correction, is_own=is_own, scale=checked.scale)
+            self._clip_norms.observe(checked.plan.stream, checked.plan.codec, checked.norm, checked.plan.factor)
+            if checked.frozen is not None:
+                continue  # of how far apart two nodes are it has told one span
             met = (checked.plan.stream, checked.plan.codec)
             self.exchanged[met] = self.exchanged.get(met, Exchanged()).with_correction(
                 captured=checked.norm**2,
                 whole=whole,
                 progress_gap_steps=2 * abs(pending.progress_shift) / pending.share,
             )
-            self._clip_norms.observe(checked.plan.stream, checked.plan.codec, checked.norm)
         return CorrectionApplied(
             meeting_id=meeting_id,
             norms=tuple((c.plan.stream, c.norm) for c in corrections),
             scales=tuple((c.plan.stream, c.scale) for c in corrections),
         )
+
+    def _notice_stage(self) -> None:
+        """A rebound begins: who has trained the other factor is further from us than anybody has been, and integers and clipping go by the past."""
+        point = None if self._replica.ab is None else self._replica.ab.point(self._replica.progress_steps)
+        if point is not None and point.stage is Stage.REBOUND and point.epoch > self._rebound_epoch:
+            self._rebound_epoch = point.epoch
+            self._planner.begin_anew()
+            self._clip_norms.begin_anew(Stream.PARAMS)
 
     def _standing(self) -> float:
         """How much this node counts now."""

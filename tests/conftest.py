@@ -67,8 +67,7 @@ def _children() -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process().children(recursive=True)
-        if child.is_running()
-        and not any(helper in word for helper in _HELPERS for word in _command(child))
+        if child.is_running() and not any(helper in word for helper in _HELPERS for word in _command(child))
     ]
 
 

@@ -37,7 +37,7 @@ def test_a_sandbox_that_refuses_it_ends_no_trainer(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_end_takes_down_nothing_that_could_abort_it() -> None:
-    """The incident: a thread of Gloo wanted the interpreter while it shut down, and status 1 became an abort, 1 in 20 times."""
+    """The incident: a thread of Gloo wanted the interpreter while it shut down, and status 1 became an abort."""
     program = """
 import atexit, os
 from lowcomm_node.train.child import end_child

@@ -35,9 +35,8 @@ _log = logging.getLogger(__name__)
 _MAX_KNOWN = 32
 _UPKEEP_S = 30.0
 _ALONE_UPKEEP_S = 3.0
-_FIRST_RESTART_S = 0.2
+_FIRST_RESTART_S, _LONGEST_RESTART_S = 0.2, 30.0
 _CHANGE_S = 10.0
-_LONGEST_RESTART_S = 30.0
 
 
 class HivemindDirectory:

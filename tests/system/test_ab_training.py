@@ -11,7 +11,7 @@ import pytest
 
 from tests.system.real_nodes import RealNode, wait_until
 
-pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
 
 _STEPS = 1600
 _MANIFEST = f"""

@@ -32,7 +32,7 @@ def test_a_simulated_meeting_weighs_what_a_real_one_does(place: Path) -> None:
     And what ``plan`` says of the meetings that there were is what the nodes have counted on the wire, within 2 %.
     """
     recordings, out = place / "recordings", place / "comparison.json"
-    swarm = start_swarm(place, ["--nodes", "8", "--minutes", "0.7", "--recordings", str(recordings)])
+    swarm = start_swarm(place, ["--nodes", "8", "--minutes", "0.5", "--recordings", str(recordings)])
     try:
         output, _ = swarm.communicate(timeout=PATIENCE_S)
     finally:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
 from lowcomm_node.errors import ConfigError
-from lowcomm_node.settings.ab_training import ONLY_LEARNED, AbTrainingConfig
+from lowcomm_node.settings.ab_training import ONLY_LEARNED, AbReferenceConfig
 from lowcomm_node.settings.manifest import OptimizerConfig
 from lowcomm_node.settings.presets import OPTIMIZERS
 from lowcomm_node.settings.schema import nearest
@@ -59,7 +59,7 @@ class Method:
     about: str
     overrides: Overrides = field(default_factory=dict)
     """What differs from the laboratory's base manifest."""
-    ab_training: AbTrainingConfig = field(default_factory=AbTrainingConfig)
+    ab_training: AbReferenceConfig = field(default_factory=AbReferenceConfig)
     """Of that family."""
     is_default: bool = False
     """Part of a comparison that names no method."""
@@ -196,13 +196,13 @@ def _lockstep() -> list[Method]:
             name="ab-training-learned",
             family=Family.AB_TRAINING,
             about="the same, joined by what was learned only",
-            ab_training=AbTrainingConfig(join=ONLY_LEARNED),
+            ab_training=AbReferenceConfig(join=ONLY_LEARNED),
         ),
         Method(
             name="ab-training-g4",
             family=Family.AB_TRAINING,
             about="ab-training in groups of four nodes that average the gradients of their factor in each step",
-            ab_training=AbTrainingConfig(group_size=4),
+            ab_training=AbReferenceConfig(group_size=4),
         ),
     ]
     adamw = optimizer_overrides("adamw")

@@ -19,7 +19,7 @@ from lowcomm_node.bench.trial import (
 )
 from lowcomm_node.core.ab_stages import Stage, stage_at
 from lowcomm_node.errors import ConfigError
-from lowcomm_node.settings.ab_training import AbTrainingConfig
+from lowcomm_node.settings.ab_training import AbReferenceConfig
 from lowcomm_node.settings.load import read_manifest, read_toml
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.schema import Key, keys_of, nearest
@@ -150,7 +150,7 @@ def plan_trials(request: Request) -> list[Trial]:
     return trials
 
 
-def _check_ab_training(config: AbTrainingConfig, manifest: Manifest, replicas: int, label: str) -> None:
+def _check_ab_training(config: AbReferenceConfig, manifest: Manifest, replicas: int, label: str) -> None:
     """What the number of replicas, the length of the run and the optimizer have to do with it."""
     if config.group_size >= replicas:
         raise ConfigError(

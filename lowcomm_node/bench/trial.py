@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from lowcomm_node.bench.methods import Family, Overrides
-from lowcomm_node.settings.ab_training import AbTrainingConfig
+from lowcomm_node.settings.ab_training import AbReferenceConfig
 from lowcomm_node.settings.canonical import canonical_bytes
 from lowcomm_node.settings.load import build
 from lowcomm_node.settings.manifest import Manifest
@@ -60,7 +60,7 @@ class Speeds(StrEnum):
 class Laboratory:
     """Settings of methods that are the laboratory's alone; --grid takes their keys beside a manifest's."""
 
-    ab_training: AbTrainingConfig = field(default_factory=AbTrainingConfig)
+    ab_training: AbReferenceConfig = field(default_factory=AbReferenceConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ class Trial:
     """What a message of a meeting travels, in steps of the fastest replica."""
     data_paths: tuple[str, ...] = ()
     """Text to train on; empty is the default corpus."""
-    ab_training: AbTrainingConfig = field(default_factory=AbTrainingConfig)
+    ab_training: AbReferenceConfig = field(default_factory=AbReferenceConfig)
     """Of that family; means nothing to the others."""
 
     def __post_init__(self) -> None:

@@ -15,10 +15,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lowcomm_node.core.progress import is_cooldown
 from lowcomm_node.settings.ab_training import WITH_STALE, AbTrainingConfig
+from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.units import Factor
 
-__all__ = ["Stage", "StagePoint", "cutoff_of", "join_weights", "ramp_at", "stage_at", "trained_factor"]
+__all__ = [
+    "Stage",
+    "StagePoint",
+    "cutoff_of",
+    "join_weights",
+    "ramp_at",
+    "ramp_of",
+    "stage_at",
+    "stage_of",
+    "trained_factor",
+]
 
 
 class Stage(StrEnum):
@@ -59,7 +71,30 @@ def ramp_at(progress_steps: float, total_steps: int, config: AbTrainingConfig) -
 
     A ramp may be longer than a rebound, which then ends below the schedule (as with the authors').
     """
-    point = stage_at(progress_steps, total_steps, config)
+    return _ramp(stage_at(progress_steps, total_steps, config), progress_steps, total_steps, config)
+
+
+def stage_of(progress_steps: float, manifest: Manifest) -> StagePoint:
+    """The stage of a swarm: as ``stage_at``, but its dense last phase is all rebound, for then replicas are to agree in everything."""
+    total_steps, config = manifest.training.total_steps, manifest.ab_training
+    if not is_cooldown(progress_steps, manifest):
+        return stage_at(progress_steps, total_steps, config)
+    last_phase = (1 - manifest.meeting.dense_last_ratio) * total_steps
+    point = stage_at(last_phase, total_steps, config)
+    if point.stage is not Stage.FACTORS:
+        return point
+    return StagePoint(stage=Stage.REBOUND, epoch=point.epoch, begun_at=last_phase)
+
+
+def ramp_of(progress_steps: float, manifest: Manifest) -> float:
+    """``ramp_at`` of a swarm's stages; 1 in a run without them."""
+    if manifest.outer.method != "ab":
+        return 1.0
+    point = stage_of(progress_steps, manifest)
+    return _ramp(point, progress_steps, manifest.training.total_steps, manifest.ab_training)
+
+
+def _ramp(point: StagePoint, progress_steps: float, total_steps: int, config: AbTrainingConfig) -> float:
     if point.stage is Stage.WARM_UP:
         return 1.0
     taken = max(0.0, progress_steps - point.begun_at)

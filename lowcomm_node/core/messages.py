@@ -6,7 +6,7 @@ Payload parts are opaque here: one byte string per planned stream, made and read
 from dataclasses import dataclass
 
 from lowcomm_node.errors import RefusalReason
-from lowcomm_node.units import Codec, Dtype, MeetingId, Omega, PeerId, RunId, Stream
+from lowcomm_node.units import Codec, Dtype, Factor, MeetingId, Omega, PeerId, RunId, Stream
 
 __all__ = ["Answer", "Busy", "Close", "Confirm", "Message", "Offer", "Refusal", "StreamPlan", "Verdict"]
 
@@ -22,6 +22,10 @@ class StreamPlan:
     """Per tensor of the stream, in its order: r > 0 low rank (ab) or r coordinates (sparse), 0 left out of this meeting, -1 dense."""
     omega: Omega = Omega.SEEDED
     """Codec ab: where the test matrix comes from."""
+    frozen: str = ""
+    """AB-training: digest of the frozen factors in whose coordinates the split tensors travel, 64 hexadecimal digits; empty: whole."""
+    factor: Factor | None = None
+    """Which factor travels; None exactly when ``frozen`` is empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,10 @@ from lowcomm_node.units import RunId
 
 __all__ = ["canonical_bytes", "manifest_from_canonical", "run_id", "run_id_of_bytes"]
 
-_ADDED = frozenset({"model.config", "model.parameters", "model.task"})
+_ADDED_TABLES = ("ab_training",)
+_ADDED = frozenset({"model.config", "model.parameters", "model.task", "outer.method"}) | {
+    dotted for dotted in keys_of(Manifest) if dotted.startswith(tuple(f"{table}." for table in _ADDED_TABLES))
+}
 """Keys that are not in the first version of the manifest."""
 
 
@@ -33,6 +36,9 @@ def canonical_bytes(manifest: Manifest) -> bytes:
         table = tree[section] if section else tree
         if table[name] == defaults[dotted].default:
             del table[name]
+    for name in _ADDED_TABLES:
+        if not tree[name]:
+            del tree[name]
     text = json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return text.encode("ascii")
 

@@ -6,15 +6,17 @@ The docstring under a field is its documentation in ``lowcomm-node init`` and in
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated
 
+from lowcomm_node.settings.ab_training import AbTrainingConfig
 from lowcomm_node.settings.model import ModelConfig
 from lowcomm_node.settings.rules import Between, Length, OneOf, fail
 
 __all__ = [
     "BYTES",
     "UNKNOWN_TOKENIZER",
+    "AbTrainingConfig",
     "DataConfig",
     "Manifest",
     "MeetingConfig",
@@ -115,8 +117,11 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OuterConfig:
-    """The local outer step (NoLoCo's heavy ball), every H own inner steps; nobody else is asked."""
+    """What nodes do beyond inner steps: the method, and the local outer step (NoLoCo's heavy ball), every H own inner steps."""
 
+    method: Annotated[str, OneOf("average", "ab")] = "average"
+    """average: everybody trains everything, and meetings average it; ab: AB-training (see ab_training): in stretches of the run
+    each node trains one factor of each hidden matrix, and meets only those that train the same one. No local outer step with it."""
     every_steps: Annotated[int, Between(0, 1_000_000)] = 0
     """H, own inner steps per outer step; 0 switches it off: with frequent small meetings it cost loss where we measured."""
     momentum: Annotated[float, Between(0.0, 0.9999)] = 0.5
@@ -142,6 +147,12 @@ class OuterConfig:
                 "outer.mixing",
                 self.mixing,
                 '"direct" with outer.every_steps = 0: without outer steps there is no momentum',
+            )
+        if self.method == "ab" and self.every_steps:
+            fail(
+                "outer.every_steps",
+                self.every_steps,
+                '0 with outer.method = "ab": its momentum would leave the factors',
             )
 
 
@@ -224,11 +235,14 @@ class Manifest:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     outer: OuterConfig = field(default_factory=OuterConfig)
     meeting: MeetingConfig = field(default_factory=MeetingConfig)
+    ab_training: AbTrainingConfig = field(default_factory=AbTrainingConfig)
     security: SecurityConfig = field(default_factory=SecurityConfig)
 
     def check(self) -> None:
         if self.model.kind != "task" and self.data.tokenizer == BYTES and self.model.vocab_size < 256:
             fail("model.vocab_size", self.model.vocab_size, 'at least 256 with data.tokenizer = "byte"')
+        if self.outer.method != "ab":
+            _refuse_idle(self.ab_training)
         meeting = self.meeting
         if self.model.kind != "gpt":
             return  # its tensors are not known here
@@ -274,3 +288,14 @@ class Manifest:
     def tokens_per_step(self) -> int:
         """Tokens one node trains on in one inner step."""
         return self.training.batch_size * self.model.context_length
+
+
+def _refuse_idle(config: AbTrainingConfig) -> None:
+    """Who writes a value there means it to do something."""
+    for key in fields(config):
+        if getattr(config, key.name) != key.default:
+            fail(
+                f"ab_training.{key.name}",
+                getattr(config, key.name),
+                f'{key.default}, its default, unless outer.method = "ab"',
+            )

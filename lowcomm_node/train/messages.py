@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lowcomm_node.core.ab_stages import Stage
 from lowcomm_node.core.commands import ApplyClose, DropMeeting, EncodeAnswer, EncodeClose, EncodeOffer, SettleMeeting
 from lowcomm_node.core.events import (
     AnswerEncoded,
@@ -20,23 +21,29 @@ from lowcomm_node.core.spread import MarkedSketch
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.node import NodeSettings
 from lowcomm_node.train.exchanged import Exchanged
-from lowcomm_node.units import Codec, MeetingId, PeerId, RunId, Stream
+from lowcomm_node.units import Codec, Factor, MeetingId, PeerId, RunId, Stream
 
 __all__ = [
+    "AbGroup",
+    "AbReport",
     "CheckpointWritten",
     "Configure",
     "Failed",
     "FingerprintTaken",
     "FromTrainer",
+    "FrozenTaken",
+    "FrozenWritten",
     "LoadState",
     "Ready",
     "Report",
     "Run",
     "SnapshotWritten",
+    "SplitWeights",
     "StateLoaded",
     "Stop",
     "Stopped",
     "TakeFingerprint",
+    "TakeFrozen",
     "ToTrainer",
     "WriteCheckpoint",
     "WriteSnapshot",
@@ -75,6 +82,8 @@ class Ready:
     """Of held-out text, in UTF-8; 0: tokens stand for no text that is known here."""
     initial_sketch: tuple[float, ...] = ()
     """Count sketch of the manifest's initial weights."""
+    frozen_bytes_max: int = 0
+    """Upper bound of the size of a file of frozen factors of this manifest; 0 with outer.method "average"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +113,38 @@ class StateLoaded:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """Train until Stop, or until the manifest's total steps are reached; then serve meetings only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbGroup:
+    """What a split has left of the split tensors of one kind, as "blocks.*.attention.qkv"."""
+
+    name: str
+    tensors: int
+    rank: int
+    """Sum over them."""
+    whole_rank: int
+    """Sum over them of the smaller side."""
+    energy_kept: float
+    """Share of |W|^2, squared Frobenius norms, that lies in the span of the frozen factors when they are taken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbReport:
+    """Where AB-training stands in this trainer."""
+
+    stage: Stage
+    epoch: int
+    """From 1; 0 in the warm-up."""
+    digest: str = ""
+    """Of the frozen factors by which this node trains a factor now; empty while it trains whole, and so is all that follows."""
+    factor: Factor | None = None
+    """The one it trains."""
+    groups: tuple[AbGroup, ...] = ()
+    energy_kept: float = math.nan
+    """Share of |W|^2 of all split tensors."""
+    compression: float = math.nan
+    """Bytes of a dense exchange of all parameters, by those of one in role."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +187,8 @@ class Report:
     """Share of held-out examples that are answered right, of the same look; NaN before the first, and where a task does not say."""
     is_finished: bool = False
     """The run's total steps are reached."""
+    ab: AbReport | None = None
+    """With outer.method "ab"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +220,49 @@ class FingerprintTaken:
     """What the state looks like; of a file also: it is this run's, complete and finite."""
 
     fingerprint: Fingerprint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitWeights:
+    """Split the live weights, and write the frozen factors of an epoch to a safetensors file. Answered by FrozenWritten or Failed.
+
+    Nothing else changes: they are used once TakeFrozen gives them back.
+    """
+
+    epoch: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenWritten:
+    """The file is complete and durable."""
+
+    epoch: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeFrozen:
+    """Check the frozen factors in a file, own or a peer's, and train by them in their epoch. Answered by FrozenTaken or Failed(is_fatal=False).
+
+    Others of the same epoch are replaced. The newest two are kept, for meetings under way.
+    """
+
+    epoch: int
+    path: str
+    digest: str
+    """What the swarm calls the file, 64 hexadecimal digits; the daemon has compared it with the bytes."""
+    factor: Factor
+    """To be trained."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenTaken:
+    """The file was verified (names, shapes, finite, orthonormal columns, run and epoch) and counts from the next step on."""
+
+    epoch: int
+    digest: str
+    factor: Factor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +318,8 @@ ToTrainer = (
     | WriteSnapshot
     | WriteCheckpoint
     | TakeFingerprint
+    | SplitWeights
+    | TakeFrozen
     | Stop
     | EncodeOffer
     | EncodeAnswer
@@ -247,6 +335,8 @@ FromTrainer = (
     | SnapshotWritten
     | CheckpointWritten
     | FingerprintTaken
+    | FrozenWritten
+    | FrozenTaken
     | Stopped
     | Failed
     | OfferEncoded

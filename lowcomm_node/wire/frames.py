@@ -110,6 +110,8 @@ def _plan(plan: StreamPlan, payload_bytes: int) -> meeting_pb2.StreamPlan:
         ranks=plan.ranks,
         payload_bytes=payload_bytes,
         omega="" if plan.omega is Omega.SEEDED else plan.omega.value,
+        frozen_digest=bytes.fromhex(plan.frozen),
+        factor="" if plan.factor is None else plan.factor.value,
     )
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, Refusal, StreamPlan, Verdict
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
-from lowcomm_node.units import Codec, Dtype, MeetingId, Omega, PeerId, RunId, Stream
+from lowcomm_node.units import Codec, Dtype, Factor, MeetingId, Omega, PeerId, RunId, Stream
 from lowcomm_node.wire.assembly import PayloadAssembler
 from lowcomm_node.wire.frames import REASON_FROM_WIRE
 from lowcomm_node.wire.gen.lowcomm.v1 import meeting_pb2
@@ -21,6 +21,7 @@ from lowcomm_node.wire.peer_id import peer_id_from_bytes
 __all__ = ["MeetingLimits", "MeetingReader"]
 
 _MEETING_ID_BYTES = 16
+_DIGEST_BYTES = 32
 _MAX_PROGRESS_STEPS = 1e12
 _MAX_RANK = 1 << 20
 
@@ -196,6 +197,8 @@ class MeetingReader:
         ranks = tuple(plan.ranks)
         if min(ranks) < -1 or max(ranks) > _MAX_RANK:
             raise _malformed(f"ranks from {min(ranks)} to {max(ranks)}")
+        if len(plan.frozen_digest) not in (0, _DIGEST_BYTES) or bool(plan.frozen_digest) != bool(plan.factor):
+            raise _malformed(f"frozen factors by {len(plan.frozen_digest)} bytes, and factor {plan.factor[:8]!r}")
         try:
             return StreamPlan(
                 stream=Stream(plan.stream),
@@ -203,6 +206,8 @@ class MeetingReader:
                 dtype=Dtype(plan.dtype),
                 ranks=ranks,
                 omega=Omega(plan.omega or Omega.SEEDED),
+                frozen=plan.frozen_digest.hex(),
+                factor=Factor(plan.factor) if plan.factor else None,
             )
         except ValueError as error:
             raise _malformed(f"an unknown word in a plan: {error}") from error

@@ -1,6 +1,7 @@
 """Stages of AB-training, by progress."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,11 +13,14 @@ from lowcomm_node.core.ab_stages import (
     cutoff_of,
     join_weights,
     ramp_at,
+    ramp_of,
     stage_at,
+    stage_of,
     trained_factor,
 )
 from lowcomm_node.errors import ConfigError
 from lowcomm_node.settings.ab_training import ONLY_LEARNED, WITH_STALE, AbTrainingConfig
+from lowcomm_node.settings.manifest import Manifest, MeetingConfig, OuterConfig, TrainingConfig
 from lowcomm_node.units import Factor
 
 _CONFIG = AbTrainingConfig(warm_up_ratio=0.2, epochs=4, rebound_ratio=0.02, ramp_ratio=0.03)
@@ -109,3 +113,23 @@ def test_rebounds_have_to_fit() -> None:
     """Between the end of the warm-up and that of the run."""
     with pytest.raises(ConfigError, match="rebound_ratio"):
         AbTrainingConfig(warm_up_ratio=0.9, epochs=12, rebound_ratio=0.01).check()
+
+
+def test_the_dense_last_phase_of_a_swarm_is_rebound() -> None:
+    """Whatever the stage would be, replicas train and meet whole at the end, and the ramp begins where that begins."""
+    manifest = Manifest(
+        training=TrainingConfig(total_steps=1000, warmup_steps=50),
+        outer=OuterConfig(method="ab"),
+        meeting=MeetingConfig(dense_last_ratio=0.05),
+        ab_training=_CONFIG,
+    )
+
+    points = [stage_of(step, manifest) for step in range(1200)]
+
+    assert points[:950] == [stage_at(step, 1000, _CONFIG) for step in range(950)]
+    assert points[949].stage is Stage.FACTORS
+    assert set(points[950:]) == {StagePoint(stage=Stage.REBOUND, epoch=4, begun_at=950.0)}
+    assert [ramp_of(step, manifest) for step in (100, 949, 950, 960)] == [1.0, 1.0, 1 / 31, 11 / 31]
+    assert ramp_of(950, replace(manifest, outer=OuterConfig(), ab_training=AbTrainingConfig())) == 1.0
+    whole = replace(manifest, meeting=MeetingConfig(dense_last_ratio=1.0))
+    assert {stage_of(step, whole).stage for step in (0, 500, 1000)} == {Stage.WARM_UP}

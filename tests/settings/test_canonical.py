@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowcomm_node.errors import ConfigError
+from lowcomm_node.settings.ab_training import AbTrainingConfig
 from lowcomm_node.settings.canonical import canonical_bytes, manifest_from_canonical, run_id, run_id_of_bytes
 from lowcomm_node.settings.load import build
 from lowcomm_node.settings.manifest import Manifest, OptimizerConfig, OuterConfig
@@ -49,6 +50,21 @@ def test_a_written_default_is_the_same_run() -> None:
     written = build(Manifest, {"seed": 0, "outer": {"mixing_gain": 1, "every_steps": 0}, "name": "my-run"}, "x")
 
     assert run_id(written) == run_id(Manifest())
+
+
+def test_what_came_later_is_left_out_where_it_does_nothing() -> None:
+    """A run of another method has its keys in its id; at their defaults, in part or in all, they are not in the form."""
+    plain = Manifest(outer=OuterConfig(method="ab"))
+    tuned = replace(plain, ab_training=AbTrainingConfig(epochs=3))
+
+    forms = [json.loads(canonical_bytes(manifest)) for manifest in (Manifest(), plain, tuned)]
+
+    assert ["ab_training" in form for form in forms] == [False, False, True]
+    assert forms[2]["ab_training"] == {"epochs": 3}
+    assert forms[1]["outer"]["method"] == "ab"
+    assert len({run_id(manifest) for manifest in (Manifest(), plain, tuned)}) == 3
+    for manifest in (plain, tuned):
+        assert manifest_from_canonical(canonical_bytes(manifest), LIMIT) == manifest
 
 
 def test_numbers_of_python_code_are_normalised() -> None:

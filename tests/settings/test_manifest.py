@@ -160,3 +160,24 @@ def test_a_node_reads_paths_or_a_dataset() -> None:
     """Not both: nobody could say which it trains on."""
     with pytest.raises(ConfigError, match=r"a dataset or data\.paths, not both"):
         build(NodeSettings, {"data": {"paths": ["a"], "dataset": "b"}}, "x")
+
+
+@pytest.mark.parametrize(
+    ("mapping", "words"),
+    [
+        (
+            {"ab_training": {"cutoff": 0.2}},
+            "ab_training.cutoff = 0.2 is not allowed; allowed: 0.15, its default, unless",
+        ),
+        ({"outer": {"method": "ab", "every_steps": 5}}, "outer.every_steps = 5"),
+        ({"outer": {"method": "ab"}, "ab_training": {"join": "with-stale"}}, "unknown key"),
+        ({"outer": {"method": "ab"}, "ab_training": {"budget_ratio": 0.0}}, "budget_ratio"),
+        ({"outer": {"method": "ab"}, "ab_training": {"warm_up_ratio": 0.99}}, "rebound_ratio"),
+    ],
+)
+def test_what_would_do_nothing_or_harm_in_ab_training_is_refused(mapping: dict[str, Any], words: str) -> None:
+    """Settings of a method that the run does not have, an outer momentum across factors, what is the laboratory's alone."""
+    with pytest.raises(ConfigError) as refused:
+        build(Manifest, mapping, "x")
+
+    assert words in str(refused.value)

@@ -18,7 +18,7 @@ from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, Refusal, StreamPlan, Verdict
 from lowcomm_node.core.versions import Versions
 from lowcomm_node.errors import RefusalReason
-from lowcomm_node.units import Codec, Dtype, MeetingId, Omega, RunId, Stream
+from lowcomm_node.units import Codec, Dtype, Factor, MeetingId, Omega, RunId, Stream
 from lowcomm_node.wire.admission import Invitation
 from lowcomm_node.wire.certificate import certificate_der, contents, signature_of
 from lowcomm_node.wire.channel import Claim, write_proof, write_welcome
@@ -94,6 +94,15 @@ MESSAGES: dict[str, Message] = {
     "offer": OFFER,
     "offer_with_omega": replace(
         OFFER, plans=(replace(OFFER.plans[0], dtype=Dtype.INT4, omega=Omega.CACHED),), parts=(b"i",)
+    ),
+    "offer_in_coordinates": replace(
+        OFFER,
+        plans=(
+            StreamPlan(
+                stream=Stream.PARAMS, codec=Codec.DENSE, dtype=Dtype.BF16, ranks=(-1, -1), frozen=RUN, factor=Factor.B
+            ),
+        ),
+        parts=(b"i",),
     ),
     "offer_of_a_newcomer": replace(OFFER, plans=OFFER.plans[:1], parts=(b"i",), weight=0.25),
     "answer": Answer(meeting_id=MEETING, parts=(b"answered", b"", b"moments"), progress_steps=124.0),

@@ -20,6 +20,10 @@ from tests.wire.samples import LIMITS, MEETING, MESSAGES, OFFER, OWN
 Frame = meeting_pb2.MeetingFrame
 
 
+def _coordinates(offer: meeting_pb2.Offer, digest: bytes, factor: str) -> None:
+    offer.plans[0].frozen_digest, offer.plans[0].factor = digest, factor
+
+
 def read(frames: list[Frame]) -> Message | None:
     reader = MeetingReader(LIMITS, OWN)
     message = None
@@ -64,6 +68,10 @@ def test_an_offer_is_judged_by_its_header(change: dict[str, object], reason: Ref
         (lambda offer: setattr(offer.plans[0], "codec", "zip"), RefusalReason.MALFORMED),
         (lambda offer: setattr(offer.plans[0], "dtype", "int3"), RefusalReason.MALFORMED),
         (lambda offer: setattr(offer.plans[0], "omega", "guessed"), RefusalReason.MALFORMED),
+        (lambda offer: setattr(offer.plans[0], "frozen_digest", bytes(32)), RefusalReason.MALFORMED),
+        (lambda offer: setattr(offer.plans[0], "factor", "a"), RefusalReason.MALFORMED),
+        (lambda offer: _coordinates(offer, bytes(31), "a"), RefusalReason.MALFORMED),
+        (lambda offer: _coordinates(offer, bytes(32), "c"), RefusalReason.MALFORMED),
         (lambda offer: setattr(offer.plans[1], "stream", "params"), RefusalReason.MALFORMED),
         (lambda offer: setattr(offer.plans[0], "payload_bytes", 2**64 - 1), RefusalReason.MALFORMED),
         (lambda offer: offer.plans[0].ranks.extend([1] * 5), RefusalReason.MALFORMED),

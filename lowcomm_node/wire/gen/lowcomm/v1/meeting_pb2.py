@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2 as lowcomm_dot_v1_dot_records__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lowcomm/v1/meeting.proto\x12\nlowcomm.v1\x1a\x18lowcomm/v1/records.proto\"\xed\x02\n\x0cMeetingFrame\x12\"\n\x05offer\x18\x01 \x01(\x0b\x32\x11.lowcomm.v1.OfferH\x00\x12$\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x12.lowcomm.v1.AnswerH\x00\x12\"\n\x05\x63lose\x18\x03 \x01(\x0b\x32\x11.lowcomm.v1.CloseH\x00\x12&\n\x07verdict\x18\x04 \x01(\x0b\x32\x13.lowcomm.v1.VerdictH\x00\x12&\n\x07\x63onfirm\x18\x05 \x01(\x0b\x32\x13.lowcomm.v1.ConfirmH\x00\x12 \n\x04\x62usy\x18\x06 \x01(\x0b\x32\x10.lowcomm.v1.BusyH\x00\x12&\n\x07refusal\x18\x07 \x01(\x0b\x32\x13.lowcomm.v1.RefusalH\x00\x12\"\n\x05\x63hunk\x18\x08 \x01(\x0b\x32\x11.lowcomm.v1.ChunkH\x00\x12)\n\tcall_back\x18\t \x01(\x0b\x32\x14.lowcomm.v1.CallBackH\x00\x42\x06\n\x04\x62ody\"7\n\x0b\x42\x65llRequest\x12(\n\x06member\x18\x01 \x01(\x0b\x32\x18.lowcomm.v1.SignedRecord\"/\n\x04Ring\x12\x12\n\nmeeting_id\x18\x01 \x01(\x0c\x12\x13\n\x0bwants_state\x18\x02 \x01(\x08\"\x1e\n\x08\x43\x61llBack\x12\x12\n\nmeeting_id\x18\x01 \x01(\x0c\"o\n\nStreamPlan\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\r\n\x05\x63odec\x18\x02 \x01(\t\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\r\n\x05ranks\x18\x04 \x03(\x11\x12\x15\n\rpayload_bytes\x18\x05 \x01(\x04\x12\r\n\x05omega\x18\x06 \x01(\t\"4\n\rPayloadHeader\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x04\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"%\n\x05\x43hunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x8c\x02\n\x05Offer\x12\x12\n\nmeeting_id\x18\x01 \x01(\x0c\x12\x0e\n\x06run_id\x18\x02 \x01(\x0c\x12\x18\n\x10protocol_version\x18\x03 \x01(\r\x12\x0e\n\x06sender\x18\x04 \x01(\x0c\x12\x10\n\x08receiver\x18\x05 \x01(\x0c\x12%\n\x05plans\x18\x06 \x03(\x0b\x32\x16.lowcomm.v1.StreamPlan\x12\x16\n\x0eprogress_steps\x18\x07 \x01(\x01\x12*\n\x07payload\x18\x08 \x01(\x0b\x32\x19.lowcomm.v1.PayloadHeader\x12(\n\x06member\x18\t \x01(\x0b\x32\x18.lowcomm.v1.SignedRecord\x12\x0e\n\x06weight\x18\n \x01(\x01\"\x98\x01\n\x06\x41nswer\x12\x12\n\nmeeting_id\x18\x01 \x01(\x0c\x12\x12\n\npart_bytes\x18\x02 \x03(\x04\x12\x16\n\x0eprogress_steps\x18\x03 \x01(\x01\x12*\n\x07payload\x18\x04 \x01(\x0b\x32\x19.lowcomm.v1.PayloadHeader\x12\x12\n\nclip_norms\x18\x05 \x03(\x01\x12\x0e\n\x06weight\x18\x06 \x01(\x01\"k\n\x05\x43lose\x12\x12\n\nmeeting_id\x18\x01 \x01(\x0c\x12\x12\n\npart_bytes\x18\x02 \x03(\x04\x12*\n\x07payload\x18\x03 \x01(\x0b\x32\x19.lowcomm.v1.PayloadHeader\x12\x0e\n\x06scales\x18\x04 \x03(\x01\"Y\n\x07Verdict\x12\x12\n\nmeeting_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61pplied\x18\x02 \x01(\x08\x12)\n\x06reason\x18\x03 \x01(\x0e\x32\x19.lowcomm.v1.RefusalReason\"\x1d\n\x07\x43onfirm\x12\x12\n\nmeeting_id\x18\x01 \x01(\x0c\"\x1a\n\x04\x42usy\x12\x12\n\nmeeting_id\x18\x01 \x01(\x0c\"H\n\x07Refusal\x12\x12\n\nmeeting_id\x18\x01 \x01(\x0c\x12)\n\x06reason\x18\x02 \x01(\x0e\x32\x19.lowcomm.v1.RefusalReason*\xe3\x04\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18REFUSAL_REASON_WRONG_RUN\x10\x01\x12!\n\x1dREFUSAL_REASON_WRONG_PROTOCOL\x10\x02\x12!\n\x1dREFUSAL_REASON_WRONG_RECEIVER\x10\x03\x12\x1c\n\x18REFUSAL_REASON_OVERSIZED\x10\x04\x12\x1c\n\x18REFUSAL_REASON_MALFORMED\x10\x05\x12\x1b\n\x17REFUSAL_REASON_CHECKSUM\x10\x06\x12\x1c\n\x18REFUSAL_REASON_NONFINITE\x10\x07\x12\"\n\x1eREFUSAL_REASON_UNKNOWN_MEETING\x10\x08\x12\x1a\n\x16REFUSAL_REASON_EXPIRED\x10\t\x12\x1c\n\x18REFUSAL_REASON_NOT_READY\x10\n\x12\x1a\n\x16REFUSAL_REASON_LEAVING\x10\x0b\x12\x1f\n\x1bREFUSAL_REASON_WRONG_SENDER\x10\x0c\x12\x1b\n\x17REFUSAL_REASON_UNPROVEN\x10\r\x12\x1b\n\x17REFUSAL_REASON_REPLAYED\x10\x0e\x12\x1f\n\x1bREFUSAL_REASON_NOT_ADMITTED\x10\x0f\x12\x1e\n\x1aREFUSAL_REASON_QUARANTINED\x10\x10\x12$\n REFUSAL_REASON_WRONG_CERTIFICATE\x10\x11\x12\x1b\n\x17REFUSAL_REASON_TOO_MANY\x10\x12\x32\xc9\x01\n\x08Meetings\x12>\n\x04Meet\x12\x18.lowcomm.v1.MeetingFrame\x1a\x18.lowcomm.v1.MeetingFrame(\x01\x30\x01\x12\x37\n\x08HangBell\x12\x17.lowcomm.v1.BellRequest\x1a\x10.lowcomm.v1.Ring0\x01\x12\x44\n\nAnswerRing\x12\x18.lowcomm.v1.MeetingFrame\x1a\x18.lowcomm.v1.MeetingFrame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lowcomm/v1/meeting.proto\x12\nlowcomm.v1\x1a\x18lowcomm/v1/records.proto\"\xed\x02\n\x0cMeetingFrame\x12\"\n\x05offer\x18\x01 \x01(\x0b\x32\x11.lowcomm.v1.OfferH\x00\x12$\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x12.lowcomm.v1.AnswerH\x00\x12\"\n\x05\x63lose\x18\x03 \x01(\x0b\x32\x11.lowcomm.v1.CloseH\x00\x12&\n\x07verdict\x18\x04 \x01(\x0b\x32\x13.lowcomm.v1.VerdictH\x00\x12&\n\x07\x63onfirm\x18\x05 \x01(\x0b\x32\x13.lowcomm.v1.ConfirmH\x00\x12 \n\x04\x62usy\x18\x06 \x01(\x0b\x32\x10.lowcomm.v1.BusyH\x00\x12&\n\x07refusal\x18\x07 \x01(\x0b\x32\x13.lowcomm.v1.RefusalH\x00\x12\"\n\x05\x63hunk\x18\x08 \x01(\x0b\x32\x11.lowcomm.v1.ChunkH\x00\x12)\n\tcall_back\x18\t \x01(\x0b\x32\x14.lowcomm.v1.CallBackH\x00\x42\x06\n\x04\x62ody\"7\n\x0b\x42\x65llRequest\x12(\n\x06member\x18\x01 \x01(\x0b\x32\x18.lowcomm.v1.SignedRecord\"/\n\x04Ring\x12\x12\n\nmeeting_id\x18\x01 \x01(\x0c\x12\x13\n\x0bwants_state\x18\x02 \x01(\x08\"\x1e\n\x08\x43\x61llBack\x12\x12\n\nmeeting_id\x18\x01 \x01(\x0c\"\x96\x01\n\nStreamPlan\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\r\n\x05\x63odec\x18\x02 \x01(\t\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\r\n\x05ranks\x18\x04 \x03(\x11\x12\x15\n\rpayload_bytes\x18\x05 \x01(\x04\x12\r\n\x05omega\x18\x06 \x01(\t\x12\x15\n\rfrozen_digest\x18\x07 \x01(\x0c\x12\x0e\n\x06\x66\x61\x63tor\x18\x08 \x01(\t\"4\n\rPayloadHeader\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x04\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"%\n\x05\x43hunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x8c\x02\n\x05Offer\x12\x12\n\nmeeting_id\x18\x01 \x01(\x0c\x12\x0e\n\x06run_id\x18\x02 \x01(\x0c\x12\x18\n\x10protocol_version\x18\x03 \x01(\r\x12\x0e\n\x06sender\x18\x04 \x01(\x0c\x12\x10\n\x08receiver\x18\x05 \x01(\x0c\x12%\n\x05plans\x18\x06 \x03(\x0b\x32\x16.lowcomm.v1.StreamPlan\x12\x16\n\x0eprogress_steps\x18\x07 \x01(\x01\x12*\n\x07payload\x18\x08 \x01(\x0b\x32\x19.lowcomm.v1.PayloadHeader\x12(\n\x06member\x18\t \x01(\x0b\x32\x18.lowcomm.v1.SignedRecord\x12\x0e\n\x06weight\x18\n \x01(\x01\"\x98\x01\n\x06\x41nswer\x12\x12\n\nmeeting_id\x18\x01 \x01(\x0c\x12\x12\n\npart_bytes\x18\x02 \x03(\x04\x12\x16\n\x0eprogress_steps\x18\x03 \x01(\x01\x12*\n\x07payload\x18\x04 \x01(\x0b\x32\x19.lowcomm.v1.PayloadHeader\x12\x12\n\nclip_norms\x18\x05 \x03(\x01\x12\x0e\n\x06weight\x18\x06 \x01(\x01\"k\n\x05\x43lose\x12\x12\n\nmeeting_id\x18\x01 \x01(\x0c\x12\x12\n\npart_bytes\x18\x02 \x03(\x04\x12*\n\x07payload\x18\x03 \x01(\x0b\x32\x19.lowcomm.v1.PayloadHeader\x12\x0e\n\x06scales\x18\x04 \x03(\x01\"Y\n\x07Verdict\x12\x12\n\nmeeting_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61pplied\x18\x02 \x01(\x08\x12)\n\x06reason\x18\x03 \x01(\x0e\x32\x19.lowcomm.v1.RefusalReason\"\x1d\n\x07\x43onfirm\x12\x12\n\nmeeting_id\x18\x01 \x01(\x0c\"\x1a\n\x04\x42usy\x12\x12\n\nmeeting_id\x18\x01 \x01(\x0c\"H\n\x07Refusal\x12\x12\n\nmeeting_id\x18\x01 \x01(\x0c\x12)\n\x06reason\x18\x02 \x01(\x0e\x32\x19.lowcomm.v1.RefusalReason*\xe3\x04\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18REFUSAL_REASON_WRONG_RUN\x10\x01\x12!\n\x1dREFUSAL_REASON_WRONG_PROTOCOL\x10\x02\x12!\n\x1dREFUSAL_REASON_WRONG_RECEIVER\x10\x03\x12\x1c\n\x18REFUSAL_REASON_OVERSIZED\x10\x04\x12\x1c\n\x18REFUSAL_REASON_MALFORMED\x10\x05\x12\x1b\n\x17REFUSAL_REASON_CHECKSUM\x10\x06\x12\x1c\n\x18REFUSAL_REASON_NONFINITE\x10\x07\x12\"\n\x1eREFUSAL_REASON_UNKNOWN_MEETING\x10\x08\x12\x1a\n\x16REFUSAL_REASON_EXPIRED\x10\t\x12\x1c\n\x18REFUSAL_REASON_NOT_READY\x10\n\x12\x1a\n\x16REFUSAL_REASON_LEAVING\x10\x0b\x12\x1f\n\x1bREFUSAL_REASON_WRONG_SENDER\x10\x0c\x12\x1b\n\x17REFUSAL_REASON_UNPROVEN\x10\r\x12\x1b\n\x17REFUSAL_REASON_REPLAYED\x10\x0e\x12\x1f\n\x1bREFUSAL_REASON_NOT_ADMITTED\x10\x0f\x12\x1e\n\x1aREFUSAL_REASON_QUARANTINED\x10\x10\x12$\n REFUSAL_REASON_WRONG_CERTIFICATE\x10\x11\x12\x1b\n\x17REFUSAL_REASON_TOO_MANY\x10\x12\x32\xc9\x01\n\x08Meetings\x12>\n\x04Meet\x12\x18.lowcomm.v1.MeetingFrame\x1a\x18.lowcomm.v1.MeetingFrame(\x01\x30\x01\x12\x37\n\x08HangBell\x12\x17.lowcomm.v1.BellRequest\x1a\x10.lowcomm.v1.Ring0\x01\x12\x44\n\nAnswerRing\x12\x18.lowcomm.v1.MeetingFrame\x1a\x18.lowcomm.v1.MeetingFrame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lowcomm.v1.meeting_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REFUSALREASON']._serialized_start=1538
-  _globals['_REFUSALREASON']._serialized_end=2149
+  _globals['_REFUSALREASON']._serialized_start=1578
+  _globals['_REFUSALREASON']._serialized_end=2189
   _globals['_MEETINGFRAME']._serialized_start=67
   _globals['_MEETINGFRAME']._serialized_end=432
   _globals['_BELLREQUEST']._serialized_start=434
@@ -42,26 +42,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RING']._serialized_end=538
   _globals['_CALLBACK']._serialized_start=540
   _globals['_CALLBACK']._serialized_end=570
-  _globals['_STREAMPLAN']._serialized_start=572
-  _globals['_STREAMPLAN']._serialized_end=683
-  _globals['_PAYLOADHEADER']._serialized_start=685
-  _globals['_PAYLOADHEADER']._serialized_end=737
-  _globals['_CHUNK']._serialized_start=739
-  _globals['_CHUNK']._serialized_end=776
-  _globals['_OFFER']._serialized_start=779
-  _globals['_OFFER']._serialized_end=1047
-  _globals['_ANSWER']._serialized_start=1050
-  _globals['_ANSWER']._serialized_end=1202
-  _globals['_CLOSE']._serialized_start=1204
-  _globals['_CLOSE']._serialized_end=1311
-  _globals['_VERDICT']._serialized_start=1313
-  _globals['_VERDICT']._serialized_end=1402
-  _globals['_CONFIRM']._serialized_start=1404
-  _globals['_CONFIRM']._serialized_end=1433
-  _globals['_BUSY']._serialized_start=1435
-  _globals['_BUSY']._serialized_end=1461
-  _globals['_REFUSAL']._serialized_start=1463
-  _globals['_REFUSAL']._serialized_end=1535
-  _globals['_MEETINGS']._serialized_start=2152
-  _globals['_MEETINGS']._serialized_end=2353
+  _globals['_STREAMPLAN']._serialized_start=573
+  _globals['_STREAMPLAN']._serialized_end=723
+  _globals['_PAYLOADHEADER']._serialized_start=725
+  _globals['_PAYLOADHEADER']._serialized_end=777
+  _globals['_CHUNK']._serialized_start=779
+  _globals['_CHUNK']._serialized_end=816
+  _globals['_OFFER']._serialized_start=819
+  _globals['_OFFER']._serialized_end=1087
+  _globals['_ANSWER']._serialized_start=1090
+  _globals['_ANSWER']._serialized_end=1242
+  _globals['_CLOSE']._serialized_start=1244
+  _globals['_CLOSE']._serialized_end=1351
+  _globals['_VERDICT']._serialized_start=1353
+  _globals['_VERDICT']._serialized_end=1442
+  _globals['_CONFIRM']._serialized_start=1444
+  _globals['_CONFIRM']._serialized_end=1473
+  _globals['_BUSY']._serialized_start=1475
+  _globals['_BUSY']._serialized_end=1501
+  _globals['_REFUSAL']._serialized_start=1503
+  _globals['_REFUSAL']._serialized_end=1575
+  _globals['_MEETINGS']._serialized_start=2192
+  _globals['_MEETINGS']._serialized_end=2393
 # @@protoc_insertion_point(module_scope)

@@ -92,20 +92,24 @@ class CallBack(_message.Message):
     def __init__(self, meeting_id: _Optional[bytes] = ...) -> None: ...
 
 class StreamPlan(_message.Message):
-    __slots__ = ("stream", "codec", "dtype", "ranks", "payload_bytes", "omega")
+    __slots__ = ("stream", "codec", "dtype", "ranks", "payload_bytes", "omega", "frozen_digest", "factor")
     STREAM_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     RANKS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     OMEGA_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    FACTOR_FIELD_NUMBER: _ClassVar[int]
     stream: str
     codec: str
     dtype: str
     ranks: _containers.RepeatedScalarFieldContainer[int]
     payload_bytes: int
     omega: str
-    def __init__(self, stream: _Optional[str] = ..., codec: _Optional[str] = ..., dtype: _Optional[str] = ..., ranks: _Optional[_Iterable[int]] = ..., payload_bytes: _Optional[int] = ..., omega: _Optional[str] = ...) -> None: ...
+    frozen_digest: bytes
+    factor: str
+    def __init__(self, stream: _Optional[str] = ..., codec: _Optional[str] = ..., dtype: _Optional[str] = ..., ranks: _Optional[_Iterable[int]] = ..., payload_bytes: _Optional[int] = ..., omega: _Optional[str] = ..., frozen_digest: _Optional[bytes] = ..., factor: _Optional[str] = ...) -> None: ...
 
 class PayloadHeader(_message.Message):
     __slots__ = ("total_bytes", "sha256")

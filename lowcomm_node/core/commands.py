@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from lowcomm_node.core.messages import Answer, Close, Message, Offer
 from lowcomm_node.errors import RefusalReason
-from lowcomm_node.units import LinkKind, MeetingId, PeerId, Stream
+from lowcomm_node.units import Factor, LinkKind, MeetingId, PeerId, Stream
 
 __all__ = [
     "ApplyClose",
@@ -15,6 +15,7 @@ __all__ = [
     "EncodeAnswer",
     "EncodeClose",
     "EncodeOffer",
+    "FetchFrozen",
     "GiveUp",
     "HangBell",
     "Heal",
@@ -26,7 +27,9 @@ __all__ = [
     "SeekPath",
     "Send",
     "SettleMeeting",
+    "SplitTensors",
     "TakeBell",
+    "UseFrozen",
 ]
 
 
@@ -174,6 +177,35 @@ class SeekPath:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SplitTensors:
+    """Trainer: write the frozen factors of the live weights to a file, which is then kept for all; answers FrozenHeld or SplitFailed."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchFrozen:
+    """Shell: get this file, from the shelf or from one of these members; answers FrozenHeld or FetchFailed.
+
+    It takes the place of an earlier download, which then answers nothing more.
+    """
+
+    epoch: int
+    digest: str
+    holders: tuple[PeerId, ...]
+    """Whom to ask, in this order; they may hold it or only say so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UseFrozen:
+    """Trainer: train this factor, with these frozen factors, from the next step on; answers FrozenUsed or FrozenRefused."""
+
+    epoch: int
+    digest: str
+    factor: Factor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Heal:
     """Shell: stop training, load a donor's state, and train on; ends with TrainerReady (or TrainerLost).
 
@@ -206,6 +238,9 @@ Command = (
     | HangBell
     | TakeBell
     | SeekPath
+    | SplitTensors
+    | FetchFrozen
+    | UseFrozen
     | Heal
     | GiveUp
 )

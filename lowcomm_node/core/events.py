@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from lowcomm_node.core.ab_stages import Stage
 from lowcomm_node.core.messages import Message, StreamPlan
 from lowcomm_node.errors import RefusalReason
-from lowcomm_node.units import LinkKind, MeetingId, PeerId, Reachability, Stream
+from lowcomm_node.units import Factor, LinkKind, MeetingId, PeerId, Reachability, Stream
 
 __all__ = [
     "AnswerEncoded",
@@ -16,6 +17,11 @@ __all__ = [
     "DrainRequested",
     "EncodingRefused",
     "Event",
+    "FetchFailed",
+    "FrozenHeld",
+    "FrozenNote",
+    "FrozenRefused",
+    "FrozenUsed",
     "LineChanged",
     "LinkFailed",
     "Member",
@@ -27,11 +33,23 @@ __all__ = [
     "PauseChanged",
     "ReachabilityMeasured",
     "RecordRenewed",
+    "SplitFailed",
     "StepsTaken",
     "Ticked",
     "TrainerLost",
     "TrainerReady",
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenNote:
+    """Of AB-training: the frozen factors that a member has, and which factor it trains with them."""
+
+    epoch: int
+    """From 1."""
+    digest: str
+    """Snapshot id of their file, 64 hexadecimal digits."""
+    factor: Factor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +66,8 @@ class Member:
     reachability: Reachability = Reachability.PUBLIC
     certificate: bytes = b""
     """What it must show on a connection (``wire.certificate``); empty when it speaks no TLS."""
+    frozen: FrozenNote | None = None
+    """The newest frozen factors that its trainer has taken; it gives them to whoever asks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +85,10 @@ class StepsTaken:
     """The run is in its last phase, in which meetings are dense."""
     nonfinite_steps: int = 0
     """Of the steps of this life of the trainer, those whose loss or gradient was not finite."""
+    stage: Stage | None = None
+    """Of AB-training; None: the run has no stages."""
+    epoch: int = 0
+    """That the stage belongs to; 0 before the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +267,50 @@ class PathSought:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenHeld:
+    """A file with frozen factors of this epoch is on this node's shelf, is what its digest says, and can be given to others."""
+
+    epoch: int
+    digest: str
+    is_own: bool
+    """It was split here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenUsed:
+    """The trainer trains this factor with these frozen factors from now on."""
+
+    epoch: int
+    digest: str
+    factor: Factor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenRefused:
+    """The trainer will not take these: they do not fit the model, or are no frozen factors at all."""
+
+    epoch: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchFailed:
+    """None of the members asked has given these frozen factors."""
+
+    epoch: int
+    digest: str
+    is_busy: bool
+    """At least one would have, later; or our own line is closed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitFailed:
+    """There is no file with frozen factors of our own weights."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrainRequested:
     """The node is about to leave: finish or abort the meeting, start no other."""
 
@@ -269,5 +337,10 @@ Event = (
     | BellLost
     | BellsHeld
     | PathSought
+    | FrozenHeld
+    | FrozenUsed
+    | FrozenRefused
+    | FetchFailed
+    | SplitFailed
     | DrainRequested
 )

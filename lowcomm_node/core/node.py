@@ -21,6 +21,10 @@ from lowcomm_node.core.events import (
     DrainRequested,
     EncodingRefused,
     Event,
+    FetchFailed,
+    FrozenHeld,
+    FrozenRefused,
+    FrozenUsed,
     LineChanged,
     LinkFailed,
     MembersSeen,
@@ -31,11 +35,13 @@ from lowcomm_node.core.events import (
     PauseChanged,
     ReachabilityMeasured,
     RecordRenewed,
+    SplitFailed,
     StepsTaken,
     Ticked,
     TrainerLost,
     TrainerReady,
 )
+from lowcomm_node.core.frozen import FrozenAgreement
 from lowcomm_node.core.health import Health
 from lowcomm_node.core.initiator import InitiatingEnd
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Offer, Refusal, Verdict
@@ -74,6 +80,8 @@ class NodeRules:
     """As the manifest has it (meeting.clip_ratio)."""
     shortest_deadline_s: float = 3.0
     """A trainer that validates, a machine that is busy otherwise: such pauses are longer than any median on loopback."""
+    frozen_patience_s: float = 5.0
+    """How long a member waits for the one before it to split: longer than news of a record takes where it is looked for each second."""
 
 
 class NodeCore:
@@ -87,6 +95,12 @@ class NodeCore:
         self.rules = rules
         self.partners = Partners(rules.own, rules.max_peers, Chance(rules.seed + b"partners"))
         self.reach = Reach(num_bells=rules.num_bells, partners=self.partners, chance=Chance(rules.seed + b"reach"))
+        self.frozen = FrozenAgreement(
+            own=rules.own,
+            partners=self.partners,
+            chance=Chance(rules.seed + b"frozen"),
+            patience_s=rules.frozen_patience_s,
+        )
         self._schedule = ExchangeSchedule(rules.periods, Chance(rules.seed + b"schedule"), rules.timing)
         self._longest_s = rules.deadline_s
         self._deadlines = Deadlines(shortest_s=rules.shortest_deadline_s, longest_s=rules.deadline_s)
@@ -116,7 +130,7 @@ class NodeCore:
                 return self._steps_taken(event, now)
             case MembersSeen():
                 self.partners.see_all(event.members, now)
-                return self.reach.looked_around(now)
+                return self.reach.looked_around(now) + self.frozen.looked(now)
             case ReachabilityMeasured() | BellHung() | BellLost() | BellsHeld() | PathSought():
                 return self._connected(event, now)
             case MessageProgressed():
@@ -139,8 +153,11 @@ class NodeCore:
                 return self._corrected(event, now)
             case EncodingRefused():
                 return self._encoding_refused(event, now)
+            case FrozenHeld() | FrozenUsed() | FrozenRefused() | FetchFailed() | SplitFailed():
+                return self.frozen.handle(event, now)
             case TrainerReady():
                 self._is_ready = True
+                self.frozen.trainer_ready(now)
                 self._health.state_replaced(now)
                 if event.due:
                     self._schedule.resume(dict(event.due))
@@ -216,18 +233,19 @@ class NodeCore:
         self._ticked_at = now
         self.partners.expire(now)
         overdue = [] if has_stood_still else self._initiator.ticked(now) + self._answerer.ticked(now)
-        return overdue + self._take_care(now)
+        return overdue + self.frozen.ticked(now) + self._take_care(now)
 
     def _steps_taken(self, event: StepsTaken, now: float) -> list[Command]:
         self._health.stepped(event.steps, event.nonfinite_steps, now)
+        agreeing = self.frozen.stepped(event.stage, event.epoch, now)
         self._schedule.missed(sorted(self._initiator.missed), event.steps)
         self._initiator.missed.clear()
         due = self._schedule.due(event.steps)
         may_start = self._is_open and not self._is_draining and self.has_sound_state and self._is_free()
         if not due or not may_start:
-            return self._take_care(now)  # what is due stays due
+            return agreeing + self._take_care(now)  # what is due stays due
         self._schedule.met(due, event.steps)
-        return self._initiator.start(due, event.is_cooldown, now)
+        return agreeing + self._initiator.start(due, event.is_cooldown, now)
 
     def _connected(
         self, event: ReachabilityMeasured | BellHung | BellLost | BellsHeld | PathSought, now: float
@@ -322,6 +340,7 @@ class NodeCore:
     def _without_state(self, now: float) -> list[Command]:
         """The state is gone, or about to be; what was pending in the trainer too."""
         self._is_ready = False
+        self.frozen.trainer_lost()
         return self._initiator.trainer_lost(now) + self._answerer.trainer_lost(now)
 
     def _encoding_refused(self, event: EncodingRefused, now: float) -> list[Command]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from lowcomm_node.core.chance import Chance
-from lowcomm_node.core.events import Member
+from lowcomm_node.core.events import FrozenNote, Member
 from lowcomm_node.core.paths import Paths
 from lowcomm_node.units import LinkKind, PeerId
 
@@ -52,6 +52,8 @@ class Partners:
         self._chance = chance
         self._known: dict[PeerId, PeerView] = {}
         self._ringable: frozenset[PeerId] = frozenset()
+        self.in_role: FrozenNote | None = None
+        """Of AB-training: only members that announce the very same are met; None: everybody is."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -134,7 +136,7 @@ class Partners:
             del self._known[peer]
 
     def choose(self, now: float, excluded: frozenset[PeerId]) -> Member | None:
-        """A uniformly random live member that has state to meet with and to which there is a way, or None.
+        """A uniformly random live member that has state to meet with, our role in it, and to which there is a way, or None.
 
         Where all are under suspicion it is more likely that this node was cut off than that all others are gone: then each is tried
         again soon, however often it has failed.
@@ -142,7 +144,7 @@ class Partners:
         able = [
             known
             for peer, known in self._known.items()
-            if peer not in excluded and known.member.has_state and self._link(known) is not None
+            if peer not in excluded and self._is_able(known)
         ]
         live = [known for known in able if now >= known.suspect_until]
         if not live and not excluded:
@@ -221,6 +223,10 @@ class Partners:
         """Members reachable as far as we know, and members under suspicion."""
         suspect = sum(known.is_suspect(now) for known in self._known.values())
         return len(self._known) - suspect, suspect
+
+    def _is_able(self, known: PeerView) -> bool:
+        has_role = self.in_role is None or known.member.frozen == self.in_role
+        return known.member.has_state and has_role and self._link(known) is not None
 
     def _link(self, known: PeerView) -> LinkKind | None:
         return known.paths.link_to(known.member, is_ringable=known.member.peer in self._ringable)

@@ -19,12 +19,14 @@ from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from lowcomm_node import errors, units
 from lowcomm_node.core import (
+    ab_stages,
     answerer,
     chance,
     commands,
     confirmations,
     deadlines,
     events,
+    frozen,
     health,
     initiated,
     initiator,
@@ -45,7 +47,7 @@ __all__ = [
 
 MODULES: tuple[ModuleType, ...] = (
     units, errors, events, commands, messages, node, chance, schedule, deadlines, health, paths, partners, places, reach,
-    reluctance, initiated, confirmations, initiator, answerer,
+    reluctance, initiated, confirmations, initiator, answerer, ab_stages, frozen,
 )  # fmt: skip
 """Where everything is defined that may stand in a dump. A module of the core that keeps state belongs here."""
 

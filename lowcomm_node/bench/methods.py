@@ -262,6 +262,19 @@ def _meetings() -> list[Method]:
             overrides={**optimizer_overrides("adamw"), "meeting.codec": "ab", "meeting.dtype": "bf16"},
         )
     )
+    methods.append(
+        Method(
+            name="ab-swarm",
+            family=Family.MEETINGS,
+            about="AB-training among peers: meet-ab-adamw, and in stretches of the run one factor of each matrix, met within its role",
+            overrides={
+                **optimizer_overrides("adamw"),
+                "meeting.codec": "ab",
+                "meeting.dtype": "bf16",
+                "outer.method": "ab",
+            },
+        )
+    )
     methods += [
         Method(
             name=f"meet-outer-{mixing}",

@@ -11,7 +11,7 @@ from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from lowcomm_node.adapters.state_download import Download
 from lowcomm_node.adapters.state_streams import StateWay
 from lowcomm_node.core.fingerprint import Fingerprint
-from lowcomm_node.errors import LinkError, RemoteProtocolError, StoreError
+from lowcomm_node.errors import LinkError, RefusalReason, RemoteProtocolError, StoreError
 from lowcomm_node.units import PeerId, RunId
 from lowcomm_node.wire.gen.lowcomm.v1 import state_pb2
 from lowcomm_node.wire.state import (
@@ -19,6 +19,7 @@ from lowcomm_node.wire.state import (
     FETCH,
     FINGERPRINT,
     Snapshot,
+    ask_for_description,
     decode_fingerprint,
 )
 
@@ -90,10 +91,24 @@ class MemberStateClient:
             await asyncio.to_thread(write_begun, destination, snapshot, run_id, donors)
             await self._fetch_all(snapshot, donors, run_id, destination, on_progress)
         except OSError as error:
-            raise StoreError(
-                f"{error.filename or destination}: cannot keep the download: {error.strerror}; "
-                "see that the folder exists and its disk has room, or set state_dir to another one"
-            ) from error
+            raise _unwritable(destination, error) from error
+
+    async def download_frozen(
+        self, holders: Sequence[PeerId], run_id: RunId, digest: str, destination: Path, max_bytes: int
+    ) -> None:
+        """As ``ports.StateClient`` says. Raises LinkError, RemoteProtocolError, StoreError; that of the last holder asked."""
+        told: LinkError | RemoteProtocolError = LinkError("unreachable", "nobody is known who has it")
+        for index, holder in enumerate(holders):
+            try:
+                snapshot = await self._describe(holder, run_id, max_bytes, digest)
+                ordered = (holder, *holders[:index], *holders[index + 1 :])
+                return await self._fetch_all(snapshot, ordered, run_id, destination, lambda _done, _total: None)
+            except (LinkError, RemoteProtocolError) as error:
+                is_better = isinstance(told, LinkError) and told.reason == "busy"
+                told = told if is_better else error  # who is busy has it, and will give it
+            except OSError as error:
+                raise _unwritable(destination, error) from error
+        raise told
 
     async def fingerprint(self, peer: PeerId, run_id: RunId) -> Fingerprint:
         """Ask a member what its live state looks like. Raises LinkError, RemoteProtocolError."""
@@ -114,11 +129,15 @@ class MemberStateClient:
         """Remove a download and what lies beside it."""
         discard(destination)
 
-    async def _describe(self, peer: PeerId, run_id: RunId, max_bytes: int) -> Snapshot:
-        request = state_pb2.DescribeRequest(run_id=bytes.fromhex(run_id), protocol_version=self._protocol_version)
-        data = await self._ask(peer, DESCRIBE, request.SerializeToString(), self._describe_timeout_s)
+    async def _describe(self, peer: PeerId, run_id: RunId, max_bytes: int, frozen: str = "") -> Snapshot:
+        request = ask_for_description(run_id, self._protocol_version, frozen=frozen)
+        timeout_s = self._stall_timeout_s if frozen else self._describe_timeout_s  # what lies on the shelf need not be written
+        data = await self._ask(peer, DESCRIBE, request, timeout_s)
         with self._blaming(peer):
-            return Snapshot.decode(data, run_id=run_id, max_bytes=max_bytes)
+            snapshot = Snapshot.decode(data, run_id=run_id, max_bytes=max_bytes)
+            if frozen and snapshot.snapshot_id.hex() != frozen:
+                raise RemoteProtocolError(RefusalReason.CHECKSUM, "a snapshot that was not asked for")
+        return snapshot
 
     async def _fetch_all(
         self,
@@ -195,3 +214,10 @@ class MemberStateClient:
         except RemoteProtocolError as error:
             self._on_refused(peer, error)
             raise
+
+
+def _unwritable(destination: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{error.filename or destination}: cannot keep the download: {error.strerror}; "
+        "see that the folder exists and its disk has room, or set state_dir to another one"
+    )

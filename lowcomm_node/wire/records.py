@@ -7,10 +7,10 @@ from math import isfinite
 
 from google.protobuf.message import DecodeError
 
-from lowcomm_node.core.events import Member
+from lowcomm_node.core.events import FrozenNote, Member
 from lowcomm_node.core.membership import Bucket
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
-from lowcomm_node.units import Reachability, RunId
+from lowcomm_node.units import Factor, Reachability, RunId
 from lowcomm_node.wire.admission import AdmissionRule
 from lowcomm_node.wire.certificate import CERTIFICATE_BYTES
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
@@ -25,6 +25,9 @@ MAX_LIFETIME_S = 7200.0
 
 _SIGNED_PREFIX = b"lowcomm/v1/member"
 _MAX_PROGRESS_STEPS = 1e12
+_MAX_EPOCH = 1_000_000
+"""As many as a manifest may have."""
+_DIGEST_BYTES = 32
 _TO_WIRE: dict[Reachability, records_pb2.Reachability] = {
     Reachability.HOLEPUNCHED: records_pb2.REACHABILITY_HOLEPUNCHED,
     Reachability.RELAYED: records_pb2.REACHABILITY_RELAYED,
@@ -61,6 +64,7 @@ def sign_member(
         certificate=member.certificate,
         admission=records_pb2.Admission.FromString(admission) if admission else None,
         vitals=vitals.to_wire() if vitals is not None else None,
+        frozen=_frozen_to_wire(member.frozen) if member.frozen is not None else None,
     ).SerializeToString()
     return records_pb2.SignedRecord(record=record, signature=sign(_SIGNED_PREFIX + record)).SerializeToString()
 
@@ -116,6 +120,7 @@ def read_member(
             else _FROM_WIRE.get(record.reachability, Reachability.OUTBOUND_ONLY)  # a word that we do not know yet
         ),
         certificate=record.certificate,
+        frozen=_frozen(record.frozen) if record.HasField("frozen") else None,
     )
 
 
@@ -153,6 +158,19 @@ def is_address(text: str) -> bool:
 def bucket_key(run_id: RunId, bucket: Bucket) -> str:
     """DHT key of one bucket of a run's members."""
     return f"lowcomm/v1/{run_id}/members/{bucket.depth}/{bucket.prefix:x}"
+
+
+def _frozen_to_wire(note: FrozenNote) -> records_pb2.FrozenFactors:
+    return records_pb2.FrozenFactors(epoch=note.epoch, digest=bytes.fromhex(note.digest), factor=note.factor.value)
+
+
+def _frozen(told: records_pb2.FrozenFactors) -> FrozenNote:
+    if not 1 <= told.epoch <= _MAX_EPOCH or len(told.digest) != _DIGEST_BYTES or told.factor not in set(Factor):
+        raise RemoteProtocolError(
+            RefusalReason.MALFORMED,
+            f"frozen factors of epoch {told.epoch}, a digest of {len(told.digest)} bytes, factor {told.factor[:8]!r}",
+        )
+    return FrozenNote(epoch=told.epoch, digest=told.digest.hex(), factor=Factor(told.factor))
 
 
 def _open(data: bytes) -> records_pb2.MemberRecord:

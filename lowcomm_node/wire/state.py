@@ -21,6 +21,7 @@ __all__ = [
     "STATE_CHUNK_BYTES",
     "STATE_SERVICE",
     "Snapshot",
+    "ask_for_description",
     "decode_fingerprint",
     "encode_fingerprint",
 ]
@@ -125,6 +126,13 @@ class Snapshot:
         if snapshot.snapshot_id != told.snapshot_id:
             raise RemoteProtocolError(RefusalReason.CHECKSUM, "a snapshot id that is not that of its chunks")
         return snapshot
+
+
+def ask_for_description(run_id: RunId, protocol_version: int, *, frozen: str = "") -> bytes:
+    """A serialised DescribeRequest: of the whole state, or of the frozen factors of this digest, 64 hexadecimal digits."""
+    return state_pb2.DescribeRequest(
+        run_id=bytes.fromhex(run_id), protocol_version=protocol_version, frozen_digest=bytes.fromhex(frozen)
+    ).SerializeToString()
 
 
 def encode_fingerprint(fingerprint: Fingerprint, run_id: RunId) -> bytes:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, deriv
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from lowcomm_node.core.events import Member
+from lowcomm_node.core.events import FrozenNote, Member
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.messages import Answer, Busy, Close, Confirm, Message, Offer, Refusal, StreamPlan, Verdict
 from lowcomm_node.core.versions import Versions
@@ -26,7 +26,7 @@ from lowcomm_node.wire.frames import to_frames
 from lowcomm_node.wire.meeting import MeetingLimits
 from lowcomm_node.wire.peer_id import peer_id_of_key
 from lowcomm_node.wire.records import sign_member
-from lowcomm_node.wire.state import Snapshot, encode_fingerprint
+from lowcomm_node.wire.state import Snapshot, ask_for_description, encode_fingerprint
 
 VECTORS = Path(__file__).parent / "vectors" / "lowcomm-v1.json"
 
@@ -39,6 +39,8 @@ OTHER = peer_id_of_key(_OTHER_KEY.public_key().public_bytes_raw())
 
 MEMBER = Member(peer=OWN, grpc_address="203.0.113.5:31337", progress_steps=123.25, has_state=True, expires_at=2000.5)
 RECORD = sign_member(MEMBER, run_id=RUN, protocol_version=1, sign=KEY.sign)
+FROZEN_MEMBER = replace(MEMBER, frozen=FrozenNote(epoch=3, digest=RUN, factor=Factor.B))
+FROZEN_RECORD = sign_member(FROZEN_MEMBER, run_id=RUN, protocol_version=1, sign=KEY.sign)
 _TLS_KEY = derive_private_key(int.from_bytes(bytes(range(32))), SECP256R1())
 CERTIFICATE = signature_of(
     _TLS_KEY.public_key(), _TLS_KEY.sign(contents(_TLS_KEY.public_key()), ECDSA(SHA256(), deterministic_signing=True))
@@ -129,6 +131,8 @@ def vectors() -> dict[str, list[str]]:
     return frames | {
         "member_record": [RECORD.hex()],
         "member_record_of_the_invited": [INVITED_RECORD.hex()],
+        "member_record_with_frozen_factors": [FROZEN_RECORD.hex()],
+        "describe_frozen_factors": [ask_for_description(RUN, 1, frozen=RUN).hex()],
         "channel_proof": [PROOF.hex()],
         "channel_welcome": [WELCOME.hex()],
         "snapshot": [SNAPSHOT.encode(RUN).hex()],

@@ -72,7 +72,7 @@ class SwarmStatus(_message.Message):
     def __init__(self, members: _Optional[int] = ..., validation_loss: _Optional[float] = ..., spread: _Optional[float] = ...) -> None: ...
 
 class TrainingStatus(_message.Message):
-    __slots__ = ("steps", "tokens", "loss", "validation_loss", "learning_rate", "gradient_norm", "progress_steps", "total_steps", "tokens_per_second", "step_seconds", "blocked_seconds", "exchange_seconds", "parameters", "sketch", "started_loss", "restarts", "micro_batches", "sketch_mark", "older_sketches", "bits_per_byte", "validation_accuracy")
+    __slots__ = ("steps", "tokens", "loss", "validation_loss", "learning_rate", "gradient_norm", "progress_steps", "total_steps", "tokens_per_second", "step_seconds", "blocked_seconds", "exchange_seconds", "parameters", "sketch", "started_loss", "restarts", "micro_batches", "sketch_mark", "older_sketches", "bits_per_byte", "validation_accuracy", "ab")
     class BlockedSecondsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +101,7 @@ class TrainingStatus(_message.Message):
     OLDER_SKETCHES_FIELD_NUMBER: _ClassVar[int]
     BITS_PER_BYTE_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    AB_FIELD_NUMBER: _ClassVar[int]
     steps: int
     tokens: int
     loss: float
@@ -122,7 +123,44 @@ class TrainingStatus(_message.Message):
     older_sketches: _containers.RepeatedCompositeFieldContainer[_records_pb2.MarkedSketch]
     bits_per_byte: float
     validation_accuracy: float
-    def __init__(self, steps: _Optional[int] = ..., tokens: _Optional[int] = ..., loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., progress_steps: _Optional[float] = ..., total_steps: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., step_seconds: _Optional[float] = ..., blocked_seconds: _Optional[_Mapping[str, float]] = ..., exchange_seconds: _Optional[float] = ..., parameters: _Optional[int] = ..., sketch: _Optional[_Iterable[float]] = ..., started_loss: _Optional[float] = ..., restarts: _Optional[int] = ..., micro_batches: _Optional[int] = ..., sketch_mark: _Optional[int] = ..., older_sketches: _Optional[_Iterable[_Union[_records_pb2.MarkedSketch, _Mapping]]] = ..., bits_per_byte: _Optional[float] = ..., validation_accuracy: _Optional[float] = ...) -> None: ...
+    ab: AbStatus
+    def __init__(self, steps: _Optional[int] = ..., tokens: _Optional[int] = ..., loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., progress_steps: _Optional[float] = ..., total_steps: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., step_seconds: _Optional[float] = ..., blocked_seconds: _Optional[_Mapping[str, float]] = ..., exchange_seconds: _Optional[float] = ..., parameters: _Optional[int] = ..., sketch: _Optional[_Iterable[float]] = ..., started_loss: _Optional[float] = ..., restarts: _Optional[int] = ..., micro_batches: _Optional[int] = ..., sketch_mark: _Optional[int] = ..., older_sketches: _Optional[_Iterable[_Union[_records_pb2.MarkedSketch, _Mapping]]] = ..., bits_per_byte: _Optional[float] = ..., validation_accuracy: _Optional[float] = ..., ab: _Optional[_Union[AbStatus, _Mapping]] = ...) -> None: ...
+
+class AbStatus(_message.Message):
+    __slots__ = ("stage", "epoch", "digest", "factor", "doing", "partners", "groups", "energy_kept", "compression")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    FACTOR_FIELD_NUMBER: _ClassVar[int]
+    DOING_FIELD_NUMBER: _ClassVar[int]
+    PARTNERS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_KEPT_FIELD_NUMBER: _ClassVar[int]
+    COMPRESSION_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    epoch: int
+    digest: str
+    factor: str
+    doing: str
+    partners: int
+    groups: _containers.RepeatedCompositeFieldContainer[AbGroup]
+    energy_kept: float
+    compression: float
+    def __init__(self, stage: _Optional[str] = ..., epoch: _Optional[int] = ..., digest: _Optional[str] = ..., factor: _Optional[str] = ..., doing: _Optional[str] = ..., partners: _Optional[int] = ..., groups: _Optional[_Iterable[_Union[AbGroup, _Mapping]]] = ..., energy_kept: _Optional[float] = ..., compression: _Optional[float] = ...) -> None: ...
+
+class AbGroup(_message.Message):
+    __slots__ = ("name", "tensors", "rank", "whole_rank", "energy_kept")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_RANK_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_KEPT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    tensors: int
+    rank: int
+    whole_rank: int
+    energy_kept: float
+    def __init__(self, name: _Optional[str] = ..., tensors: _Optional[int] = ..., rank: _Optional[int] = ..., whole_rank: _Optional[int] = ..., energy_kept: _Optional[float] = ...) -> None: ...
 
 class MeetingStatus(_message.Message):
     __slots__ = ("completed", "half", "failed", "last_partner", "last_meeting_ago_seconds", "bytes", "current", "mean_duration_seconds", "links")
@@ -199,7 +237,7 @@ class Peers(_message.Message):
     def __init__(self, peers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ...) -> None: ...
 
 class Peer(_message.Message):
-    __slots__ = ("peer_id", "grpc_address", "progress_steps", "state", "seen_ago_seconds", "meetings", "reachability", "link", "last_link", "validation_loss")
+    __slots__ = ("peer_id", "grpc_address", "progress_steps", "state", "seen_ago_seconds", "meetings", "reachability", "link", "last_link", "validation_loss", "frozen_epoch", "frozen_digest", "factor")
     PEER_ID_FIELD_NUMBER: _ClassVar[int]
     GRPC_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -210,6 +248,9 @@ class Peer(_message.Message):
     LINK_FIELD_NUMBER: _ClassVar[int]
     LAST_LINK_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_LOSS_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    FACTOR_FIELD_NUMBER: _ClassVar[int]
     peer_id: str
     grpc_address: str
     progress_steps: float
@@ -220,7 +261,10 @@ class Peer(_message.Message):
     link: str
     last_link: str
     validation_loss: float
-    def __init__(self, peer_id: _Optional[str] = ..., grpc_address: _Optional[str] = ..., progress_steps: _Optional[float] = ..., state: _Optional[str] = ..., seen_ago_seconds: _Optional[float] = ..., meetings: _Optional[int] = ..., reachability: _Optional[str] = ..., link: _Optional[str] = ..., last_link: _Optional[str] = ..., validation_loss: _Optional[float] = ...) -> None: ...
+    frozen_epoch: int
+    frozen_digest: str
+    factor: str
+    def __init__(self, peer_id: _Optional[str] = ..., grpc_address: _Optional[str] = ..., progress_steps: _Optional[float] = ..., state: _Optional[str] = ..., seen_ago_seconds: _Optional[float] = ..., meetings: _Optional[int] = ..., reachability: _Optional[str] = ..., link: _Optional[str] = ..., last_link: _Optional[str] = ..., validation_loss: _Optional[float] = ..., frozen_epoch: _Optional[int] = ..., frozen_digest: _Optional[str] = ..., factor: _Optional[str] = ...) -> None: ...
 
 class HistoryRequest(_message.Message):
     __slots__ = ()

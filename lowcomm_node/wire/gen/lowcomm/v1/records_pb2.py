@@ -24,41 +24,43 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lowcomm/v1/records.proto\x12\nlowcomm.v1\"\xb1\x02\n\x0cMemberRecord\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x0f\n\x07peer_id\x18\x02 \x01(\x0c\x12\x14\n\x0cgrpc_address\x18\x03 \x01(\t\x12\x18\n\x10protocol_version\x18\x04 \x01(\r\x12\x16\n\x0eprogress_steps\x18\x05 \x01(\x01\x12\x11\n\thas_state\x18\x06 \x01(\x08\x12\x12\n\nexpires_at\x18\x07 \x01(\x01\x12\x13\n\x0b\x63\x65rtificate\x18\x08 \x01(\x0c\x12(\n\tadmission\x18\t \x01(\x0b\x32\x15.lowcomm.v1.Admission\x12.\n\x0creachability\x18\n \x01(\x0e\x32\x18.lowcomm.v1.Reachability\x12\"\n\x06vitals\x18\x0b \x01(\x0b\x32\x12.lowcomm.v1.Vitals\"\x91\x01\n\x06Vitals\x12\x17\n\x0fvalidation_loss\x18\x01 \x01(\x02\x12\x0e\n\x06sketch\x18\x02 \x03(\x02\x12\x17\n\x0fmetrics_address\x18\x03 \x01(\t\x12\x13\n\x0bsketch_mark\x18\x04 \x01(\r\x12\x30\n\x0eolder_sketches\x18\x05 \x03(\x0b\x32\x18.lowcomm.v1.MarkedSketch\"*\n\x0cMarkedSketch\x12\x0c\n\x04mark\x18\x01 \x01(\r\x12\x0c\n\x04sums\x18\x02 \x03(\x02\"j\n\tAdmission\x12\x12\n\nexpires_at\x18\x01 \x01(\x04\x12\x12\n\ninvite_key\x18\x02 \x01(\x0c\x12\x1b\n\x13organiser_signature\x18\x03 \x01(\x0c\x12\x18\n\x10invite_signature\x18\x04 \x01(\x0c\"d\n\nInvitation\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x12\n\nexpires_at\x18\x02 \x01(\x04\x12\x0f\n\x07peer_id\x18\x03 \x01(\x0c\x12\x0e\n\x06secret\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"1\n\x0cSignedRecord\x12\x0e\n\x06record\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"V\n\x0cHelloRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\x0c\x12\x1c\n\x14min_protocol_version\x18\x03 \x01(\r\"D\n\x0f\x44ialBackRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\"6\n\x10\x44ialBackResponse\x12\x14\n\x0cis_reachable\x18\x01 \x01(\x08\x12\x0c\n\x04host\x18\x02 \x01(\t\"\r\n\x0bSeenRequest\"\x1f\n\x0cSeenResponse\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"\x1f\n\x0cPunchRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\" \n\rPunchResponse\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"\x82\x01\n\rHelloResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\x0c\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\x12(\n\x06member\x18\x04 \x01(\x0b\x32\x18.lowcomm.v1.SignedRecord\x12\x0b\n\x03now\x18\x05 \x01(\x01*\x9d\x01\n\x0cReachability\x12\x1c\n\x18REACHABILITY_UNSPECIFIED\x10\x00\x12\x17\n\x13REACHABILITY_PUBLIC\x10\x01\x12\x1c\n\x18REACHABILITY_HOLEPUNCHED\x10\x02\x12\x18\n\x14REACHABILITY_RELAYED\x10\x03\x12\x1e\n\x1aREACHABILITY_OUTBOUND_ONLY\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lowcomm/v1/records.proto\x12\nlowcomm.v1\"\xdc\x02\n\x0cMemberRecord\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x0f\n\x07peer_id\x18\x02 \x01(\x0c\x12\x14\n\x0cgrpc_address\x18\x03 \x01(\t\x12\x18\n\x10protocol_version\x18\x04 \x01(\r\x12\x16\n\x0eprogress_steps\x18\x05 \x01(\x01\x12\x11\n\thas_state\x18\x06 \x01(\x08\x12\x12\n\nexpires_at\x18\x07 \x01(\x01\x12\x13\n\x0b\x63\x65rtificate\x18\x08 \x01(\x0c\x12(\n\tadmission\x18\t \x01(\x0b\x32\x15.lowcomm.v1.Admission\x12.\n\x0creachability\x18\n \x01(\x0e\x32\x18.lowcomm.v1.Reachability\x12\"\n\x06vitals\x18\x0b \x01(\x0b\x32\x12.lowcomm.v1.Vitals\x12)\n\x06\x66rozen\x18\r \x01(\x0b\x32\x19.lowcomm.v1.FrozenFactors\">\n\rFrozenFactors\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0e\n\x06\x66\x61\x63tor\x18\x03 \x01(\t\"\x91\x01\n\x06Vitals\x12\x17\n\x0fvalidation_loss\x18\x01 \x01(\x02\x12\x0e\n\x06sketch\x18\x02 \x03(\x02\x12\x17\n\x0fmetrics_address\x18\x03 \x01(\t\x12\x13\n\x0bsketch_mark\x18\x04 \x01(\r\x12\x30\n\x0eolder_sketches\x18\x05 \x03(\x0b\x32\x18.lowcomm.v1.MarkedSketch\"*\n\x0cMarkedSketch\x12\x0c\n\x04mark\x18\x01 \x01(\r\x12\x0c\n\x04sums\x18\x02 \x03(\x02\"j\n\tAdmission\x12\x12\n\nexpires_at\x18\x01 \x01(\x04\x12\x12\n\ninvite_key\x18\x02 \x01(\x0c\x12\x1b\n\x13organiser_signature\x18\x03 \x01(\x0c\x12\x18\n\x10invite_signature\x18\x04 \x01(\x0c\"d\n\nInvitation\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x12\n\nexpires_at\x18\x02 \x01(\x04\x12\x0f\n\x07peer_id\x18\x03 \x01(\x0c\x12\x0e\n\x06secret\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"1\n\x0cSignedRecord\x12\x0e\n\x06record\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"V\n\x0cHelloRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\x0c\x12\x1c\n\x14min_protocol_version\x18\x03 \x01(\r\"D\n\x0f\x44ialBackRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\"6\n\x10\x44ialBackResponse\x12\x14\n\x0cis_reachable\x18\x01 \x01(\x08\x12\x0c\n\x04host\x18\x02 \x01(\t\"\r\n\x0bSeenRequest\"\x1f\n\x0cSeenResponse\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"\x1f\n\x0cPunchRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\" \n\rPunchResponse\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"\x82\x01\n\rHelloResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\x0c\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\x12(\n\x06member\x18\x04 \x01(\x0b\x32\x18.lowcomm.v1.SignedRecord\x12\x0b\n\x03now\x18\x05 \x01(\x01*\x9d\x01\n\x0cReachability\x12\x1c\n\x18REACHABILITY_UNSPECIFIED\x10\x00\x12\x17\n\x13REACHABILITY_PUBLIC\x10\x01\x12\x1c\n\x18REACHABILITY_HOLEPUNCHED\x10\x02\x12\x18\n\x14REACHABILITY_RELAYED\x10\x03\x12\x1e\n\x1aREACHABILITY_OUTBOUND_ONLY\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lowcomm.v1.records_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REACHABILITY']._serialized_start=1264
-  _globals['_REACHABILITY']._serialized_end=1421
+  _globals['_REACHABILITY']._serialized_start=1371
+  _globals['_REACHABILITY']._serialized_end=1528
   _globals['_MEMBERRECORD']._serialized_start=41
-  _globals['_MEMBERRECORD']._serialized_end=346
-  _globals['_VITALS']._serialized_start=349
-  _globals['_VITALS']._serialized_end=494
-  _globals['_MARKEDSKETCH']._serialized_start=496
-  _globals['_MARKEDSKETCH']._serialized_end=538
-  _globals['_ADMISSION']._serialized_start=540
-  _globals['_ADMISSION']._serialized_end=646
-  _globals['_INVITATION']._serialized_start=648
-  _globals['_INVITATION']._serialized_end=748
-  _globals['_SIGNEDRECORD']._serialized_start=750
-  _globals['_SIGNEDRECORD']._serialized_end=799
-  _globals['_HELLOREQUEST']._serialized_start=801
-  _globals['_HELLOREQUEST']._serialized_end=887
-  _globals['_DIALBACKREQUEST']._serialized_start=889
-  _globals['_DIALBACKREQUEST']._serialized_end=957
-  _globals['_DIALBACKRESPONSE']._serialized_start=959
-  _globals['_DIALBACKRESPONSE']._serialized_end=1013
-  _globals['_SEENREQUEST']._serialized_start=1015
-  _globals['_SEENREQUEST']._serialized_end=1028
-  _globals['_SEENRESPONSE']._serialized_start=1030
-  _globals['_SEENRESPONSE']._serialized_end=1061
-  _globals['_PUNCHREQUEST']._serialized_start=1063
-  _globals['_PUNCHREQUEST']._serialized_end=1094
-  _globals['_PUNCHRESPONSE']._serialized_start=1096
-  _globals['_PUNCHRESPONSE']._serialized_end=1128
-  _globals['_HELLORESPONSE']._serialized_start=1131
-  _globals['_HELLORESPONSE']._serialized_end=1261
+  _globals['_MEMBERRECORD']._serialized_end=389
+  _globals['_FROZENFACTORS']._serialized_start=391
+  _globals['_FROZENFACTORS']._serialized_end=453
+  _globals['_VITALS']._serialized_start=456
+  _globals['_VITALS']._serialized_end=601
+  _globals['_MARKEDSKETCH']._serialized_start=603
+  _globals['_MARKEDSKETCH']._serialized_end=645
+  _globals['_ADMISSION']._serialized_start=647
+  _globals['_ADMISSION']._serialized_end=753
+  _globals['_INVITATION']._serialized_start=755
+  _globals['_INVITATION']._serialized_end=855
+  _globals['_SIGNEDRECORD']._serialized_start=857
+  _globals['_SIGNEDRECORD']._serialized_end=906
+  _globals['_HELLOREQUEST']._serialized_start=908
+  _globals['_HELLOREQUEST']._serialized_end=994
+  _globals['_DIALBACKREQUEST']._serialized_start=996
+  _globals['_DIALBACKREQUEST']._serialized_end=1064
+  _globals['_DIALBACKRESPONSE']._serialized_start=1066
+  _globals['_DIALBACKRESPONSE']._serialized_end=1120
+  _globals['_SEENREQUEST']._serialized_start=1122
+  _globals['_SEENREQUEST']._serialized_end=1135
+  _globals['_SEENRESPONSE']._serialized_start=1137
+  _globals['_SEENRESPONSE']._serialized_end=1168
+  _globals['_PUNCHREQUEST']._serialized_start=1170
+  _globals['_PUNCHREQUEST']._serialized_end=1201
+  _globals['_PUNCHRESPONSE']._serialized_start=1203
+  _globals['_PUNCHRESPONSE']._serialized_end=1235
+  _globals['_HELLORESPONSE']._serialized_start=1238
+  _globals['_HELLORESPONSE']._serialized_end=1368
 # @@protoc_insertion_point(module_scope)

@@ -21,7 +21,7 @@ REACHABILITY_RELAYED: Reachability
 REACHABILITY_OUTBOUND_ONLY: Reachability
 
 class MemberRecord(_message.Message):
-    __slots__ = ("run_id", "peer_id", "grpc_address", "protocol_version", "progress_steps", "has_state", "expires_at", "certificate", "admission", "reachability", "vitals")
+    __slots__ = ("run_id", "peer_id", "grpc_address", "protocol_version", "progress_steps", "has_state", "expires_at", "certificate", "admission", "reachability", "vitals", "frozen")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PEER_ID_FIELD_NUMBER: _ClassVar[int]
     GRPC_ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,7 @@ class MemberRecord(_message.Message):
     ADMISSION_FIELD_NUMBER: _ClassVar[int]
     REACHABILITY_FIELD_NUMBER: _ClassVar[int]
     VITALS_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_FIELD_NUMBER: _ClassVar[int]
     run_id: bytes
     peer_id: bytes
     grpc_address: str
@@ -44,7 +45,18 @@ class MemberRecord(_message.Message):
     admission: Admission
     reachability: Reachability
     vitals: Vitals
-    def __init__(self, run_id: _Optional[bytes] = ..., peer_id: _Optional[bytes] = ..., grpc_address: _Optional[str] = ..., protocol_version: _Optional[int] = ..., progress_steps: _Optional[float] = ..., has_state: _Optional[bool] = ..., expires_at: _Optional[float] = ..., certificate: _Optional[bytes] = ..., admission: _Optional[_Union[Admission, _Mapping]] = ..., reachability: _Optional[_Union[Reachability, str]] = ..., vitals: _Optional[_Union[Vitals, _Mapping]] = ...) -> None: ...
+    frozen: FrozenFactors
+    def __init__(self, run_id: _Optional[bytes] = ..., peer_id: _Optional[bytes] = ..., grpc_address: _Optional[str] = ..., protocol_version: _Optional[int] = ..., progress_steps: _Optional[float] = ..., has_state: _Optional[bool] = ..., expires_at: _Optional[float] = ..., certificate: _Optional[bytes] = ..., admission: _Optional[_Union[Admission, _Mapping]] = ..., reachability: _Optional[_Union[Reachability, str]] = ..., vitals: _Optional[_Union[Vitals, _Mapping]] = ..., frozen: _Optional[_Union[FrozenFactors, _Mapping]] = ...) -> None: ...
+
+class FrozenFactors(_message.Message):
+    __slots__ = ("epoch", "digest", "factor")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    FACTOR_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    digest: bytes
+    factor: str
+    def __init__(self, epoch: _Optional[int] = ..., digest: _Optional[bytes] = ..., factor: _Optional[str] = ...) -> None: ...
 
 class Vitals(_message.Message):
     __slots__ = ("validation_loss", "sketch", "metrics_address", "sketch_mark", "older_sketches")

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lowcomm/v1/state.proto\x12\nlowcomm.v1\";\n\x0f\x44\x65scribeRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x18\n\x10protocol_version\x18\x02 \x01(\r\"\x92\x01\n\x13SnapshotDescription\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12\x13\n\x0b\x63hunk_bytes\x18\x04 \x01(\r\x12\x14\n\x0c\x63hunk_sha256\x18\x05 \x03(\x0c\x12\x16\n\x0eprogress_steps\x18\x06 \x01(\x01\"C\n\x0c\x46\x65tchRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63hunks\x18\x03 \x03(\r\",\n\rSnapshotChunk\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\">\n\x12\x46ingerprintRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x18\n\x10protocol_version\x18\x02 \x01(\r\"p\n\x10StateFingerprint\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x16\n\x0eprogress_steps\x18\x02 \x01(\x01\x12\x0e\n\x06sketch\x18\x03 \x03(\x02\x12$\n\x05norms\x18\x04 \x03(\x0b\x32\x15.lowcomm.v1.GroupNorm\"(\n\tGroupNorm\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04norm\x18\x02 \x01(\x01\"0\n\rStateQuestion\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\x0c\";\n\x0bStateAnswer\x12\x11\n\x07message\x18\x01 \x01(\x0cH\x00\x12\x11\n\x07refusal\x18\x02 \x01(\tH\x00\x42\x06\n\x04\x62ody2\xde\x01\n\x05State\x12H\n\x08\x44\x65scribe\x12\x1b.lowcomm.v1.DescribeRequest\x1a\x1f.lowcomm.v1.SnapshotDescription\x12>\n\x05\x46\x65tch\x12\x18.lowcomm.v1.FetchRequest\x1a\x19.lowcomm.v1.SnapshotChunk0\x01\x12K\n\x0b\x46ingerprint\x12\x1e.lowcomm.v1.FingerprintRequest\x1a\x1c.lowcomm.v1.StateFingerprintb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lowcomm/v1/state.proto\x12\nlowcomm.v1\"R\n\x0f\x44\x65scribeRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x18\n\x10protocol_version\x18\x02 \x01(\r\x12\x15\n\rfrozen_digest\x18\x03 \x01(\x0c\"\x92\x01\n\x13SnapshotDescription\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12\x13\n\x0b\x63hunk_bytes\x18\x04 \x01(\r\x12\x14\n\x0c\x63hunk_sha256\x18\x05 \x03(\x0c\x12\x16\n\x0eprogress_steps\x18\x06 \x01(\x01\"C\n\x0c\x46\x65tchRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63hunks\x18\x03 \x03(\r\",\n\rSnapshotChunk\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\">\n\x12\x46ingerprintRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x18\n\x10protocol_version\x18\x02 \x01(\r\"p\n\x10StateFingerprint\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x16\n\x0eprogress_steps\x18\x02 \x01(\x01\x12\x0e\n\x06sketch\x18\x03 \x03(\x02\x12$\n\x05norms\x18\x04 \x03(\x0b\x32\x15.lowcomm.v1.GroupNorm\"(\n\tGroupNorm\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04norm\x18\x02 \x01(\x01\"0\n\rStateQuestion\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\x0c\";\n\x0bStateAnswer\x12\x11\n\x07message\x18\x01 \x01(\x0cH\x00\x12\x11\n\x07refusal\x18\x02 \x01(\tH\x00\x42\x06\n\x04\x62ody2\xde\x01\n\x05State\x12H\n\x08\x44\x65scribe\x12\x1b.lowcomm.v1.DescribeRequest\x1a\x1f.lowcomm.v1.SnapshotDescription\x12>\n\x05\x46\x65tch\x12\x18.lowcomm.v1.FetchRequest\x1a\x19.lowcomm.v1.SnapshotChunk0\x01\x12K\n\x0b\x46ingerprint\x12\x1e.lowcomm.v1.FingerprintRequest\x1a\x1c.lowcomm.v1.StateFingerprintb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,23 +32,23 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lowcomm.v1.state_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DESCRIBEREQUEST']._serialized_start=38
-  _globals['_DESCRIBEREQUEST']._serialized_end=97
-  _globals['_SNAPSHOTDESCRIPTION']._serialized_start=100
-  _globals['_SNAPSHOTDESCRIPTION']._serialized_end=246
-  _globals['_FETCHREQUEST']._serialized_start=248
-  _globals['_FETCHREQUEST']._serialized_end=315
-  _globals['_SNAPSHOTCHUNK']._serialized_start=317
-  _globals['_SNAPSHOTCHUNK']._serialized_end=361
-  _globals['_FINGERPRINTREQUEST']._serialized_start=363
-  _globals['_FINGERPRINTREQUEST']._serialized_end=425
-  _globals['_STATEFINGERPRINT']._serialized_start=427
-  _globals['_STATEFINGERPRINT']._serialized_end=539
-  _globals['_GROUPNORM']._serialized_start=541
-  _globals['_GROUPNORM']._serialized_end=581
-  _globals['_STATEQUESTION']._serialized_start=583
-  _globals['_STATEQUESTION']._serialized_end=631
-  _globals['_STATEANSWER']._serialized_start=633
-  _globals['_STATEANSWER']._serialized_end=692
-  _globals['_STATE']._serialized_start=695
-  _globals['_STATE']._serialized_end=917
+  _globals['_DESCRIBEREQUEST']._serialized_end=120
+  _globals['_SNAPSHOTDESCRIPTION']._serialized_start=123
+  _globals['_SNAPSHOTDESCRIPTION']._serialized_end=269
+  _globals['_FETCHREQUEST']._serialized_start=271
+  _globals['_FETCHREQUEST']._serialized_end=338
+  _globals['_SNAPSHOTCHUNK']._serialized_start=340
+  _globals['_SNAPSHOTCHUNK']._serialized_end=384
+  _globals['_FINGERPRINTREQUEST']._serialized_start=386
+  _globals['_FINGERPRINTREQUEST']._serialized_end=448
+  _globals['_STATEFINGERPRINT']._serialized_start=450
+  _globals['_STATEFINGERPRINT']._serialized_end=562
+  _globals['_GROUPNORM']._serialized_start=564
+  _globals['_GROUPNORM']._serialized_end=604
+  _globals['_STATEQUESTION']._serialized_start=606
+  _globals['_STATEQUESTION']._serialized_end=654
+  _globals['_STATEANSWER']._serialized_start=656
+  _globals['_STATEANSWER']._serialized_end=715
+  _globals['_STATE']._serialized_start=718
+  _globals['_STATE']._serialized_end=940
 # @@protoc_insertion_point(module_scope)

@@ -7,12 +7,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class DescribeRequest(_message.Message):
-    __slots__ = ("run_id", "protocol_version")
+    __slots__ = ("run_id", "protocol_version", "frozen_digest")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_DIGEST_FIELD_NUMBER: _ClassVar[int]
     run_id: bytes
     protocol_version: int
-    def __init__(self, run_id: _Optional[bytes] = ..., protocol_version: _Optional[int] = ...) -> None: ...
+    frozen_digest: bytes
+    def __init__(self, run_id: _Optional[bytes] = ..., protocol_version: _Optional[int] = ..., frozen_digest: _Optional[bytes] = ...) -> None: ...
 
 class SnapshotDescription(_message.Message):
     __slots__ = ("run_id", "snapshot_id", "total_bytes", "chunk_bytes", "chunk_sha256", "progress_steps")

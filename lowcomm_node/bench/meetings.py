@@ -134,9 +134,8 @@ class MeetingsRun:
 
     @property
     def rank_ratio(self) -> float:
-        """Share of the rank that the newest frozen factors have, mean over the tensors that are split and the nodes; 1 without any."""
-        ratios = [ratio for node in self._nodes.values() if (ratio := node.shelf.rank_ratio) is not None]
-        return sum(ratios) / len(ratios) if ratios else 1.0
+        """Share of the rank that the newest frozen factors have, mean over the tensors that are split, and nodes; 1 without any."""
+        return sum(node.shelf.rank_ratio for node in self._nodes.values()) / len(self._nodes)
 
     @property
     def captured_ratio(self) -> float:
@@ -173,7 +172,7 @@ class MeetingsRun:
             frozen_patience_s=_PATIENCE + 2 * trial.delay_steps,
         )
         desk = MeetingDesk(replica, trial.manifest, run)
-        shelf = FrozenShelf(replica, trial.manifest, run)
+        shelf = FrozenShelf(replica, run)
         return _Node(name, NodeCore(rules), replica, desk, batches, speed, shelf)
 
     def _at(self, delay: float, action: Callable[[], None]) -> None:

@@ -157,9 +157,7 @@ def _of_manifest(method: Method, point: Overrides) -> Overrides:
     is_swarm_form = {**method.overrides, **point}.get("outer.method") == "ab"
     known = keys_of(Manifest)
     return {
-        key: value
-        for key, value in point.items()
-        if key in known and (is_swarm_form or key not in keys_of(Laboratory))
+        key: value for key, value in point.items() if key in known and (is_swarm_form or key not in keys_of(Laboratory))
     }
 
 

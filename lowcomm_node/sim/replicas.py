@@ -63,7 +63,7 @@ class ReplicaTrainer:
         """What corrections did to the weights, until their meeting is reported; kept where there are hostile nodes."""
         self._population = population
         self._desk = MeetingDesk(self.replica, manifest, population.run_id)
-        self._shelf = FrozenShelf(self.replica, manifest, population.run_id)
+        self._shelf = FrozenShelf(self.replica, population.run_id)
         self.frozen_files = self._shelf.files
         self._batches = Batches(
             population.tokens,
@@ -99,7 +99,6 @@ class ReplicaTrainer:
 
     def forget(self) -> None:
         self._desk.forget_all()
-        self._shelf.forget()
 
     def take_over(self, donor: "ReplicaTrainer") -> None:
         self.forget()

@@ -19,9 +19,11 @@ from statistics import median
 
 from torch import Tensor
 
-from lowcomm_node.units import Codec, Stream
+from lowcomm_node.units import Codec, Factor, Stream
 
 __all__ = ["ClipNorms", "clip_scale", "reference_clipped_pair"]
+
+_Kind = tuple[Stream, Codec, Factor | None]
 
 _MEMORY = 64
 """Meetings remembered, of which the newer half counts: 32 are enough that one partner does not move their median, and few enough
@@ -64,46 +66,47 @@ def clip_scale(norm: float, own: float, theirs: float) -> float:
 class ClipNorms:
     """tau of one node, for each stream and codec by itself: whole tensors show more of a difference than low rank.
 
-    What is known of one codec of a stream bounds the others too, loosely, or else who is hostile would choose one not yet seen.
+    And by the factor in whose coordinates AB-training's meetings are, if they are: those differences have grown in one span. What is
+    known of one kind bounds the others of a stream too, loosely, or else who is hostile would choose one not yet seen.
     """
 
     def __init__(self, ratio: float) -> None:
         """``ratio`` times the median is tau (meeting.clip_ratio); 0 is no clipping at all."""
         self._ratio = ratio
-        self._seen: defaultdict[tuple[Stream, Codec], deque[float]] = defaultdict(partial(deque, maxlen=_MEMORY))
+        self._seen: defaultdict[_Kind, deque[float]] = defaultdict(partial(deque, maxlen=_MEMORY))
 
-    def observe(self, stream: Stream, codec: Codec, norm: float) -> None:
+    def observe(self, stream: Stream, codec: Codec, norm: float, factor: Factor | None = None) -> None:
         """A meeting is complete whose correction measured ``norm`` before clipping.
 
         The clipped norm would not do: tau could then never grow by more than it lets through. A norm of 0 (equal replicas,
         nothing legible) says nothing about honest differences, and a tau of 0 would end all mixing.
         """
         if norm > 0.0:
-            self._seen[stream, codec].append(norm)
+            self._seen[stream, codec, factor].append(norm)
 
     def export(self) -> dict[str, list[float]]:
         """What was seen, as plain numbers for a checkpoint: a node that restarts need not believe everything again."""
-        return {f"{stream} {codec}": list(seen) for (stream, codec), seen in self._seen.items()}
+        return {" ".join(filter(None, kind)): list(seen) for kind, seen in self._seen.items()}
 
     def recall(self, exported: Mapping[str, Sequence[float]]) -> None:
         """Replace what was seen by what ``export`` gave. Raises ValueError for anything else."""
         recalled = {}
         for name, norms in exported.items():
-            stream, _, codec = name.partition(" ")
+            stream, codec, *factor = name.split(" ")
             if not all(isfinite(norm) and norm > 0 for norm in norms):
                 raise ValueError(f"{name}: a norm that is not positive and finite")
-            recalled[Stream(stream), Codec(codec)] = norms
+            recalled[Stream(stream), Codec(codec), Factor(" ".join(factor)) if factor else None] = norms
         self._seen.clear()
         for key, norms in recalled.items():
             self._seen[key].extend(norms)
 
-    def limit(self, stream: Stream, codec: Codec) -> float:
+    def limit(self, stream: Stream, codec: Codec, factor: Factor | None = None) -> float:
         """tau: the largest |C| to be taken unscaled; infinite before enough was seen."""
         if not self._ratio:
             return math.inf
         medians = [
-            median(list(seen)[len(seen) // 2 :]) * (1.0 if known is codec else _OTHER_CODEC)
-            for (owner, known), seen in self._seen.items()
+            median(list(seen)[len(seen) // 2 :]) * (1.0 if known == [codec, factor] else _OTHER_CODEC)
+            for (owner, *known), seen in self._seen.items()
             if owner is stream and len(seen) >= _FEWEST
         ]
         return self._ratio * min(medians, default=math.inf)

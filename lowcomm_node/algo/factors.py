@@ -31,9 +31,12 @@ __all__ = [
     "factor_gradient",
     "fit",
     "join",
+    "largest_rank",
+    "reference_cut",
     "reference_epoch",
     "reference_split",
     "set_product_",
+    "signed_cut",
     "split",
     "tall",
 ]
@@ -65,30 +68,53 @@ def tall(tensor: Tensor) -> Tensor:
     return matrix if shape[0] >= shape[1] else matrix.T
 
 
+def largest_rank(whole: int, budget_ratio: float) -> int:
+    """What a budget leaves of the whole rank N, at least 1; a share of it in (0, 1], where 1 is no limit."""
+    return max(1, int(budget_ratio * whole + 1e-9))  # 0.29 * 100 is 28.999999999999996
+
+
 @torch.no_grad()
-def reference_split(W: Tensor, cutoff: float) -> Factors:
-    """A and B of W (M x N) in fp64, as the equations say."""
+def reference_cut(W: Tensor, cutoff: float, budget_ratio: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """U (M x R), S (R) and V^T (R x N) of W (M x N) in fp64, one singular value after the other."""
     U, S, Vt = torch.linalg.svd(W.double(), full_matrices=False)
     for column in range(len(S)):
         if U[:, column].abs().max() != U[:, column].max():
             U[:, column], Vt[column] = -U[:, column], -Vt[column]
     R = sum(1 for sigma in S if cutoff == 0 or sigma > cutoff * S[0]) or 1
-    root = torch.diag(S[:R].sqrt())
-    return Factors(U[:, :R] @ root, root @ Vt[:R])
+    while R > 1 and budget_ratio * len(S) + 1e-9 < R:
+        R -= 1
+    return U[:, :R], S[:R], Vt[:R]
 
 
 @torch.no_grad()
-def split(W: Tensor, cutoff: float) -> Factors:
-    """The fast form of ``reference_split``, in W's own type and place; new, contiguous tensors.
-
-    ``cutoff`` in [0, 1): of the largest singular value; 0 cuts nothing, so that R = N.
-    """
+def signed_cut(W: Tensor, cutoff: float, budget_ratio: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """The fast form of ``reference_cut``, in W's own type and place."""
     U, S, Vt = torch.linalg.svd(W, full_matrices=False)
     R = max(1, int((S / S[0] > cutoff).sum())) if cutoff > 0 else len(S)
-    U, root, Vt = U[:, :R], S[:R].sqrt(), Vt[:R]
+    R = min(R, largest_rank(len(S), budget_ratio))
+    U, S, Vt = U[:, :R], S[:R], Vt[:R]
     signs = torch.where(U.gather(0, U.abs().argmax(0, keepdim=True)) < 0, -1.0, 1.0)[0]
+    return U * signs, S, Vt * signs[:, None]
+
+
+@torch.no_grad()
+def reference_split(W: Tensor, cutoff: float, budget_ratio: float = 1.0) -> Factors:
+    """A and B of W (M x N) in fp64, as the equations say."""
+    U, S, Vt = reference_cut(W, cutoff, budget_ratio)
+    root = torch.diag(S.sqrt())
+    return Factors(U @ root, root @ Vt)
+
+
+@torch.no_grad()
+def split(W: Tensor, cutoff: float, budget_ratio: float = 1.0) -> Factors:
+    """The fast form of ``reference_split``, in W's own type and place; new, contiguous tensors.
+
+    ``cutoff`` in [0, 1): of the largest singular value; 0 cuts nothing, so that R = N unless ``budget_ratio`` leaves less.
+    """
+    U, S, Vt = signed_cut(W, cutoff, budget_ratio)
+    root = S.sqrt()
     # LAPACK's own order of memory would be the factors', and fused optimizers take gradients to lie as their parameters do.
-    return Factors((U * (root * signs)).contiguous(), (Vt * (root * signs)[:, None]).contiguous())
+    return Factors((U * root).contiguous(), (Vt * root[:, None]).contiguous())
 
 
 @torch.no_grad()

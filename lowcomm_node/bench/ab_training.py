@@ -103,7 +103,7 @@ class AbTrainingRun:
     def _split(self, cutoff: float) -> None:
         """Everybody has the same weights and splits them alone; what is sent is the rank, of which the largest counts for all."""
         first, *others = self.groups
-        factors = first.split(cutoff)
+        factors = first.split(cutoff, self._config.budget_ratio)
         for group in others:
             group.take_over(first)
         for group in self.groups:

@@ -68,9 +68,9 @@ class FactoredReplica:
         replica.progress_steps += 1.0
         replica.tokens += num_rows(batch) * self._manifest.model.context_length
 
-    def split(self, cutoff: float) -> list[Factors]:
+    def split(self, cutoff: float, budget_ratio: float = 1.0) -> list[Factors]:
         """Factors of all tensors that are split, for this replica and all that are equal to it."""
-        return [split(tall(self.replica.theta[position]), cutoff) for position in self.positions]
+        return [split(tall(self.replica.theta[position]), cutoff, budget_ratio) for position in self.positions]
 
     def take_factors(self, factors: Sequence[Factors]) -> None:
         """From now on train one factor of each; what was cut off is gone from the weights."""

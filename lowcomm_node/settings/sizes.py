@@ -11,6 +11,8 @@ _STATE_BYTES_PER_PARAMETER = 24
 """Weights, slow weights, outer momentum and the optimizer's two, in fp32, and a little."""
 _OPTIMIZER_BYTES_PER_PARAMETER = 32
 """As above, with the gradient and the copy that a checkpoint is written from."""
+_FROZEN_BYTES_PER_PARAMETER = 12
+"""AB-training: at most two sets of frozen factors, and the copy that a step's change is taken from."""
 _PROCESS_BYTES = 400 << 20
 """torch itself, on a processor; on a GPU its context takes about as much."""
 _ACTIVATIONS_PER_LAYER = 34
@@ -30,7 +32,8 @@ def memory_bytes(manifest: Manifest, micro_batches: int) -> int:
 
 def fixed_bytes(manifest: Manifest) -> int:
     """What training takes without any example: the process, weights, gradients, state."""
-    return _PROCESS_BYTES + manifest.model.num_parameters * _OPTIMIZER_BYTES_PER_PARAMETER
+    frozen = _FROZEN_BYTES_PER_PARAMETER if manifest.outer.method == "ab" else 0
+    return _PROCESS_BYTES + manifest.model.num_parameters * (_OPTIMIZER_BYTES_PER_PARAMETER + frozen)
 
 
 def example_bytes(manifest: Manifest) -> int:

@@ -32,6 +32,7 @@ from lowcomm_node.train.payloads import (
     close_corrections,
     close_part,
     finish_part,
+    frozen_of,
     meeting_seed,
     offer_part,
 )
@@ -68,7 +69,8 @@ class MeetingDesk:
         self._training = manifest.training
         self._weight = manifest.outer.mixing_gain / 2
         self._run_id = run_id
-        self._planner = Planner(manifest, {stream: replica.shapes_of(stream) for stream in replica.streams})
+        shapes = {stream: replica.shapes_of(stream) for stream in replica.streams}
+        self._planner = Planner(manifest, shapes, replica.ab)
         self._clip_norms = ClipNorms(manifest.meeting.clip_ratio)
         self._num_meetings = PROBATION_MEETINGS
         """Since this node took over a donor's state, if it has; who has not counts fully."""
@@ -157,7 +159,8 @@ class MeetingDesk:
         streams = [stream for stream in command.streams if self._replica.is_ready(stream)]
         if not streams:
             raise RemoteProtocolError(RefusalReason.NOT_READY, "no step was taken yet, there are no moments")
-        plans = tuple(self._planner.plan(stream, is_dense=command.is_dense) for stream in streams)
+        in_use = None if self._replica.ab is None else self._replica.ab.in_use(self._replica.progress_steps)
+        plans = tuple(self._planner.plan(stream, is_dense=command.is_dense, frozen=in_use) for stream in streams)
         parts: list[bytes] = []
         for plan in plans:
             with self.work.of("offer", plan.codec):
@@ -190,7 +193,7 @@ class MeetingDesk:
         weight = self._standing()
         own_share = share(weight, offer.weight)
         shift = own_share * (offer.progress_steps - progress) / 2
-        clip_norms = tuple(self._clip_norms.limit(plan.stream, plan.codec) for plan in offer.plans)
+        clip_norms = tuple(self._clip_norms.limit(plan.stream, plan.codec, plan.factor) for plan in offer.plans)
         answered = Answered(
             plans=offer.plans, halves=tuple(halves), clip_norms=clip_norms, progress_shift=shift, share=own_share
         )
@@ -220,9 +223,10 @@ class MeetingDesk:
                 with self.work.of("close", plan.codec):
                     part, correction = close_part(self._replica, plan, seed, own, theirs)
                 norm = self._finite_norm(plan, correction)
-                scale = clip_scale(norm, self._clip_norms.limit(plan.stream, plan.codec), clip_norm)
+                limit = self._clip_norms.limit(plan.stream, plan.codec, plan.factor)
+                scale = clip_scale(norm, limit, clip_norm)
                 parts.append(part)
-                corrections.append(Checked(plan, correction, norm, scale))
+                corrections.append(Checked(plan, correction, norm, scale, frozen_of(self._replica, plan)))
         own_share = share(offered.weight, answer.weight)
         shift = own_share * (answer.progress_steps - offered.progress_steps) / 2
         held = Held(corrections=tuple(corrections), progress_shift=shift, share=own_share)
@@ -248,7 +252,7 @@ class MeetingDesk:
                     # Two machines need not find the same basis where its directions are nearly one.
                     detail = f"{plan.stream}: a correction of {scale * norm:.3g}, {clip_norm:.3g} was asked for"
                     raise ForgivableError(RefusalReason.MALFORMED, detail)
-                corrections.append(Checked(plan, correction, norm, scale))
+                corrections.append(Checked(plan, correction, norm, scale, frozen_of(self._replica, plan)))
         del self._answered[close.meeting_id]
         self._applied.append(close.meeting_id)
         return self._follow(close.meeting_id, corrections, answered, sign=1)
@@ -265,8 +269,9 @@ class MeetingDesk:
     ) -> CorrectionApplied:
         signed_weight = sign * pending.share * self._weight
         for checked in corrections:
+            stream, weight = checked.plan.stream, signed_weight * checked.scale
             with self.work.of("apply", checked.plan.codec):
-                apply_correction(self._replica, checked.plan.stream, checked.correction, signed_weight * checked.scale)
+                apply_correction(self._replica, stream, checked.correction, weight, checked.frozen)
         close_corrections(self._replica, [(checked.plan.stream, checked.correction) for checked in corrections])
         self._num_meetings += 1
         self._missed_steps = 0
@@ -275,13 +280,15 @@ class MeetingDesk:
         for checked in corrections:
             is_own = sign < 0
             whole = self._planner.observe(checked.plan, checked.correction, is_own=is_own, scale=checked.scale)
+            self._clip_norms.observe(checked.plan.stream, checked.plan.codec, checked.norm, checked.plan.factor)
+            if checked.frozen is not None:
+                continue  # of how far apart two nodes are it has told one span
             met = (checked.plan.stream, checked.plan.codec)
             self.exchanged[met] = self.exchanged.get(met, Exchanged()).with_correction(
                 captured=checked.norm**2,
                 whole=whole,
                 progress_gap_steps=2 * abs(pending.progress_shift) / pending.share,
             )
-            self._clip_norms.observe(checked.plan.stream, checked.plan.codec, checked.norm)
         return CorrectionApplied(
             meeting_id=meeting_id,
             norms=tuple((c.plan.stream, c.norm) for c in corrections),

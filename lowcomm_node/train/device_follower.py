@@ -14,7 +14,7 @@ from lowcomm_node.errors import LowcommError
 from lowcomm_node.train.child import EXIT_FAILED, end_child, prepare_child
 from lowcomm_node.train.data.prefetch import Prefetch
 from lowcomm_node.train.device_group import ProcessGroup
-from lowcomm_node.train.devices import Enlist, Gather, Order, Share, Step
+from lowcomm_node.train.devices import Enlist, Freeze, Gather, Order, Share, Step
 from lowcomm_node.train.session import build_session
 
 __all__ = ["main"]
@@ -61,6 +61,9 @@ def _follow(enlist: Enlist, orders: Iterator[Order]) -> None:
                 case Share():
                     replica.counters = order.counters
                     replica.share(with_optimizer=order.with_optimizer)
+                case Freeze() if replica.ab is not None:
+                    frozen = replica.ab.blank(order.epoch, order.digest, order.factor, order.ranks, replica.theta)
+                    replica.take_frozen(frozen)
 
 
 if __name__ == "__main__":

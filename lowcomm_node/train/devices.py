@@ -25,12 +25,13 @@ from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.train.batches import Batch
 from lowcomm_node.train.device_group import ProcessGroup
 from lowcomm_node.train.execution import PLAIN, Execution
+from lowcomm_node.train.frozen import Frozen
 from lowcomm_node.train.messages import Configure
 from lowcomm_node.train.replica import Replica, StepResult
 from lowcomm_node.train.state_file import Counters, TrainingState
-from lowcomm_node.units import Stream
+from lowcomm_node.units import Factor, Stream
 
-__all__ = ["Devices", "Enlist", "Gather", "LeadingReplica", "Order", "Share", "Step", "lead"]
+__all__ = ["Devices", "Enlist", "Freeze", "Gather", "LeadingReplica", "Order", "Share", "Step", "lead"]
 
 _TIMEOUT_S = 120.0
 """Longest wait for the other devices within a step, or at the start: they are alike and do the same at the same time."""
@@ -69,7 +70,18 @@ class Share:
     with_optimizer: bool
 
 
-Order = Step | Gather | Share
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freeze:
+    """``Replica.take_frozen`` of what the leader shares."""
+
+    epoch: int
+    digest: str
+    factor: Factor
+    ranks: tuple[int, ...]
+    """Of each split tensor, in the order of ``AbTraining.positions``."""
+
+
+Order = Step | Gather | Share | Freeze
 
 
 @contextmanager
@@ -243,6 +255,11 @@ class LeadingReplica(Replica):
             self.gather()  # before they wait for what is shared
         self._devices.order(Share(counters=self.counters, with_optimizer=with_optimizer))
         super().share(with_optimizer=with_optimizer)
+
+    def take_frozen(self, frozen: Frozen) -> None:
+        ranks = tuple(tensor.shape[1] for tensor in frozen.tensors.values())
+        self._devices.order(Freeze(epoch=frozen.epoch, digest=frozen.digest, factor=frozen.factor, ranks=ranks))
+        super().take_frozen(frozen)
 
     def load(self, state: TrainingState, *, is_own: bool) -> None:
         super().load(state, is_own=is_own)

@@ -18,6 +18,7 @@ from lowcomm_node.train.data.prefetch import Prefetch
 from lowcomm_node.train.desk import MeetingCommand, MeetingDesk, MeetingEvent
 from lowcomm_node.train.evaluate import look_at
 from lowcomm_node.train.fingerprint import fingerprint_of
+from lowcomm_node.train.frozen_requests import serve_frozen
 from lowcomm_node.train.mailbox import Mailbox
 from lowcomm_node.train.messages import (
     CheckpointWritten,
@@ -27,10 +28,12 @@ from lowcomm_node.train.messages import (
     LoadState,
     Run,
     SnapshotWritten,
+    SplitWeights,
     StateLoaded,
     Stop,
     Stopped,
     TakeFingerprint,
+    TakeFrozen,
     ToTrainer,
     WriteCheckpoint,
     WriteSnapshot,
@@ -149,6 +152,8 @@ class Trainer:
                 self._write(request)
             case TakeFingerprint():
                 self._take_fingerprint(request)
+            case SplitWeights() | TakeFrozen():
+                self._freeze(request)
             case Stop():
                 self._stop(request)
             case Configure():
@@ -313,6 +318,12 @@ class Trainer:
             return
         self._mailbox.post(FingerprintTaken(fingerprint=fingerprint_of(state)))
         self._meter.exchange_seconds += self._clock() - started
+
+    def _freeze(self, request: SplitWeights | TakeFrozen) -> None:
+        started = self._clock()
+        reply = serve_frozen(self._replica, request, self._session.run_id)
+        self._meter.exchange_seconds += self._clock() - started
+        self._mailbox.post(reply)
 
     def _stop(self, request: Stop) -> None:
         self._is_stopped = True

@@ -78,6 +78,7 @@ class Meter:
             held=self.held(),
             sketches=self.sketches,
             is_finished=is_finished(replica.progress_steps, self._training),
+            ab=None if replica.ab is None else replica.ab.report(replica.progress_steps),
         )
         self._start_window()
         return report

@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from lowcomm_node.algo import exchange, moments
 from lowcomm_node.algo.correction import Correction
 from lowcomm_node.algo.exchange import AnswerHalf
@@ -10,6 +12,7 @@ from lowcomm_node.algo.log_moments import apply_log_correction_
 from lowcomm_node.algo.moments import RatioCorrection
 from lowcomm_node.algo.wireformat import decode, is_finite
 from lowcomm_node.core.messages import StreamPlan
+from lowcomm_node.train.frozen import Frozen
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.units import Codec, MeetingId, RunId, Stream, StreamKind
 
@@ -21,6 +24,7 @@ __all__ = [
     "close_corrections",
     "close_part",
     "finish_part",
+    "frozen_of",
     "is_finite_offer",
     "meeting_seed",
     "offer_part",
@@ -36,9 +40,14 @@ def meeting_seed(run_id: RunId, meeting_id: MeetingId, stream: Stream) -> bytes:
     return hashlib.sha256(f"{run_id}|{meeting_id}|{stream}".encode()).digest()
 
 
+def frozen_of(replica: Replica, plan: StreamPlan) -> Frozen | None:
+    """By which a plan in coordinates is to be understood; None of whole tensors. Raises ForgivableError as ``AbTraining.held_for``."""
+    return replica.ab.held_for(plan) if plan.frozen and replica.ab is not None else None
+
+
 def offer_part(replica: Replica, plan: StreamPlan, seed: bytes, ranges: Sequence[float] | None = None) -> bytes:
     """The initiator's first payload. ``ranges`` as ``Planner.ranges`` gives them, for integers alone."""
-    tensors = replica.views(plan.stream)
+    tensors = _views(replica, plan)
     if plan.codec is Codec.RANK1:
         return moments.encode_offer(tensors, plan)
     bases = replica.directions.bases(plan, seed)
@@ -49,12 +58,13 @@ def is_finite_offer(replica: Replica, plan: StreamPlan, part: bytes) -> bool:
     """Was the own state finite of which ``offer_part`` has made this?"""
     if plan.codec is Codec.RANK1:
         return is_finite(decode(part, (8 * len(part) // plan.dtype.bits,), plan.dtype))
-    return exchange.is_finite_offer(replica.shapes_of(plan.stream), plan, part)
+    frozen, shapes = frozen_of(replica, plan), replica.shapes_of(plan.stream)
+    return exchange.is_finite_offer(shapes if frozen is None else frozen.shapes(shapes), plan, part)
 
 
 def answer_part(replica: Replica, plan: StreamPlan, seed: bytes, offer: bytes) -> tuple[bytes, AnyHalf]:
     """The answerer's payload. Raises ValueError when plan or payload do not fit."""
-    tensors = replica.views(plan.stream)
+    tensors = _views(replica, plan)
     if plan.codec is Codec.RANK1:
         return moments.encode_answer(tensors, plan, offer)
     return exchange.encode_answer(tensors, plan, seed, offer)
@@ -66,7 +76,7 @@ def close_part(
     """The initiator's last payload and its correction. Raises ValueError when the answer does not fit."""
     if plan.codec is Codec.RANK1:
         return b"", moments.finish(replica.shapes_of(plan.stream), plan, offer, answer)
-    return exchange.encode_close(replica.views(plan.stream), plan, seed, offer, answer)
+    return exchange.encode_close(_views(replica, plan), plan, seed, offer, answer)
 
 
 def finish_part(half: AnyHalf, close: bytes) -> AnyCorrection:
@@ -78,16 +88,27 @@ def finish_part(half: AnyHalf, close: bytes) -> AnyCorrection:
     return half
 
 
-def apply_correction(replica: Replica, stream: Stream, correction: AnyCorrection, signed_weight: float) -> None:
+def apply_correction(
+    replica: Replica,
+    stream: Stream,
+    correction: AnyCorrection,
+    signed_weight: float,
+    frozen: Frozen | None = None,
+) -> None:
     """Move the replica by ``signed_weight * C``: the weight is negative on the initiator. ``close_corrections`` has to follow.
 
     params: theta and phi shift together, so that the own displacement theta - phi is untouched; with mixing through
     the momentum the next outer step takes the shift into the outer momentum too. Optimizer state: C is in the
-    coordinates of ``Replica.views`` and is scaled back by the own 1 - beta^t; second moments stay non-negative.
+    coordinates of ``Replica.views`` and is scaled back by the own 1 - beta^t; second moments stay non-negative. With ``frozen``,
+    params were exchanged in their coordinates, whatever the node trains by now.
     """
     if stream is Stream.PARAMS and isinstance(correction, Correction):
         mixed = (replica.mixed,) if replica.has_mixed else ()
-        correction.add_to_all_((replica.theta, replica.phi, *mixed), signed_weight)
+        moved = (replica.theta, replica.phi, *mixed)
+        if frozen is None:
+            correction.add_to_all_(moved, signed_weight)
+        else:
+            frozen.apply(moved, correction, signed_weight)
     else:
         _apply_to_state(replica, stream, correction, signed_weight)
 
@@ -99,6 +120,11 @@ def close_corrections(replica: Replica, corrections: Sequence[tuple[Stream, AnyC
     for stream, correction in corrections:
         if isinstance(correction, Correction):
             replica.directions.corrected(stream, correction)
+
+
+def _views(replica: Replica, plan: StreamPlan) -> list[Tensor]:
+    frozen, views = frozen_of(replica, plan), replica.views(plan.stream)
+    return views if frozen is None else frozen.views(views)
 
 
 def _apply_to_state(replica: Replica, stream: Stream, correction: AnyCorrection, signed_weight: float) -> None:

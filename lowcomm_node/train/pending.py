@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from lowcomm_node.core.messages import StreamPlan
+from lowcomm_node.train.frozen import Frozen
 from lowcomm_node.train.payloads import AnyCorrection, AnyHalf
 
 __all__ = ["Answered", "Checked", "Held", "Offered"]
@@ -27,6 +28,8 @@ class Checked:
     correction: AnyCorrection
     norm: float
     scale: float
+    frozen: Frozen | None
+    """In whose coordinates the correction is; kept here, for others may be taken before it is applied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,8 @@ from lowcomm_node.core.progress import is_dense_acceptable
 from lowcomm_node.errors import ForgivableError, RefusalReason, RemoteProtocolError
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.streams import periods
+from lowcomm_node.train.frozen import AbTraining, Frozen
+from lowcomm_node.train.frozen_plans import FrozenPlans
 from lowcomm_node.train.payloads import AnyCorrection
 from lowcomm_node.units import Codec, Dtype, Omega, Stream
 
@@ -34,8 +36,8 @@ class _Coding:
 class Planner:
     """Plans for the streams that the manifest exchanges; remembers how much each tensor's difference held in past meetings."""
 
-    def __init__(self, manifest: Manifest, shapes: Mapping[Stream, Shapes]) -> None:
-        """``shapes``: per stream those of its tensors, for all streams that are exchanged."""
+    def __init__(self, manifest: Manifest, shapes: Mapping[Stream, Shapes], ab: AbTraining | None = None) -> None:
+        """``shapes``: per stream those of its tensors, for all streams that are exchanged. ``ab``: of a replica that has stages."""
         self._manifest = manifest
         self._omega = Omega(manifest.meeting.omega)
         self._budget_bytes = manifest.budget_bytes
@@ -44,9 +46,16 @@ class Planner:
             for period in periods(manifest)
             if period.every_steps > 0
         }
+        params = self._codings[Stream.PARAMS]
+        self._in_role = None if ab is None else FrozenPlans(ab, params.dtype, params.shapes)
 
-    def plan(self, stream: Stream, *, is_dense: bool) -> StreamPlan:
-        """The plan of an own offer. ``is_dense`` sends whole tensors instead of some directions or coordinates, whatever the budget."""
+    def plan(self, stream: Stream, *, is_dense: bool, frozen: Frozen | None = None) -> StreamPlan:
+        """The plan of an own offer. ``is_dense`` sends whole tensors instead of some directions or coordinates, whatever the budget.
+
+        ``frozen``: by which this node trains a factor; the parameters then go in their coordinates, and nothing is left out.
+        """
+        if self._in_role is not None and frozen is not None and stream is Stream.PARAMS and not is_dense:
+            return self._in_role.plan(frozen)
         plan = self.settled(stream, is_dense=is_dense)
         coding = self._coding(stream)
         if is_integer(plan.dtype) and not coding.energy.knows(plan.ranks):
@@ -64,12 +73,15 @@ class Planner:
 
     def sizes(self, plan: StreamPlan) -> PartBytes:
         """Payloads of one stream. Raises ValueError for a plan that cannot be carried out."""
+        if plan.frozen and self._in_role is not None:
+            return self._in_role.sizes(plan)
         shapes = self._coding(plan.stream).shapes
         return moments.part_bytes(shapes, plan) if plan.codec is Codec.RANK1 else part_bytes(shapes, plan)
 
     def ranges(self, plan: StreamPlan) -> tuple[float, ...] | None:
         """What ``encode_offer`` needs to know for an own plan: expected rms per tensor; None where the format does not ask."""
-        return self._coding(plan.stream).energy.ranges() if is_integer(plan.dtype) else None
+        energy = self._energy(plan) if is_integer(plan.dtype) else None
+        return None if energy is None else energy.ranges()
 
     def observe(self, plan: StreamPlan, correction: AnyCorrection, *, is_own: bool, scale: float = 1.0) -> float:
         """Learn from a meeting's correction where the next bytes buy most, and how large differences are.
@@ -87,7 +99,9 @@ class Planner:
             0 if not rank or (spectrum is None and not is_own) else rank if plan.codec is Codec.AB else -1
             for rank, spectrum in zip(plan.ranks, spectra, strict=True)
         ]
-        energy = self._coding(plan.stream).energy
+        energy = self._energy(plan)
+        if energy is None:
+            return math.nan
         whole = energy.estimate(ranks, spectra)
         energy.observe(
             ranks, [None if spectrum is None else tuple(scale**2 * part for part in spectrum) for spectrum in spectra]
@@ -115,7 +129,18 @@ class Planner:
         for plan in plans:
             self._check_one(plan, progress_steps)
 
+    def _energy(self, plan: StreamPlan) -> EnergyModel | None:
+        """What was learnt of such differences; None of coordinates that are no longer known."""
+        if plan.frozen:
+            return None if self._in_role is None else self._in_role.energy(plan)
+        return self._coding(plan.stream).energy
+
     def _check_one(self, plan: StreamPlan, progress_steps: float) -> None:
+        if plan.frozen:
+            if self._in_role is None:
+                raise RemoteProtocolError(RefusalReason.MALFORMED, "frozen factors in a run that has none")
+            self._in_role.check(plan)
+            return
         coding = self._coding(plan.stream)
         is_dense_instead = plan.codec is Codec.DENSE and coding.codec in (Codec.AB, Codec.SPARSE)
         if plan.codec is not coding.codec and not is_dense_instead:

@@ -45,6 +45,7 @@ def _train(mailbox: PipeMailbox) -> None:
 
     from lowcomm_node.algo.consensus import count_sketch  # noqa: PLC0415
     from lowcomm_node.train.devices import lead  # noqa: PLC0415
+    from lowcomm_node.train.frozen_file import frozen_bytes_bound  # noqa: PLC0415
     from lowcomm_node.train.loop import Trainer  # noqa: PLC0415
     from lowcomm_node.train.model import count_parameters  # noqa: PLC0415
     from lowcomm_node.train.session import build_session, choose_devices  # noqa: PLC0415
@@ -79,6 +80,7 @@ def _train(mailbox: PipeMailbox) -> None:
                 stream_sizes={
                     stream: sum(tensor.numel() for tensor in replica.tensors(stream)) for stream in replica.streams
                 },
+                frozen_bytes_max=0 if replica.ab is None else frozen_bytes_bound(replica.ab.split_shapes()),
                 initial_sketch=tuple(count_sketch(replica.theta).tolist()),
             )
         )

@@ -6,6 +6,7 @@ step), delta outer momentum, t optimizer steps.
 
 import dataclasses
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from lowcomm_node.algo.group import ALONE, mean_all_
 from lowcomm_node.algo.log_moments import log_view
 from lowcomm_node.algo.moments import bias_correction
 from lowcomm_node.algo.noloco import outer_step_
+from lowcomm_node.core.ab_stages import ramp_of
 from lowcomm_node.core.micro_batches import MicroBatches
 from lowcomm_node.core.progress import learning_rate_at
 from lowcomm_node.errors import ConfigError
@@ -26,6 +28,7 @@ from lowcomm_node.train.directions import Directions
 from lowcomm_node.train.evaluate import loss_of
 from lowcomm_node.train.execution import PLAIN, Execution
 from lowcomm_node.train.faults import is_out_of_memory
+from lowcomm_node.train.frozen import AbTraining, Frozen
 from lowcomm_node.train.model import build_model, parameter_shapes, recompute
 from lowcomm_node.train.optimizers.build import build_optimizer
 from lowcomm_node.train.state_file import Counters, TensorSpec, TrainingState
@@ -80,6 +83,8 @@ class Replica:
         self.delta = [torch.zeros_like(theta) for theta in self.theta]
         self.has_mixed = manifest.outer.mixing == "momentum"
         self.mixed = [torch.zeros_like(theta) for theta in self.theta] if self.has_mixed else []
+        self.ab = AbTraining(self.model, manifest) if manifest.outer.method == "ab" else None
+        """Stages and frozen factors, with that method."""
         self._group = group
         self.num_devices = 1 if group is None else group.size
         self.optimizer = build_optimizer(self.model, manifest, group or ALONE)
@@ -122,6 +127,7 @@ class Replica:
         """
         training = self._manifest.training
         learning_rate = learning_rate_at(self.progress_steps, training, self._manifest.optimizer.lr)
+        learning_rate *= ramp_of(self.progress_steps, self._manifest)
         loss = self._gradients(batch)
         if self._group is None:
             norm = torch.nn.utils.clip_grad_norm_(self._parameters, training.grad_clip)
@@ -130,7 +136,8 @@ class Replica:
         loss_value, norm_value = torch.stack((loss, norm)).tolist()
         is_finite = math.isfinite(loss_value) and math.isfinite(norm_value)
         if is_finite:
-            self.optimizer.step(learning_rate)
+            with self._confined():
+                self.optimizer.step(learning_rate)
         else:
             self.nonfinite_steps += 1
         self.steps += 1
@@ -159,6 +166,14 @@ class Replica:
             tensors = [tensor for stream in streams for tensor in self.tensors(stream)]
             for tensor in (*self.theta, *self.phi, *self.delta, *self.mixed, *tensors):
                 self._group.share_(tensor)
+
+    def take_frozen(self, frozen: Frozen) -> None:
+        """From the next step on train by these, in their epoch; all devices of the node take over the first one's numbers."""
+        if self._group is not None:
+            for tensor in frozen.tensors.values():
+                self._group.share_(tensor)
+        assert self.ab is not None, "the caller has asked"
+        self.ab.take(frozen, self.theta)
 
     def is_ready(self, stream: Stream) -> bool:
         """Is there something to exchange? Optimizer state means nothing before the first optimizer step."""
@@ -263,6 +278,11 @@ class Replica:
             for group, positions, tensors in groups
             for position, tensor in zip(positions, tensors, strict=True)
         }
+
+    def _confined(self) -> AbstractContextManager[None]:
+        """For the optimizer's step: what else it may change of the weights than what the frozen factors span is nothing, while one is trained."""
+        frozen = None if self.ab is None else self.ab.in_use(self.progress_steps)
+        return nullcontext() if frozen is None else frozen.confining(self.theta)
 
     def _gradients(self, batch: Batch) -> Tensor:
         """Leave the gradient of the batch's mean loss in the parameters; returns that loss, 0-d.

@@ -5,7 +5,7 @@ Written atomically; read with every name, shape and value checked, because a don
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -26,7 +26,9 @@ __all__ = [
     "read_state",
     "state_bytes_bound",
     "sync_folder",
+    "tensors_bytes_bound",
     "write_state",
+    "write_tensors",
 ]
 
 _FORMAT = "lowcomm-state-1"
@@ -70,8 +72,12 @@ class TrainingState:
 
 def state_bytes_bound(layout: Mapping[str, TensorSpec]) -> int:
     """Upper bound of the size of a state file with these tensors."""
-    tensor_bytes = sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in layout.values())
-    return tensor_bytes + _HEADER_BYTES_PER_TENSOR * len(layout) + _HEADER_BYTES
+    return tensors_bytes_bound([math.prod(spec.shape) * spec.dtype.itemsize for spec in layout.values()])
+
+
+def tensors_bytes_bound(sizes: Sequence[int]) -> int:
+    """Upper bound of the size of a safetensors file with tensors of so many bytes each."""
+    return sum(sizes) + _HEADER_BYTES_PER_TENSOR * len(sizes) + _HEADER_BYTES
 
 
 def write_state(path: Path, state: TrainingState, run_id: RunId) -> None:
@@ -86,10 +92,15 @@ def write_state(path: Path, state: TrainingState, run_id: RunId) -> None:
         "tokens": str(counters.tokens),
         "data_cursor": str(counters.data_cursor),
     }
+    write_tensors(path, state.tensors, metadata)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Replace ``path`` by these, or leave it as it was. Raises StoreError naming the file."""
     # In the same folder: a rename is atomic only within one file system.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        save_file(state.tensors, unfinished, metadata)
+        save_file(tensors, unfinished, metadata)
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)

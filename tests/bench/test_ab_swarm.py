@@ -12,6 +12,7 @@ from lowcomm_node.bench.methods import Overrides
 from lowcomm_node.bench.perform import run_trial
 from lowcomm_node.bench.texts import load_texts
 from lowcomm_node.bench.trial import Speeds, Trial
+from lowcomm_node.units import Factor
 from tests.bench.tiny import text_in, tiny_trial
 
 _FP32 = 1e-5
@@ -60,7 +61,7 @@ def test_everybody_ends_an_epoch_with_the_same_frozen_factors_and_both_are_train
     notes = [note for note in run.notes if note is not None]
     assert len(notes) == 4
     assert len({(note.epoch, note.digest) for note in notes}) == 1
-    assert sorted(note.factor for note in notes) == ["A", "A", "B", "B"]
+    assert sorted(note.factor for note in notes) == [Factor.A, Factor.A, Factor.B, Factor.B]
 
 
 @pytest.mark.parametrize("delay_steps", [0.1, 2.0])

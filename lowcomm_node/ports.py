@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from lowcomm_node.core.events import Event, Member
+from lowcomm_node.core.events import Event, FrozenNote, Member
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.core.messages import Message
 from lowcomm_node.core.places import Fullness
@@ -104,7 +104,7 @@ class Directory(Protocol):
         """Be in this run, and answer other nodes' hello from now on."""
         ...
 
-    async def announce(self, *, progress_steps: float, has_state: bool) -> bytes:
+    async def announce(self, *, progress_steps: float, has_state: bool, frozen: FrozenNote | None) -> bytes:
         """Store this node's signed record; returns its bytes, to be carried by offers."""
         ...
 
@@ -221,6 +221,15 @@ class StateClient(Protocol):
         the same one. What an earlier attempt has begun is finished first, if anybody still holds that snapshot; chunks
         that are already there and match are not fetched again. ``on_progress`` gets bytes done and total. Raises LinkError
         and RemoteProtocolError, and StoreError when the file cannot be kept here.
+        """
+        ...
+
+    async def download_frozen(
+        self, holders: Sequence[PeerId], run_id: RunId, digest: str, destination: Path, max_bytes: int
+    ) -> None:
+        """Fetch the frozen factors of this digest into ``destination``, each chunk verified, from those who hold them.
+
+        Which of ``holders`` do is found out. Raises LinkError (busy: somebody would have, later), RemoteProtocolError, StoreError.
         """
         ...
 

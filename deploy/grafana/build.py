@@ -42,7 +42,7 @@ class Panel:
     transformations: tuple[Json, ...] = ()
     overrides: tuple[Json, ...] = ()
     needs: str = ""
-    """As of a metric: what a machine must have for this panel to show something."""
+    """As of a metric: what a machine or a run must have for this panel to show something."""
 
     def json(self, number: int, x: int, y: int) -> Json:
         """As Grafana has it, with this id at this place."""

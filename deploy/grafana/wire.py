@@ -62,6 +62,20 @@ _PAYLOADS = Row(
     ),
 )  # fmt: skip
 
+_AB_TRAINING = Row(
+    title="AB-training",
+    panels=(
+        timeseries("Rank by layers", "What the split has left of the whole rank, mean over nodes.", "percentunit",
+                   Query(expr=f"avg by (layers) ({of_node('lowcomm_ab_rank_ratio')} >= 0)", legend="{{layers}}"), needs="ab"),
+        timeseries("Energy kept", "Share of the squared weights in the span of the frozen factors, when they were taken; mean over nodes.", "percentunit",
+                   Query(expr=f"avg by (layers) ({of_node('lowcomm_ab_energy_kept_ratio')} >= 0)", legend="{{layers}}"), needs="ab"),
+        timeseries("Compression in role", "A dense exchange of everything over one of the trained factor, by factor.", "none",
+                   Query(expr=f"avg by (factor) ({of_node('lowcomm_ab_compression_ratio')} >= 0)", legend="{{factor}}"), needs="ab"),
+        timeseries("Nodes by factor", "Those that train whole are not among them.", "none",
+                   Query(expr=f"count by (factor) ({of_node('lowcomm_ab_compression_ratio')} >= 0)", legend="{{factor}}"), is_stacked=True, needs="ab"),
+    ),
+)  # fmt: skip
+
 _REST = Row(
     title="Everything on the line",
     panels=(
@@ -105,5 +119,5 @@ WIRE = Dashboard(
     title="LowComm: wire",
     description="What goes over the lines of nodes, what it is for, and what it buys.",
     variables=(JOB, RUN, INSTANCES),
-    rows=(_AT_A_GLANCE, _PAYLOADS, _REST, _DIRECTORY),
+    rows=(_AT_A_GLANCE, _PAYLOADS, _AB_TRAINING, _REST, _DIRECTORY),
 )

@@ -17,7 +17,7 @@ from lowcomm_node.adapters.member_buckets import MemberBuckets
 from lowcomm_node.adapters.p2p_process import P2pOptions, import_hivemind, split_address
 from lowcomm_node.adapters.relays import choose_relays
 from lowcomm_node.adapters.vitals_book import VitalsBook
-from lowcomm_node.core.events import Member
+from lowcomm_node.core.events import FrozenNote, Member
 from lowcomm_node.core.membership import Bucket
 from lowcomm_node.core.versions import Versions
 from lowcomm_node.errors import DirectoryError, DirectoryTimeoutError, LowcommError, RefusalReason, RemoteProtocolError
@@ -100,8 +100,7 @@ class HivemindDirectory:
         self._keepers: list[asyncio.Task[None]] = []
         self._membership: Membership | None = None
         self._is_observer = False
-        self._progress_steps = 0.0
-        self._has_state = False
+        self._standing: tuple[float, bool, FrozenNote | None] = 0.0, False, None
         self._expires_at = 0.0
         self._buckets = MemberBuckets(
             own=self.peer_id,
@@ -259,7 +258,7 @@ class HivemindDirectory:
         """Be in this run, and answer other nodes' hello from now on; an observer looks at the run and answers nobody."""
         self._membership, self._is_observer = membership, is_observer
 
-    async def announce(self, *, progress_steps: float, has_state: bool) -> bytes:
+    async def announce(self, *, progress_steps: float, has_state: bool, frozen: FrozenNote | None = None) -> bytes:
         """Store this node's signed record in the bucket it belongs to; returns the record.
 
         Gives up after half a record's life, so that the next one is made before this one has expired: offers carry it.
@@ -267,7 +266,7 @@ class HivemindDirectory:
         Raises:
             DirectoryError: no node took it in time; it may be tried again. ``record`` is renewed all the same.
         """
-        self._progress_steps, self._has_state = progress_steps, has_state
+        self._standing = progress_steps, has_state, frozen
         self.record = record = self._signed(self.grpc_address, self.reachability)
         try:
             async with asyncio.timeout(self._record_ttl_s / 2):
@@ -333,14 +332,16 @@ class HivemindDirectory:
     def _signed(self, grpc_address: str, reachability: Reachability) -> bytes:
         """A new record. Each one lasts longer than the one before: in the DHT the later expiration wins."""
         self._expires_at = max(time.time() + self._record_ttl_s, self._expires_at + 0.001)
+        progress_steps, has_state, frozen = self._standing
         member = Member(
             peer=self.peer_id,
             grpc_address=grpc_address,
-            progress_steps=self._progress_steps,
-            has_state=self._has_state,
+            progress_steps=progress_steps,
+            has_state=has_state,
             expires_at=self._expires_at,
             reachability=reachability,
             certificate=self._certificate,
+            frozen=frozen,
         )
         return sign_member(
             member,

@@ -131,7 +131,9 @@ class MemberStateClient:
 
     async def _describe(self, peer: PeerId, run_id: RunId, max_bytes: int, frozen: str = "") -> Snapshot:
         request = ask_for_description(run_id, self._protocol_version, frozen=frozen)
-        timeout_s = self._stall_timeout_s if frozen else self._describe_timeout_s  # what lies on the shelf need not be written
+        timeout_s = (
+            self._stall_timeout_s if frozen else self._describe_timeout_s
+        )  # what lies on the shelf need not be written
         data = await self._ask(peer, DESCRIBE, request, timeout_s)
         with self._blaming(peer):
             snapshot = Snapshot.decode(data, run_id=run_id, max_bytes=max_bytes)

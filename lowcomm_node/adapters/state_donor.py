@@ -30,7 +30,8 @@ class StateDonor:
         protocol_version: what we speak.
         source: writes a fresh snapshot, or names a recent one.
         fingerprint: looks at the live state, or remembers a recent look.
-        shelf: what is held; not closed here.
+        shelf: states that are held; not closed here.
+        frozen: frozen factors of AB-training that are held; not closed here.
         pacer: how fast chunks go out while a meeting is under way.
         line: what chunks wait for where it is capped; while it is closed nothing is served.
         is_meeting: is a meeting of this node under way?
@@ -49,6 +50,7 @@ class StateDonor:
         pacer: Pacer,
         is_meeting: Callable[[], bool],
         on_sent: Callable[[int], None],
+        frozen: SnapshotShelf | None = None,
         line: Line | None = None,
         max_downloads: int = 2,
     ) -> None:
@@ -57,6 +59,7 @@ class StateDonor:
         self._source = source
         self._fingerprint_source = fingerprint
         self._shelf = shelf
+        self._frozen = frozen
         self._pacer = pacer
         self._line = line or Line()
         self._is_meeting = is_meeting
@@ -92,6 +95,8 @@ class StateDonor:
         except DecodeError as error:
             raise _unreadable() from error
         self._check(request)
+        if request.frozen_digest:
+            return self._held(request.frozen_digest).snapshot.encode(self._run_id)
         try:
             async with self._lock:
                 held = await self._take_up(*await self._source())
@@ -119,10 +124,9 @@ class StateDonor:
             request = state_pb2.FetchRequest.FromString(data)
         except DecodeError as error:
             raise _unreadable() from error
-        held = self._shelf.get(request.snapshot_id)
-        if held is None or request.run_id.hex() != self._run_id:
-            told = "I do not have that snapshot; ask for a description of mine"
-            raise RemoteProtocolError(RefusalReason.EXPIRED, told)
+        if request.run_id.hex() != self._run_id:
+            raise RemoteProtocolError(RefusalReason.WRONG_RUN, f"I am in run {self._run_id}")
+        held = self._held(request.snapshot_id)
         num_chunks = len(held.snapshot.digests)
         if not 0 < len(request.chunks) <= num_chunks or max(request.chunks) >= num_chunks:
             raise RemoteProtocolError(RefusalReason.MALFORMED, f"I have chunks 0 to {num_chunks - 1}, each once")
@@ -140,7 +144,18 @@ class StateDonor:
         finally:
             self._num_downloads -= 1
             held.readers -= 1
-            self._shelf.tidy()
+            for shelf in self._shelves:
+                shelf.tidy()
+
+    @property
+    def _shelves(self) -> tuple[SnapshotShelf, ...]:
+        return (self._shelf,) if self._frozen is None else (self._shelf, self._frozen)
+
+    def _held(self, snapshot_id: bytes) -> Held:
+        for shelf in self._shelves:
+            if (held := shelf.get(snapshot_id)) is not None:
+                return held
+        raise RemoteProtocolError(RefusalReason.EXPIRED, "I do not have that snapshot; ask for a description of mine")
 
     def _check(self, request: state_pb2.DescribeRequest | state_pb2.FingerprintRequest) -> None:
         if request.protocol_version != self._protocol_version:

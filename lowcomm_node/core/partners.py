@@ -141,11 +141,7 @@ class Partners:
         Where all are under suspicion it is more likely that this node was cut off than that all others are gone: then each is tried
         again soon, however often it has failed.
         """
-        able = [
-            known
-            for peer, known in self._known.items()
-            if peer not in excluded and self._is_able(known)
-        ]
+        able = [known for peer, known in self._known.items() if peer not in excluded and self._is_able(known)]
         live = [known for known in able if now >= known.suspect_until]
         if not live and not excluded:
             live = [known for known in able if now >= known.failed_at + _FIRST_SUSPICION_S]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from lowcomm_node.adapters.identity import load_or_create
 from lowcomm_node.adapters.owners_machine import OwnersMachine
 from lowcomm_node.core.commands import GiveUp, Heal
-from lowcomm_node.core.events import DrainRequested, Event, Member, PauseChanged, Ticked, TrainerLost
+from lowcomm_node.core.events import DrainRequested, Event, FrozenUsed, Member, PauseChanged, Ticked, TrainerLost
 from lowcomm_node.core.node import NodeCore
 from lowcomm_node.core.places import Fullness
 from lowcomm_node.daemon.black_box import BlackBox
@@ -18,6 +18,7 @@ from lowcomm_node.daemon.board import Board
 from lowcomm_node.daemon.children import Children
 from lowcomm_node.daemon.clock import SystemClock
 from lowcomm_node.daemon.control import ControlServer
+from lowcomm_node.daemon.freezing import Freezing
 from lowcomm_node.daemon.http import LocalHttp, host_of
 from lowcomm_node.daemon.join_options import JoinOptions
 from lowcomm_node.daemon.joining import how_to_join
@@ -26,13 +27,14 @@ from lowcomm_node.daemon.network import Network
 from lowcomm_node.daemon.notify import ServiceNotifier
 from lowcomm_node.daemon.owner_watch import OwnerWatch
 from lowcomm_node.daemon.pausing import Pausing
-from lowcomm_node.daemon.presence import Presence
+from lowcomm_node.daemon.presence import Presence, Standing, standing_of
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.rules import rules_of_a_life
 from lowcomm_node.daemon.run_finder import FoundRun, RunFinder
 from lowcomm_node.daemon.runtime import Runtime
 from lowcomm_node.daemon.signals import obey_signals
-from lowcomm_node.daemon.status import base_status, meeting_status, service_line, training_status
+from lowcomm_node.daemon.status import base_status, core_status, network_status, service_line, training_status
+from lowcomm_node.daemon.telling import tell
 from lowcomm_node.daemon.training import Training
 from lowcomm_node.daemon.views import Health, Views
 from lowcomm_node.errors import DivergedError
@@ -115,6 +117,9 @@ class Node:
             recorder=self._recorder,
             children=self._children,
         )
+        self._freezing = Freezing(
+            self._training, lambda: self._network.states, self._recorder, tell=self._tell, line=self._line_watch
+        )
         self._presence = Presence(self._network, self._settings.network, self._standing)
         self._finder = RunFinder(
             manifest=options.manifest,
@@ -180,7 +185,7 @@ class Node:
                 for work in (
                     self._pausing.live(self._train),
                     self._training.keep_checkpoints(self._due),
-                    self._training.tell(),
+                    tell(self._training, self._recorder),
                     self._presence.look_around(self._members_seen),
                     self._line_watch.run(self._tell),
                     self._network.outreach.watch(self._presence.renew),
@@ -195,7 +200,7 @@ class Node:
             is_first=not self._options.peers,
             knows_nobody=self._finder.knows_nobody,
             find_donors=self._donors,
-            client=self._network.state_client,
+            client=self._network.states.client,
             on_training=self._training_began,
         )
 
@@ -231,6 +236,7 @@ class Node:
             clock=self._clock,
             recorder=self._recorder,
             send_to_trainer=self._training.send,
+            freeze=self._freezing.carry_out,
             on_cure=self._cure,
             on_offence=self._network.offended,
         )
@@ -266,11 +272,9 @@ class Node:
             is_well = not self._health().reasons_not_live(now)
             self._service.beat(now, service_line(self._board.status), state=self._state, is_well=is_well)
 
-    def _standing(self) -> tuple[float, bool]:
-        """Our progress, and whether others may meet us and have our state."""
-        report, core = self._training.report, self._core
-        has_state = self._training.has_state and core is not None and core.has_sound_state
-        return report.progress_steps if report is not None else 0.0, has_state and not self._pausing.is_wanted
+    def _standing(self) -> Standing:
+        has_state = self._training.has_state and not self._pausing.is_wanted
+        return standing_of(self._training.report, self._core, has_state=has_state)
 
     async def _members_seen(self, members: tuple[Member, ...]) -> None:
         if self._runtime is not None:
@@ -298,6 +302,7 @@ class Node:
     async def _stop(self) -> None:
         """Let go of everything, in the order that leaves nothing behind; each part is bounded in time."""
         self._service.stopping(_LONGEST_LEAVE_S)
+        await self._freezing.stop()
         await self._network.stop()
         self._line_watch.save()
         await self._training.end(_TRAINER_END_GRACE_S if self._state == "draining" else 0.0)
@@ -315,19 +320,12 @@ class Node:
         )
         status.run_id = self._run_id or ""
         status.run_name = self._manifest.name if self._manifest is not None else ""
-        status.join_address = self._network.join_address
-        status.grpc_address = self._network.grpc_address
-        training = self._training
-        status.training.CopyFrom(
-            training_status(
-                training.report, training.ready, self._manifest, training.started_loss, self._recorder.restarts
-            )
-        )
-        status.reachability = self._network.reachability.value
+        network_status(status, self._network)
+        t = self._training
+        told = training_status(t.report, t.ready, self._manifest, t.started_loss, self._recorder.restarts)
+        status.training.CopyFrom(told)
         if self._core is not None:
-            status.meetings.CopyFrom(meeting_status(self._recorder.tally, self._core.phase(), now))
-            status.peers_known = len(self._core.partners.views())
-            status.bells_own, status.bells_held = self._core.num_bells()
+            core_status(status, self._core, self._recorder.tally, now)
         status.line.CopyFrom(self._line_watch.status())
         status.pause.CopyFrom(self._owner_watch.status())
         status.http_address = self._http.address
@@ -367,8 +365,8 @@ class Node:
         """Let the core know, once there is one."""
         if self._runtime is not None:
             self._runtime.handle(event)
-        if isinstance(event, PauseChanged | TrainerLost):
-            self._presence.renew()  # others should not ask us for a meeting or for our state now
+        if isinstance(event, PauseChanged | TrainerLost | FrozenUsed):
+            self._presence.renew()  # others should not ask us for a meeting or for our state now, or for one of this role
 
     def _cure(self, command: Heal | GiveUp) -> None:
         """Our state is unfit: the trainer starts again with another one, and is ended when that has not helped."""

@@ -7,9 +7,17 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from lowcomm_node.core.fingerprint import Fingerprint
-from lowcomm_node.train.messages import FingerprintTaken, SnapshotWritten, TakeFingerprint, ToTrainer, WriteSnapshot
+from lowcomm_node.train.messages import (
+    FingerprintTaken,
+    FrozenTaken,
+    FrozenWritten,
+    SnapshotWritten,
+    TakeFingerprint,
+    ToTrainer,
+    WriteSnapshot,
+)
 
-__all__ = ["SNAPSHOT_PREFIX", "Ask", "Looks"]
+__all__ = ["SNAPSHOT_PREFIX", "Answer", "Ask", "Looks"]
 
 SNAPSHOT_PREFIX = "snapshot-"
 _SNAPSHOT_FRESH_S = 10.0
@@ -17,13 +25,13 @@ _FINGERPRINT_FRESH_S = 10.0
 _FINGERPRINT_REST = 20.0
 """Between two looks at the state the trainer trains at least this many times as long as the last look took."""
 
-_Answer = TypeVar("_Answer", SnapshotWritten, FingerprintTaken)
+Answer = TypeVar("Answer", SnapshotWritten, FingerprintTaken, FrozenWritten, FrozenTaken)
 
 
 class Ask(Protocol):
     """Asks the trainer that there is now. Raises LowcommError."""
 
-    async def __call__(self, question: ToTrainer, answer: type[_Answer], /) -> _Answer: ...
+    async def __call__(self, question: ToTrainer, answer: type[Answer], /) -> Answer: ...
 
 
 class Looks:

@@ -24,8 +24,7 @@ from lowcomm_node.adapters.introduction import Introduction
 from lowcomm_node.adapters.line import Line
 from lowcomm_node.adapters.meeting_link import MeetingLink
 from lowcomm_node.adapters.probe import ProbeService
-from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
-from lowcomm_node.core.events import Member
+from lowcomm_node.core.events import FrozenNote, Member
 from lowcomm_node.core.places import Fullness
 from lowcomm_node.core.quarantine import Quarantine
 from lowcomm_node.core.versions import SPOKEN
@@ -46,7 +45,6 @@ from lowcomm_node.ports import (
     Link,
     NodeSink,
     SnapshotSource,
-    StateClient,
     Welcome,
 )
 from lowcomm_node.settings.manifest import Manifest
@@ -123,7 +121,7 @@ class Network:
         self._server: GrpcServer | None = None
         self._link: MeetingLink | None = None
         self._outreach: Outreach | None = None
-        self._shelf = SnapshotShelf(state_dir / "snapshots")
+        self._state_dir = state_dir
         self._welcome: Welcome | None = None
         self._seen: tuple[Member, ...] = ()
         self._states: States | None = None
@@ -159,9 +157,11 @@ class Network:
         return self._link
 
     @property
-    def state_client(self) -> StateClient:
-        """Downloads other members' state. Only after ``open``."""
-        return self._asking.client
+    def states(self) -> States:
+        """What is given of this node's state, and how that of others is got. Only after ``open``."""
+        if self._states is None:
+            raise DirectoryError("the node is in no run yet")
+        return self._states
 
     async def start(self, remembered: Sequence[str] = (), *, may_be_alone: bool = False) -> bool:
         """Bring the directory up, with the help of peers remembered from an earlier life. True when somebody is there.
@@ -240,10 +240,9 @@ class Network:
             deadline_s=self._patience.deadline_s,
         )
         dial_back = DialBack(run, self._channels)
-        await self._shelf.take_up()
         self._states = states = States(
             membership=self._membership,
-            shelf=self._shelf,
+            state_dir=self._state_dir,
             channels=self._channels,
             dht=self._dht,
             bells=bells,
@@ -255,6 +254,7 @@ class Network:
             is_meeting=is_meeting,
             on_refused=self.offended,
         )
+        await states.take_up()
         punch, streams = serve_libp2p(self._dht, self._link, states.serve, dial_back, self._is_welcome)
         port = 0
         probe = ProbeService(self._line, caller=door.caller)
@@ -277,7 +277,7 @@ class Network:
         self._bounded |= {
             **door.bounded, "bells": bells, "dial_backs": dial_back, "downloads": states, "libp2p_streams": streams,
             "meetings": self._link, "rings": self._outreach, "vitals": self.vitals, "quarantine": self._quarantine, "offers": self._link.offers,
-            "snapshots": self._shelf, "dial_askers": dial_back.askers, "punch_askers": punch.askers, "probes": probe, "clocks": self.pulse,
+            "snapshots": states.shelf, "frozen": states.frozen, "dial_askers": dial_back.askers, "punch_askers": punch.askers, "probes": probe, "clocks": self.pulse,
         }  # fmt: skip
         await self._outreach.begin()
         await self._directory.serve_hello(self._membership)
@@ -299,9 +299,9 @@ class Network:
         """Our newest signed record, for offers; partners believe it even while the DHT has not taken it."""
         return self._dht.record
 
-    async def announce(self, *, progress_steps: float, has_state: bool) -> None:
+    async def announce(self, *, progress_steps: float, has_state: bool, frozen: FrozenNote | None = None) -> None:
         """Renew our record and store it, if the DHT takes it this time."""
-        announce = partial(self._directory.announce, progress_steps=progress_steps, has_state=has_state)
+        announce = partial(self._directory.announce, progress_steps=progress_steps, has_state=has_state, frozen=frozen)
         await recorded(self._recorder, "put", announce)
 
     async def members(self) -> tuple[Member, ...]:
@@ -319,7 +319,7 @@ class Network:
         members = {member.peer: member for member in await self.members()}
         if self._welcome is not None:
             members.setdefault(self._welcome.member.peer, self._welcome.member)
-        return await self._asking.askable(tuple(members.values()))
+        return await self.states.askable(tuple(members.values()))
 
     def fullness(self) -> Mapping[str, Fullness]:
         """Of everything here that is bounded, by the words of ``telemetry.catalogue``."""
@@ -340,15 +340,10 @@ class Network:
         for part in (self._outreach, self._link, self._server):
             if part is not None:
                 await part.stop()
-        self._shelf.close()
+        if self._states is not None:
+            self._states.close()
         await self._channels.close()
         await self._dht.stop()
-
-    @property
-    def _asking(self) -> States:
-        if self._states is None:
-            raise DirectoryError("the node is in no run yet")
-        return self._states
 
     def _public_members(self) -> list[PeerId]:
         """Members that others can dial, as far as we have heard."""

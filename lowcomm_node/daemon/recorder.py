@@ -22,7 +22,7 @@ from lowcomm_node.settings.streams import Period
 from lowcomm_node.telemetry.logs import get_logger
 from lowcomm_node.telemetry.metrics import Metrics
 from lowcomm_node.train.messages import Report
-from lowcomm_node.units import Codec, LinkKind, PeerId, Reachability, Stream
+from lowcomm_node.units import Codec, Factor, LinkKind, PeerId, Reachability, Stream
 
 __all__ = ["MeetingTally", "Recorder"]
 
@@ -245,6 +245,30 @@ class Recorder:
         self.metrics.state_downloaded(has_succeeded=True)
         progress = round(progress_steps)
         self._log.info("state_downloaded", donor=donor, progress_steps=progress, compared_with=compared_with)
+
+    def split(self, epoch: int, digest: str) -> None:
+        """AB-training: this node has split its weights for all."""
+        self._log.info("weights_split", epoch=epoch, digest=digest)
+
+    def split_failed(self, epoch: int, detail: str) -> None:
+        """AB-training: there are no frozen factors of this node's weights."""
+        self._log.warning("split_failed", epoch=epoch, detail=detail)
+
+    def frozen_fetched(self, epoch: int, digest: str) -> None:
+        """AB-training: frozen factors that another member has made are here."""
+        self._log.info("frozen_factors_fetched", epoch=epoch, digest=digest)
+
+    def fetch_failed(self, epoch: int, digest: str, detail: str) -> None:
+        """AB-training: none of those who announce these frozen factors has given them."""
+        self._log.warning("frozen_factors_not_fetched", epoch=epoch, digest=digest, detail=detail)
+
+    def frozen_refused(self, epoch: int, digest: str, detail: str) -> None:
+        """AB-training: the trainer does not take these frozen factors."""
+        self._log.warning("frozen_factors_refused", epoch=epoch, digest=digest, detail=detail)
+
+    def frozen_taken(self, epoch: int, digest: str, factor: Factor) -> None:
+        """AB-training: from the next step on one factor is trained."""
+        self._log.info("frozen_factors_taken", epoch=epoch, digest=digest, factor=factor.value)
 
     def checkpoint_written(self, disk: Fullness) -> None:
         """One more is there; ``disk``: what all take together, and may take."""

@@ -11,6 +11,7 @@ from lowcomm_node.core.commands import (
     Command,
     EncodeAnswer,
     EncodeOffer,
+    FetchFrozen,
     GiveUp,
     HangBell,
     Heal,
@@ -20,7 +21,9 @@ from lowcomm_node.core.commands import (
     Role,
     SeekPath,
     Send,
+    SplitTensors,
     TakeBell,
+    UseFrozen,
 )
 from lowcomm_node.core.events import (
     AnswerEncoded,
@@ -65,6 +68,7 @@ class Runtime:
         clock: Clock,
         recorder: Recorder,
         send_to_trainer: Callable[[ToTrainer], None],
+        freeze: Callable[[SplitTensors | FetchFrozen | UseFrozen], None],
         on_cure: Callable[[Heal | GiveUp], None],
         on_offence: Callable[[PeerId, RemoteProtocolError], None],
     ) -> None:
@@ -74,6 +78,7 @@ class Runtime:
         self._clock = clock
         self._recorder = recorder
         self._send_to_trainer = send_to_trainer
+        self._freeze = freeze
         self._on_cure = on_cure
         self._on_offence = on_offence
         self._link: Link | None = None
@@ -109,10 +114,13 @@ class Runtime:
             case Report():
                 self._recorder.training(message)
                 if not message.is_finished:
-                    in_cooldown = is_cooldown(message.progress_steps, self._manifest)
                     self.handle(
                         StepsTaken(
-                            steps=message.steps, is_cooldown=in_cooldown, nonfinite_steps=message.nonfinite_steps
+                            steps=message.steps,
+                            is_cooldown=is_cooldown(message.progress_steps, self._manifest),
+                            nonfinite_steps=message.nonfinite_steps,
+                            stage=message.ab.stage if message.ab is not None else None,
+                            epoch=message.ab.epoch if message.ab is not None else 0,
                         )
                     )
             case _:
@@ -159,6 +167,8 @@ class Runtime:
                 link.close(command.meeting_id)
             case HangBell() | TakeBell() | SeekPath():
                 self._reach_out(command)
+            case SplitTensors() | FetchFrozen() | UseFrozen():
+                self._freeze(command)
             case ReportMeeting():
                 self._recorder.meeting_ended(command, self._clock.monotonic())
             case NoteRefusal():

@@ -1,7 +1,9 @@
 """What this node gives of its state, and how it asks other members for theirs."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import grpc
 
@@ -20,12 +22,17 @@ from lowcomm_node.core.events import Member
 from lowcomm_node.core.pacing import Pacer
 from lowcomm_node.core.places import Fullness
 from lowcomm_node.daemon.recorder import Recorder
-from lowcomm_node.errors import DirectoryError, LinkError, RemoteProtocolError
+from lowcomm_node.errors import DirectoryError, LinkError, RemoteProtocolError, StoreError
 from lowcomm_node.ports import FingerprintSource, SnapshotSource
 from lowcomm_node.units import PeerId
 from lowcomm_node.wire.admission import Membership
 
 __all__ = ["States"]
+
+_MOST_FROZEN = 4
+"""Of this epoch, of the one before it that somebody may still be in, and what has been given up for others."""
+_FROZEN_KEEP_S = 60 * 86400.0
+"""Frozen factors are worth something as long as their epoch lasts, and go with it; this is for a node that stays away."""
 
 
 class States:
@@ -39,7 +46,7 @@ class States:
         self,
         *,
         membership: Membership,
-        shelf: SnapshotShelf,
+        state_dir: Path,
         channels: ChannelCache,
         dht: HivemindDirectory,
         bells: HeldBells,
@@ -51,14 +58,19 @@ class States:
         is_meeting: Callable[[], bool],
         on_refused: Callable[[PeerId, RemoteProtocolError], None],
     ) -> None:
+        self._run_id = membership.run_id
         self._dht = dht
         self._bells = bells
+        self.shelf = SnapshotShelf(state_dir / "snapshots")
+        self.frozen = SnapshotShelf(state_dir / "frozen", most=_MOST_FROZEN, keep_s=_FROZEN_KEEP_S)
+        """Frozen factors of AB-training: on a shelf of their own, so that joiners' snapshots do not push them out."""
         self._donor = StateDonor(
             run_id=membership.run_id,
             protocol_version=membership.protocol_version,
             source=snapshots,
             fingerprint=fingerprints,
-            shelf=shelf,
+            shelf=self.shelf,
+            frozen=self.frozen,
             pacer=Pacer(rate_bytes_per_s),
             line=line,
             is_meeting=is_meeting,
@@ -73,11 +85,21 @@ class States:
                 framed_way(lambda peer: opened(lambda: dht.session, peer, StreamTopic.STATE), on_refused),
             ),
             protocol_version=membership.protocol_version,
-            shelf=shelf,
+            shelf=self.shelf,
             on_received=lambda num_bytes: recorder.metrics.state_moved("received", num_bytes),
             line=line,
             on_refused=on_refused,
         )
+
+    async def take_up(self) -> None:
+        """Hold again what an earlier life of this node has left."""
+        for shelf in (self.shelf, self.frozen):
+            await shelf.take_up()
+
+    def close(self) -> None:
+        """Close the files; they stay for the next life."""
+        for shelf in (self.shelf, self.frozen):
+            shelf.close()
 
     def handler(self, caller: Caller) -> grpc.GenericRpcHandler:
         """For the ``GrpcServer``."""
@@ -102,3 +124,42 @@ class States:
                 "has its bell here or is directly connected",
             )
         return found
+
+    def frozen_path(self, digest: str) -> Path | None:
+        """The file with these frozen factors, if it is here."""
+        held = self.frozen.get(bytes.fromhex(digest))
+        path = self.frozen.path(bytes.fromhex(digest))
+        return path if held is not None and path.exists() else None
+
+    def frozen_beside(self) -> Path:
+        """Where frozen factors are to be written before they are kept."""
+        return self.frozen.beside("written")
+
+    async def keep_frozen(self, path: Path) -> str:
+        """Move a file to the shelf; returns its digest in hexadecimal. Raises StoreError."""
+        try:
+            held = await self.frozen.put(path, 0.0)
+            named = self.frozen.path(held.snapshot.snapshot_id)
+            await asyncio.to_thread(_named, path, named)
+        except OSError as error:
+            raise StoreError(f"{path}: frozen factors cannot be kept: {error.strerror}") from error
+        return held.snapshot.snapshot_id.hex()
+
+    async def fetch_frozen(self, digest: str, holders: tuple[PeerId, ...], max_bytes: int) -> None:
+        """Get frozen factors to the shelf. Raises LinkError, RemoteProtocolError, StoreError."""
+        path = self.frozen.beside("fetched")
+        try:
+            await self.client.download_frozen(holders, self._run_id, digest, path, max_bytes)
+            await self.keep_frozen(path)
+        finally:
+            self.client.discard(path)
+
+    def clear_frozen(self, kept: frozenset[str]) -> None:
+        """Remove all frozen factors but these."""
+        self.frozen.keep_only({bytes.fromhex(digest) for digest in kept})
+
+
+def _named(path: Path, name: Path) -> None:
+    """A file that may have this name already; on a file system without links it has not."""
+    path.replace(name)
+    path.unlink(missing_ok=True)  # of two names of one file the first stays

@@ -6,14 +6,33 @@ from types import MappingProxyType
 
 from lowcomm_node import __version__
 from lowcomm_node.core.node import NodeCore
+from lowcomm_node.daemon.network import Network
 from lowcomm_node.daemon.recorder import MeetingTally
 from lowcomm_node.settings.manifest import Manifest
-from lowcomm_node.train.messages import Ready, Report
+from lowcomm_node.train.messages import AbReport, Ready, Report
 from lowcomm_node.units import PeerId
-from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import MeetingStatus, Peer, Peers, Status, TrainingStatus, WireBytes
+from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import (
+    AbGroup,
+    AbStatus,
+    MeetingStatus,
+    Peer,
+    Peers,
+    Status,
+    TrainingStatus,
+    WireBytes,
+)
 from lowcomm_node.wire.vitals import Vitals
 
-__all__ = ["base_status", "meeting_status", "peers_status", "service_line", "training_status"]
+__all__ = [
+    "ab_status",
+    "base_status",
+    "core_status",
+    "meeting_status",
+    "network_status",
+    "peers_status",
+    "service_line",
+    "training_status",
+]
 
 _NOTHING = Vitals()
 _NO_VITALS: Mapping[PeerId, Vitals] = MappingProxyType({})
@@ -51,6 +70,8 @@ def training_status(
         for sketch in report.sketches[1:]:
             status.older_sketches.add(mark=sketch.mark, sums=sketch.sums)
         status.micro_batches = report.micro_batches
+        if report.ab is not None:
+            status.ab.CopyFrom(ab_status(report.ab))
     return status
 
 
@@ -92,9 +113,54 @@ def peers_status(
                 link=core.partners.link_to(view.member.peer) or "",
                 last_link=view.link or "",
                 validation_loss=told.get(view.member.peer, _NOTHING).validation_loss,
+                frozen_epoch=note.epoch if (note := view.member.frozen) is not None else 0,
+                frozen_digest=note.digest if note is not None else "",
+                factor=note.factor.value if note is not None else "",
             )
             for view in core.partners.views()
         ]
+    )
+
+
+def network_status(status: Status, network: Network) -> None:
+    """Fill in how others get to this node, as far as it is known."""
+    status.join_address = network.join_address
+    status.grpc_address = network.grpc_address
+    status.reachability = network.reachability.value
+
+
+def core_status(status: Status, core: NodeCore, tally: MeetingTally, now: float) -> None:
+    """Fill in what the core knows: meetings, members, bells, and how it comes to frozen factors."""
+    status.meetings.CopyFrom(meeting_status(tally, core.phase(), now))
+    status.peers_known = len(core.partners.views())
+    status.bells_own, status.bells_held = core.num_bells()
+    in_role = core.frozen.in_role
+    if status.training.HasField("ab"):
+        status.training.ab.doing = core.frozen.doing
+        status.training.ab.partners = sum(
+            in_role is not None and view.member.frozen == in_role for view in core.partners.views()
+        )
+
+
+def ab_status(report: AbReport) -> AbStatus:
+    """Where AB-training stands in the trainer."""
+    return AbStatus(
+        stage=report.stage.value,
+        epoch=report.epoch,
+        digest=report.digest,
+        factor=report.factor.value if report.factor is not None else "",
+        groups=[
+            AbGroup(
+                name=group.name,
+                tensors=group.tensors,
+                rank=group.rank,
+                whole_rank=group.whole_rank,
+                energy_kept=_known(group.energy_kept),
+            )
+            for group in report.groups
+        ],
+        energy_kept=_known(report.energy_kept),
+        compression=_known(report.compression),
     )
 
 

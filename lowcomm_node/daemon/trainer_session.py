@@ -24,6 +24,8 @@ from lowcomm_node.train.messages import (
     Failed,
     FingerprintTaken,
     FromTrainer,
+    FrozenTaken,
+    FrozenWritten,
     Ready,
     SnapshotWritten,
     StateLoaded,
@@ -33,7 +35,17 @@ from lowcomm_node.train.messages import (
 
 __all__ = ["TrainerSession"]
 
-_Answer = TypeVar("_Answer", Ready, StateLoaded, SnapshotWritten, CheckpointWritten, FingerprintTaken, Stopped)
+_Answer = TypeVar(
+    "_Answer",
+    Ready,
+    StateLoaded,
+    SnapshotWritten,
+    CheckpointWritten,
+    FingerprintTaken,
+    FrozenWritten,
+    FrozenTaken,
+    Stopped,
+)
 _ERRORS: dict[str, type[LowcommError]] = {
     cls.code: cls for cls in (ConfigError, DataError, DeviceError, OutOfMemoryError, StoreError)
 }

@@ -14,7 +14,7 @@ from lowcomm_node.core.events import Member, TrainerReady
 from lowcomm_node.core.fingerprint import Fingerprint
 from lowcomm_node.daemon.children import Children
 from lowcomm_node.daemon.donors import Donors, DownloadRules
-from lowcomm_node.daemon.looks import SNAPSHOT_PREFIX, Looks
+from lowcomm_node.daemon.looks import SNAPSHOT_PREFIX, Answer, Looks
 from lowcomm_node.daemon.recorder import Recorder
 from lowcomm_node.daemon.supervisor import TrainerSupervisor
 from lowcomm_node.daemon.sync import StateSources, obtain_state
@@ -32,7 +32,6 @@ from lowcomm_node.train.messages import (
     Ready,
     Report,
     Run,
-    SnapshotWritten,
     StateLoaded,
     Stop,
     Stopped,
@@ -44,15 +43,12 @@ from lowcomm_node.units import PeerId, RunId, Stream
 __all__ = ["Training"]
 
 _T = TypeVar("_T")
-_Answer = TypeVar("_Answer", SnapshotWritten, FingerprintTaken)
 
 _SAVE_GRACE_S = 60.0
 _END_GRACE_S = 5.0
 _BRIEFLY_S = 600.0
 """A pause no longer than this is gone on from with the own state, however far others have come meanwhile: it costs no download, and
 the trainer counts less at first (decision 0007)."""
-_FIRST_TOLD_S = 10.0
-_TOLD_EVERY_S = 60.0
 _PATIENCE_S = 15.0
 """Seconds to look for a donor before an older state will do. Only who starts a run and knows nobody need not look."""
 
@@ -89,7 +85,7 @@ class Training:
         self._session = TrainerSession(self._said)
         self._question: Configure | None = None
         self._supervisor = TrainerSupervisor(settings.device, state_dir, recorder, clock)
-        self._looks = Looks(state_dir, self._ask, clock)
+        self._looks = Looks(state_dir, self.ask, clock)
         self._checkpoints = CheckpointStore(state_dir, settings.checkpoint, recorder.checkpoints_need_care)
         self._one_checkpoint = asyncio.Lock()
         self._saved_at: tuple[int, int] | None = None
@@ -118,9 +114,18 @@ class Training:
         self._session.attach()
         self._children.started(ChildKind.TRAINER, self._session.pid)
 
+    @property
+    def is_up(self) -> bool:
+        """There is a trainer process, whatever it is doing."""
+        return not self._session.lost.is_set()
+
     def send(self, message: ToTrainer) -> None:
         """Pass a request on."""
         self._session.send(message)
+
+    async def ask(self, question: ToTrainer, answer: type[Answer], /) -> Answer:
+        """Ask the trainer that there is now. Raises LowcommError."""
+        return await self._session.ask(question, answer)
 
     def kill(self) -> None:
         self._session.kill()
@@ -186,15 +191,6 @@ class Training:
                 self.has_state, self.beat = False, None
                 await self._restart(error, "syncing")
                 patience_s = _PATIENCE_S
-
-    async def tell(self) -> None:
-        """A line now and then for whoever watches the log, as long as steps are taken."""
-        wait_s = _FIRST_TOLD_S
-        while True:
-            await asyncio.sleep(wait_s)
-            wait_s = _TOLD_EVERY_S
-            if self.has_state and self.report is not None and not self.report.is_finished:
-                self._recorder.progress(self.report)
 
     def began_with(self) -> TrainerReady:
         """What the core has to know of the state in place."""
@@ -367,9 +363,6 @@ class Training:
         finally:
             watching.cancel()
             await asyncio.wait({watching})
-
-    async def _ask(self, question: ToTrainer, answer: type[_Answer], /) -> _Answer:
-        return await self._session.ask(question, answer)
 
     async def _load(self, question: LoadState) -> StateLoaded:
         return await self._session.ask(question, StateLoaded)

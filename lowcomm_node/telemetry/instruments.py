@@ -35,12 +35,16 @@ class Instruments:
         return self._histograms[(name, *labels)]
 
     def reveal(self, name: str, *labels: str) -> None:
-        """Show one label combination of a metric that not every machine has; the others of it stay away."""
+        """Show one label combination of a metric that not every machine or run has; the others of it stay away."""
         family = self._families[name]
         if isinstance(family, Counter):
             self._counters.setdefault((name, *labels), family.labels(*labels))
         else:
             self._gauges.setdefault((name, *labels), family.labels(*labels))
+
+    def shown(self, name: str) -> list[Gauge]:
+        """All label combinations of a gauge that are shown now."""
+        return [gauge for key, gauge in self._gauges.items() if key[0] == name]
 
     def set_info(self, name: str, **labels: str) -> None:
         """1 with these labels, in place of what was said before."""

@@ -30,8 +30,8 @@ class Metric:
     """Of a gauge before its first value: NaN where zero would be a lie."""
     is_explored: bool = False
     """No dashboard and no alert shows it; it is there for whoever looks into something."""
-    needs: Literal["", "gpu"] = ""
-    """What a machine must have for this metric to exist."""
+    needs: Literal["", "gpu", "ab"] = ""
+    """What a machine, or a run (AB-training), must have for this metric to exist."""
 
 
 def label_sets(metric: Metric) -> Iterator[tuple[str, ...]]:

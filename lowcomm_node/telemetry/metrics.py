@@ -29,8 +29,9 @@ from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.telemetry.build import installed, revision
 from lowcomm_node.telemetry.catalogue.words import PLACES
 from lowcomm_node.telemetry.instruments import Instruments
+from lowcomm_node.telemetry.layers import kept_by_layers
 from lowcomm_node.telemetry.metric import UNMEASURED
-from lowcomm_node.telemetry.reports import TrainingReport
+from lowcomm_node.telemetry.reports import AbReport, TrainingReport
 from lowcomm_node.units import Codec, PeerId, Reachability, RunId, Stream
 
 __all__ = ["Metrics"]
@@ -136,6 +137,8 @@ class Metrics:
         for labels, (times, seconds) in report.codec_work.items():
             self._advance(times, "codec_work_total", *labels)
             self._advance(seconds, "codec_work_seconds_total", *labels)
+        if report.ab is not None:
+            self._ab_reported(report.ab)
         if report.device_memory is not None:
             allocated, reserved = report.device_memory
             instruments.gauge("torch_memory_allocated_bytes").set(allocated)
@@ -152,6 +155,21 @@ class Metrics:
         durations = instruments.histogram("train_step_duration_seconds")
         for _ in range(int(new_steps)):
             durations.observe(report.step_seconds)
+
+    def _ab_reported(self, report: AbReport) -> None:
+        """In a run of AB-training; what is not trained by factors now is unmeasured."""
+        now: dict[tuple[str, str], float] = {}
+        for layers, kept in kept_by_layers(report.groups).items():
+            now["ab_rank_ratio", layers] = kept.rank_ratio
+            now["ab_energy_kept_ratio", layers] = kept.energy_ratio
+        if report.factor is not None:
+            now["ab_compression_ratio", report.factor] = report.compression
+        for name in ("ab_rank_ratio", "ab_energy_kept_ratio", "ab_compression_ratio"):
+            for gauge in self._instruments.shown(name):
+                gauge.set(UNMEASURED)
+        for (name, label), value in now.items():
+            self._instruments.reveal(name, label)
+            self._instruments.gauge(name, label).set(value)
 
     def meeting_started(self, role: Role) -> None:
         """A meeting has begun for this node."""

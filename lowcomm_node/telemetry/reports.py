@@ -1,11 +1,11 @@
 """What the trainer tells, as far as metrics read it: the trainer's own classes are not known here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from lowcomm_node.units import Codec, Stream
+from lowcomm_node.units import Codec, Factor, Stream
 
-__all__ = ["ExchangeSums", "TrainingReport"]
+__all__ = ["AbReport", "ExchangeSums", "SplitGroup", "TrainingReport"]
 
 
 class ExchangeSums(Protocol):
@@ -19,6 +19,32 @@ class ExchangeSums(Protocol):
     def difference_energy(self) -> float: ...
     @property
     def progress_gap_steps(self) -> float: ...
+
+
+class SplitGroup(Protocol):
+    """What a split has left of the matrices of one kind; ``train.messages.AbGroup`` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def tensors(self) -> int: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def whole_rank(self) -> int: ...
+    @property
+    def energy_kept(self) -> float: ...
+
+
+class AbReport(Protocol):
+    """Where AB-training stands; ``train.messages.AbReport`` is one."""
+
+    @property
+    def factor(self) -> Factor | None: ...
+    @property
+    def groups(self) -> Sequence[SplitGroup]: ...
+    @property
+    def compression(self) -> float: ...
 
 
 class TrainingReport(Protocol):
@@ -56,3 +82,5 @@ class TrainingReport(Protocol):
     def codec_work(self) -> Mapping[tuple[str, Codec], tuple[int, float]]: ...
     @property
     def device_memory(self) -> tuple[int, int] | None: ...
+    @property
+    def ab(self) -> AbReport | None: ...

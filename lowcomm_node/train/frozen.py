@@ -117,7 +117,7 @@ class AbTraining:
                 raise StoreError(f"{name} cannot be split: it is not finite")
             try:
                 vectors = split_vectors(tall(theta[position]), cutoff, config.budget_ratio)
-            except torch.linalg.LinAlgError as error:
+            except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
                 raise StoreError(f"{name} cannot be split: {error}") from error
             found[name] = SplitVectors(vectors.U.cpu(), vectors.V.cpu())
         return found

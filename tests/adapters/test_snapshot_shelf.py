@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from lowcomm_node.adapters import snapshot_shelf
 from lowcomm_node.adapters.snapshot_shelf import SnapshotShelf
 from tests.adapters.nodes import run
 
@@ -110,12 +109,11 @@ def test_leftovers_that_are_damaged_old_or_too_many_go(tmp_path: Path) -> None:
     run(scenario())
 
 
-def test_a_snapshot_goes_after_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snapshot_goes_after_its_time(tmp_path: Path) -> None:
     """A volunteer's disk is not filled for good because somebody has joined once."""
-    monkeypatch.setattr(snapshot_shelf, "_KEEP_S", -1.0)  # every snapshot is too old at once
 
     async def scenario() -> None:
-        shelf = SnapshotShelf(tmp_path / "shelf")
+        shelf = SnapshotShelf(tmp_path / "shelf", keep_s=-1.0)  # every snapshot is too old at once
         held = await shelf.put(written(tmp_path, b"state"), 1.0)
         for _ in range(10):
             await asyncio.sleep(0)

@@ -204,6 +204,4 @@ class FrozenWorld:
 
 
 def _member(peer: PeerId, note: FrozenNote | None, expires_at: float) -> Member:
-    return Member(
-        peer=peer, grpc_address="h:1", progress_steps=0.0, has_state=True, expires_at=expires_at, frozen=note
-    )
+    return Member(peer=peer, grpc_address="h:1", progress_steps=0.0, has_state=True, expires_at=expires_at, frozen=note)

@@ -3,7 +3,6 @@
 from collections import Counter
 
 import pytest
-from tests.core.frozen_world import FrozenWorld, VirtualNode, digest_of
 
 from lowcomm_node.core.ab_stages import Stage
 from lowcomm_node.core.chance import Chance
@@ -12,6 +11,7 @@ from lowcomm_node.core.events import FetchFailed, FrozenHeld, FrozenNote, Frozen
 from lowcomm_node.core.frozen import FrozenAgreement
 from lowcomm_node.core.partners import Partners
 from lowcomm_node.units import Factor, PeerId
+from tests.core.frozen_world import FrozenWorld, VirtualNode, digest_of
 
 LOW, LOWER, LOWEST = "3" * 64, "2" * 64, "1" * 64
 

@@ -1,11 +1,12 @@
 """The sample of live members: bounded, uniform, and careful with those that failed."""
 
 from collections import Counter
+from dataclasses import replace
 
 from lowcomm_node.core.chance import Chance
-from lowcomm_node.core.events import Member
+from lowcomm_node.core.events import FrozenNote, Member
 from lowcomm_node.core.partners import Partners
-from lowcomm_node.units import PeerId
+from lowcomm_node.units import Factor, PeerId
 
 NOBODY: frozenset[PeerId] = frozenset()
 
@@ -45,6 +46,20 @@ def test_sample_is_bounded_and_stays_random() -> None:
     assert len(names) == 16
     assert max(names) == 499
     assert min(names) < 490
+
+
+def test_in_a_role_only_members_with_the_very_same_are_met() -> None:
+    """Same epoch, digest and factor as their records say; nobody where there is none, and everybody once it is over."""
+    found = partners("whole")
+    own = FrozenNote(epoch=2, digest="1" * 64, factor=Factor.A)
+    others = (own, replace(own, epoch=1), replace(own, digest="2" * 64), replace(own, factor=Factor.B))
+    for name, note in zip(("same", "earlier", "other", "b"), others, strict=True):
+        found.see(replace(member(name), frozen=note), 0.0)
+    found.in_role = own
+    assert chosen(found, 0.0) == {"same"}
+    assert found.choose(0.0, frozenset({PeerId("same")})) is None
+    found.in_role = None
+    assert chosen(found, 0.0) == {"whole", "same", "earlier", "other", "b"}
 
 
 def chosen(found: Partners, now: float) -> set[str]:

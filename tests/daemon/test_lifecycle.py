@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -122,7 +123,7 @@ class FakeNetwork:
     def __init__(self, **_: object) -> None:
         FakeNetwork.newest = self
         self.join_address = self.grpc_address = ""
-        self.link = self.state_client = None
+        self.link, self.states = None, SimpleNamespace(client=None)
         self.outreach, self.reachability = FakeOutreach(), Reachability.PUBLIC
         self.pulse = FakePulse()
         self.record = b""

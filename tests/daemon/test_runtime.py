@@ -56,6 +56,7 @@ class Answerer:
             clock=self.clock,
             recorder=self.recorder,
             send_to_trainer=self._serve,
+            freeze=lambda _: None,
             on_cure=lambda _: None,
             on_offence=self._offended,
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,7 +40,7 @@ def askable(dht: P2pd, *members: Member, rung: tuple[PeerId, ...] = ()) -> tuple
     anything: Any = SimpleNamespace(metrics=None)
     states = States(
         membership=membership(),
-        shelf=anything,
+        state_dir=Path("unused"),
         channels=anything,
         dht=dht,  # type: ignore[arg-type]
         bells=bells,

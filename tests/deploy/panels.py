@@ -12,7 +12,7 @@ __all__ = ["faults"]
 
 
 def faults(query: Callable[[str], list[dict[str, Any]]], variables: Mapping[str, str]) -> list[str]:
-    """What a viewer would miss, in words: a query that is empty or NaN, a legend without its label. What needs a GPU may be empty.
+    """What a viewer would miss, in words: a query that is empty or NaN, a legend without its label. What needs a GPU or AB-training may be empty.
 
     ``query`` returns the series of an instant query; ``variables`` are what would be chosen at the top of a dashboard.
     """

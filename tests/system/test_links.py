@@ -86,6 +86,7 @@ class LiveNode:
             clock=SystemClock(),
             recorder=self.recorder,
             send_to_trainer=self._serve,
+            freeze=lambda _command: None,
             on_cure=self._cure,
             on_offence=self.network.offended,
         )

@@ -19,7 +19,8 @@ from lowcomm_node.train.replica import Replica
 from lowcomm_node.train.session import build_session
 from lowcomm_node.train.state_file import Counters, TrainingState
 from lowcomm_node.train.state_writer import StateJob, StateWriter
-from lowcomm_node.units import PeerId, Stream
+from lowcomm_node.units import Factor, PeerId, Stream
+from tests.train.frozen import ab_manifest, take, write_split
 from tests.train.pairs import RUN, Pair, tiny_manifest, tiny_settings, train, write_text
 from tests.train.test_process import TrainerProcess
 from tests.train.threads import CPU, Node, manifest_of
@@ -77,6 +78,36 @@ def test_followers_do_what_the_leader_does(kind: str, question: Configure) -> No
 
     assert node.differing() == []
     expected = first.state()
+    assert state.counters == expected.counters
+    assert [name for name, tensor in state.tensors.items() if not torch.equal(tensor, expected.tensors[name])] == []
+
+
+def test_followers_train_the_factor_that_the_leader_has_taken(question: Configure, tmp_path: Path) -> None:
+    """Its frozen factors travel to them: steps in role, and a stage that ends by progress, to the bit as replicas in threads do."""
+    manifest = ab_manifest()
+    question = dataclasses.replace(question, manifest=manifest)
+    node = Node(manifest)
+
+    node.step(22)
+    first = node.replicas[0]
+    path = write_split(first, tmp_path)
+    node.all(lambda replica, rank: take([replica], path, Factor.A))
+    node.step(_STEPS)
+    node.all(_take_over(dataclasses.replace(first.counters, progress_steps=104.0), with_optimizer=False))
+    node.step(_STEPS)
+    with lead(question, (CPU, CPU), _PATIENCE_S) as group:
+        session = build_session(manifest, question.settings, RUN, question.peer_id, group)
+        leader = session.replica
+        train(session, 22)
+        take([leader], path, Factor.A)
+        train(session, _STEPS)
+        leader.progress_steps = 104.0
+        leader.share(with_optimizer=False)
+        train(session, _STEPS)
+        state = leader.state()
+
+    expected = first.state()
+    assert node.differing() == []
     assert state.counters == expected.counters
     assert [name for name, tensor in state.tensors.items() if not torch.equal(tensor, expected.tensors[name])] == []
 

@@ -13,7 +13,7 @@ from lowcomm_node.units import RunId
 from lowcomm_node.wire.gen.lowcomm.v1 import records_pb2
 from lowcomm_node.wire.peer_id import peer_id_from_bytes, peer_id_to_bytes, verify
 from lowcomm_node.wire.records import MAX_LIFETIME_S, bucket_key, is_address, is_storable, read_member, sign_member
-from tests.wire.samples import KEY, MEMBER, OTHER, OWN, RECORD, RUN
+from tests.wire.samples import FROZEN_MEMBER, FROZEN_RECORD, KEY, MEMBER, OTHER, OWN, RECORD, RUN
 
 NOW = MEMBER.expires_at - 30.0
 
@@ -73,6 +73,36 @@ def test_any_bytes_are_refused_and_nothing_else(data: bytes) -> None:
 
     assert reason_of(data) in RefusalReason
     assert reason_of(signed.SerializeToString()) in RefusalReason
+
+
+def test_frozen_factors_travel_with_the_record() -> None:
+    """Epoch, digest and factor come out as they went in; a record without any names none."""
+    assert read_member(FROZEN_RECORD, run_id=RUN, protocol_version=1, now=NOW) == FROZEN_MEMBER
+    assert read_member(RECORD, run_id=RUN, protocol_version=1, now=NOW).frozen is None
+    assert len(FROZEN_RECORD) < 300
+
+
+@pytest.mark.parametrize(
+    "frozen",
+    [
+        records_pb2.FrozenFactors(epoch=0, digest=bytes(32), factor="a"),
+        records_pb2.FrozenFactors(epoch=1_000_001, digest=bytes(32), factor="a"),
+        records_pb2.FrozenFactors(epoch=1, digest=bytes(31), factor="a"),
+        records_pb2.FrozenFactors(epoch=1, digest=b"", factor="a"),
+        records_pb2.FrozenFactors(epoch=1, digest=bytes(32), factor="c"),
+        records_pb2.FrozenFactors(epoch=1, digest=bytes(32)),
+        records_pb2.FrozenFactors(),
+    ],
+)
+def test_frozen_factors_that_cannot_be_are_refused(frozen: records_pb2.FrozenFactors) -> None:
+    """With the record: who signs such a thing is no member of this run as we know it."""
+    signed = records_pb2.SignedRecord.FromString(RECORD)
+    record = records_pb2.MemberRecord.FromString(signed.record)
+    record.frozen.CopyFrom(frozen)
+    data = record.SerializeToString()
+    signed = records_pb2.SignedRecord(record=data, signature=KEY.sign(b"lowcomm/v1/member" + data))
+
+    assert reason_of(signed.SerializeToString()) is RefusalReason.MALFORMED
 
 
 def test_only_the_signer_stores_under_its_name_and_until_when_it_said() -> None:

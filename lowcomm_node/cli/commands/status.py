@@ -10,6 +10,8 @@ from lowcomm_node.cli.words import ago, amount, count, duration, printable, size
 
 if TYPE_CHECKING:
     from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import (
+        AbGroup,
+        AbStatus,
         LineStatus,
         MeetingStatus,
         Status,
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
         TrainingStatus,
     )
 
-__all__ = ["add_arguments", "line_words", "reach_words", "rows", "run"]
+__all__ = ["ab_words", "add_arguments", "line_words", "reach_words", "rows", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -118,11 +120,34 @@ def _training_rows(training: "TrainingStatus") -> list[tuple[str, str]]:
         parts = f", a batch in {training.micro_batches} parts" if training.micro_batches > 1 else ""
         found.append(("speed", f"{pace}{parts}, {amount(training.parameters)} parameters"))
         found.append(("loss", _loss(training)))
+    if training.HasField("ab"):
+        found.append(("stage", ab_words(training.ab)))
+        found += [("", f"{printable(group.name)}: {_kept(group)}") for group in training.ab.groups]
     waited = ", ".join(
         f"{duration(seconds)} for {cause}" for cause, seconds in sorted(training.blocked_seconds.items()) if seconds > 0
     )
     found.append(("waited", f"{waited or 'never'}; exchanging took {duration(training.exchange_seconds)} of compute"))
     return found
+
+
+def ab_words(ab: "AbStatus") -> str:
+    """Where AB-training stands."""
+    text = f"{printable(ab.stage)} of epoch {ab.epoch}" if ab.epoch else printable(ab.stage)
+    doing = {
+        "splitting": "; splitting the weights for all",
+        "fetching": "; fetching frozen factors",
+        "waiting": "; waiting for frozen factors",
+    }
+    text += doing.get(ab.doing, "")
+    if not ab.digest:
+        return f"{text}; everything is trained whole"
+    text += f"; trains {ab.factor.upper()} with frozen factors {ab.digest[:8]}, as {count(ab.partners, 'other member')} known"
+    return f"{text}; {ab.energy_kept:.1%} of the energy kept, meetings {ab.compression:.1f} times smaller"
+
+
+def _kept(group: "AbGroup") -> str:
+    tensors = "" if group.tensors == 1 else f" over {count(group.tensors, 'tensor')}"
+    return f"rank {group.rank:,} of {group.whole_rank:,}{tensors}, {group.energy_kept:.1%} of the energy"
 
 
 def line_words(line: "LineStatus") -> str:

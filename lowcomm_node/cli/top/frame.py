@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from lowcomm_node.cli.commands.peers import OVER
-from lowcomm_node.cli.commands.status import line_words, reach_words
+from lowcomm_node.cli.commands.status import ab_words, line_words, reach_words
 from lowcomm_node.cli.top.sparkline import bar, differences, sparkline
 from lowcomm_node.cli.words import ago, amount, count, duration, printable, size
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import History, Peer, Peers, Status
@@ -102,6 +102,8 @@ def _training(sight: Sight, width: int) -> Iterator[Text]:
     spread = f"{swarm.spread:.4g} between members' weights" if swarm.spread else "not known"
     yield _spark_row("spread", spread, history.spread, width)
     yield _row("it helps", _verdict(sight.status))
+    if training.HasField("ab"):
+        yield _row("stage", ab_words(training.ab))
     waits = [
         f"{duration(seconds)} {_CAUSES.get(cause, f'for {printable(cause)}')}"
         for cause, seconds in sorted(training.blocked_seconds.items())

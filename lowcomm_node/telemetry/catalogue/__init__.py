@@ -5,6 +5,7 @@ zeros instead of nothing and the first increment is not lost to ``rate()``. No l
 id, an address, a path or free text: who met whom is in the logs and in ``lowcomm-node status --json``.
 """
 
+from lowcomm_node.telemetry.catalogue.ab_training import AB_METRICS
 from lowcomm_node.telemetry.catalogue.gpu import GPU_METRICS
 from lowcomm_node.telemetry.catalogue.meetings import MEETINGS_METRICS
 from lowcomm_node.telemetry.catalogue.node import NODE_METRICS
@@ -25,4 +26,5 @@ CATALOGUE: tuple[Metric, ...] = (
     *PEERS_METRICS,
     *STATE_METRICS,
     *GPU_METRICS,
+    *AB_METRICS,
 )

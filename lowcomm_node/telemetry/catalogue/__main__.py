@@ -34,7 +34,7 @@ def _document(metrics: Iterable[Metric]) -> str:
         "",
         f"A node answers `GET /metrics` on its local port (`metrics.host`, `metrics.port`) with {series} series of its own,",
         "all of which exist from the start; those of GPUs come on top where there are any and nvidia-ml-py is installed",
-        "(`pip install lowcomm-node[gpu]`). `process_*` describe the daemon's process and `lowcomm_trainer_process_*`",
+        '(`pip install lowcomm-node[gpu]`), and those of AB-training in runs with `outer.method = "ab"`. `process_*` describe the daemon\'s process and `lowcomm_trainer_process_*`',
         "the trainer's (Linux). A gauge whose zero would be a lie is NaN until it is first measured.",
         "Counters fall to zero when the daemon starts again; a restart of the trainer does not show in them.",
         "",

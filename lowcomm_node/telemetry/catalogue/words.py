@@ -12,6 +12,7 @@ __all__ = [
     "FAILURES",
     "GPUS",
     "LAG_BUCKETS",
+    "LAYERS",
     "LEVELS",
     "MEETING_BUCKETS",
     "MEMORIES",
@@ -61,6 +62,8 @@ PHASES = (
 """Of a meeting, as status has them: five of who initiates it, four of who answers."""
 REFUSALS = (*RefusalReason, OTHER)
 FAILURES = ("busy", "yielded", "unreachable", "disconnect", "timeout", "trainer", *REFUSALS)
+LAYERS = ("attention", "mlp", "convolution", OTHER)
+"""Of a model, as far as they have matrices that AB-training splits."""
 LEVELS = ("debug", "info", "warning", "error", "critical")
 GPUS = tuple(str(index) for index in range(8))
 """A machine with more shows its first ones."""
@@ -91,6 +94,7 @@ MEMORIES = (
     "desk_initiated",
     "dial_askers",
     "flight_events",
+    "frozen",
     "history",
     "members",
     "nonces",

@@ -224,15 +224,6 @@ class StateClient(Protocol):
         """
         ...
 
-    async def download_frozen(
-        self, holders: Sequence[PeerId], run_id: RunId, digest: str, destination: Path, max_bytes: int
-    ) -> None:
-        """Fetch the frozen factors of this digest into ``destination``, each chunk verified, from those who hold them.
-
-        Which of ``holders`` do is found out. Raises LinkError (busy: somebody would have, later), RemoteProtocolError, StoreError.
-        """
-        ...
-
     async def fingerprint(self, peer: PeerId, run_id: RunId) -> Fingerprint:
         """Ask a member what its live state looks like. Raises LinkError, RemoteProtocolError."""
         ...

@@ -96,7 +96,13 @@ class MemberStateClient:
     async def download_frozen(
         self, holders: Sequence[PeerId], run_id: RunId, digest: str, destination: Path, max_bytes: int
     ) -> None:
-        """As ``ports.StateClient`` says. Raises LinkError, RemoteProtocolError, StoreError; that of the last holder asked."""
+        """Fetch the frozen factors of this digest into ``destination``, each chunk verified, from those of ``holders`` that have them.
+
+        Raises:
+            LinkError: unreachable, disconnect or timeout; busy where somebody would have given them, later.
+            RemoteProtocolError: what the last one described or sent cannot be used, or it has none.
+            StoreError: the file cannot be written.
+        """
         told: LinkError | RemoteProtocolError = LinkError("unreachable", "nobody is known who has it")
         for index, holder in enumerate(holders):
             try:

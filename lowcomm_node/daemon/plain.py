@@ -17,7 +17,7 @@ __all__ = ["as_json", "as_plain"]
 
 
 def as_plain(message: Message) -> dict[str, object]:
-    """All fields of ``message``, sub-messages and zero values included."""
+    """All fields of ``message``, sub-messages and zero values included; what is marked optional and is not there is None."""
     descriptor = cast("Descriptor", message.DESCRIPTOR)  # one of two implementations with the same interface
     return {field.name: _field(message, field) for field in descriptor.fields}
 
@@ -28,7 +28,8 @@ def as_json(message: Message) -> str:
 
 
 def _field(message: Message, field: FieldDescriptor) -> object:
-    if field.has_presence and field.message_type is None and not message.HasField(field.name):
+    is_optional = field.has_presence and (field.message_type is None or field.containing_oneof is not None)
+    if is_optional and not message.HasField(field.name):
         return None
     value = getattr(message, field.name)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:

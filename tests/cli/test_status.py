@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from lowcomm_node.cli import app
-from lowcomm_node.cli.commands.status import rows
+from lowcomm_node.cli.commands.status import ab_words, rows
 from lowcomm_node.daemon.control import ControlServer
 from lowcomm_node.wire.gen.lowcomm.v1.control_pb2 import (
+    AbGroup,
+    AbStatus,
     History,
     LineStatus,
     MeetingStatus,
@@ -272,6 +274,47 @@ def test_accuracy_is_told_of_tasks_that_have_one(tmp_path: Path, capsys: pytest.
 
     assert "2.050 on held-out examples (at the start 5.600), accuracy 97.2%" in words
     assert "accuracy" not in capsys.readouterr().out
+
+
+def test_ab_training_is_told_where_it_is_the_method(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Stage, epoch, factor, frozen factors, and what the split has left of each kind of tensors; of other runs nothing."""
+    training = TrainingStatus()
+    training.CopyFrom(_STATUS.training)
+    training.ab.CopyFrom(
+        AbStatus(
+            stage="factors", epoch=2, digest="ab" * 32, factor="b", partners=2, energy_kept=0.97, compression=3.25,
+            groups=[AbGroup(name="blocks.*.mlp.up", tensors=4, rank=40, whole_rank=128, energy_kept=0.9)],
+        )
+    )  # fmt: skip
+    with _node(tmp_path, Status(state="training", training=training)):
+        assert app.main(["status", "--state-dir", str(tmp_path)]) == 0
+        words = " ".join(capsys.readouterr().out.split())
+        assert app.main(["status", "--json", "--state-dir", str(tmp_path)]) == 0
+        told = json.loads(capsys.readouterr().out)["training"]["ab"]
+    with _node(tmp_path, _STATUS):
+        assert app.main(["status", "--json", "--state-dir", str(tmp_path)]) == 0
+
+    assert "factors of epoch 2; trains B with frozen factors abababab, as 2 other members known" in words
+    assert "97.0% of the energy kept, meetings 3.2 times smaller" in words
+    assert "blocks.*.mlp.up: rank 40 of 128 over 4 tensors, 90.0% of the energy" in words
+    assert told["groups"][0]["rank"] == 40
+    assert json.loads(capsys.readouterr().out)["training"]["ab"] is None
+
+
+@pytest.mark.parametrize(
+    ("ab", "words"),
+    [
+        (AbStatus(stage="warm-up"), "warm-up; everything is trained whole"),
+        (AbStatus(stage="rebound", epoch=3), "rebound of epoch 3; everything is trained whole"),
+        (
+            AbStatus(stage="factors", epoch=1, doing="fetching"),
+            "factors of epoch 1; fetching frozen factors; everything",
+        ),
+    ],
+)
+def test_whole_training_is_told_with_its_reason(ab: AbStatus, words: str) -> None:
+    """By stage, or because there are no frozen factors yet."""
+    assert ab_words(ab).startswith(words)
 
 
 def test_no_peers_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from itertools import count
 
@@ -153,12 +154,12 @@ class FrozenWorld:
             match command:
                 case SplitTensors(epoch=epoch):
                     node.splits.append(epoch)
-                    self._later(node, self._split_s, lambda epoch=epoch: self._split(node, epoch))
+                    self._later(node, self._split_s, partial(self._split, node, epoch))
                 case FetchFrozen():
                     node.fetches.append(command.digest)
-                    self._later(node, self._fetch_s, lambda command=command: self._fetch(node, command))
+                    self._later(node, self._fetch_s, partial(self._fetch, node, command))
                 case UseFrozen():
-                    self._later(node, 0.1, lambda command=command: self._use(node, command))
+                    self._later(node, 0.1, partial(self._use, node, command))
 
     def _split(self, node: VirtualNode, epoch: int) -> None:
         if self._fails(node):

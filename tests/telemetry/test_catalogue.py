@@ -34,6 +34,8 @@ _CLOSED_LABELS = {
     "place",
     "memory",
     "phase",
+    "layers",
+    "factor",
 }
 _TARGET_LABELS = {"job", "instance", "run_id"}
 """What Prometheus gives each target (``/sd``): a metric's own label of that name would come out as exported_..."""

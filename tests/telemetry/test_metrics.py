@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from lowcomm_node.core.ab_stages import Stage
 from lowcomm_node.core.churn import PeerEvent
 from lowcomm_node.core.commands import ReportMeeting, Role
 from lowcomm_node.core.places import Fullness
@@ -22,8 +23,8 @@ from lowcomm_node.telemetry.catalogue.words import MEMORIES, PLACES
 from lowcomm_node.telemetry.metric import label_sets
 from lowcomm_node.telemetry.metrics import Metrics
 from lowcomm_node.train.exchanged import Exchanged
-from lowcomm_node.train.messages import Report
-from lowcomm_node.units import Codec, MeetingId, PeerId, RunId, Stream
+from lowcomm_node.train.messages import AbGroup, AbReport, Report
+from lowcomm_node.units import Codec, Factor, MeetingId, PeerId, RunId, Stream
 
 _NOW = 1_700_000_000.0
 _MAX_SERIES = 600
@@ -374,6 +375,34 @@ def test_what_is_known_of_the_others(metrics: Metrics) -> None:
     assert _value(metrics, "checkpoints_limit_bytes") == 1000
     metrics.spread_estimated(0.0)
     assert math.isnan(_value(metrics, "swarm_spread"))
+
+
+def test_ab_training_is_shown_in_runs_of_it(metrics: Metrics) -> None:
+    """By layers and for the factor that is trained; unmeasured in between; a few series, and none in other runs."""
+
+    def shown() -> dict[str, float]:
+        found = _samples(metrics).items()
+        return {"/".join(dict(labels).values()) + name[10:]: v for (name, labels), v in found if "lowcomm_ab_" in name}
+
+    metrics.trainer_reported(_REPORT)
+    assert shown() == {}
+    groups = (
+        AbGroup(name="blocks.*.attention.query", tensors=3, rank=10, whole_rank=96, energy_kept=0.5),
+        AbGroup(name="blocks.*.attention.out", tensors=1, rank=14, whole_rank=32, energy_kept=0.9),
+        AbGroup(name="head.weight", tensors=1, rank=8, whole_rank=8, energy_kept=1.0),
+    )
+    ab = AbReport(stage=Stage.FACTORS, epoch=1, digest="ab" * 32, factor=Factor.B, groups=groups, compression=4.0)
+    metrics.trainer_reported(replace(_REPORT, ab=ab))
+    assert shown() == {
+        "attention_rank_ratio": 24 / 128,
+        "other_rank_ratio": 1.0,
+        "attention_energy_kept_ratio": pytest.approx(0.6),
+        "other_energy_kept_ratio": 1.0,
+        "b_compression_ratio": 4.0,
+    }
+    metrics.trainer_reported(replace(_REPORT, ab=AbReport(stage=Stage.REBOUND, epoch=1)))
+    assert len(shown()) == 5
+    assert all(map(math.isnan, shown().values()))
 
 
 def test_gpus_are_shown_as_far_as_they_tell() -> None:

@@ -23,7 +23,10 @@ from lowcomm_node.units import Codec, Factor, Stream
 
 __all__ = ["ClipNorms", "clip_scale", "reference_clipped_pair"]
 
-_Kind = tuple[Stream, Codec, Factor | None]
+_Kind = tuple[Stream, Codec, str]
+"""And in which span: "" is none, a factor's name the one of who trains it."""
+_BEFORE = "before"
+"""In place of a span: whole differences of a time that is over."""
 
 _MEMORY = 64
 """Meetings remembered, of which the newer half counts: 32 are enough that one partner does not move their median, and few enough
@@ -82,7 +85,7 @@ class ClipNorms:
         nothing legible) says nothing about honest differences, and a tau of 0 would end all mixing.
         """
         if norm > 0.0:
-            self._seen[stream, codec, factor].append(norm)
+            self._seen[stream, codec, factor or ""].append(norm)
 
     def export(self) -> dict[str, list[float]]:
         """What was seen, as plain numbers for a checkpoint: a node that restarts need not believe everything again."""
@@ -92,20 +95,31 @@ class ClipNorms:
         """Replace what was seen by what ``export`` gave. Raises ValueError for anything else."""
         recalled = {}
         for name, norms in exported.items():
-            stream, codec, *factor = name.split(" ")
+            stream, codec, *spans = name.split(" ")
+            span = " ".join(spans)
+            if span not in ("", _BEFORE, *Factor):
+                raise ValueError(f"{name}: no span is called {span}")
             if not all(isfinite(norm) and norm > 0 for norm in norms):
                 raise ValueError(f"{name}: a norm that is not positive and finite")
-            recalled[Stream(stream), Codec(codec), Factor(" ".join(factor)) if factor else None] = norms
+            recalled[Stream(stream), Codec(codec), span] = norms
         self._seen.clear()
         for key, norms in recalled.items():
             self._seen[key].extend(norms)
+
+    def begin_anew(self, stream: Stream) -> None:
+        """Whole differences of a stream will be of another size than before: what was seen of them bounds the new ones loosely."""
+        for owner, codec, span in list(self._seen):
+            if owner is stream and not span:
+                seen = self._seen.pop((stream, codec, span))
+                if len(seen) >= _FEWEST:  # or else what is known from earlier says more
+                    self._seen[stream, codec, _BEFORE] = seen
 
     def limit(self, stream: Stream, codec: Codec, factor: Factor | None = None) -> float:
         """tau: the largest |C| to be taken unscaled; infinite before enough was seen."""
         if not self._ratio:
             return math.inf
         medians = [
-            median(list(seen)[len(seen) // 2 :]) * (1.0 if known == [codec, factor] else _OTHER_CODEC)
+            median(list(seen)[len(seen) // 2 :]) * (1.0 if known == [codec, factor or ""] else _OTHER_CODEC)
             for (owner, *known), seen in self._seen.items()
             if owner is stream and len(seen) >= _FEWEST
         ]

@@ -41,6 +41,8 @@ _DOUBTED_FAILURES = 2
 """After so many a member's announcement does not keep others from splitting."""
 _MOST_SPLITS = 3
 """Attempts in one epoch, all but the last of which have come to nothing."""
+_SEEKING_S = 120.0
+"""Much longer than it takes a swarm to agree, downloads of large files apart, which say for themselves that they go on."""
 _BUSY_S = 2.0
 _LONGEST_BUSY_S = 30.0
 
@@ -72,6 +74,9 @@ class FrozenAgreement:
         self._epoch = 0
         self._is_ready = False
         self._has_looked = False
+        self._now = 0.0
+        self._came_at = 0.0
+        """When this node has last come to the stage, or got another trainer."""
         self._waits_since = 0.0
         """When this node has last begun to wait for others to split."""
         self._held: set[str] = set()
@@ -100,8 +105,9 @@ class FrozenAgreement:
 
     @property
     def is_seeking(self) -> bool:
-        """Is news of the others wanted soon?"""
-        return self._stage is Stage.FACTORS and self._is_ready and not self._used
+        """Is news of the others wanted soon? Not for ever: who has found nothing for a while may well go on whole."""
+        is_early = self._now < self._came_at + _SEEKING_S
+        return self._stage is Stage.FACTORS and self._is_ready and not self._used and is_early
 
     @property
     def doing(self) -> str:
@@ -110,7 +116,8 @@ class FrozenAgreement:
             return "splitting"
         if self._fetching:
             return "fetching"
-        return "waiting" if self.is_seeking and not self._giving else ""
+        is_without = self._stage is Stage.FACTORS and self._is_ready and not self._used
+        return "waiting" if is_without and not self._giving else ""
 
     def looked(self, now: float) -> list[Command]:
         """Records of others have been seen."""
@@ -128,14 +135,14 @@ class FrozenAgreement:
         if epoch != self._epoch:
             self._begin(epoch)
         if stage is Stage.FACTORS:
-            self._waits_since = now
+            self._came_at = self._waits_since = now
         self._stage = stage
         return self._decided(now)
 
     def trainer_ready(self, now: float) -> None:
         """There is a trainer, which remembers nothing of what was given to one before it."""
         self._is_ready = True
-        self._waits_since = now
+        self._came_at = self._waits_since = now
 
     def trainer_lost(self) -> None:
         self._is_ready = False
@@ -180,6 +187,7 @@ class FrozenAgreement:
         self._is_splitting = False
 
     def _decided(self, now: float) -> list[Command]:
+        self._now = now
         self._partners.in_role = self.in_role
         if self._stage is not Stage.FACTORS or not self._is_ready:
             return []
@@ -214,7 +222,7 @@ class FrozenAgreement:
         is_done = best or self._fetching or self._is_splitting or self._newest_split >= self._epoch
         if is_done or not self._has_looked or self._num_splits >= _MOST_SPLITS:
             return []
-        if any(self._failures(peer) < _DOUBTED_FAILURES for peer, _ in self._announced()) or self._is_left_behind():
+        if any(self._failures(peer) < _DOUBTED_FAILURES for peer, _ in self._announced()) or self._would_be_alone():
             return []
         if now < self._waits_since + self._turn() * self._patience_s:
             return []
@@ -251,10 +259,13 @@ class FrozenAgreement:
             if note is not None and note.epoch == self._epoch and note.digest not in known:
                 yield view.member.peer, note.digest
 
-    def _is_left_behind(self) -> bool:
-        """Most others are in a later epoch: splitting now would only keep us from ordinary meetings, by which we come after them."""
+    def _would_be_alone(self) -> bool:
+        """Most others have frozen factors of this epoch, which we cannot get or use, or are in a later one.
+
+        With others of our own we would start no meeting; whole we meet everybody.
+        """
         views = self._partners.views()
-        return 2 * sum(_epoch_of(view) > self._epoch for view in views) > len(views)
+        return 2 * sum(_epoch_of(view) >= self._epoch for view in views) > len(views)
 
     def _place(self) -> int:
         """Among the members that this node knows and itself, by peer id; 0 is the lowest."""

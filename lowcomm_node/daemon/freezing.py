@@ -138,7 +138,7 @@ class Freezing:
                 await self._download(states, command)
         except (LowcommError, TimeoutError) as error:
             is_busy = isinstance(error, LinkError) and error.reason in _LATER
-            self._recorder.fetch_failed(epoch, digest, str(error) or "it took too long")
+            self._recorder.fetch_failed(epoch, digest, str(error) or "it took too long", is_busy=is_busy)
             self._tell(FetchFailed(epoch=epoch, digest=digest, is_busy=is_busy))
             return
         self._tell(FrozenHeld(epoch=epoch, digest=digest, is_own=False))

@@ -258,9 +258,12 @@ class Recorder:
         """AB-training: frozen factors that another member has made are here."""
         self._log.info("frozen_factors_fetched", epoch=epoch, digest=digest)
 
-    def fetch_failed(self, epoch: int, digest: str, detail: str) -> None:
-        """AB-training: none of those who announce these frozen factors has given them."""
-        self._log.warning("frozen_factors_not_fetched", epoch=epoch, digest=digest, detail=detail)
+    def fetch_failed(self, epoch: int, digest: str, detail: str, *, is_busy: bool) -> None:
+        """AB-training: none of those who announce these frozen factors has given them; ``is_busy``: it will be had later."""
+        if is_busy:
+            self._log.debug("frozen_factors_not_fetched", epoch=epoch, digest=digest, detail=detail)
+        else:
+            self._log.warning("frozen_factors_not_fetched", epoch=epoch, digest=digest, detail=detail)
 
     def frozen_refused(self, epoch: int, digest: str, detail: str) -> None:
         """AB-training: the trainer does not take these frozen factors."""

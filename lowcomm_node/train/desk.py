@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from lowcomm_node.algo.clipping import ClipNorms, clip_scale
 from lowcomm_node.algo.wireformat import is_finite
+from lowcomm_node.core.ab_stages import Stage
 from lowcomm_node.core.commands import ApplyClose, DropMeeting, EncodeAnswer, EncodeClose, EncodeOffer, SettleMeeting
 from lowcomm_node.core.events import AnswerEncoded, CloseEncoded, CorrectionApplied, EncodingRefused, OfferEncoded
 from lowcomm_node.core.messages import StreamPlan
@@ -77,6 +78,8 @@ class MeetingDesk:
         self._missed_steps = 0
         """Of which the node knows that others have taken them while it stood still; since its last meeting."""
         self._every_steps = manifest.meeting.params_every_steps
+        self._rebound_epoch = 0
+        """Of AB-training: the newest epoch whose rebound has begun."""
         self._initiated: OrderedDict[MeetingId, Offered | Held] = OrderedDict()
         self._answered: OrderedDict[MeetingId, Answered] = OrderedDict()
         self._applied: deque[MeetingId] = deque(maxlen=MAX_APPLIED)
@@ -86,6 +89,7 @@ class MeetingDesk:
 
     def handle(self, command: MeetingCommand) -> MeetingEvent | None:
         """Carry out one command; DropMeeting has no answer."""
+        self._notice_stage()
         try:
             match command:
                 case EncodeOffer():
@@ -294,6 +298,14 @@ class MeetingDesk:
             norms=tuple((c.plan.stream, c.norm) for c in corrections),
             scales=tuple((c.plan.stream, c.scale) for c in corrections),
         )
+
+    def _notice_stage(self) -> None:
+        """A rebound begins: who has trained the other factor is further from us than anybody has been, and integers and clipping go by the past."""
+        point = None if self._replica.ab is None else self._replica.ab.point(self._replica.progress_steps)
+        if point is not None and point.stage is Stage.REBOUND and point.epoch > self._rebound_epoch:
+            self._rebound_epoch = point.epoch
+            self._planner.begin_anew()
+            self._clip_norms.begin_anew(Stream.PARAMS)
 
     def _standing(self) -> float:
         """How much this node counts now."""

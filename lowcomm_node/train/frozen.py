@@ -169,16 +169,20 @@ class AbTraining:
             )
         return held
 
+    def point(self, progress_steps: float) -> StagePoint:
+        """The stage at this point of the run."""
+        return stage_of(progress_steps, self._manifest)
+
     def in_use(self, progress_steps: float) -> Frozen | None:
         """By which a factor is trained at this point of the run; None while everything is."""
-        point = stage_of(progress_steps, self._manifest)
+        point = self.point(progress_steps)
         newest = self._held[-1] if self._held else None
         is_its_time = point.stage is Stage.FACTORS and newest is not None and newest.epoch == point.epoch
         return newest if is_its_time else None
 
     def report(self, progress_steps: float) -> AbReport:
         """Where AB-training stands."""
-        point, frozen = stage_of(progress_steps, self._manifest), self.in_use(progress_steps)
+        point, frozen = self.point(progress_steps), self.in_use(progress_steps)
         return AbReport(stage=point.stage, epoch=point.epoch) if frozen is None else self._told[frozen.digest]
 
     def _tell(self, frozen: Frozen, theta: Sequence[Tensor]) -> AbReport:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from lowcomm_node.algo.budget import EnergyModel
 from lowcomm_node.algo.shapes import Shapes
-from lowcomm_node.algo.sizes import PartBytes, is_integer, part_bytes
+from lowcomm_node.algo.sizes import is_integer
 from lowcomm_node.core.messages import StreamPlan
 from lowcomm_node.errors import RefusalReason, RemoteProtocolError
 from lowcomm_node.train.frozen import AbTraining, Frozen
@@ -60,10 +60,6 @@ class FrozenPlans:
         if plan.dtype is not self._dtype and not is_first:
             raise RemoteProtocolError(RefusalReason.MALFORMED, f"{plan.stream} in {plan.dtype}, not {self._dtype}")
         self._coding_of(self._ab.held_for(plan))
-
-    def sizes(self, plan: StreamPlan) -> PartBytes:
-        """Payloads of a plan that ``plan`` has made or ``check`` has accepted."""
-        return part_bytes(self._codings[_key(plan)].shapes, plan)
 
     def energy(self, plan: StreamPlan) -> EnergyModel | None:
         """What was learnt of differences in these coordinates; None once that is forgotten."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from lowcomm_node.algo import moments
@@ -72,9 +72,7 @@ class Planner:
         return self._plan(coding, stream, Codec.DENSE if is_dense else coding.codec, coding.dtype)
 
     def sizes(self, plan: StreamPlan) -> PartBytes:
-        """Payloads of one stream. Raises ValueError for a plan that cannot be carried out."""
-        if plan.frozen and self._in_role is not None:
-            return self._in_role.sizes(plan)
+        """Payloads of one stream whose tensors are whole. Raises ValueError for a plan that cannot be carried out."""
         shapes = self._coding(plan.stream).shapes
         return moments.part_bytes(shapes, plan) if plan.codec is Codec.RANK1 else part_bytes(shapes, plan)
 
@@ -107,6 +105,11 @@ class Planner:
             ranks, [None if spectrum is None else tuple(scale**2 * part for part in spectrum) for spectrum in spectra]
         )
         return whole
+
+    def begin_anew(self) -> None:
+        """Whole differences of the parameters will be of another size than before: floating point finds out which."""
+        coding = self._codings[Stream.PARAMS]
+        self._codings[Stream.PARAMS] = replace(coding, energy=EnergyModel(coding.shapes))
 
     def export(self) -> dict[str, dict[str, list[float]]]:
         """What was learnt of each stream, for a checkpoint."""

@@ -7,7 +7,7 @@ import pytest
 from lowcomm_node.core.ab_stages import Stage
 from lowcomm_node.core.chance import Chance
 from lowcomm_node.core.commands import FetchFrozen, SplitTensors, UseFrozen
-from lowcomm_node.core.events import FetchFailed, FrozenHeld, FrozenNote, FrozenUsed, Member
+from lowcomm_node.core.events import FetchFailed, FrozenHeld, FrozenNote, FrozenRefused, FrozenUsed, Member
 from lowcomm_node.core.frozen import FrozenAgreement
 from lowcomm_node.core.partners import Partners
 from lowcomm_node.units import Factor, PeerId
@@ -270,6 +270,27 @@ def test_who_has_fallen_behind_does_not_split() -> None:
     world.enter(world.nodes[0], 2)  # it has skipped the rest
     world.run(10.0)
     check_invariants(world)
+
+
+def test_who_cannot_use_what_most_others_have_stays_whole() -> None:
+    """Its trainer refuses them, or nobody gives them to it: it goes on meeting everybody, and does not split for itself alone."""
+    partners, agreement = alone("a-first-in-the-order")
+    agreement.trainer_ready(0.0)
+    for name in ("n1", "n2"):
+        partners.see(member(name, note=FrozenNote(epoch=1, digest=LOW, factor=Factor.B)), 0.0)
+    agreement.looked(0.0)
+    (fetch,) = agreement.stepped(Stage.FACTORS, 1, 0.0)
+    assert isinstance(fetch, FetchFrozen)
+    agreement.handle(FrozenHeld(epoch=1, digest=LOW, is_own=False), 1.0)
+    assert agreement.handle(FrozenRefused(epoch=1, digest=LOW), 2.0) == []
+    seeking = []
+    for now in (60.0, 200.0):
+        assert agreement.ticked(now) == []
+        seeking.append(agreement.is_seeking)
+    assert seeking == [True, False]
+    assert agreement.doing == "waiting"
+    partners.expire(91.0)
+    assert agreement.ticked(201.0) == [SplitTensors(epoch=1)]
 
 
 def test_one_that_says_it_is_far_ahead_keeps_nobody_from_splitting() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lowcomm_node.core.ab_stages import Stage
 from lowcomm_node.core.commands import ApplyClose, EncodeAnswer, EncodeClose
 from lowcomm_node.core.events import EncodingRefused
 from lowcomm_node.core.messages import Offer
@@ -294,6 +295,33 @@ def test_two_nodes_of_a_role_and_one_of_the_other_come_together_in_the_rebound(t
         same.meet(Stream.PARAMS, is_dense=True)
 
     assert distance(same.i.theta, other.i.theta) < 0.01 * apart
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "int4"])
+def test_a_rebound_is_not_measured_by_what_was_before(dtype: str, tmp_path: Path) -> None:
+    """Two nodes that have trained a factor each are far apart as never before; they still meet unclipped, and nothing is void."""
+    pair = Pair(ab_manifest(tiny_meeting(codec="dense", dtype=dtype)), steps=1)
+    for _ in range(18):
+        pair.meet(Stream.PARAMS, Stream.EXP_AVG_SQ)
+        pair.step(1)
+    usual = distance(pair.i.theta, pair.j.theta)
+    path = write_split(pair.i, tmp_path)
+    pair.i.progress_steps = pair.j.progress_steps = 20.0
+    take([pair.i], path, Factor.A)
+    take([pair.j], path, Factor.B)
+    pair.step(80)
+    apart = distance(pair.i.theta, pair.j.theta)
+    assert apart > 5 * usual
+
+    first = pair.offer(Stream.PARAMS)
+    scales = [dict(pair.meet(Stream.PARAMS).scales)[Stream.PARAMS] for _ in range(3)]
+
+    assert pair.i.ab is not None
+    assert pair.i.ab.point(pair.i.progress_steps).stage is Stage.REBOUND
+    assert first.plans[0].dtype is Dtype.BF16
+    assert scales == [1.0, 1.0, 1.0]
+    assert distance(pair.i.theta, pair.j.theta) < 0.1 * apart
+    assert list(pair.desk_j.learnt()["clip_norms"]) == ["exp_avg_sq rank1", "params dense before", "params dense"]
 
 
 def test_an_offer_in_role_leaves_nothing_out_and_is_smaller_than_all(tmp_path: Path) -> None:

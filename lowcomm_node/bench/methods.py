@@ -254,6 +254,27 @@ def _meetings() -> list[Method]:
         )
         for kind in ("adamw", "adopt", "mtdao", "sgd", "dion")
     ]
+    methods.append(
+        Method(
+            name="meet-ab-adamw",
+            family=Family.MEETINGS,
+            about="meetings of codec ab in bf16 with a new manifest's budget and period, inner steps by adamw: beside ab-training",
+            overrides={**optimizer_overrides("adamw"), "meeting.codec": "ab", "meeting.dtype": "bf16"},
+        )
+    )
+    methods.append(
+        Method(
+            name="ab-swarm",
+            family=Family.MEETINGS,
+            about="AB-training among peers: meet-ab-adamw, and in stretches of the run one factor of each matrix, met within its role",
+            overrides={
+                **optimizer_overrides("adamw"),
+                "meeting.codec": "ab",
+                "meeting.dtype": "bf16",
+                "outer.method": "ab",
+            },
+        )
+    )
     methods += [
         Method(
             name=f"meet-outer-{mixing}",

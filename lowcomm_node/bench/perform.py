@@ -50,7 +50,12 @@ def run_trial(trial: Trial) -> Result:
     )
     if isinstance(run, MeetingsRun):
         result = replace(
-            result, meetings=run.num_meetings, failures=dict(run.failures), captured_ratio=run.captured_ratio
+            result,
+            meetings=run.num_meetings,
+            failures=dict(run.failures),
+            captured_ratio=run.captured_ratio,
+            bytes_by_part=run.bytes_by_part,
+            rank_ratio=run.rank_ratio,
         )
     elif isinstance(run, AbTrainingRun):
         result = replace(result, bytes_by_part=dict(run.bytes_by_part), rank_ratio=run.rank_ratio)

@@ -19,7 +19,7 @@ from lowcomm_node.bench.trial import (
 )
 from lowcomm_node.core.ab_stages import Stage, stage_at
 from lowcomm_node.errors import ConfigError
-from lowcomm_node.settings.ab_training import AbReferenceConfig
+from lowcomm_node.settings.ab_training import AbReferenceConfig, AbTrainingConfig
 from lowcomm_node.settings.load import read_manifest, read_toml
 from lowcomm_node.settings.manifest import Manifest
 from lowcomm_node.settings.schema import Key, keys_of, nearest
@@ -31,7 +31,7 @@ _MAX_SEEDS = 1000
 _SMALL_REPLICAS = 8
 _FULL_REPLICAS = 16
 _MAX_STATE_MIB = 1_000_000
-_TRIED_SECTIONS = ("optimizer", "outer", "meeting")
+_TRIED_SECTIONS = ("optimizer", "outer", "meeting", "ab_training")
 """What of a manifest file makes a method; model and schedule are those of the comparison."""
 _IN_FACTORS = ("adamw", "adopt", "mtdao", "sgd")
 """Optimizers that AB-training takes: they treat all tensors alike. Muon's and Dion's updates would depend on how A and B share W."""
@@ -54,7 +54,7 @@ class Request:
     sets: Sequence[str] = ()
     """``key=value``: one more run of our meetings with all of these."""
     manifest: Path | None = None
-    """One more run of our meetings with this file's optimizer, outer and meeting sections."""
+    """One more run of our meetings with this file's optimizer, outer, meeting and ab_training sections."""
     grid: Sequence[str] = ()
     """``key=value,value``: each method with each combination."""
     data: tuple[str, ...] = ()
@@ -127,12 +127,14 @@ def plan_trials(request: Request) -> list[Trial]:
     for method in _methods(request):
         for point in _grid(request.grid):
             label = " ".join([method.name, *(f"{_last(key)}={value}" for key, value in point.items())])
-            of_manifest = {key: value for key, value in point.items() if key not in keys_of(Laboratory)}
+            of_manifest = _of_manifest(method, point)
             of_laboratory = {key: value for key, value in point.items() if key not in of_manifest}
             laboratory = make_laboratory(Laboratory(ab_training=method.ab_training), of_laboratory, label)
             manifest = make_manifest(base, method.overrides, of_manifest, source=label)
             if method.family is Family.AB_TRAINING:
                 _check_ab_training(laboratory.ab_training, manifest, replicas, label)
+            elif manifest.outer.method == "ab":
+                _check_epochs(manifest.ab_training, manifest, label)
             trials += [
                 Trial(
                     label=label,
@@ -150,6 +152,15 @@ def plan_trials(request: Request) -> list[Trial]:
     return trials
 
 
+def _of_manifest(method: Method, point: Overrides) -> Overrides:
+    """What of a point of the grid is the manifest's: of ab_training, only where the swarm itself is to train so."""
+    is_swarm_form = {**method.overrides, **point}.get("outer.method") == "ab"
+    known = keys_of(Manifest)
+    return {
+        key: value for key, value in point.items() if key in known and (is_swarm_form or key not in keys_of(Laboratory))
+    }
+
+
 def _check_ab_training(config: AbReferenceConfig, manifest: Manifest, replicas: int, label: str) -> None:
     """What the number of replicas, the length of the run and the optimizer have to do with it."""
     if config.group_size >= replicas:
@@ -161,6 +172,11 @@ def _check_ab_training(config: AbReferenceConfig, manifest: Manifest, replicas: 
         raise ConfigError(
             f"{label}: optimizer.kind = {manifest.optimizer.kind!r} is not allowed; allowed: {', '.join(_IN_FACTORS)}"
         )
+    _check_epochs(config, manifest, label)
+
+
+def _check_epochs(config: AbTrainingConfig, manifest: Manifest, label: str) -> None:
+    """Every epoch needs a step in which factors are trained."""
     total_steps = manifest.training.total_steps
     points = [stage_at(step, total_steps, config) for step in range(total_steps)]
     epochs = len({point.epoch for point in points if point.stage is Stage.FACTORS})

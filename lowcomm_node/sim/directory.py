@@ -7,7 +7,7 @@ One operation here is one ``get`` or ``put`` of the DHT, which takes it O(log N)
 from dataclasses import dataclass, replace
 from random import Random
 
-from lowcomm_node.core.events import Member
+from lowcomm_node.core.events import FrozenNote, Member
 from lowcomm_node.core.membership import (
     FULL,
     MAX_DEPTH,
@@ -66,7 +66,15 @@ class VirtualDirectory:
         """Sides no longer see each other's new records from ``now`` on; None when they do again."""
         self._parted_at = now
 
-    def announce(self, registrant: Registrant, *, progress_steps: float, has_state: bool, now: float) -> Member:
+    def announce(
+        self,
+        registrant: Registrant,
+        *,
+        progress_steps: float,
+        has_state: bool,
+        now: float,
+        frozen: FrozenNote | None = None,
+    ) -> Member:
         """Store a node's record where it belongs; returns the record, expiring by true time."""
         member = Member(
             peer=registrant.peer,
@@ -76,6 +84,7 @@ class VirtualDirectory:
             expires_at=now + registrant.skew_s + self._ttl_s,
             reachability=registrant.reachability,
             certificate=bytes(CERTIFICATE_BYTES),
+            frozen=frozen,
         )
         self._walk(registrant, now)
         left, registrant.bucket = registrant.bucket, own_bucket(registrant.peer, registrant.depth)

@@ -1,4 +1,4 @@
-"""How newcomers and nodes that heal come by a state: the daemon's rounds of donors, in virtual time.
+"""How newcomers and nodes that heal come by a state, and all by frozen factors: the daemon's rounds, in virtual time.
 
 Whom a node asks, what it compares and what it refuses is decided by the daemon's own ``core.donors``. Here is what that takes: the
 way to a donor, and the time that the state is under way. What members say of their state is there at once.
@@ -10,9 +10,11 @@ from random import Random
 from typing import Generic
 
 from lowcomm_node.core.chance import Chance
+from lowcomm_node.core.commands import FetchFrozen
 from lowcomm_node.core.donors import DonorChoice
-from lowcomm_node.core.events import Member
+from lowcomm_node.core.events import Event, FetchFailed, FrozenHeld, Member
 from lowcomm_node.sim.host import Host, T
+from lowcomm_node.sim.node import Node
 from lowcomm_node.sim.population import Population
 from lowcomm_node.sim.tally import Tally
 from lowcomm_node.units import PeerId
@@ -20,6 +22,8 @@ from lowcomm_node.units import PeerId
 __all__ = ["Downloads"]
 
 _RETRY_S = 2.0
+_UNANSWERED_S = 2.0
+"""A question for frozen factors to somebody who has none, or cannot be reached, until the next one is asked."""
 
 
 class Downloads(Generic[T]):
@@ -35,6 +39,7 @@ class Downloads(Generic[T]):
         leads: is there a way from one host to a member now?
         rate: bytes per second from a donor to a host.
         on_ready: told when a host's trainer has a state.
+        feed: tells a node what has happened.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Downloads(Generic[T]):
         leads: Callable[[Host[T], Member], bool],
         rate: Callable[[PeerId, PeerId], float],
         on_ready: Callable[[Host[T]], None],
+        feed: Callable[[Node[T], Event], None],
     ) -> None:
         self._population = population
         self._hosts = hosts
@@ -59,6 +65,7 @@ class Downloads(Generic[T]):
         self._leads = leads
         self._rate = rate
         self._on_ready = on_ready
+        self._feed = feed
 
     def begin(self, host: Host[T]) -> None:
         """Get a state for this host, however long it takes."""
@@ -68,6 +75,43 @@ class Downloads(Generic[T]):
             chance=Chance(self._chance.randbytes(16)),
         )
         self._round(host, choice)
+
+    def fetch_frozen(self, host: Host[T], command: FetchFrozen) -> None:
+        """From the first of those named that can give it. Takes the place of an earlier one of this host."""
+        host.fetching = command
+        self._ask_frozen(host, command, command.holders)
+
+    def _ask_frozen(self, host: Host[T], command: FetchFrozen, holders: Sequence[PeerId]) -> None:
+        if host.node.is_gone or host.fetching is not command:
+            return
+        if not holders:
+            host.fetching = None
+            self._feed(host.node, FetchFailed(epoch=command.epoch, digest=command.digest, is_busy=False))
+            return
+        data = self._frozen_at(host, holders[0], command.digest)
+        if data is None:
+            self._at(_UNANSWERED_S, partial(self._ask_frozen, host, command, holders[1:]))
+        else:
+            seconds = len(data) / self._rate(holders[0], host.node.name)
+            self._at(seconds, partial(self._frozen_arrived, host, command, holders, data))
+
+    def _frozen_arrived(self, host: Host[T], command: FetchFrozen, holders: Sequence[PeerId], data: bytes) -> None:
+        if host.node.is_gone or host.fetching is not command:
+            return
+        if self._frozen_at(host, holders[0], command.digest) is None:
+            self._ask_frozen(host, command, holders[1:])
+            return
+        host.fetching = None
+        self._tally.bytes_by_message["frozen factors"] += len(data)
+        host.trainer.frozen_files[command.digest] = data
+        self._feed(host.node, FrozenHeld(epoch=command.epoch, digest=command.digest, is_own=False))
+
+    def _frozen_at(self, host: Host[T], holder: PeerId, digest: str) -> bytes | None:
+        """None where it is not, or where there is no way to it."""
+        giver = self._hosts.get(holder)
+        if giver is None or giver.record is None or not self._leads(host, giver.record):
+            return None
+        return giver.trainer.frozen_files.get(digest)
 
     def _round(self, host: Host[T], choice: DonorChoice) -> None:
         if host.node.is_gone:

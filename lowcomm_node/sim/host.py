@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from lowcomm_node.core.commands import FetchFrozen
 from lowcomm_node.core.events import Member
 from lowcomm_node.sim.directory import Registrant
 from lowcomm_node.sim.node import Node
@@ -33,6 +34,8 @@ class Host(Generic[T]):
     informed_at: float = math.nan
     num_polls: int = 0
     is_leaving: bool = False
+    fetching: FetchFrozen | None = None
+    """The frozen factors that it is downloading."""
 
     @property
     def trainer(self) -> T:

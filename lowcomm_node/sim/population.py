@@ -20,6 +20,8 @@ class SimTrainer(VirtualTrainer, Protocol):
     """A trainer that can be looked at, and that a newcomer can copy."""
 
     is_hostile: bool
+    frozen_files: dict[str, bytes]
+    """Those with frozen factors that the machine can give, by digest."""
 
     @property
     def steps(self) -> int:

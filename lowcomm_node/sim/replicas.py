@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lowcomm_node.algo.consensus import mean_state, spread
+from lowcomm_node.core.ab_stages import stage_of
 from lowcomm_node.core.commands import (
     ApplyClose,
     Command,
@@ -17,6 +18,8 @@ from lowcomm_node.core.commands import (
     EncodeClose,
     EncodeOffer,
     SettleMeeting,
+    SplitTensors,
+    UseFrozen,
 )
 from lowcomm_node.core.events import CorrectionApplied, Event, StepsTaken
 from lowcomm_node.core.fingerprint import Fingerprint
@@ -36,6 +39,7 @@ from lowcomm_node.train.data.stream import validation_batches
 from lowcomm_node.train.desk import MeetingDesk
 from lowcomm_node.train.evaluate import validation_loss
 from lowcomm_node.train.fingerprint import fingerprint_of
+from lowcomm_node.train.frozen_shelf import FrozenShelf
 from lowcomm_node.train.model import build_model, load_parameters
 from lowcomm_node.train.replica import Replica
 from lowcomm_node.units import Codec, MeetingId, PeerId
@@ -59,6 +63,8 @@ class ReplicaTrainer:
         """What corrections did to the weights, until their meeting is reported; kept where there are hostile nodes."""
         self._population = population
         self._desk = MeetingDesk(self.replica, manifest, population.run_id)
+        self._shelf = FrozenShelf(self.replica, population.run_id)
+        self.frozen_files = self._shelf.files
         self._batches = Batches(
             population.tokens,
             manifest.training.batch_size,
@@ -82,10 +88,13 @@ class ReplicaTrainer:
         if is_finished(replica.progress_steps, manifest.training):
             return None
         replica.train_step(self._batches.batch(replica.data_cursor))
+        point = stage_of(replica.progress_steps, manifest) if manifest.outer.method == "ab" else None
         return StepsTaken(
             steps=replica.steps,
             nonfinite_steps=replica.nonfinite_steps,
             is_cooldown=is_cooldown(replica.progress_steps, manifest),
+            stage=point.stage if point else None,
+            epoch=point.epoch if point else 0,
         )
 
     def forget(self) -> None:
@@ -108,6 +117,11 @@ class ReplicaTrainer:
         return self._population.falsified(self.replica) if is_attacking else nullcontext(self.replica)
 
     def carry_out(self, command: Command) -> Event | None:
+        if isinstance(command, SplitTensors):
+            with self.shown():
+                return self._shelf.split(command)
+        if isinstance(command, UseFrozen):
+            return self._shelf.use(command)
         assert isinstance(command, EncodeOffer | EncodeAnswer | EncodeClose | ApplyClose | SettleMeeting | DropMeeting)
         if self.is_hostile and self._population.is_attacking:
             with self._population.falsified(self.replica):

@@ -140,6 +140,8 @@ class Scenario:
         ):
             if value is not None:
                 _between(option, value, low, high)
+        if self.level is Level.CONSENSUS and self.manifest.outer.method == "ab":
+            raise ConfigError('outer.method = "ab" is simulated with --level training alone; vectors have no factors')
         if self.network not in PROFILES:
             raise ConfigError(f"--network {self.network} is not allowed; allowed: {', '.join(PROFILES)}")
         for partition in self.partitions:

@@ -12,6 +12,7 @@ from lowcomm_node.core.commands import (
     ApplyClose,
     CloseLink,
     Command,
+    FetchFrozen,
     GiveUp,
     HangBell,
     Heal,
@@ -26,6 +27,7 @@ from lowcomm_node.core.commands import (
 from lowcomm_node.core.events import (
     CorrectionApplied,
     Event,
+    FetchFailed,
     LinkFailed,
     Member,
     MembersSeen,
@@ -162,6 +164,10 @@ class VirtualSwarm(VirtualClock, Generic[T]):
     def give_up(self, node: Node[T]) -> None:
         """The node has healed again and again in vain, and ends."""
         self.remove(node)
+
+    def fetch_frozen(self, node: Node[T], command: FetchFrozen) -> None:
+        """The node wants a file with frozen factors; nobody here has one to give."""
+        self.feed(node, FetchFailed(epoch=command.epoch, digest=command.digest, is_busy=False))
 
     def reported(self, node: Node[T], report: ReportMeeting) -> None:
         """A meeting is over for this node."""
@@ -300,6 +306,8 @@ class VirtualSwarm(VirtualClock, Generic[T]):
                 self.reported(node, command)
             case Heal():
                 self.heal(node, command.reason)
+            case FetchFrozen():
+                self.fetch_frozen(node, command)
             case GiveUp():
                 self.give_up(node)
             case _:

@@ -78,6 +78,7 @@ class VectorTrainer:
     def __init__(self, x: Tensor, population: "VectorPopulation", *, is_hostile: bool) -> None:
         self.x = x
         self.is_hostile = is_hostile
+        self.frozen_files: dict[str, bytes] = {}
         self.steps = 0
         self.progress_steps = 0.0
         self.moved: dict[MeetingId, Tensor] = {}

@@ -11,10 +11,11 @@ from functools import partial
 from random import Random
 from statistics import fmean
 
-from lowcomm_node.core.commands import Command, HealReason, ReportMeeting
+from lowcomm_node.core.commands import Command, FetchFrozen, HealReason, ReportMeeting
 from lowcomm_node.core.events import (
     DrainRequested,
     Event,
+    FrozenUsed,
     Member,
     MembersSeen,
     MessageProgressed,
@@ -97,6 +98,7 @@ class World(VirtualSwarm[T]):
             leads=self._leads,
             rate=lines.rate,
             on_ready=self._ready,
+            feed=self.feed,
         )
         self._changes: Counter[str] = Counter()
         self._newcomers: list[Life] = []
@@ -161,6 +163,11 @@ class World(VirtualSwarm[T]):
     def handled(self, node: Node[T], event: Event, commands: Sequence[Command]) -> None:
         if self._on_decision is not None:
             self._on_decision(self.now, event, commands)
+        if isinstance(event, FrozenUsed):
+            self.at(0.0, partial(self._announce, self._hosts[node.name], is_repeated=False))
+
+    def fetch_frozen(self, node: Node[T], command: FetchFrozen) -> None:
+        self._downloads.fetch_frozen(self._hosts[node.name], command)
 
     def reported(self, node: Node[T], report: ReportMeeting) -> None:
         self._tally.reported(report)
@@ -241,6 +248,7 @@ class World(VirtualSwarm[T]):
             progress_steps=trainer.progress_steps,
             has_state=host.node.core.has_sound_state,
             now=self.now,
+            frozen=host.node.core.frozen.note,
         )
         self.feed(host.node, RecordRenewed(member=host.signed_record()))
         if is_repeated:
@@ -252,7 +260,8 @@ class World(VirtualSwarm[T]):
         self.feed(host.node, MembersSeen(members=self._directory.members(host.registrant, self.now)))
         host.node.core.partners.expire(self.now)  # a tick would do it; nodes without a meeting have none here
         host.num_polls += 1
-        wait_s = 1.0 if host.num_polls < _QUICK_POLLS else self._scenario.settings.network.poll_every_s
+        is_eager = host.num_polls < _QUICK_POLLS or host.node.core.frozen.is_seeking
+        wait_s = 1.0 if is_eager else self._scenario.settings.network.poll_every_s
         self.at(wait_s, partial(self._poll, host))
 
     def _leads(self, host: Host[T], member: Member) -> bool:

@@ -87,6 +87,17 @@ def test_a_grid_takes_the_keys_of_ab_training() -> None:
     assert trials[2].key != trials[3].key
 
 
+def test_of_a_swarm_that_trains_so_they_are_the_manifest_s() -> None:
+    """One grid over the reference and our form of it: each takes the keys where it looks for them."""
+    request = Request(only=["ab-training"], sets=["outer.method=ab"], grid=["ab_training.cutoff=0.1,0.3"])
+
+    reference, other, swarm, *_ = plan_trials(request)
+
+    assert (reference.ab_training.cutoff, other.ab_training.cutoff) == (0.1, 0.3)
+    assert swarm.manifest.ab_training.cutoff == 0.1
+    assert reference.manifest.ab_training.cutoff == 0.15
+
+
 def test_a_short_schedule_still_warms_up() -> None:
     """--steps 20 is possible although the default warm-up is longer."""
     training = plan_trials(Request(steps=20))[0].manifest.training
@@ -110,6 +121,7 @@ def test_a_short_schedule_still_warms_up() -> None:
         (Request(only=["ab-training-g4"], replicas=4), "group_size = 4"),
         (Request(only=["ab-training"], grid=["optimizer.kind=muon"]), "adamw, adopt"),
         (Request(sets=["ab_training.cutoff=0.1"]), "unless outer.method"),
+        (Request(steps=20, sets=["outer.method=ab", "ab_training.epochs=30"]), "ab_training.epochs = 30"),
         (Request(seeds=0), "--seeds 0"),
         (Request(replicas=1), "--replicas 1"),
         (Request(replicas=0), "--replicas 0"),

@@ -62,7 +62,7 @@ def _add_methods(experiments: "argparse._SubParsersAction[argparse.ArgumentParse
         "--manifest",
         type=Path,
         metavar="FILE",
-        help="one more method: our meetings with this file's [optimizer], [outer] and [meeting]",
+        help="one more method: our meetings with this file's [optimizer], [outer], [meeting] and [ab_training]",
     )
     which.add_argument(
         "--grid",

@@ -68,6 +68,20 @@ def test_what_is_given_is_reckoned_with(manifest: Path, capsys: pytest.CaptureFi
     assert "suggestions none" in text
 
 
+@pytest.mark.parametrize("method", ["average", "ab"])
+def test_what_is_not_reckoned_with_is_said(manifest: Path, method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Meetings in role are whole factors, and the estimate is of ordinary meetings."""
+    manifest.write_text(f'{TINY}[outer]\nmethod = "{method}"\n')
+    words = ["plan", str(manifest), "--steps-per-second", "1"]
+
+    assert app.main(words) == ExitCode.OK
+    text = " ".join(capsys.readouterr().out.split())
+    assert app.main([*words, "--json"]) == ExitCode.OK
+
+    assert ("in AB-training's stretches meetings are in role" in text) is (method == "ab")
+    assert json.loads(capsys.readouterr().out)["has_roles"] is (method == "ab")
+
+
 def test_a_plan_leaves_nothing_behind(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It measures without a node's state directory, and says so what it has measured on."""
     text = tmp_path / "text"

@@ -71,6 +71,8 @@ class Estimate:
     nodes: int
     """0: not said."""
     currency: str
+    has_roles: bool
+    """In stretches of the run meetings are in role (AB-training), which is not reckoned with."""
 
 
 def estimate(
@@ -131,6 +133,7 @@ def estimate(
         power=power,
         nodes=asked.nodes,
         currency=asked.currency,
+        has_roles=manifest.outer.method == "ab",
     )
 
 

@@ -118,6 +118,9 @@ def _line(estimate: Estimate) -> Iterator[Row]:
         "",
         "offers to who is busy, failed meetings; headers of TCP and TLS, some 5 %",
     )
+    if estimate.has_roles:
+        dense = "in AB-training's stretches meetings are in role: whole factors, each at most what one at the end takes"
+        yield "", "", "", f"{dense}; and frozen factors, once an epoch"
     yield "  the DHT", *_both(costs.dht_per_day), "besides, as seen between 4 nodes; no node counts or caps it"
     mean = f"{usual.bytes_per_day * 8 / DAY_S / 1e3:,.3g} kbit/s"
     if not costs.meeting_s:

@@ -84,7 +84,9 @@ class TrainerSupervisor:
         watch = self._watch = Watch(least_s=self._settings.hang_after_s, now=self._clock())
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(session.lost.wait(), _LOOK_EVERY_S)
+                # Not wait_for: Python 3.11's forgets a cancellation that comes together with the end, and who leaves waits for ever.
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await session.lost.wait()
                 return
             now = self._clock()
             if is_idle():

@@ -67,6 +67,8 @@ class TrainerSession:
         self.lost = asyncio.Event()
         self.exit_status = 0
         self.failure: LowcommError | None = None
+        self.has_stopped = False
+        """It ends, or has ended, because it was asked to."""
 
     @property
     def pid(self) -> int:
@@ -156,6 +158,7 @@ class TrainerSession:
                 if not future.done():
                     future.set_exception(error)
             return
+        self.has_stopped = self.has_stopped or isinstance(message, Stopped)
         future_or_none = self._waiting.get(type(message))
         if future_or_none is not None and not future_or_none.done():
             future_or_none.set_result(message)

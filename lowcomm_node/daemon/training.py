@@ -183,6 +183,8 @@ class Training:
                 self._enter("training", "")
                 on_training()
                 await self._supervisor.watch(self._session, self._has_finished)
+                if self._session.has_stopped:
+                    await asyncio.Event().wait()  # whoever has had it save and stop ends this as well
                 raise self._session.error()
             except TrainerError as error:
                 if isinstance(error, UnfitStateError):

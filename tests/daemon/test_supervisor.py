@@ -186,3 +186,24 @@ def test_a_trainer_that_ends_by_itself_ends_the_watch(home: Home, monkeypatch: p
         return False
 
     assert watch(home, life, story, monkeypatch).silences == []
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_a_watch_that_is_cancelled_as_the_trainer_ends_is_cancelled(home: Home, turns: int) -> None:
+    """The incident: it returned as if nobody had cancelled it, and a node that was leaving waited for itself."""
+    life = home.life()
+
+    async def scenario() -> bool:
+        silent = Silent()
+        watching = asyncio.create_task(life.watch(cast("TrainerSession", silent), lambda: True))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        silent.lost.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        is_over = watching.done()
+        watching.cancel()
+        await asyncio.wait({watching})
+        return is_over or watching.cancelled()
+
+    assert asyncio.run(scenario())

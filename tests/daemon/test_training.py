@@ -83,6 +83,7 @@ class ScriptedSession:
         self.exit_status = 1
         self.pid = 0
         self.is_asked = False
+        self.has_stopped = False
 
     def attach(self) -> None: ...
 
@@ -108,6 +109,8 @@ class ScriptedSession:
                     raise StoreError("no space left on device")
                 make(path)
                 if isinstance(question, Stop):
+                    self.has_stopped = True
+                    self.lost.set()
                     return Stopped(path=path)
                 return CheckpointWritten(path=path, progress_steps=1.0, steps=1)
             case LoadState():
@@ -342,6 +345,30 @@ def test_leaving_waits_for_the_checkpoint_under_way(tmp_path: Path, script: Scri
     run(tmp_path, scenario, _OFTEN)
 
     assert _checkpoints(tmp_path) == ["00000001", "00000002"]
+
+
+def test_a_trainer_that_ends_as_asked_is_not_started_again(tmp_path: Path, script: Script) -> None:
+    """The incident: it had ended before the node let go of it, and a node that was leaving trained again, for ever."""
+
+    async def scenario(training: Training) -> None:
+        script.may_write.set()
+        began = asyncio.Event()
+        life = asyncio.create_task(
+            training.live(
+                is_first=True, knows_nobody=True, find_donors=nobody, client=training_client(), on_training=began.set
+            )
+        )
+        await began.wait()
+        await training.save({})
+        await a_while()
+        assert not life.done()
+        life.cancel()
+        await asyncio.wait({life})
+        assert life.cancelled()
+
+    run(tmp_path, scenario)
+
+    assert len(script.lives) == 1
 
 
 def test_a_cap_below_one_checkpoint_is_no_failure_to_leave(tmp_path: Path, script: Script) -> None:

@@ -98,6 +98,7 @@ class TinyTrainer:
         self._trained = 0
         """Steps since it was begun with; what they have made of it is made when somebody looks."""
         self.lost = asyncio.Event()
+        self.has_stopped = False
         self.failure: LowcommError | None = None
         self.exit_status = 0
         self.pid = 0
@@ -202,6 +203,7 @@ class TinyTrainer:
                 self._world.wrote(content_of(current), Path(path))
                 write_checkpoint(Path(path), current, RUN, MeetingMemory(due=question.due))
                 if isinstance(question, Stop):
+                    self.has_stopped = True
                     return Stopped(path=path)
                 return CheckpointWritten(path=path, progress_steps=counters.progress_steps, steps=counters.steps)
         raise StoreError(f"not a question: {question}")

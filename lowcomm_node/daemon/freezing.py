@@ -148,9 +148,8 @@ class Freezing:
         max_bytes = self._trainer.ready.frozen_bytes_max if self._trainer.ready is not None else 0
         async with asyncio.timeout(_LONGEST_START_S + max_bytes / _LEAST_BYTES_PER_S):
             await states.fetch_frozen(command.digest, command.holders, max_bytes)
-        if (
-            states.frozen_path(command.digest) is None
-        ):  # cut into other chunks than ours it would have another name here
+        # Cut into other chunks than ours it would have another name here.
+        if states.frozen_path(command.digest) is None:
             raise RemoteProtocolError(RefusalReason.CHECKSUM, "what was fetched is not what its digest says")
         self._recorder.frozen_fetched(command.epoch, command.digest)
 

@@ -295,7 +295,7 @@ def test_ab_training_is_told_where_it_is_the_method(tmp_path: Path, capsys: pyte
         assert app.main(["status", "--json", "--state-dir", str(tmp_path)]) == 0
 
     assert "factors of epoch 2; trains B with frozen factors abababab, as 2 other members known" in words
-    assert "97.0% of the energy kept, meetings 3.2 times smaller" in words
+    assert "97.0% of the energy kept; meetings in role take 31% of the bytes of whole tensors" in words
     assert "blocks.*.mlp.up: rank 40 of 128 over 4 tensors, 90.0% of the energy" in words
     assert told["groups"][0]["rank"] == 40
     assert json.loads(capsys.readouterr().out)["training"]["ab"] is None

@@ -142,7 +142,9 @@ def ab_words(ab: "AbStatus") -> str:
     if not ab.digest:
         return f"{text}; everything is trained whole"
     text += f"; trains {ab.factor.upper()} with frozen factors {ab.digest[:8]}, as {count(ab.partners, 'other member')} known"
-    return f"{text}; {ab.energy_kept:.1%} of the energy kept, meetings {ab.compression:.1f} times smaller"
+    # Not beside ordinary meetings, which may leave out most and be smaller still.
+    size = f"meetings in role take {1 / ab.compression:.0%} of the bytes of whole tensors" if ab.compression > 0 else ""
+    return "; ".join(filter(None, (text, f"{ab.energy_kept:.1%} of the energy kept", size)))
 
 
 def _kept(group: "AbGroup") -> str:

@@ -11,9 +11,10 @@ import pytest
 
 from tests.system.real_nodes import RealNode, wait_until
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.timeout(420)]
 
-_STEPS = 1600
+_STEPS = 2000
+"""So many that who is started again in the first epoch is there long before the end of the second."""
 _MANIFEST = f"""
 name = "tiny-ab"
 [model]
@@ -33,7 +34,7 @@ dense_last_ratio = 0.02
 [outer]
 method = "ab"
 [ab_training]
-warm_up_ratio = 0.4
+warm_up_ratio = 0.32
 epochs = 2
 rebound_ratio = 0.04
 """
